@@ -1,1 +1,46 @@
-"""napari-emdl."""
+"""napari-emdl: interactive electron microscopy analysis with neural networks.
+
+The public names are loaded when first used, so that importing the package pulls in neither Qt nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("napari-emdl")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "open": "napari_emdl.io",
+    "open_datacube": "napari_emdl.io",
+    "open_movie": "napari_emdl.io",
+    "save": "napari_emdl.io",
+    "load": "napari_emdl.io",
+    "find_disks": "napari_emdl.diffraction.disks",
+    "fit_strain": "napari_emdl.diffraction.strain",
+    "find_columns": "napari_emdl.atoms.columns",
+    "fit_occupancy": "napari_emdl.atoms.occupancy",
+    "PeakTable": "napari_emdl.peaks",
+    "Calibration": "napari_emdl.signals",
+    "Datacube": "napari_emdl.signals",
+    "Movie": "napari_emdl.signals",
+    "EmdlError": "napari_emdl.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'napari_emdl' has no attribute {name!r}") from None
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,209 @@
+"""Every parameter, defined once: panels, command line, job files, provenance and cache keys are made from these models.
+
+Each field has a description (the tooltip and the help text); ``json_schema_extra={"unit": ...}`` names its unit and
+``json_schema_extra={"advanced": True}`` keeps it folded away in panels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DiskMethod = Literal["fcunet", "fcunet-plain", "light", "template"]
+Device = Literal["auto", "cpu", "cuda"]
+Pair = tuple[float, float]
+
+
+class Params(BaseModel):
+    """Base of all parameter models: immutable, unknown names are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _field(default: Any, text: str, unit: str = "", advanced: bool = False, **bounds: Any) -> Any:
+    extra: dict[str, Any] = {"unit": unit, "advanced": advanced}
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
+
+
+class RunParams(Params):
+    """How a job runs; no effect on the result."""
+
+    device: Device = _field(
+        "auto", "Where networks run. auto uses the GPU if it can and says what it used; cuda fails if there is none"
+    )
+    batch: int | None = _field(None, "Patterns or frames per network call; empty chooses by memory", ge=1, le=4096)
+    max_memory: str = _field("2GB", "Memory a job may take, such as 2GB or 500MB")
+    workers: int | None = _field(None, "Worker threads; empty uses all cores", ge=1, le=1024)
+    scheduler: str | None = _field(None, "Address of a Dask scheduler, such as tcp://host:8786; empty runs here")
+    resume: bool | None = _field(
+        None, "True goes on with a partial result file, False starts again; empty refuses to overwrite another job's result"
+    )
+
+    @field_validator("max_memory")
+    @classmethod
+    def _parsable(cls, text: str) -> str:
+        parse_bytes(text)
+        return text
+
+    @property
+    def max_memory_bytes(self) -> int:
+        """`max_memory` in bytes."""
+        return parse_bytes(self.max_memory)
+
+
+def parse_bytes(text: str) -> int:
+    """Turn "2GB", "500 MB" or "1GiB" into bytes."""
+    units = {
+        "": 1,
+        "B": 1,
+        "KB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+        "TB": 10**12,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+        "TIB": 2**40,
+    }
+    compact = text.replace(" ", "").upper()
+    number = compact.rstrip("KMGTIB")
+    unit = compact[len(number) :]
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError):
+        raise ValueError(f"cannot read {text!r} as a size; write it like 2GB or 500MB") from None
+    if value <= 0:
+        raise ValueError(f"a memory limit must be positive, got {text!r}")
+    return int(value)
+
+
+class ProbeParams(Params):
+    """Where the vacuum probe comes from; the first that is given is used, else it is measured from the data's central disk."""
+
+    file: str | None = _field(None, "File with the vacuum probe, FILE or FILE::DATASET")
+    radius_px: float | None = _field(None, "Disk radius of a synthetic probe", "px", gt=0.5, le=512)
+    region: tuple[int, int, int, int] | None = _field(None, "Scan region of vacuum: row0, row1, col0, col1")
+    edge_width_px: float = _field(1.0, "Width of the edge of a synthetic probe", "px", advanced=True, ge=0.1, le=50)
+
+
+class TemplateParams(Params):
+    """Template matching: how the correlation is made."""
+
+    kernel: Literal["auto", "flat", "gaussian", "sigmoid"] = _field(
+        "auto", "Shape subtracted from the probe so that the kernel sums to zero; auto chooses by the probe radius"
+    )
+    correlation: Literal["cross", "phase", "hybrid"] = _field("hybrid", "Cross, phase or hybrid correlation")
+    corr_power: float = _field(
+        0.86,
+        "Exponent on the correlation's magnitude: 1 is cross, 0 is phase correlation (hybrid only)",
+        advanced=True,
+        ge=0,
+        le=1,
+    )
+    subpixel: Literal["none", "parabola", "dft"] = _field("dft", "Sub-pixel positions: parabola, then upsampled DFT")
+    upsample: int = _field(16, "Upsampling of the DFT refinement", advanced=True, ge=2, le=128)
+
+
+class DiskParams(Params):
+    """Find Bragg disks."""
+
+    method: DiskMethod = _field(
+        "fcunet",
+        "fcunet: FCU-Net and refiner; fcunet-plain: FCU-Net alone; light: fast, for CPUs and live view; template: correlation",
+    )
+    model: str | None = _field(None, "Model name or folder; empty takes the shipped one of the method")
+    min_score: float | None = _field(None, "Least score of a disk; empty takes the method's default", ge=0)
+    min_spacing_px: float | None = _field(None, "Least distance between disks; empty uses the probe radius", "px", ge=0)
+    edge_px: float | None = _field(
+        None, "Disks closer than this to the detector's edge are left out; empty uses the probe radius", "px", ge=0
+    )
+    max_disks: int = _field(100, "Most disks kept per pattern", ge=1, le=1000)
+    refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
+    probe: ProbeParams = ProbeParams()
+    template: TemplateParams = TemplateParams()
+
+
+class CalibrateParams(Params):
+    """Origin, ellipticity and units of the diffraction patterns."""
+
+    origin_model: Literal["plane", "parabola", "constant", "measured"] = _field(
+        "plane", "How the measured centres are smoothed over the scan"
+    )
+    ellipticity: bool = _field(False, "Correct elliptical distortion measured from the Bragg vector map")
+    q_pixel_invA: float | None = _field(None, "Detector pixel size", "1/Å", gt=0)
+    scan_step_nm: float | None = _field(None, "Scan step", "nm", gt=0)
+    rotation_deg: float | None = _field(None, "Rotation from scan axes to detector axes", "deg", ge=-360, le=360)
+
+
+class StrainParams(Params):
+    """Fit a lattice at every position and compare it with the reference."""
+
+    g1: Pair | None = _field(None, "First lattice vector (row, col); empty finds it", "px")
+    g2: Pair | None = _field(None, "Second lattice vector (row, col); empty finds it", "px")
+    reference: tuple[int, int, int, int] | None = _field(
+        None, "Unstrained scan region: row0, row1, col0, col1; empty uses the median of all"
+    )
+    reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
+    axis_deg: float = _field(
+        0.0, "Direction of the x axis of the strain, from the detector's row axis towards its col axis", "deg", ge=-360, le=360
+    )
+    min_score: float | None = _field(None, "Least score of a disk used", ge=0)
+    max_sigma_px: float | None = _field(None, "Largest sigma of a disk used", "px", gt=0)
+    min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
+    max_index_error: float = _field(
+        0.3, "Largest distance from a lattice point, in units of the shorter lattice vector", advanced=True, gt=0, le=0.5
+    )
+    calibrate: CalibrateParams = CalibrateParams()
+
+
+class ColumnParams(Params):
+    """Find atomic columns in an image, movie or focal series."""
+
+    model: str | None = _field(
+        None, "Model name or folder, or 'log' for the classical Laplacian of Gaussian; empty takes the shipped one"
+    )
+    pixel_size_A: float | None = _field(None, "Pixel size; empty takes it from the file", "Å", gt=0.001, le=10)
+    contrast: Literal["auto", "bright", "dark"] = _field("auto", "Atoms are bright or dark on the background")
+    energy_keV: float | None = _field(None, "Beam energy, if known", "keV", gt=1, le=3000)
+    cs_um: float | None = _field(None, "Spherical aberration Cs, if known", "µm", ge=-5000, le=5000)
+    defocus_nm: float | None = _field(None, "Defocus C10, if known (positive is overfocus)", "nm", ge=-5000, le=5000)
+    min_score: float | None = _field(
+        None, "Least score of a column; empty takes the model's default for the contrast", ge=0, le=1
+    )
+    min_spacing_A: float = _field(0.8, "Least distance between columns", "Å", advanced=True, gt=0)
+
+
+class OccupancyParams(Params):
+    """Follow every site through the movie."""
+
+    method: Literal["hmm", "threshold"] = _field(
+        "hmm", "hmm: hidden Markov model on the evidence at each site; threshold: nearest detection"
+    )
+    min_score: float | None = _field(
+        None, "Least score of a detection used for the site list; empty takes the model's default", ge=0, le=1
+    )
+    min_site_fraction: float = _field(0.05, "A site must be seen in this fraction of the frames", ge=0, le=1)
+    max_distance_A: float = _field(0.8, "Farthest a detection may lie from its site", "Å", gt=0)
+    extrapolate: bool = _field(True, "Add empty lattice sites around the particle's surface")
+    frame_interval_s: float | None = _field(None, "Time from frame to frame; empty takes it from the file", "s", gt=0)
+    dose_e_per_A2: float | None = _field(None, "Dose of a frame, given beside the rates", "e/Å2", gt=0)
+
+
+class Job(Params):
+    """Job file: what a panel saves with "Save job" and ``napari-emdl run`` reads."""
+
+    command: Literal["disks", "strain", "columns", "occupancy"]
+    input: str
+    output: str
+    disks: DiskParams | None = None
+    strain: StrainParams | None = None
+    columns: ColumnParams | None = None
+    occupancy: OccupancyParams | None = None
+    run: RunParams = RunParams()
+
+    @model_validator(mode="after")
+    def _has_its_section(self) -> Job:
+        if getattr(self, self.command) is None:
+            raise ValueError(f"the job runs {self.command!r} but has no section {self.command!r}")
+        return self
