@@ -1,5 +1,8 @@
 """Blocks, progress, cancel, checkpoint and resume; executors."""
 
+from napari_emdl.jobs.blocks import Block
+from napari_emdl.jobs.checkpoint import discard_part, part_path
 from napari_emdl.jobs.control import Control, Progress
+from napari_emdl.jobs.peakjob import run_peak_job
 
-__all__ = ["Control", "Progress"]
+__all__ = ["Block", "Control", "Progress", "discard_part", "part_path", "run_peak_job"]

@@ -38,6 +38,10 @@ class Control:
         self._started_s = time.monotonic()
         self._first_done: int | None = None
 
+    def __reduce__(self) -> tuple[type[Control], tuple[()]]:
+        # On another computer there is nobody to report to; cancelling is the executor's business there.
+        return Control, ()
+
     @property
     def cancelled(self) -> bool:
         """True once :meth:`cancel` was called."""

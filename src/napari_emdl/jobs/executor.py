@@ -1,0 +1,169 @@
+"""Where blocks are computed: on threads of this computer, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from napari_emdl.errors import EmdlError
+from napari_emdl.jobs.blocks import Block
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import RunParams
+
+#: How often a waiting job looks whether it was cancelled.
+POLL_S = 0.1
+#: How long a cancelled job waits for blocks that are still being worked on.
+GRACE_S = 0.5
+
+Feed = Callable[[Block], Any]
+
+
+class Executor(Protocol):
+    """Computes blocks; the science does not know where."""
+
+    #: Blocks worked on at the same time.
+    workers: int
+    #: True when blocks are computed in other processes, so that functions and results are pickled.
+    remote: bool
+
+    def map(
+        self, fn: Callable[..., Any], blocks: Iterable[Block], control: Control, feed: Feed | None = None
+    ) -> Iterator[tuple[Block, Any]]:
+        """Give ``(block, fn(block))`` as blocks are finished, with a bounded number of them in flight.
+
+        Parameters
+        ----------
+        fn
+            Called with the block, and with ``feed(block)`` as second argument when `feed` is given.
+        blocks
+            Blocks to compute.
+        control
+            Checked at least ten times a second; a cancelled job raises :class:`~napari_emdl.errors.Cancelled`.
+        feed
+            Runs on this computer even if `fn` does not, for data that only this process can read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give threads or connections back."""
+        ...
+
+
+class ThreadExecutor:
+    """Threads of this process: numpy, FFT and onnxruntime let go of the interpreter while they work.
+
+    Parameters
+    ----------
+    workers
+        Number of threads; all cores when None.
+    """
+
+    remote = False
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or available_cores()
+
+    def map(
+        self, fn: Callable[..., Any], blocks: Iterable[Block], control: Control, feed: Feed | None = None
+    ) -> Iterator[tuple[Block, Any]]:
+        """See :class:`Executor`."""
+        call = fn if feed is None else lambda block: fn(block, feed(block))
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="emdl-job")
+        pending: dict[Future[Any], Block] = {}
+        waiting = iter(blocks)
+        try:
+            while True:
+                control.check()
+                while len(pending) < self.workers and (block := next(waiting, None)) is not None:
+                    pending[pool.submit(call, block)] = block
+                if not pending:
+                    return
+                done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield pending.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(pending, timeout=GRACE_S)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+
+class DaskExecutor:
+    """Workers of a Dask cluster; they need this package, and the same path to the data to read it themselves.
+
+    Parameters
+    ----------
+    address
+        Scheduler such as ``tcp://host:8786``, or an existing ``distributed.Client``.
+    workers
+        Blocks in flight; twice the cluster's threads when None, so that no worker waits for the next block.
+
+    Raises
+    ------
+    EmdlError
+        When dask.distributed is not installed or the scheduler does not answer.
+    """
+
+    remote = True
+
+    def __init__(self, address: Any, workers: int | None = None) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise EmdlError("a Dask scheduler needs dask.distributed: pip install 'napari-emdl[cluster]'") from None
+        self._own = isinstance(address, str)
+        try:
+            self._client = Client(address, timeout=10, set_as_default=False) if self._own else address
+        except (OSError, ValueError) as error:
+            raise EmdlError(f"no Dask scheduler answers at {address}: start one with 'dask scheduler' ({error})") from error
+        threads = sum(self._client.nthreads().values())
+        if not threads:
+            self.close()
+            raise EmdlError(f"the Dask scheduler at {address} has no workers: start some with 'dask worker {address}'")
+        self.workers = workers or 2 * threads
+
+    def map(
+        self, fn: Callable[..., Any], blocks: Iterable[Block], control: Control, feed: Feed | None = None
+    ) -> Iterator[tuple[Block, Any]]:
+        """See :class:`Executor`."""
+        pending: dict[Any, Block] = {}
+        waiting = iter(blocks)
+        try:
+            while True:
+                control.check()
+                while len(pending) < self.workers and (block := next(waiting, None)) is not None:
+                    given = (block,) if feed is None else (block, feed(block))
+                    pending[self._client.submit(fn, *given, pure=False)] = block
+                if not pending:
+                    return
+                done = [future for future in pending if future.done()]
+                if not done:
+                    time.sleep(POLL_S / 4)
+                for future in done:
+                    yield pending.pop(future), future.result()
+        finally:
+            if pending:
+                self._client.cancel(list(pending))
+
+    def close(self) -> None:
+        """Leave the cluster as it was."""
+        if self._own:
+            self._client.close()
+
+
+def available_cores() -> int:
+    """Cores this process may use (fewer than the machine has under a batch system)."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def make_executor(run: RunParams) -> Executor:
+    """Executor that `run` asks for: a Dask scheduler by address, else threads."""
+    if run.scheduler:
+        return DaskExecutor(run.scheduler, run.workers)
+    return ThreadExecutor(run.workers)

@@ -1,0 +1,109 @@
+"""Blocks cover everything within the memory limit; executors compute them all, stop when told, and pass errors on."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.jobs.blocks import MAX_ITEMS, MEMORY_SHARE, Block, block_size, make_blocks
+from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import DaskExecutor, ThreadExecutor, make_executor
+from napari_emdl.params import RunParams
+
+
+@given(st.integers(0, 5000), st.integers(1, 700))
+def test_blocks_cover_every_item_once(total: int, size: int) -> None:
+    blocks = make_blocks(total, size)
+    assert [i for block in blocks for i in range(block.start, block.stop)] == list(range(total))
+    assert all(0 < block.size <= size for block in blocks)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 64), st.integers(1, 64))
+def test_block_size_keeps_the_memory_limit(bytes_per_item: int, workers: int, megabytes: int) -> None:
+    run = RunParams(max_memory=f"{megabytes}MB")
+    size = block_size(bytes_per_item, run, workers)
+    assert 1 <= size <= MAX_ITEMS
+    if size > 1:  # one item is worked on even if it alone is over the limit
+        assert size * workers * bytes_per_item <= MEMORY_SHARE * megabytes * 1e6
+
+
+def square(block: Block) -> int:
+    return block.start**2
+
+
+def plus(block: Block, fed: int) -> int:
+    return block.start + fed
+
+
+def test_threads_compute_all_blocks_with_few_in_flight() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(block: Block) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return block.start**2
+
+    found = dict(ThreadExecutor(3).map(work, make_blocks(40, 2), Control()))
+    assert {block.start: value for block, value in found.items()} == {i: i * i for i in range(0, 40, 2)}
+    assert most == 3
+
+
+def test_feed_runs_before_the_function() -> None:
+    found = dict(ThreadExecutor(2).map(plus, make_blocks(4, 1), Control(), feed=lambda block: 100))
+    assert sorted(found.values()) == [100, 101, 102, 103]
+
+
+def test_an_error_in_a_block_reaches_the_caller() -> None:
+    def work(block: Block) -> None:
+        raise EmdlError("no such disk")
+
+    with pytest.raises(EmdlError, match="no such disk"):
+        list(ThreadExecutor(2).map(work, make_blocks(4, 1), Control()))
+
+
+def test_cancel_within_a_second_even_inside_a_block() -> None:
+    control = Control()
+    threading.Timer(0.2, control.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        list(ThreadExecutor(2).map(lambda block: time.sleep(1.5), make_blocks(20, 1), control))
+    assert time.monotonic() - started < 0.2 + 1.0
+
+
+def test_control_travels_to_another_process_without_its_listeners() -> None:
+    control = Control(on_progress=lambda progress: None)
+    assert not pickle.loads(pickle.dumps(control)).cancelled
+
+
+def test_make_executor_takes_threads_or_says_that_no_scheduler_answers() -> None:
+    assert isinstance(make_executor(RunParams(workers=5)), ThreadExecutor)
+    assert make_executor(RunParams(workers=5)).workers == 5
+    pytest.importorskip("distributed")
+    with pytest.raises(EmdlError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        DaskExecutor("tcp://127.0.0.1:9")
+
+
+@pytest.mark.slow
+def test_dask_gives_what_threads_give() -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+        executor = make_executor(RunParams(scheduler=cluster.scheduler_address))
+        assert executor.remote
+        try:
+            found = dict(executor.map(square, make_blocks(7, 2), Control()))
+            fed = dict(executor.map(plus, make_blocks(3, 1), Control(), feed=lambda block: 10))
+        finally:
+            executor.close()
+    assert {block.start: value for block, value in found.items()} == {0: 0, 2: 4, 4: 16, 6: 36}
+    assert sorted(fed.values()) == [10, 11, 12]
