@@ -1,0 +1,86 @@
+"""What is open in a viewer: signals tied to layers, one workspace a viewer, clean-up when the viewer goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from qtpy.QtCore import QTimer
+
+from napari_emdl.gui.styles import METADATA_KEY
+from napari_emdl.signals import Signal
+
+PLUGIN = "napari-emdl"
+WORKSPACE = "4D-STEM workspace"
+
+_widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+def tag(role: str, signal: Signal | None = None, **more: Any) -> dict[str, Any]:
+    """``metadata=`` of a layer of ours: its role ("navigation", "movie", "strain", ...) and the signal behind it."""
+    return {METADATA_KEY: {"role": role, "signal": signal, **more}}
+
+
+def tag_of(layer: Any) -> dict[str, Any]:
+    """What :func:`tag` put on a layer, or an empty dict."""
+    found = layer.metadata.get(METADATA_KEY)
+    return found if isinstance(found, dict) else {}
+
+
+def role_of(layer: Any) -> str:
+    """Role of a layer of ours, "" for any other layer."""
+    return str(tag_of(layer).get("role", ""))
+
+
+def signal_of(layer: Any) -> Signal | None:
+    """Opened file behind a layer, or None."""
+    found = tag_of(layer).get("signal")
+    return found if isinstance(found, Signal) else None
+
+
+def layers_with_signal(viewer: Any, *kinds: str) -> Iterator[tuple[Any, Signal]]:
+    """Layers of `viewer` that stand for an opened file of one of `kinds` (all kinds when none is given)."""
+    for layer in viewer.layers:
+        signal = signal_of(layer)
+        if signal is not None and (not kinds or signal.kind in kinds):
+            yield layer, signal
+
+
+def bare(viewer: Any) -> Any:
+    """Viewer itself; napari hands plugins a proxy of it in some places."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def register(viewer: Any, name: str, widget: Any) -> None:
+    """Remember the panel `name` of `viewer` so that it is opened only once."""
+    _widgets.setdefault(bare(viewer), {})[name] = widget
+
+
+def unregister(viewer: Any, name: str) -> None:
+    """Forget a panel that was closed."""
+    _widgets.get(bare(viewer), {}).pop(name, None)
+
+
+def registered(viewer: Any, name: str) -> Any:
+    """Panel `name` of `viewer`, or None."""
+    return _widgets.get(bare(viewer), {}).get(name)
+
+
+def has_window(viewer: Any) -> bool:
+    """True for a viewer with a window that is not closed (a bare ViewerModel has none)."""
+    window = getattr(viewer, "window", None)
+    return window is not None and getattr(window, "_qt_window", None) is not None
+
+
+def when_idle(function: Callable[[], Any]) -> None:
+    """Call `function` once the running event is over."""
+    QTimer.singleShot(0, function)
+
+
+def open_panel(viewer: Any, display_name: str) -> Any:
+    """Open the panel the manifest lists as `display_name`, once a viewer, and return its widget."""
+    found = registered(viewer, display_name)
+    if found is None:
+        _, found = viewer.window.add_plugin_dock_widget(PLUGIN, display_name)
+    return found

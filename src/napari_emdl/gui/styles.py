@@ -1,0 +1,85 @@
+"""How layers look, in one place: colour maps, units, names. napari keeps units only if EVERY layer of a viewer has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from napari.utils.colormaps import Colormap
+
+#: Key of layer.metadata under which the package keeps what it needs to know a layer again.
+METADATA_KEY = "napari_emdl"
+
+#: Accent colours that read on the dark and on the light theme.
+CROSS_COLOR = "#ffb000"
+REFERENCE_COLOR = "#21d07a"
+DETECTOR_COLORS = ("#35b7ff", "#ff7ac8", "#ffd23f", "#7dff8a", "#c9a0ff")
+LATTICE_COLORS = ("#ff5d5d", "#4da6ff")
+DISK_COLORMAP = "viridis"
+
+#: attribute of StrainMap, layer name, factor to the shown unit, shown unit
+STRAIN_MAPS = (
+    ("exx", "ε xx", 100.0, "%"),
+    ("eyy", "ε yy", 100.0, "%"),
+    ("exy", "ε xy", 100.0, "%"),
+    ("theta_rad", "θ", 180.0 / np.pi, "°"),
+)
+
+
+def matplotlib_colormap(name: str) -> Colormap:
+    """napari colour map from matplotlib's of that name; NaN is transparent."""
+    colors = matplotlib.colormaps[name](np.linspace(0, 1, 256))
+    return Colormap(colors, name=name)
+
+
+def diverging() -> Colormap:
+    """Blue (negative) over white to red (positive)."""
+    return matplotlib_colormap("RdBu_r")
+
+
+def space(
+    pixel_size: tuple[float, float] | None,
+    unit: str = "nm",
+    axis_labels: tuple[str, str] = ("row", "col"),
+    leading: tuple[tuple[str, float, str], ...] = (),
+) -> dict[str, Any]:
+    """Scale, units, axis labels and translation for a layer; pass it to every layer of a viewer.
+
+    Parameters
+    ----------
+    pixel_size
+        (row, col) size of a pixel in `unit`; None shows pixels.
+    unit
+        A unit napari knows, such as "nm" or "1/angstrom".
+    axis_labels
+        Names of the two image axes.
+    leading
+        (name, step, unit) of the axes before the image, such as (("time", 0.1, "s"),).
+    """
+    step, name = (tuple(float(v) for v in pixel_size), unit) if pixel_size else ((1.0, 1.0), "pixel")
+    return {
+        "scale": tuple(s for _, s, _ in leading) + step,
+        "units": (*(u for _, _, u in leading), name, name),
+        "axis_labels": tuple(n for n, _, _ in leading) + axis_labels,
+        "translate": (0.0,) * (len(leading) + 2),
+    }
+
+
+def symmetric_limits(*arrays: np.ndarray, quantile: float = 0.98, least: float = 1e-6) -> tuple[float, float]:
+    """Contrast limits centred at 0 that hold `quantile` of the finite values of `arrays`."""
+    values = np.concatenate([np.abs(a[np.isfinite(a)]).ravel() for a in arrays]) if arrays else np.zeros(0)
+    limit = max(float(np.quantile(values, quantile)) if values.size else 1.0, least)
+    return -limit, limit
+
+
+def show_colorbar(layer: Any, visible: bool = True) -> None:
+    """Show the layer's colour bar where this napari has one (0.6.5 and later)."""
+    colorbar = getattr(layer, "colorbar", None)
+    if colorbar is not None:
+        colorbar.visible = visible
+
+
+def show_scale_bar(viewer: Any) -> None:
+    """Scale bar in the units of the layers."""
+    viewer.scale_bar.visible = True
