@@ -1,0 +1,185 @@
+"""Atomic columns in images, movies and focal series: one call for the network and for the classical finder."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.atoms.log import LogFinder
+from napari_emdl.errors import EmdlError
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import ColumnParams, RunParams
+from napari_emdl.peaks import PeakTable
+from napari_emdl.signals import Movie
+
+
+class ColumnFinder(Protocol):
+    """Finds columns, and tells the evidence for a column at any point."""
+
+    info: dict[str, Any]
+    default_min_score: float
+    species: tuple[str, ...]
+    contrast: str
+
+    def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """Candidates of frames (n, rows, cols) or (n, foci, rows, cols), all above a low floor."""
+
+    def sample(
+        self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None
+    ) -> NDArray[np.float32]:
+        """Logit of "here is a column" at points (n, k, 2); NaN outside the frame."""
+
+
+def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
+    """Parameters with keyword overrides; an unknown name or a bad value is one clear line."""
+    base = {} if params is None else params.model_dump()
+    unknown = set(overrides) - set(model.model_fields)
+    if unknown:
+        raise EmdlError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(model.model_fields)}")
+    try:
+        return model(**(base | overrides))
+    except ValueError as error:
+        raise EmdlError(f"bad value: {'; '.join(str(error).splitlines()[1:3]).strip()}") from None
+
+
+def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
+    """Pixel size typed by the user, else of the file.
+
+    Raises
+    ------
+    EmdlError
+        When neither is known.
+    """
+    pixel = params.pixel_size_A or movie.pixel_A
+    if pixel is None or not np.isfinite(pixel) or pixel <= 0:
+        raise EmdlError(
+            "the pixel size is unknown: type it (--pixel-size \"0.1 Å\") or measure it from a known lattice spacing in the FFT"
+        )
+    return float(pixel)
+
+
+def make_finder(
+    movie: Movie, params: ColumnParams, run: RunParams | None = None, control: Control | None = None
+) -> ColumnFinder:
+    """Finder for a movie: network or LoG, with contrast chosen from a few frames when it is "auto"."""
+    pixel = pixel_size_A(movie, params)
+    if params.contrast == "auto":
+        return _auto_contrast(movie, params, pixel, control)
+    return LogFinder(pixel, params.contrast, params.min_spacing_A)
+
+
+def _auto_contrast(movie: Movie, params: ColumnParams, pixel_A: float, control: Control | None) -> LogFinder:
+    """The sign whose strongest maxima stand out more; columns are compact, the space between them is a net."""
+    frames = sample_frames(movie, 5)
+    finders = {sign: LogFinder(pixel_A, sign, params.min_spacing_A) for sign in ("bright", "dark")}
+    evidence = {}
+    for sign, finder in finders.items():
+        logit = np.sort(finder.find(frames, control).column("logit"))[::-1]
+        evidence[sign] = float(np.sum(np.maximum(0, logit)))
+    best = max(evidence, key=lambda sign: evidence[sign])
+    total = sum(evidence.values())
+    finder = finders[best]
+    finder.info["contrast_confidence"] = evidence[best] / total if total > 0 else 0.5
+    return finder
+
+
+def sample_frames(movie: Movie, count: int) -> NDArray[Any]:
+    """Up to `count` frames spread over the movie."""
+    chosen = np.unique(np.linspace(0, movie.n_frames - 1, min(count, movie.n_frames)).astype(int))
+    return np.stack([np.asarray(movie.frame(int(t))) for t in chosen])
+
+
+def check_movie(movie: Movie) -> None:
+    """Refuse what has no atomic columns.
+
+    Raises
+    ------
+    EmdlError
+        For datacubes, colour images and movies without frames.
+    """
+    if not isinstance(movie, Movie):
+        raise EmdlError("columns are found in an image, movie or focal series; this is a 4D-STEM datacube or something else")
+    if movie.n_frames < 1 or min(movie.frame_shape) < 8:
+        raise EmdlError(f"a movie needs at least one frame of 8 x 8 pixels, got shape {movie.shape}")
+    if movie.kind != "image" and movie.frame_shape[1] in (3, 4) and movie.frame_shape[0] > 16:
+        raise EmdlError("this looks like a colour image (the last axis has 3 or 4 entries); convert it to grey first")
+    if np.dtype(movie.dtype).kind not in "uifb":
+        raise EmdlError(f"frames of type {movie.dtype} are not images; real numbers are needed")
+
+
+def find_columns(
+    movie: Movie,
+    *,
+    device: str | None = None,
+    contrast: str | None = None,
+    params: ColumnParams | None = None,
+    run: RunParams | None = None,
+    output: str | None = None,
+    control: Control | None = None,
+    on_block: Any = None,
+    **overrides: Any,
+) -> PeakTable:
+    """Find atomic columns in every frame.
+
+    Parameters
+    ----------
+    movie
+        Image, movie or focal series.
+    device
+        "auto", "cpu" or "cuda"; shorthand for ``run.device``.
+    contrast
+        "auto", "bright" or "dark"; shorthand for ``params.contrast``.
+    params, run
+        All settings; keyword overrides win.
+    output
+        Result file the job checkpoints into, to go on after an interruption.
+    control
+        Progress and cancel.
+    on_block
+        Called with (block, table) as frames get done.
+
+    Returns
+    -------
+    PeakTable
+        Shape (frames,) with fields row, col, score, sigma_px, species, intensity and logit. It holds all candidates above a low
+        floor; ``attrs["default_min_score"]`` is the default threshold. Further attrs: species, pixel_A, method, model, provider,
+        contrast.
+
+    Raises
+    ------
+    EmdlError
+        Unknown pixel size, not a movie, bad options.
+    """
+    check_movie(movie)
+    if contrast is not None:
+        overrides["contrast"] = contrast
+    settings: ColumnParams = merge_params(params, ColumnParams, overrides)
+    running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
+    finder = make_finder(movie, settings, running, control)
+    total = movie.n_frames
+    tables = []
+    for t in range(total):
+        if control is not None:
+            control.check()
+            control.report(t, total, "finding columns")
+        tables.append(finder.find(np.asarray(movie.frame(t))[None], control))
+    if control is not None:
+        control.report(total, total, "finding columns")
+    table = PeakTable.concatenate(tables, (total,))
+    table.attrs.update(finder_attrs(movie, finder, settings))
+    return table
+
+
+def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> dict[str, Any]:
+    """What a column table tells of how it was made; enough to make the finder again."""
+    return {
+        "species": list(finder.species),
+        "pixel_A": pixel_size_A(movie, params),
+        "frame_shape": list(movie.frame_shape),
+        "default_min_score": float(finder.default_min_score),
+        "contrast": finder.contrast,
+        "params": params.model_dump(),
+        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note")},
+    }
