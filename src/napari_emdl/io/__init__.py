@@ -1,0 +1,20 @@
+"""Opening files and saving results. Heavy libraries are imported when a file needs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "open": "opening",
+    "open_datacube": "opening",
+    "open_movie": "opening",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_emdl.io' has no attribute {name!r}")
+    return getattr(import_module(f"napari_emdl.io.{_HOMES[name]}"), name)

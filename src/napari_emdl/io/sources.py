@@ -1,0 +1,379 @@
+"""Arrays on disk: indexing reads just that part, from any thread, and gives numpy.
+
+No source keeps a file mapped or a whole array in memory. Sources can be pickled (they reopen the file), so that blocks may be
+read by other processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_emdl.errors import OpenError
+
+#: One frame or pattern larger than this cannot be meant: every reader reads at least one.
+MAX_FRAME_BYTES = 8 * 2**30
+
+AxisIndex = int | slice
+Index = AxisIndex | EllipsisType | tuple[AxisIndex | EllipsisType, ...]
+
+
+def full_index(index: Any, shape: Sequence[int]) -> tuple[AxisIndex, ...]:
+    """Write `index` as one int (not negative) or slice (with plain bounds) an axis.
+
+    Parameters
+    ----------
+    index
+        Ints, slices and at most one Ellipsis, as numpy takes them.
+    shape
+        Shape indexed.
+
+    Raises
+    ------
+    IndexError
+        When `index` is out of range, too long, or of another type.
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    ellipses = [i for i, part in enumerate(parts) if part is Ellipsis]
+    if len(ellipses) > 1:
+        raise IndexError("an index can have only one ellipsis")
+    at = ellipses[0] if ellipses else len(parts)
+    before, after = parts[:at], parts[at + 1 :]
+    missing = len(shape) - len(before) - len(after)
+    if missing < 0:
+        raise IndexError(f"too many indices: the array has {len(shape)} axes, got {len(before) + len(after)}")
+    out: list[AxisIndex] = []
+    for axis, (part, size) in enumerate(zip([*before, *[slice(None)] * missing, *after], shape, strict=True)):
+        if isinstance(part, slice):
+            out.append(slice(*part.indices(size)))
+        elif isinstance(part, (int, np.integer)) and not isinstance(part, (bool, np.bool_)):
+            if not -size <= part < size:
+                raise IndexError(f"index {part} is out of bounds for axis {axis} of size {size}")
+            out.append(int(part) % size)
+        else:
+            raise IndexError(f"arrays on disk are indexed by ints and slices, got {type(part).__name__}")
+    return tuple(out)
+
+
+class Source(ABC):
+    """Array on disk (a ``LazyArray``)."""
+
+    def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole array, unpacked, in bytes."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return self.read(full_index(index, self.shape))
+
+    @abstractmethod
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`, which has one int or slice for every axis."""
+
+
+def _positive(part: slice) -> tuple[slice, bool]:
+    """Slice with a positive step that picks the same elements, and whether they come out reversed."""
+    if part.step > 0:
+        return part, False
+    count = len(range(part.start, part.stop, part.step))
+    if count == 0:
+        return slice(0, 0, 1), False
+    last = part.start + (count - 1) * part.step
+    return slice(last, part.start + 1, -part.step), True
+
+
+def _indices(part: slice) -> range:
+    return range(part.start, part.stop, part.step)
+
+
+class RawSource(Source):
+    """Uncompressed array at a place in a file (.npy, raw binary, contiguous TIFF, DM).
+
+    The file is mapped for the length of one read only: mapped pages count as memory of the process, and a file that was
+    shortened or removed meanwhile gives an error.
+
+    Parameters
+    ----------
+    path
+        File.
+    shape, dtype
+        Of the array; dtype holds the byte order.
+    offset
+        Bytes before the array.
+    order
+        "C" or "F".
+    """
+
+    def __init__(self, path: str | Path, shape: Sequence[int], dtype: DTypeLike, offset: int = 0, order: str = "C") -> None:
+        super().__init__(shape, dtype)
+        self.path = Path(path)
+        self.offset = int(offset)
+        self.order = order
+        self._check_size()
+
+    def _check_size(self) -> None:
+        try:
+            have = self.path.stat().st_size
+        except OSError as error:
+            raise OpenError(f"{self.path.name} cannot be read any more ({error.strerror}); was it moved or removed?") from error
+        need = self.offset + self.nbytes
+        if have < need:
+            raise OpenError(
+                f"{self.path.name} is too short: {self.shape} of {self.dtype} needs {need} bytes, the file has {have}; "
+                "it is truncated, or the shape is wrong"
+            )
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        if self.size == 0:
+            return np.zeros(self.shape, self.dtype)[index]
+        self._check_size()
+        order: Any = self.order
+        mapped = np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape, order=order)
+        return np.array(mapped[index], dtype=self.dtype.newbyteorder("="))
+
+
+class Hdf5Source(Source):
+    """Dataset of an HDF5 file; h5py serialises its calls itself, so threads may share the handle.
+
+    Parameters
+    ----------
+    path
+        File.
+    dataset
+        Path of the dataset inside the file.
+    """
+
+    def __init__(self, path: str | Path, dataset: str) -> None:
+        self.path = Path(path)
+        self.dataset = dataset
+        self._lock = threading.Lock()
+        self._handle: Any = None
+        opened = self._open()
+        super().__init__(opened.shape, opened.dtype)
+
+    def _open(self) -> Any:
+        import h5py
+
+        with self._lock:
+            if self._handle is None:
+                try:
+                    self._handle = h5py.File(self.path, "r")[self.dataset]
+                except (OSError, KeyError) as error:
+                    raise OpenError(f"{self.path.name} cannot be read ({first_line(error)})") from error
+            return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        turned = [(_positive(i) if isinstance(i, slice) else (i, False)) for i in index]
+        try:
+            out = self._open()[tuple(part for part, _ in turned)]
+        except OSError as error:
+            raise OpenError(
+                f"{self.path.name}: {self.dataset} cannot be read ({first_line(error)}); is the file damaged?"
+            ) from error
+        flips = tuple(
+            slice(None, None, -1 if back else 1) for i, (_, back) in zip(index, turned, strict=True) if isinstance(i, slice)
+        )
+        return np.ascontiguousarray(out[flips]) if flips else np.asarray(out)
+
+
+class ArraySource(Source):
+    """Any array-like that reads lazily by ints and slices (zarr, dask, numpy).
+
+    Parameters
+    ----------
+    opener
+        Gives the array; called once a process. A picklable callable makes the source picklable.
+    name
+        File name for messages.
+    """
+
+    def __init__(self, opener: Callable[[], Any], name: str) -> None:
+        self._opener = opener
+        self.name = name
+        self._array: Any = opener()
+        super().__init__(self._array.shape, self._array.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_array": None}
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        if self._array is None:
+            self._array = self._opener()
+        turned = [(_positive(i) if isinstance(i, slice) else (i, False)) for i in index]
+        try:
+            out = self._array[tuple(part for part, _ in turned)]
+            # The caller's threads already run in parallel: dask must not start a pool for every read.
+            out = out.compute(scheduler="synchronous") if hasattr(out, "compute") else out
+        except (OSError, ValueError, EOFError, RuntimeError) as error:
+            raise OpenError(f"{self.name} cannot be read ({first_line(error)}); was it moved, or is it damaged?") from error
+        flips = tuple(
+            slice(None, None, -1 if back else 1) for i, (_, back) in zip(index, turned, strict=True) if isinstance(i, slice)
+        )
+        return np.array(np.asarray(out)[flips])
+
+
+class FramesSource(Source):
+    """Stack read frame by frame: the leading axes count frames, the last two are the frame.
+
+    Parameters
+    ----------
+    read_frame
+        Gives frame i (flat) as (rows, cols); must be safe to call from several threads.
+    leading
+        Shape of the leading axes.
+    frame_shape, dtype
+        Of a frame.
+    name
+        File name for messages.
+    """
+
+    def __init__(
+        self,
+        read_frame: Callable[[int], NDArray[Any]],
+        leading: Sequence[int],
+        frame_shape: Sequence[int],
+        dtype: DTypeLike,
+        name: str,
+    ) -> None:
+        super().__init__((*leading, *frame_shape), dtype)
+        self._read_frame = read_frame
+        self.name = name
+
+    def frame(self, flat: int) -> NDArray[Any]:
+        """Frame `flat`, with errors in one line."""
+        try:
+            frame = np.asarray(self._read_frame(flat))
+        except OpenError:
+            raise
+        except Exception as error:  # decoders raise anything on damaged data
+            raise OpenError(
+                f"{self.name}: frame {flat} cannot be read ({first_line(error)}); was the file moved, or is it damaged?"
+            ) from error
+        if frame.shape != self.shape[-2:]:
+            raise OpenError(f"{self.name}: frame {flat} has shape {frame.shape}, the first has {self.shape[-2:]}")
+        return frame
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        lead, inner = index[:-2], index[-2:]
+        flat = np.arange(int(np.prod(self.shape[:-2], dtype=np.int64))).reshape(self.shape[:-2])[lead]
+        if np.ndim(flat) == 0:
+            return np.array(self.frame(int(flat))[inner], dtype=self.dtype)
+        inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
+        out = np.empty((*flat.shape, *inner_shape), self.dtype.newbyteorder("="))
+        for place in np.ndindex(*flat.shape):
+            out[place] = self.frame(int(flat[place]))[inner]
+        return out
+
+
+class TransposedSource(Source):
+    """View of another source with its axes in another order, and axes left out at index 0.
+
+    Parameters
+    ----------
+    base
+        Source.
+    order
+        Axis of `base` for each axis of the view; axes of `base` that are missing must have length 1.
+    """
+
+    def __init__(self, base: Any, order: Sequence[int]) -> None:
+        self.base = base
+        self.order = tuple(order)
+        super().__init__([base.shape[i] for i in self.order], base.dtype)
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        base_index: list[AxisIndex] = [0] * len(self.base.shape)
+        for axis, part in zip(self.order, index, strict=True):
+            base_index[axis] = part
+        out = self.base[tuple(base_index)]
+        kept = [axis for axis, part in zip(self.order, index, strict=True) if isinstance(part, slice)]
+        return out.transpose([sorted(kept).index(axis) for axis in kept])
+
+
+class StackSource(Source):
+    """View of a stack (frames, rows, cols) or a single frame with other leading axes, such as a flat scan as scan rows and cols.
+
+    Parameters
+    ----------
+    base
+        Source of three axes, or of two (one frame).
+    leading
+        New leading shape; may hold fewer frames than the stack (the rest is left out).
+    """
+
+    def __init__(self, base: Any, leading: Sequence[int]) -> None:
+        self.base = base
+        self.leading = tuple(int(n) for n in leading)
+        super().__init__((*self.leading, *base.shape[-2:]), base.dtype)
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`, in runs along the last leading axis."""
+        outer, inner = index[: len(self.leading)], index[len(self.leading) :]
+        if len(self.base.shape) == 2:
+            frame = self.base[inner]
+            shape = tuple(len(_indices(i)) for i in outer if isinstance(i, slice))
+            return np.array(np.broadcast_to(frame, (*shape, *frame.shape)))
+        flat = np.arange(int(np.prod(self.leading, dtype=np.int64))).reshape(self.leading)[outer]
+        if np.ndim(flat) == 0:
+            return self.base[(int(flat), *inner)]
+        runs = flat.reshape(-1, flat.shape[-1]) if flat.size else flat.reshape(0, 1)
+        if flat.size and np.array_equal(flat.ravel(), np.arange(flat.flat[0], flat.flat[0] + flat.size)):
+            runs = flat.reshape(1, -1)
+        inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
+        out = np.empty((runs.size, *inner_shape), self.dtype.newbyteorder("="))
+        at = 0
+        for run in runs:
+            step = int(run[1] - run[0]) if len(run) > 1 else 1
+            stop = int(run[-1]) + (1 if step > 0 else -1)
+            part = slice(int(run[0]), stop if stop >= 0 else None, step)
+            out[at : at + len(run)] = self.base[(part, *inner)]
+            at += len(run)
+        return out.reshape(*flat.shape, *inner_shape)
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's text, or its type, cut to a readable length."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return (text or type(error).__name__)[:200]
