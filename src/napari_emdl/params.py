@@ -93,7 +93,7 @@ class TemplateParams(Params):
     kernel: Literal["auto", "flat", "gaussian", "sigmoid"] = _field(
         "auto", "Shape subtracted from the probe so that the kernel sums to zero; auto chooses by the probe radius"
     )
-    correlation: Literal["cross", "phase", "hybrid"] = _field("hybrid", "Cross, phase or hybrid correlation")
+    correlation: Literal["cross", "phase", "hybrid"] = _field("cross", "Cross, phase or hybrid correlation")
     corr_power: float = _field(
         0.86,
         "Exponent on the correlation's magnitude: 1 is cross, 0 is phase correlation (hybrid only)",
@@ -101,8 +101,9 @@ class TemplateParams(Params):
         ge=0,
         le=1,
     )
-    subpixel: Literal["none", "parabola", "dft"] = _field("dft", "Sub-pixel positions: parabola, then upsampled DFT")
-    upsample: int = _field(16, "Upsampling of the DFT refinement", advanced=True, ge=2, le=128)
+    subpixel: Literal["none", "parabola", "dft", "fit"] = _field(
+        "fit", "Sub-pixel positions: parabola, upsampled DFT of the correlation, or a fit of the disk with free inner intensity"
+    )
 
 
 class DiskParams(Params):
