@@ -90,7 +90,7 @@ def test_make_executor_takes_threads_or_says_that_no_scheduler_answers() -> None
     assert isinstance(make_executor(RunParams(workers=5)), ThreadExecutor)
     assert make_executor(RunParams(workers=5)).workers == 5
     pytest.importorskip("distributed")
-    with pytest.raises(EmdlError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(EmdlError, match="no Dask scheduler answers"):
         DaskExecutor("tcp://127.0.0.1:9")
 
 

@@ -1,0 +1,281 @@
+"""Run a network: choice of device, test on load, batches that shrink when memory runs out, cancel inside a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.errors import Cancelled, DeviceError, ModelError
+from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
+from napari_emdl.models.card import file_in
+from napari_emdl.models.devices import CPU_PROVIDER, CUDA_PROVIDER, cuda_problem, ort, quiet_ort
+from napari_emdl.models.registry import Model, load_model
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+_OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad allocation", "bad_alloc", "alloc_failed", "memoryallocation")
+
+
+class OutOfMemory(Exception):
+    """The device has no room for a batch of this size."""
+
+
+class Session:
+    """A loaded network.
+
+    Parameters
+    ----------
+    model
+        Model, or its folder.
+    device
+        "cpu", "cuda" or "auto". "auto" takes CUDA where it can be had and says in `note` why not; it never takes another
+        provider.
+    threads
+        Threads a network call may use on the CPU; all cores when None.
+    check
+        Run the card's test tensors and compare; also warms up.
+
+    Attributes
+    ----------
+    provider
+        Execution provider that really runs.
+
+    Raises
+    ------
+    DeviceError
+        "cuda" was asked for and cannot be had, with the reason.
+    ModelError
+        The network cannot be loaded, does not fit its card, or fails its test.
+    """
+
+    def __init__(self, model: Model | str | Path, device: str = "auto", threads: int | None = None, check: bool = True) -> None:
+        self.model = model if isinstance(model, Model) else load_model(Path(model))
+        self.device, self.threads = device, threads
+        self.provider, self._device_note = CPU_PROVIDER, ""
+        self._session = self._open(device)
+        self.inputs = {item.name: item for item in self._session.get_inputs()}
+        self.outputs = [item.name for item in self._session.get_outputs()]
+        self._constants: dict[str, Any] = {}
+        self._batch_limit: int | None = None
+        self._match_card()
+        if check:
+            self.test()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # On another computer (Dask) the network is opened again from the same folder, on what that computer has.
+        return _reopen, (self.model, self.device, self.threads, {n: v.numpy() for n, v in self._constants.items()})
+
+    @property
+    def note(self) -> str:
+        """Why "auto" did not take the GPU, and whether memory ran out; "" when there is nothing to say."""
+        memory = f"out of memory: batch reduced to {self._batch_limit}" if self._batch_limit else ""
+        return "; ".join(text for text in (self._device_note, memory) if text)
+
+    def _open(self, device: str) -> Any:
+        if device not in ("auto", "cpu", "cuda"):
+            raise DeviceError(f"unknown device {device!r}; choose auto, cpu or cuda")
+        if device != "cpu":
+            problem = cuda_problem()
+            if not problem:
+                session = self._create([(CUDA_PROVIDER, _cuda_options()), CPU_PROVIDER])
+                if session.get_providers()[0] == CUDA_PROVIDER:
+                    self.provider = CUDA_PROVIDER
+                    return session
+                problem = "onnxruntime could not start CUDA (is the driver too old, or the GPU full?); run nvidia-smi to see"
+            if device == "cuda":
+                raise DeviceError(f"CUDA cannot be used: {problem}")
+            self._device_note = f"running on the CPU: {problem}"
+        return self._create([CPU_PROVIDER])
+
+    def _create(self, providers: list[Any]) -> Any:
+        options = ort().SessionOptions()
+        options.intra_op_num_threads = self.threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Waiting threads that spin would take the cores from reading, drawing and whoever else is on this computer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            with quiet_ort():
+                return ort().InferenceSession(str(self.model.network), options, providers=providers)
+        except Exception as error:  # onnxruntime's exceptions share no base class but this
+            raise ModelError(f"{self.model.name}: the network cannot be loaded ({_short(error)})") from error
+
+    def _match_card(self) -> None:
+        """The card must describe this network: same inputs and outputs."""
+        card = self.model.card
+        for side, described, real in (
+            ("inputs", [t.id for t in card.inputs], list(self.inputs)),
+            ("outputs", [t.id for t in card.outputs], self.outputs),
+        ):
+            if set(described) != set(real):
+                raise ModelError(
+                    f"{self.model.name}: card and network do not match: {side} are {', '.join(described)} in the card "
+                    f"but {', '.join(real)} in the network"
+                )
+
+    def require(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Refuse a network without the inputs and outputs a task needs.
+
+        Raises
+        ------
+        ModelError
+            Naming both lists.
+        """
+        wanted_in, wanted_out = list(inputs), list(outputs)
+        if set(self.inputs) != set(wanted_in) or not set(wanted_out) <= set(self.outputs):
+            raise ModelError(
+                f"model {self.model.name} has inputs {', '.join(self.inputs)} and outputs {', '.join(self.outputs)}; "
+                f"{self.model.card.emdl.task} needs inputs {', '.join(wanted_in)} and outputs {', '.join(wanted_out)}"
+            )
+
+    def test(self) -> float | None:
+        """Run the card's test tensors.
+
+        Returns
+        -------
+        Largest deviation relative to the largest value of an output; None when the card has no test tensors.
+
+        Raises
+        ------
+        ModelError
+            When the network does not give what its card says.
+        """
+        card, folder = self.model.card, self.model.folder
+        if not all(tensor.test_tensor for tensor in (*card.inputs, *card.outputs)):
+            return None
+        expected, feeds = (
+            {t.id: np.load(file_in(folder, t.test_tensor), allow_pickle=False) for t in tensors if t.test_tensor}
+            for tensors in (card.outputs, card.inputs)
+        )
+        worst = 0.0
+        for name, found in self.run(feeds).items():
+            want = np.asarray(expected[name], np.float64)
+            if found.shape != want.shape or not np.all(np.isfinite(found)):
+                raise ModelError(f"{self.model.name} fails its test: output {name} has shape {found.shape} or is not finite")
+            worst = max(
+                worst, float(np.max(np.abs(found - want), initial=0) / max(1e-12, float(np.max(np.abs(want), initial=0))))
+            )
+        if worst > card.emdl.tolerance:
+            raise ModelError(
+                f"{self.model.name} fails its test: outputs are {worst:.2g} off what its card says; get the model again"
+            )
+        return worst
+
+    def set_constant(self, name: str, value: NDArray[Any]) -> None:
+        """Put an input that stays the same (a probe's spectrum) on the device once; leave it out of later feeds."""
+        device = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
+        self._constants[name] = ort().OrtValue.ortvalue_from_numpy(self._cast(name, value), device)
+
+    def _cast(self, name: str, value: Any) -> NDArray[Any]:
+        item = self.inputs.get(name)
+        if item is None:
+            raise ModelError(f"model {self.model.name} has no input {name!r}; it has {', '.join(self.inputs)}")
+        return np.ascontiguousarray(value, dtype=_DTYPES.get(item.type, np.float32))
+
+    def run(
+        self, feeds: Mapping[str, Any], outputs: Iterable[str] | None = None, control: Control | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """One call of the network.
+
+        Parameters
+        ----------
+        feeds
+            Inputs by name, cast to the network's types; constants may be left out.
+        outputs
+            Outputs to fetch; what is not named never leaves the device.
+        control
+            A cancelled control stops the call between two operators.
+
+        Raises
+        ------
+        Cancelled
+            When cancelled before or during the call.
+        OutOfMemory
+            When the batch does not fit the device.
+        ModelError
+            For inputs the network does not take.
+        """
+        names = list(outputs or self.outputs)
+        cast = {name: self._cast(name, value) for name, value in feeds.items()}
+        options = ort().RunOptions()
+        options.log_severity_level = 4
+        remove = lambda: None  # noqa: E731
+        if control is not None:
+            control.check()
+            remove = control.on_cancel(lambda: setattr(options, "terminate", True))
+        try:
+            if self._constants:
+                return self._run_bound(cast, names, options)
+            return dict(zip(names, self._session.run(names, cast, options), strict=True))
+        except Exception as error:
+            if control is not None and control.cancelled:
+                raise Cancelled("cancelled by the user") from None
+            if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY):
+                raise OutOfMemory(_short(error)) from None
+            raise ModelError(f"{self.model.name} does not run on this input ({_short(error)})") from error
+        finally:
+            remove()
+
+    def _run_bound(self, feeds: dict[str, NDArray[Any]], names: list[str], options: Any) -> dict[str, NDArray[Any]]:
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        for name, constant in self._constants.items():
+            if name not in feeds:
+                binding.bind_ortvalue_input(name, constant)
+        for name in names:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding, options)
+        return dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+
+    def in_batches(self, total: int, batch: int, call: Callable[[int, int], None]) -> None:
+        """Call ``call(start, stop)`` over all of `total` items, `batch` at a time; out of memory halves the batch and goes on.
+
+        Raises
+        ------
+        DeviceError
+            When not even one item fits.
+        """
+        start = 0
+        while start < total:
+            size = min(batch, self._batch_limit or batch)
+            stop = min(start + size, total)
+            try:
+                call(start, stop)
+                start = stop
+            except OutOfMemory as error:
+                if stop - start == 1:
+                    raise DeviceError(f"not even one item fits the memory of the device ({error}); use --device cpu") from None
+                self._batch_limit = math.ceil((stop - start) / 2)
+
+
+def _reopen(model: Model, device: str, threads: int | None, constants: dict[str, NDArray[Any]]) -> Session:
+    session = Session(model, device, threads, check=False)
+    for name, value in constants.items():
+        session.set_constant(name, value)
+    return session
+
+
+def _cuda_options() -> dict[str, str]:
+    # HEURISTIC: an exhaustive search of convolution algorithms takes minutes for every new shape.
+    return {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.split(" : ")[-1] if "[ONNXRuntimeError]" in text else text
+    return text if len(text) < 240 else text[:240] + " ..."
