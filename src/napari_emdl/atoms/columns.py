@@ -183,3 +183,10 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note")},
     }
+
+
+def finder_from_attrs(attrs: dict[str, Any], movie: Movie, run: RunParams | None = None) -> ColumnFinder:
+    """The finder that made a column table, so that evidence comes from the same network under the same conditions."""
+    params = ColumnParams(**attrs.get("params", {}))
+    settled = params.model_copy(update={"contrast": attrs.get("contrast", params.contrast), "pixel_size_A": attrs.get("pixel_A")})
+    return make_finder(movie, settled, run)
