@@ -1,0 +1,96 @@
+"""What a column training is: read from YAML, checked by pydantic, written into the card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Range = tuple[float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Imaging(_Strict):
+    """Ranges of the random microscope. None means the broad default prior of `sampling.draw_microscope`."""
+
+    dose_e_per_A2: Range = (10.0, 1e4)
+    #: this share of samples has a dose from `dose_focus_e_per_A2`, log-uniform as well
+    dose_focus_share: float = 0.5
+    dose_focus_e_per_A2: Range = (30.0, 400.0)
+    sampling_A: Range = (0.06, 0.14)
+    #: frames within are used as they are, others are rescaled to `nominal_sampling_A`
+    native_sampling_A: Range = (0.08, 0.125)
+    nominal_sampling_A: float = 0.1
+    contrast: Literal["both", "bright", "dark"] = "both"
+    C10_A: Range | None = None
+    Cs_A: Range | None = None
+    C12_A: Range | None = None
+    focal_spread_A: Range | None = None
+    #: defocus step of a focal series, A; 0 for single images
+    focal_step_A: Range = (0.0, 0.0)
+    #: share of samples whose contrast, and each other condition, is not told to the network
+    contrast_unknown: float = 0.2
+    conditions_unknown: float = 0.6
+
+    @field_validator("dose_e_per_A2", "sampling_A", "native_sampling_A", "C12_A", "focal_spread_A", "C10_A", "Cs_A", "dose_focus_e_per_A2")
+    @classmethod
+    def _ordered(cls, v: Range | None) -> Range | None:
+        if v is not None and v[0] > v[1]:
+            raise ValueError(f"a range must be (low, high), got {v}")
+        return v
+
+
+class Data(_Strict):
+    """The bank of exit waves."""
+
+    folder: str = "waves"
+    train_waves: int = 10240
+    val_waves: int = 256
+    seed: int = 2026
+    shares: dict[str, float] = Field(default_factory=lambda: {"metal": 0.78, "oxide": 0.1, "monolayer": 0.07, "graphene": 0.05})
+
+
+class ColumnsConfig(_Strict):
+    """A column training."""
+
+    name: str = "columns"
+    description: str = ""
+    species: list[str] = ["column"]
+    images: int = 1
+    architecture: Literal["conditioned", "published"] = "conditioned"
+    widths: list[int] = [24, 48, 96, 128]
+    data: Data = Field(default_factory=Data)
+    imaging: Imaging = Field(default_factory=Imaging)
+    crop_px: int = 256
+    batch: int = 8
+    steps: int = 12000
+    minutes: float | None = None
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-3
+    ema: float = 0.999
+    label_sigma_A: float = 0.38
+    seed: int = 1
+    device: str = "auto"
+    threads: int | None = None
+    bf16: bool = True
+    out: str = "runs/columns"
+    checkpoint_minutes: float = 3.0
+
+    @field_validator("crop_px")
+    @classmethod
+    def _multiple(cls, v: int) -> int:
+        if v % 16:
+            raise ValueError("crop_px must be a multiple of 16")
+        return v
+
+
+def read_config(path: str | Path) -> ColumnsConfig:
+    """Read a training's YAML file."""
+    with open(path, encoding="utf-8") as f:
+        return ColumnsConfig.model_validate(yaml.safe_load(f) or {})
