@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari_emdl.errors import OpenError
-from napari_emdl.io.sources import MAX_FRAME_BYTES, Source, StackSource, TransposedSource
+from napari_emdl.io.sources import MAX_FRAME_BYTES, FlatSource, Source, StackSource, TransposedSource
 from napari_emdl.physics import wavelength_A
 from napari_emdl.signals import Calibration, Datacube, Kind, Movie
 
@@ -106,7 +106,7 @@ class Found:
 
     data: Source
     axes: tuple[Axis, ...]
-    calibration: Calibration = Calibration()
+    calibration: Calibration = field(default_factory=Calibration)
     name: str = ""
     kind: Kind | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Found:
 
 
 def parse_unit(units: str | None) -> tuple[str, float] | None:
-    """Dimension and factor of a unit: ("length", to nm), ("reciprocal", to 1/Å), ("time", to s), ("angle", to mrad); None if unknown."""
+    """Dimension of a unit and the factor to ours: length nm, reciprocal 1/Å, time s, angle mrad; None if unknown."""
     if not units:
         return None
     text = units.strip().lower().replace("µ", "u").replace("μ", "u").replace(" ", "").replace("{", "").replace("}", "")
@@ -138,7 +138,9 @@ def axis_value(axis: Axis, dimension: str) -> float | None:
     parsed = parse_unit(axis.units)
     if parsed is None or parsed[0] != dimension or axis.scale is None:
         return None
-    value = abs(float(axis.scale)) * parsed[1]  # a scan may run backwards: the step is its size
+    # A scan may run backwards: the step is its size. Some cameras write -1 where they do not know the pixel size.
+    scale = abs(float(axis.scale)) if axis.navigate or axis.letter in ("R", "C", "F") else float(axis.scale)
+    value = scale * parsed[1]
     return value if math.isfinite(value) and value > 0 else None
 
 
@@ -178,7 +180,7 @@ def guess_kind(found: Found) -> Kind:
             return "focal_series"
         return "datacube"
     raise OpenError(
-        f"{found.name} holds an array of {count} axes {found.data.shape}; images, movies (3), focal series and datacubes (4) can be opened"
+        f"{found.name} holds an array of {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened"
     )
 
 
@@ -203,6 +205,13 @@ def letters_for(found: Found, kind: Kind) -> str:
     given = [a.letter for a in axes]
     if sorted(given) == sorted(order):
         return "".join(given)
+    reciprocal = [i for i, a in enumerate(axes) if _is_reciprocal(a)]
+    if kind == "datacube" and len(reciprocal) == 2 < count:
+        others = [i for i in range(count) if i not in reciprocal]
+        letters = [""] * count
+        for letter, place in zip(order, [*others, *reciprocal], strict=True):
+            letters[place] = letter
+        return "".join(letters)
     # Letters of another kind say nothing here; navigation axes come before signal axes, else the file's order stands.
     navigation = [i for i, a in enumerate(axes) if a.navigate]
     leading = count - 2
@@ -247,6 +256,8 @@ def _arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] 
         data = TransposedSource(data, places)
     if kind == "datacube" and data.ndim == 2:
         return StackSource(data, (1, 1))
+    if kind == "datacube" and data.ndim == 4 and scan is not None and scan != data.shape[:2]:
+        data = FlatSource(data)
     if kind == "datacube" and data.ndim == 3:
         rows, cols = scan or (1, data.shape[0])
         if rows * cols != data.shape[0]:

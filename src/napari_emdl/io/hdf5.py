@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,18 @@ def read_hdf5(path: Path, dataset: str | None = None) -> Found:
     with open_h5(path) as file:
         try:
             chosen = _resolve(file, path.name, dataset)
-            return _describe(file, chosen, path)
+            return _describe(chosen, path)
         except (OSError, RuntimeError) as error:
             raise OpenError(f"{path.name} is damaged ({first_line(error)})") from error
 
 
-def is_velox(file: h5py.File) -> bool:
-    """True for Thermo Fisher Velox files, which RosettaSciIO reads."""
-    return "Data/Image" in file and ("Application/Velox" in file or "Operations" in file or "Version" in file)
+def written_by(file: h5py.File) -> str:
+    """ "velox" or "hyperspy" for files that RosettaSciIO reads, "" for all that is read here."""
+    if "Data/Image" in file and ("Application" in file or "Operations" in file or "Version" in file):
+        return "velox"
+    if "Experiments" in file and "HyperSpy" in _text(file.attrs.get("file_format", "")):
+        return "hyperspy"
+    return ""
 
 
 def _resolve(file: h5py.File, name: str, dataset: str | None) -> h5py.Dataset:
@@ -86,14 +91,27 @@ def _resolve(file: h5py.File, name: str, dataset: str | None) -> h5py.Dataset:
     names = list(_image_datasets(file))
     four = [n for n in names if file[n].ndim >= 4]
     cubes = [n for n in names if _datacube_group(file[n]) or re.search(r"(CBED_array|4DSTEM)", n)]
-    for group in (four and cubes and [n for n in four if n in cubes], four, [n for n in names if file[n].ndim == 3], names):
+    for group in ([n for n in four if n in cubes], four, [n for n in names if file[n].ndim == 3], names):
         if group:
             return file[pick(group, "arrays", name)]
+    if _has_point_lists(file):
+        raise OpenError(f"{name} holds peak lists, no images; load it as a result")
     raise OpenError(f"{name} holds no image, movie or datacube")
 
 
+def _has_point_lists(file: h5py.File) -> bool:
+    """True when some dataset is a grid of py4DSTEM point lists."""
+    return bool(file.visititems(lambda _, item: True if isinstance(item, h5py.Dataset) and point_list_type(item) else None))
+
+
+def point_list_type(dataset: h5py.Dataset) -> np.dtype[Any] | None:
+    """Type of the points when `dataset` is a grid of py4DSTEM point lists with qx and qy, else None."""
+    vlen = h5py.check_vlen_dtype(dataset.dtype)
+    return vlen if isinstance(vlen, np.dtype) and vlen.names is not None and {"qx", "qy"} <= set(vlen.names) else None
+
+
 def _image_datasets(group: h5py.Group) -> Iterator[str]:
-    """Paths of numeric datasets of two or more axes, each at least 2 long in two axes, leaving out axis vectors and previews."""
+    """Paths of numeric datasets that can be images: at least two axes longer than 1."""
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
@@ -115,39 +133,38 @@ def _datacube_group(dataset: h5py.Dataset) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode("utf-8").rstrip("\0")
+        except UnicodeDecodeError:
+            return value.decode("latin-1").rstrip("\0")
     if isinstance(value, np.ndarray):
         return _text(value.flat[0]) if value.size else ""
     return str(value)
 
 
-def _describe(file: h5py.File, dataset: h5py.Dataset, path: Path) -> Found:
+def _describe(dataset: h5py.Dataset, path: Path) -> Found:
+    """Axes and calibration of a dataset by the layout it lies in."""
+    file = dataset.file
     calibration = _loose_calibration(dataset)
-    root = dataset.name.strip("/").split("/")[0]
-    emd_axes = _emd_axes(dataset)
-    axes = emd_axes or tuple(Axis(int(n)) for n in dataset.shape)
-    signal_type, metadata = "", {"format": "HDF5", "dataset": dataset.name}
-    if "metadatabundle/calibration" in file.get(root, {}):
-        calibration, axes = _py4dstem_calibration(file[root]["metadatabundle/calibration"], calibration, axes)
-        metadata["format"] = "py4DSTEM EMD 1.0"
-    elif _calibration_group(dataset) is not None:
-        calibration, axes = _py4dstem_calibration(_calibration_group(dataset), calibration, axes)
-        metadata["format"] = "py4DSTEM EMD 0.x"
-    elif "4DSTEM_simulation" in dataset.name:
+    axes = _emd_axes(dataset) or tuple(Axis(int(n)) for n in dataset.shape)
+    layout = "HDF5"
+    group = _calibration_group(dataset)
+    if group is not None:
+        calibration = _py4dstem_calibration(group, calibration)
+        layout = "py4DSTEM EMD"
+    if "4DSTEM_simulation" in dataset.name:
         calibration = _prismatic_calibration(file, calibration)
-        metadata["format"] = "Prismatic"
-    elif "fftshift" in dataset.parent.attrs or "sampling" in dataset.parent.attrs:
-        metadata["format"] = "HDF5"
-    if dataset.ndim == 4 and (_datacube_group(dataset) or metadata["format"] != "HDF5"):
-        axes = tuple(a if a.letter else _lettered(a, letter) for a, letter in zip(axes, "RCQK", strict=True))
+        layout = "Prismatic"
+    signal_type = ""
+    if dataset.ndim == 4 and layout != "HDF5":
+        letters = "".join(a.letter for a in axes)
+        if sorted(letters) != sorted("RCQK"):
+            axes = tuple(replace(a, letter=letter) for a, letter in zip(axes, "RCQK", strict=True))
         signal_type = "diffraction"
-    if calibration.pixel_nm is not None and dataset.ndim == 4 and calibration.q_pixel_invA is None:
-        signal_type = signal_type or ""
+    elif layout == "Prismatic" and dataset.ndim in (2, 3):
+        axes = tuple(replace(a, letter=letter) for a, letter in zip(axes, "YXT", strict=False))
+    metadata = {"format": layout, "dataset": dataset.name}
     return Found(Hdf5Source(path, dataset.name), axes, calibration, path.stem, metadata=metadata, signal_type=signal_type)
-
-
-def _lettered(axis: Axis, letter: str) -> Axis:
-    return Axis(axis.size, axis.name, axis.scale, axis.units, letter, axis.navigate)
 
 
 def _emd_axes(dataset: h5py.Dataset) -> tuple[Axis, ...]:
@@ -193,8 +210,8 @@ def _number(value: Any) -> float | None:
     return None if pair is None else pair[0]
 
 
-def _py4dstem_calibration(group: h5py.Group, base: Calibration, axes: tuple[Axis, ...]) -> tuple[Calibration, tuple[Axis, ...]]:
-    """Calibration metadata of py4DSTEM; it stands above the dim vectors, whose units are dropped where it gives its own."""
+def _py4dstem_calibration(group: h5py.Group, base: Calibration) -> Calibration:
+    """Calibration metadata of py4DSTEM, which stands above dim vectors and loose attributes."""
     values = _scalars(group)
     found: dict[str, Any] = {
         "energy_keV": _number(values.get("beam_energy", values.get("energy", values.get("accelerating_voltage")))),
@@ -222,36 +239,33 @@ def _py4dstem_calibration(group: h5py.Group, base: Calibration, axes: tuple[Axis
         found["qr_rotation_rad"] = float(rotation)
     if isinstance(values.get("QR_flip"), (bool, np.bool_)):
         found["qr_flip"] = bool(values["QR_flip"]) or None
-    return base.override("file", **found), axes
+    return base.override("file", **found)
 
 
 def _calibration_group(dataset: h5py.Dataset) -> h5py.Group | None:
-    """Calibration of a py4DSTEM 0.x file: beside the datacube, or in the metadata of its top group."""
-    top = dataset.file[dataset.name.strip("/").split("/")[0]]
+    """Calibration of a py4DSTEM file: in the root of an EMD 1.0 tree, or (0.x) beside the datacube or in its metadata."""
+    top = dataset.file.get(dataset.name.strip("/").split("/")[0])
     for parent in (dataset.parent, top):
         if not isinstance(parent, h5py.Group):
             continue
-        for name in ("_calibrations", "calibration", "metadata/calibration", "metadata/metadata_0/calibration"):
+        for name in (
+            "metadatabundle/calibration",
+            "_metadata/calibration",
+            "calibration",
+            "metadata/calibration",
+            "metadata/metadata_0/calibration",
+        ):
             if isinstance(parent.get(name), h5py.Group):
                 return parent[name]
     return None
 
 
 def _prismatic_calibration(file: h5py.File, base: Calibration) -> Calibration:
-    """Beam energy and semiangle of a Prismatic run; kept in V and rad in its metadata group."""
-    group = file.get("4DSTEM_simulation/metadata/metadata_0/original")
-    values: dict[str, Any] = {}
-    if isinstance(group, h5py.Group):
-        group.visititems(lambda name, item: values.update({str(k): v for k, v in item.attrs.items()}))
-        values.update(group.attrs)
-    energy_V, angle_rad = _number(values.get("E0")), _number(values.get("alphaMax", values.get("alpha")))
-    probe_rad = _number(values.get("probeSemiangle", values.get("probe_semiangle")))
-    del angle_rad
-    return base.override(
-        "file",
-        energy_keV=None if energy_V is None else (energy_V / 1e3 if energy_V > 3000 else energy_V),
-        semiangle_mrad=None if probe_rad is None else (probe_rad * 1e3 if probe_rad < 0.5 else probe_rad),
-    )
+    """Beam energy in keV and probe semiangle in mrad from the parameters that Prismatic keeps (flags -E and -sa)."""
+    group = file.get("4DSTEM_simulation/metadata/metadata_0/original/simulation_parameters")
+    if not isinstance(group, h5py.Group):
+        return base
+    return base.override("file", energy_keV=_number(group.attrs.get("E")), semiangle_mrad=_number(group.attrs.get("sa")))
 
 
 def _loose_calibration(dataset: h5py.Dataset) -> Calibration:

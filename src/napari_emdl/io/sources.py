@@ -333,7 +333,7 @@ class TransposedSource(Source):
 
 
 class StackSource(Source):
-    """View of a stack (frames, rows, cols) or a single frame with other leading axes, such as a flat scan as scan rows and cols.
+    """View of a stack or a single frame with other leading axes, such as a flat scan as scan rows and cols.
 
     Parameters
     ----------
@@ -371,6 +371,35 @@ class StackSource(Source):
             out[at : at + len(run)] = self.base[(part, *inner)]
             at += len(run)
         return out.reshape(*flat.shape, *inner_shape)
+
+
+class FlatSource(Source):
+    """View of (rows, cols, detector rows, detector cols) as a stack (rows * cols, detector rows, detector cols).
+
+    Parameters
+    ----------
+    base
+        Source of four axes.
+    """
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        super().__init__((base.shape[0] * base.shape[1], *base.shape[2:]), base.dtype)
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`, scan row by scan row."""
+        chosen, inner = index[0], index[1:]
+        cols = self.base.shape[1]
+        if not isinstance(chosen, slice):
+            return self.base[(*divmod(chosen, cols), *inner)]
+        flat = np.arange(self.shape[0])[chosen]
+        inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
+        out = np.empty((flat.size, *inner_shape), self.dtype.newbyteorder("="))
+        for row in np.unique(flat // cols):
+            places = np.flatnonzero(flat // cols == row)
+            at = flat[places] % cols
+            out[places] = self.base[(int(row), slice(int(at.min()), int(at.max()) + 1), *inner)][at - at.min()]
+        return out
 
 
 def first_line(error: BaseException) -> str:

@@ -130,9 +130,9 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
         return _ome_scales(file.ome_metadata)
     if 65003 in tags and 65009 in tags:  # DigitalMicrograph: units 65003-65005 and scales 65009-65011 of x, y, z
         out = {}
-        for letter, unit, scale in (("X", 65003, 65009), ("Y", 65004, 65010), (series.axes[0], 65005, 65011)):
-            if unit in tags and scale in tags and isinstance(tags[unit].value, str) and letter not in out:
-                out[letter] = (float(tags[scale].value), tags[unit].value)
+        for letter, unit_tag, scale in (("X", 65003, 65009), ("Y", 65004, 65010), (series.axes[0], 65005, 65011)):
+            if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
+                out[letter] = (float(tags[scale].value), tags[unit_tag].value)
         return out
     out = {}
     imagej = file.imagej_metadata or {}
