@@ -45,9 +45,9 @@ class FcunetModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    channels: tuple[int, ...] = (4, 8, 16, 16, 16)
+    channels: tuple[int, ...] = (8, 12, 16, 24)
     depth: int = 1
-    real_channels: int = 12
+    real_channels: int = 24
     candidates: int = 96
 
 
