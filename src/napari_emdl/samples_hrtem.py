@@ -1,7 +1,7 @@
 """A small HRTEM movie made on the fly: a gold particle on carbon whose surface columns come and go, with exact truth.
 
-A thin phase object and a contrast transfer function, made for trying things out and for tests: fast, deterministic, and with all
-that the analysis has to cope with (ringing, film contrast, drift, shot noise). Networks train on multislice images instead.
+A thin phase object and a contrast transfer function, made for trying things out and for tests: fast, deterministic, and with
+all that the analysis has to cope with (ringing, film contrast, drift, shot noise). Networks train on multislice images instead.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def blinking_movie(
     frames, rows, cols = shape
     use = conditions or Conditions()
     if frames < 1 or min(rows, cols) * use.pixel_A < 12:
-        raise EmdlError(f"a sample movie needs a frame or more, each at least 12 Å wide; {shape} at {use.pixel_A} Å/px is too small")
+        raise EmdlError(
+            f"a sample movie needs a frame or more, each at least 12 Å wide; {shape} at {use.pixel_A} Å/px is too small"
+        )
     random = np.random.default_rng(seed)
     truth = _particle(shape, use, random)
     wave_of = _exit_waves((rows, cols), use, truth, random)
@@ -144,7 +146,9 @@ def _particle(shape: tuple[int, int, int], use: Conditions, random: np.random.Ge
     a, b = GOLD_A / np.sqrt(2), GOLD_A
     reach = int(2 * radius_A / a) + 2
     i, j = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
-    cell = np.concatenate([np.stack([i * a, j * b], -1).reshape(-1, 2), np.stack([(i + 0.5) * a, (j + 0.5) * b], -1).reshape(-1, 2)])
+    cell = np.concatenate(
+        [np.stack([i * a, j * b], -1).reshape(-1, 2), np.stack([(i + 0.5) * a, (j + 0.5) * b], -1).reshape(-1, 2)]
+    )
     # facets {111} and {100} of the Wulff shape seen along [110]
     normals = np.array([[0.8165, 0.5774], [0.8165, -0.5774], [0.0, 1.0]])
     distance = np.abs(cell @ normals.T) / np.array([1.0, 1.0, 1.12])

@@ -55,7 +55,7 @@ def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
     pixel = params.pixel_size_A or movie.pixel_A
     if pixel is None or not np.isfinite(pixel) or pixel <= 0:
         raise EmdlError(
-            "the pixel size is unknown: type it (--pixel-size \"0.1 Å\") or measure it from a known lattice spacing in the FFT"
+            'the pixel size is unknown: type it (--pixel-size "0.1 Å") or measure it from a known lattice spacing in the FFT'
         )
     return float(pixel)
 
@@ -144,8 +144,8 @@ def find_columns(
     -------
     PeakTable
         Shape (frames,) with fields row, col, score, sigma_px, species, intensity and logit. It holds all candidates above a low
-        floor; ``attrs["default_min_score"]`` is the default threshold. Further attrs: species, pixel_A, method, model, provider,
-        contrast.
+        floor; ``attrs["default_min_score"]`` is the default threshold. Further attrs: species, pixel_A, method, model,
+        provider, contrast.
 
     Raises
     ------
@@ -188,5 +188,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
 def finder_from_attrs(attrs: dict[str, Any], movie: Movie, run: RunParams | None = None) -> ColumnFinder:
     """The finder that made a column table, so that evidence comes from the same network under the same conditions."""
     params = ColumnParams(**attrs.get("params", {}))
-    settled = params.model_copy(update={"contrast": attrs.get("contrast", params.contrast), "pixel_size_A": attrs.get("pixel_A")})
+    settled = params.model_copy(
+        update={"contrast": attrs.get("contrast", params.contrast), "pixel_size_A": attrs.get("pixel_A")}
+    )
     return make_finder(movie, settled, run)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
@@ -28,15 +28,16 @@ COARSE_A, LONGEST_PX = 0.25, 512
 class Alignment:
     """Where the specimen is in every frame.
 
-    A site at p (row, col) lies at ``centre_px + linear[t] @ (p - centre_px) + shift_px[t]`` in frame t; `linear` is the identity
-    unless the particle turns.
+    A site at p (row, col) lies at ``centre_px + linear[t] @ (p - centre_px) + shift_px[t]`` in frame t; `linear` is the
+    identity unless the particle turns.
 
     Attributes
     ----------
     shift_px
         (T, 2) float64.
     flag
-        (T,) uint8, index into FLAGS. Blank and unmatched frames carry an interpolated shift and count as missing; a jump is used.
+        (T,) uint8, index into FLAGS. Blank and unmatched frames carry an interpolated shift and count as missing; a jump is
+        used.
     quality
         (T,) float64, correlation with the mean (0 to 1).
     linear
@@ -122,9 +123,9 @@ def measure_drift(
         last = shift[t]
     if mean is None:
         return Alignment(shift, flag, quality, np.tile(np.eye(2), (frames, 1, 1)), np.array(first.shape) / 2)
-    for t in np.flatnonzero(flag == 0):
-        _tick(control, frames + int(t), 2 * frames)
-        spectrum = correlator.spectrum(frame_of(int(t)))
+    for t in map(int, np.flatnonzero(flag == 0)):
+        _tick(control, frames + t, 2 * frames)
+        spectrum = correlator.spectrum(frame_of(t))
         if spectrum is not None:
             shift[t], quality[t] = correlator.shift(spectrum, mean, near=shift[t])
     good = flag == 0
@@ -203,11 +204,9 @@ class _Correlator:
         """Shift of a frame against a reference in full pixels, and the normalised correlation there."""
         cross = spectrum * np.conj(reference)
         norm = np.sqrt(np.sum(np.abs(spectrum) ** 2) * np.sum(np.abs(reference) ** 2)) / cross.size
-        # sqrt of the magnitude: sharper than cross correlation, steadier than phase correlation
         corr = np.fft.ifft2(cross).real
         guess = near / self.zoom
-        local = np.stack([_wrap(np.arange(n) - g, n) for n, g in zip(self.shape, guess, strict=True)][:1])
-        rows = local[0][:, None]
+        rows = _wrap(np.arange(self.shape[0]) - guess[0], self.shape[0])[:, None]
         cols = _wrap(np.arange(self.shape[1]) - guess[1], self.shape[1])[None, :]
         distance = np.hypot(rows, cols)
         # a farther peak must be clearly higher than the one near the last place
@@ -218,12 +217,13 @@ class _Correlator:
         return found * self.zoom, float(corr[peak] / max(1e-30, norm))
 
 
-def _wrap(value: NDArray[np.floating] | float, period: int) -> NDArray[np.floating]:
+def _wrap(value: ArrayLike, period: int) -> NDArray[np.floating]:
     return (np.asarray(value, np.float64) + period / 2) % period - period / 2
 
 
 def _subpixel(corr: NDArray[np.float64], peak: tuple[np.intp, ...]) -> NDArray[np.float64]:
-    """Offset of the maximum from its pixel by a parabola an axis; the correlation is band-limited, so that is enough to start."""
+    """Offset of the maximum from its pixel by a parabola an axis; the correlation is band-limited, so that is enough to
+    start."""
     out = np.zeros(2)
     for axis in range(2):
         at = [np.array(p) for p in peak]

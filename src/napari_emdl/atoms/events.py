@@ -1,11 +1,12 @@
 """Events and rates with intervals, dwell times with censoring.
 
-Rates are those of the hidden chain, not of the thresholded detections: a detector that is right in 98 % of the frames shows several
-times more events than there are. The raw figures are given beside them.
+Rates are those of the hidden chain, not of the thresholded detections: a detector that is right in 98 % of the frames shows
+several times more events than there are. The raw figures are given beside them.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,7 +152,9 @@ def _climb(ratio: NDArray[np.float64], w: NDArray[np.float64], start: tuple[floa
     return p_off, p_on
 
 
-def _log_posterior(ratio: NDArray[np.float64], w: NDArray[np.float64], off: NDArray[np.float64], on: NDArray[np.float64]) -> NDArray[np.float64]:
+def _log_posterior(
+    ratio: NDArray[np.float64], w: NDArray[np.float64], off: NDArray[np.float64], on: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Log posterior on a grid of logits, flat but for a Beta(1/2, 1/2) on each rate."""
     p_off, p_on = expit(off)[..., None], expit(on)[..., None]
     extra = np.broadcast(off, on).ndim
@@ -284,8 +287,8 @@ class Dwell:
 def dwell_times(path: NDArray[np.bool_], valid: NDArray[np.bool_], state: bool) -> Dwell:
     """How long sites stay occupied (or empty).
 
-    Stays cut by the end or by leaving the view are censored on the right. Stays already under way when a site is first seen count
-    from there, which is right for a chain without memory and does not favour short stays.
+    Stays cut by the end or by leaving the view are censored on the right. Stays already under way when a site is first seen
+    count from there, which is right for a chain without memory and does not favour short stays.
 
     Parameters
     ----------
@@ -299,7 +302,7 @@ def dwell_times(path: NDArray[np.bool_], valid: NDArray[np.bool_], state: bool) 
         for run in _runs(valid[:, site]):
             states = path[run, site]
             edges = np.r_[0, np.flatnonzero(states[1:] != states[:-1]) + 1, len(states)]
-            for begin, end in zip(edges[:-1], edges[1:], strict=True):
+            for begin, end in itertools.pairwise(edges):
                 if states[begin] == state:
                     length.append(end - begin)
                     ended.append(end < len(states))
@@ -319,11 +322,12 @@ def kaplan_meier(length: NDArray[np.int64], ended: NDArray[np.bool_]) -> Dwell:
     times = np.unique(length)
     at_risk = np.array([(length >= t).sum() for t in times], np.float64)
     deaths = np.array([(ended & (length == t)).sum() for t in times], np.float64)
-    survival = np.cumprod(1 - deaths / at_risk)
+    survival = np.asarray(np.cumprod(1 - deaths / at_risk), np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(deaths / (at_risk * np.maximum(at_risk - deaths, 1e-12)))
         spread = 1.645 * np.sqrt(variance) / np.abs(np.log(survival))
         low, high = survival ** np.exp(spread), survival ** np.exp(-spread)
     sure = (survival <= 0) | (survival >= 1)
-    low, high = np.where(sure, survival, low), np.where(sure, survival, high)
-    return Dwell(times, survival, low, high, int(ended.sum()), int((~ended).sum()))
+    return Dwell(
+        times, survival, np.where(sure, survival, low), np.where(sure, survival, high), int(ended.sum()), int((~ended).sum())
+    )

@@ -1,8 +1,8 @@
 """Two-state hidden Markov chains for many sites at once: filter, smoother, Viterbi path and likelihood.
 
 Everything is vectorised over the sites; only time is a loop. A chain is occupied (1) or empty (0); `log_ratio[t, i]` is
-log p(evidence | occupied) - log p(evidence | empty), zero where the site was not seen. Rabiner, Proc. IEEE 77, 257 (1989), written
-for two states with the chance of being occupied as the only variable.
+log p(evidence | occupied) - log p(evidence | empty), zero where the site was not seen. Rabiner, Proc. IEEE 77, 257 (1989),
+written for two states with the chance of being occupied as the only variable.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def log_likelihood(log_ratio: NDArray[np.floating], p_off: ArrayLike, p_on: Arra
     log_ratio
         (T, ...) log likelihood ratios.
     p_off, p_on
-        Chance a frame to leave or to arrive; broadcast against ``(..., )`` of log_ratio, which may itself have axes of length 1,
-        so that a whole grid of rates is done at once.
+        Chance a frame to leave or to arrive; broadcast against ``(..., )`` of log_ratio, which may itself have axes of length
+        1, so that a whole grid of rates is done at once.
 
     Returns
     -------

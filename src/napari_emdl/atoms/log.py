@@ -1,4 +1,5 @@
-"""Classical column finder: Laplacian of Gaussian at the size of a column, then a parabola. The baseline, and what needs no network."""
+"""Classical column finder: Laplacian of Gaussian at the size of a column, then a parabola. The baseline, and what needs no
+network."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 class LogFinder:
     """Laplacian-of-Gaussian finder.
 
-    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), so that it counts
-    noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would reach;
-    ``logit = z - z0`` and ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
+    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), so that it
+    counts noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would
+    reach; ``logit = z - z0`` and ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class LogFinder:
 
     method = "log"
     default_min_score = 0.5
-    species = ("column",)
+    species: tuple[str, ...] = ("column",)
 
     def __init__(
         self, pixel_A: float, contrast: str = "bright", min_spacing_A: float = 0.8, sigma_A: float = COLUMN_SIGMA_A

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_emdl.atoms import drift, events, siteclasses
 from napari_emdl.atoms.columns import ColumnFinder, finder_from_attrs, merge_params
 from napari_emdl.atoms.drift import Alignment
+from napari_emdl.atoms.events import Dwell
 from napari_emdl.atoms.evidence import evidence_at, evidence_from_detections, visible
 from napari_emdl.atoms.sites import GROUPS, Sites, find_sites
 from napari_emdl.errors import EmdlError
@@ -105,7 +106,7 @@ class Occupancy:
         """(n, 2) where the sites lie in a frame."""
         return one_frame(self.alignment, frame).to_frame(self.sites_px)[0]
 
-    def dwell_times(self, state: bool, group: int | None = None) -> events.Dwell:
+    def dwell_times(self, state: bool, group: int | None = None) -> Dwell:
         """Kaplan-Meier curve of occupied (True) or empty (False) stays of the blinking sites, of one group or of all."""
         use = self.class_probability[:, siteclasses.BLINKING] > 0.5
         if group is not None:
@@ -114,18 +115,26 @@ class Occupancy:
 
     def with_groups(self, groups: NDArray[np.uint8]) -> Occupancy:
         """Same occupancy with sites grouped by hand; rates by group are made again."""
-        changed = replace(self, groups=np.asarray(groups, np.uint8), sites=replace(self.sites, group=np.asarray(groups, np.uint8)))
+        changed = replace(
+            self, groups=np.asarray(groups, np.uint8), sites=replace(self.sites, group=np.asarray(groups, np.uint8))
+        )
         return replace(changed, rates=_rates(changed))
 
     def to_hdf5(self, group: h5py.Group) -> None:
         """Write sites, frames, occupancy, rates and events into `group`."""
-        site_part = {
-            "position_px": self.sites_px, "group": self.groups, "coordination": self.sites.coordination, "seen": self.sites.seen,
-            "extrapolated": self.sites.extrapolated, "class_probability": self.class_probability,
+        site_part: dict[str, NDArray[Any]] = {
+            "position_px": self.sites_px, "group": self.groups, "coordination": self.sites.coordination, "seen":
+            self.sites.seen, "extrapolated": self.sites.extrapolated, "class_probability": self.class_probability,
         }  # fmt: skip
         a = self.alignment
-        frame_part = {"shift_px": self.shift_px, "flag": a.flag, "quality": a.quality, "linear": a.linear, "centre_px": a.centre_px}
-        big = {
+        frame_part: dict[str, NDArray[Any]] = {
+            "shift_px": self.shift_px,
+            "flag": a.flag,
+            "quality": a.quality,
+            "linear": a.linear,
+            "centre_px": a.centre_px,
+        }
+        big: dict[str, NDArray[Any]] = {
             name: getattr(self, name) for name in ("p_occupied", "occupied", "valid", "detected", "evidence", "log_ratio")
         }  # fmt: skip
         for name, part in (("sites", site_part), ("frames", frame_part), ("occupancy", big)):
@@ -159,7 +168,9 @@ class Occupancy:
                 json.loads(group.attrs.get("occupancy_attrs", "{}")),
             )  # fmt: skip
         except KeyError as error:
-            raise EmdlError(f"this is not a complete occupancy file: {str(error).strip(chr(39))}; fit the occupancy again") from None
+            raise EmdlError(
+                f"this is not a complete occupancy file: {str(error).strip(chr(39))}; fit the occupancy again"
+            ) from None
 
 
 def _lattice(vectors: NDArray[np.float64]) -> Any:
@@ -180,7 +191,9 @@ def _table(group: h5py.Group, dtype: np.dtype[Any]) -> NDArray[np.void]:
 def one_frame(alignment: Alignment, frame: int) -> Alignment:
     """Alignment of one frame only."""
     at = slice(frame, frame + 1)
-    return Alignment(alignment.shift_px[at], alignment.flag[at], alignment.quality[at], alignment.linear[at], alignment.centre_px)
+    return Alignment(
+        alignment.shift_px[at], alignment.flag[at], alignment.quality[at], alignment.linear[at], alignment.centre_px
+    )
 
 
 def fit_occupancy(
@@ -245,10 +258,10 @@ def fit_occupancy(
         evidence = weak
     evidence = np.where(valid, evidence, np.float32(np.nan))
     attrs: dict[str, Any] = {
-        "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence": source,
-        "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else None),
-        "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [],
-        "columns": {k: columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
+        "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
+        source, "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else
+        None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
+        columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
     return decode(sites, alignment, evidence, detected, valid, attrs, control)
 
@@ -293,13 +306,15 @@ def decode(
             attrs["notes"].append(model.note)
         if model.separation < 1.5:
             attrs["notes"].append(
-                f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; more dose or a better model is needed"
+                f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; "
+                "more dose or a better model is needed"
             )
     mean = np.where(valid, p, 0).sum(0) / np.maximum(1, valid.sum(0))
     sites = sites.regrouped(mean)
     result = Occupancy(
-        sites.position_px, alignment.shift_px, p.astype(np.float32), path, valid, detected, evidence, log_ratio.astype(np.float32),
-        sites.group, classes, np.zeros(0, events.RATE), events.find_events(path, valid, p), sites, alignment, attrs,
+        sites.position_px, alignment.shift_px, p.astype(np.float32), path, valid, detected, evidence,
+        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), events.find_events(path, valid, p), sites,
+        alignment, attrs,
     )  # fmt: skip
     return replace(result, rates=_rates(result))
 
@@ -335,7 +350,9 @@ def _frame_shape(columns: PeakTable, movie: Movie | None) -> tuple[int, int]:
             raise EmdlError("these columns do not tell how large the frames are: give the movie as well")
         return int(shape[0]), int(shape[1])
     if movie.n_frames != len(columns):
-        raise EmdlError(f"the columns are of {len(columns)} frames, the movie has {movie.n_frames}: they do not belong together")
+        raise EmdlError(
+            f"the columns are of {len(columns)} frames, the movie has {movie.n_frames}: they do not belong together"
+        )
     return movie.frame_shape
 
 
@@ -349,9 +366,7 @@ def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
     return read
 
 
-def _align(
-    found: PeakTable, movie: Movie | None, shape: tuple[int, int], pixel_A: float, control: Control | None
-) -> Alignment:
+def _align(found: PeakTable, movie: Movie | None, shape: tuple[int, int], pixel_A: float, control: Control | None) -> Alignment:
     """Drift from the frames, or from maps of the detections where there are none."""
     if movie is not None:
         return drift.measure_drift(frame_reader(movie), movie.n_frames, pixel_A, control=control)
@@ -403,8 +418,8 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
             continue
         rows.append(
             events.rate_row(
-                str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking, p_occupied=result.p_occupied,
-                detected=result.detected, valid=result.valid, pooled=pooled, events=result.events,
+                str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking,
+                p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled, events=result.events,
                 frame_interval_s=result.attrs.get("frame_interval_s"), dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
             )
         )  # fmt: skip

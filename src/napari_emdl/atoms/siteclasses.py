@@ -1,8 +1,8 @@
 """Which sites blink, and what evidence looks like when a column is there: one EM over both, without truth.
 
 Sites that are always occupied (bulk) or always empty (vacuum next to the particle) have evidence of their own kind, and pooling
-them with blinking ones shifts the emissions: rates come out wrong. So every site is one of three classes, and only blinking ones,
-weighted by how sure that is, shape the pooled emissions and rates.
+them with blinking ones shifts the emissions: rates come out wrong. So every site is one of three classes, and only blinking
+ones, weighted by how sure that is, shape the pooled emissions and rates.
 
 Emissions are Student-t with four degrees of freedom: a network's logit now and then fails grossly, and a Gaussian believes it.
 A site's own offset (film below it, thickness) is shrunken towards zero by what the offsets of all sites scatter.
@@ -100,7 +100,9 @@ class _State:
     static_scale: NDArray[np.float64]
 
 
-def log_t(values: NDArray[np.float64], mean: NDArray[np.float64] | float, scale: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def log_t(
+    values: NDArray[np.float64], mean: NDArray[np.float64] | float, scale: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
     """Log density of Student-t with DOF degrees of freedom; 0 where `values` is NaN."""
     z = (values - mean) / scale
     out = LOG_T - np.log(scale) - 0.5 * (DOF + 1) * np.log1p(z * z / DOF)
@@ -143,8 +145,9 @@ def fit_site_classes(
         raise EmdlError("no site is ever in view: nothing to fit; check the pixel size and the drift")
     start = np.where(np.isfinite(y), y > 0, False) if seen is None else seen & np.isfinite(y)
     state = _initial(y, start)
-    classes, smoothed, iteration = np.full((y.shape[1], 3), 1 / 3), None, 0
-    for iteration in range(1, max_iterations + 1):
+    classes, iterations = np.full((y.shape[1], 3), 1 / 3), 0
+    while iterations < max_iterations:
+        iterations += 1
         if control is not None:
             control.check()
         before = np.r_[state.p_off, state.p_on, state.emissions.mean, state.emissions.scale]
@@ -155,7 +158,7 @@ def fit_site_classes(
         after = np.r_[state.p_off, state.p_on, state.emissions.mean, state.emissions.scale]
         if np.max(np.abs(after - before) / (np.abs(before) + 0.05)) < tolerance:
             break
-    return _finish(y, state, classes, iteration)
+    return _finish(y, state, classes, iterations)
 
 
 def _log_ratio(y: NDArray[np.float64], e: Emissions) -> NDArray[np.float64]:
@@ -180,12 +183,15 @@ def _initial(y: NDArray[np.float64], seen: NDArray[np.bool_]) -> _State:
     noise = 1.4826 * float(np.nanmedian(np.abs(step))) / np.sqrt(2) if np.isfinite(step).any() else spread / 3
     noise = max(noise, 1e-3 * spread, 1e-9)
     level = _site_level(y)
-    full, void = share >= 0.85, share <= 0.15
+    full: NDArray[np.bool_] = np.greater_equal(share, 0.85)
+    void: NDArray[np.bool_] = np.less_equal(share, 0.15)
     emissions = Emissions(np.array([mean0, mean1]), np.array([noise, noise]), np.zeros(y.shape[1]), 0.5 * noise)
     static_mean = np.array([
         float(np.median(level[void])) if void.any() else mean0, float(np.median(level[full])) if full.any() else mean1,
     ])  # fmt: skip
-    return _State(emissions, 0.1, 0.1, np.full(3, 1 / 3), static_mean, np.full(2, max(noise, 0.3 * abs(mean1 - mean0))), np.full(2, noise))
+    return _State(
+        emissions, 0.1, 0.1, np.full(3, 1 / 3), static_mean, np.full(2, max(noise, 0.3 * abs(mean1 - mean0))), np.full(2, noise)
+    )
 
 
 def _site_level(y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -208,7 +214,9 @@ def _class_probability(y: NDArray[np.float64], state: _State, smoothed: hmm.Smoo
     for kind, name in ((0, EMPTY), (1, OCCUPIED)):
         level, scale = _static_level(y, state, kind), float(state.static_scale[kind])
         fit = log_t(y, level, scale).sum(0)
-        log_p[name] = fit + _laplace((level - state.static_mean[kind]) / state.static_spread[kind], state.static_spread[kind], count, scale)
+        log_p[name] = fit + _laplace(
+            (level - state.static_mean[kind]) / state.static_spread[kind], state.static_spread[kind], count, scale
+        )
     weighted = np.stack(log_p, -1) + np.log(state.share)
     return np.exp(weighted - logsumexp(weighted, axis=1, keepdims=True))
 
@@ -288,7 +296,9 @@ def _finish(y: NDArray[np.float64], state: _State, classes: NDArray[np.float64],
     if classes[:, BLINKING].sum() < 0.5:
         note = "no site was seen to come and go"
     if state.emissions.mean[1] < state.emissions.mean[0]:
-        state.emissions = replace(state.emissions, mean=state.emissions.mean[::-1].copy(), scale=state.emissions.scale[::-1].copy())
+        state.emissions = replace(
+            state.emissions, mean=state.emissions.mean[::-1].copy(), scale=state.emissions.scale[::-1].copy()
+        )
         state.p_off, state.p_on = state.p_on, state.p_off
     ratio = _log_ratio(y, state.emissions)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)

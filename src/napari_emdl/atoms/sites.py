@@ -93,7 +93,8 @@ class Sites:
     def kept(self, keep: NDArray[np.bool_] | Sequence[int]) -> Sites:
         """Only the sites of a mask or list."""
         return Sites(
-            self.position_px[keep], self.seen[keep], self.extrapolated[keep], self.group[keep], self.coordination[keep], self.lattice
+            self.position_px[keep], self.seen[keep], self.extrapolated[keep], self.group[keep], self.coordination[keep],
+            self.lattice
         )  # fmt: skip
 
 
@@ -119,8 +120,8 @@ def find_sites(
     frame_shape
         (rows, cols).
     min_fraction
-        A site must be seen in this fraction of the frames that have it in view, in two frames at least (one if there is but one),
-        and more often than chance detections would.
+        A site must be seen in this fraction of the frames that have it in view, in two frames at least (one if there is but
+        one), and more often than chance detections would.
     max_distance_A
         Farthest a detection may lie from its site.
     extrapolate
@@ -136,7 +137,9 @@ def find_sites(
     points = alignment.from_frame(columns.positions_px()[usable], frame[usable])
     frame = frame[usable]
     if not len(points):
-        raise EmdlError("no columns were found in any usable frame: lower the score threshold, or check contrast and pixel size")
+        raise EmdlError(
+            "no columns were found in any usable frame: lower the score threshold, or check contrast and pixel size"
+        )
     position = _clusters(points, pixel_A)
     position, seen = _supported(position, points, frame, alignment, frame_shape, pixel_A, min_fraction, max_distance_A)
     if not len(position):
@@ -171,11 +174,15 @@ def _clusters(points: NDArray[np.float64], pixel_A: float) -> NDArray[np.float64
     tree = cKDTree(points)
     for _ in range(2):
         near = tree.query_ball_point(centre, 0.6 / pixel_A)
-        centre = np.array([np.median(points[list(ids)], axis=0) if ids else c for ids, c in zip(near, centre, strict=True)]).reshape(-1, 2)
+        centre = np.array(
+            [np.median(points[list(ids)], axis=0) if ids else c for ids, c in zip(near, centre, strict=True)]
+        ).reshape(-1, 2)
     return centre
 
 
-def _share_in_view(points: NDArray[np.float64], alignment: Alignment, shape: tuple[int, int], margin_px: float) -> NDArray[np.float64]:
+def _share_in_view(
+    points: NDArray[np.float64], alignment: Alignment, shape: tuple[int, int], margin_px: float
+) -> NDArray[np.float64]:
     """Share of the usable frames that have the point in view."""
     if not len(points):
         return np.zeros(0)
