@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,10 +104,11 @@ def find_disks(
     finder = make_finder(params, made, shape, run)
 
     record = provenance(
-        {"disks": params.model_dump(mode="json"), "run": run.model_dump(mode="json")},
+        {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
         signal,
-        finder.info,
+        {k: finder.info[k] for k in ("model", "model_sha256")} if finder.info["model"] else None,
         finder.info["provider"],
+        run=run.model_dump(mode="json"),
     )
     table = run_peak_job(
         shape=signal.scan_shape,
@@ -119,7 +121,7 @@ def find_disks(
         control=control,
         on_block=on_block,
     )
-    record["provider"] = finder.info["provider"]
+    record["provider"], record["note"] = finder.info["provider"], finder.info["note"]
     table.attrs.update(
         detector_shape=shape,
         probe=made.image,
@@ -147,6 +149,11 @@ def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:
     wrapped = in_memory(array, "datacube")
     assert isinstance(wrapped, Datacube)
     return wrapped
+
+
+def _digest(image: NDArray[Any]) -> str:
+    """A probe measured from other patterns, or another file of the same name, makes another result."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _image_of(probe: Any) -> Any:

@@ -312,7 +312,7 @@ def local_maxima(maps: NDArray[np.float32], floor: float) -> tuple[NDArray[Any],
     which, row, col, value
         Flat arrays.
     """
-    n, rows, cols = maps.shape
+    rows, cols = maps.shape[1:]
     flat = maps.ravel()
     place = np.flatnonzero(flat > floor)
     within = place % (rows * cols)

@@ -1,0 +1,439 @@
+"""Strain maps: lattice of every position against a reference lattice.
+
+Real space is deformed by F, so a disk lies at origin + (h, k) @ g_ref @ inv(F). F is split into a rotation and a symmetric
+stretch U (polar decomposition, exact at any size); the strain is U - 1. exx is along the x axis, which is the detector's row
+axis turned by `axis_deg` towards the col axis; positive is longer in real space. The sign of theta is py4DSTEM's: positive
+where the lattice is turned from the col axis towards the row axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_emdl.diffraction.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.lattice import Basis, LatticeFit, find_basis, fit_lattices, given_basis
+from napari_emdl.errors import EmdlError
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import StrainParams
+from napari_emdl.peaks import PeakTable
+
+Floats = NDArray[np.float64]
+Reference = tuple[int, int, int, int] | NDArray[np.bool_] | Literal["lattice"] | None
+
+#: What the codes in :attr:`StrainMap.reason` mean.
+REASONS = (
+    "fitted",
+    "too few disks",
+    "disks on a line",
+    "too few disks on the lattice",
+    "lattice far from the reference",
+    "high residual",
+)
+COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
+#: A lattice vector further than this from the scan's basis, in units of the shorter vector, is another lattice.
+_FAR = 0.25
+#: Residual above this, in units of the shorter lattice vector, is no fit.
+_MAX_RESIDUAL = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What tells whether the map can be trusted.
+
+    Attributes
+    ----------
+    indexed_fraction
+        Fraction of the disks used that lie on their position's lattice.
+    basis_consensus
+        Fraction of the positions with enough disks whose lattice agrees with the scan's basis.
+    median_residual_px
+        Median over positions of the distance of disks from the fitted lattice.
+    reference_inliers
+        Positions that made the reference; 0 for an ideal lattice.
+    warnings
+        Plain sentences; empty when nothing speaks against the map.
+    """
+
+    indexed_fraction: float
+    basis_consensus: float
+    median_residual_px: float
+    reference_inliers: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StrainMap:
+    """Strain over the scan (R, C); every number is NaN where `mask` is False, and `reason` says why.
+
+    Attributes
+    ----------
+    exx, eyy, exy, theta_rad
+        (R, C) strain (no unit) and rotation in rad, on the axes turned by `axis_deg`.
+    sigma
+        (R, C, 4) standard errors of exx, eyy, exy, theta_rad.
+    g1, g2
+        (R, C, 2) lattice vectors (row, col) in px.
+    origin_px
+        (R, C, 2) fitted origin.
+    mask
+        (R, C) bool, True where there is a fit.
+    reason
+        (R, C) uint8 index into :data:`REASONS`.
+    n_indexed
+        (R, C) disks on the lattice.
+    residual_px
+        (R, C) weighted rms distance of those disks from it.
+    reference_g
+        (2, 2) rows g1, g2 of the unstrained lattice in px.
+    axis_deg
+        Direction of the x axis from the detector's row axis towards the col axis.
+    calibration
+        Origin, ellipse and units used.
+    evidence
+        Whether to trust it.
+    """
+
+    exx: Floats
+    eyy: Floats
+    exy: Floats
+    theta_rad: Floats
+    sigma: Floats
+    g1: Floats
+    g2: Floats
+    origin_px: Floats
+    mask: NDArray[np.bool_]
+    reason: NDArray[np.uint8]
+    n_indexed: NDArray[np.int64]
+    residual_px: Floats
+    reference_g: Floats
+    axis_deg: float
+    calibration: DiffractionCalibration | None = None
+    evidence: Evidence | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(scan rows, scan cols)."""
+        return self.exx.shape[0], self.exx.shape[1]
+
+    def component(self, name: str) -> Floats:
+        """(R, C) map of one of :data:`COMPONENTS`."""
+        if name not in COMPONENTS:
+            raise EmdlError(f"no strain component {name!r}; there are {', '.join(COMPONENTS)}")
+        return getattr(self, name)
+
+
+def fit_strain(
+    disks: PeakTable,
+    *,
+    reference: Any = None,
+    params: StrainParams | None = None,
+    control: Control | None = None,
+    **overrides: Any,
+) -> StrainMap:
+    """Strain map from disks.
+
+    Parameters
+    ----------
+    disks
+        Table over (scan rows, scan cols) with row, col, score and, if there, sigma_px and intensity. Disks below
+        `params.min_score` (the table's own default when None) are not used.
+    reference
+        Unstrained region (row0, row1, col0, col1), a bool mask (R, C), "lattice" for g1 and g2 themselves, or None for the
+        median of all positions.
+    overrides
+        Fields of :class:`StrainParams`, such as ``axis_deg=45``.
+
+    Raises
+    ------
+    EmdlError
+        When there is no lattice, or no fitted position in the reference.
+    """
+    params = _with_overrides(params or StrainParams(), overrides)
+    if len(disks.shape) != 2:
+        disks = disks.reshape((1, disks.n_positions))
+    if control is not None:
+        control.check()
+        control.report(0, 3, "origin")
+    chosen = _select(disks, params)
+    if chosen.n_peaks == 0:
+        raise EmdlError("there is no disk above the threshold; lower the least score")
+    measured = calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
+    basis = _basis(chosen, params, measured, reference)
+    if control is not None:
+        control.check()
+        control.report(1, 3, "lattice")
+    fit = fit_lattices(
+        chosen.positions_px(),
+        disk_weights(chosen),
+        chosen.offset,
+        measured.origin_px.reshape(-1, 2),
+        basis.g,
+        max_index_error=params.max_index_error,
+    )
+    reason = _reasons(fit, basis.g, params)
+    if control is not None:
+        control.check()
+        control.report(2, 3, "strain")
+    reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params, basis)
+    result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
+    evidence = _evidence(fit, reason, inliers, basis, measured, result)
+    attrs = {
+        "basis_g": basis.g,
+        "basis_source": basis.source,
+        "params": params.model_dump(mode="json"),
+        "disks_provenance": disks.attrs.get("provenance"),
+    }
+    if control is not None:
+        control.report(3, 3, "done")
+    return StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+
+
+def disk_weights(disks: PeakTable) -> Floats:
+    """(N,) fit weights: 1/sigma^2 where the finder gave sigma, else intensity or score."""
+    if "sigma_px" in disks.fields:
+        sigma = disks.column("sigma_px").astype(float)
+        if np.isfinite(sigma).mean() > 0.5:
+            return np.where(np.isfinite(sigma), 1 / np.square(np.maximum(sigma, 0.01)), 0.0)
+    values = disks.column("intensity" if "intensity" in disks.fields else "score").astype(float)
+    return np.clip(values, 1e-12, None)
+
+
+def lattice_consistent(
+    disks: PeakTable, params: StrainParams | None = None, tolerance_px: float | None = None, **overrides: Any
+) -> NDArray[np.bool_]:
+    """(N,) mask of the disks that lie on the lattice of their own position; use with :meth:`PeakTable.where`.
+
+    Needs no truth and no reference: it takes out false disks between lattice points. All disks of a position that cannot be
+    fitted are kept, as nothing is known against them.
+
+    Parameters
+    ----------
+    tolerance_px
+        Largest distance from a lattice point; None takes five times the position's residual or four sigma of the disk, but
+        between a tenth and a fifth of the shorter lattice vector.
+    """
+    params = _with_overrides(params or StrainParams(), overrides)
+    table = disks if len(disks.shape) == 2 else disks.reshape((1, disks.n_positions))
+    chosen = _select(table, params)
+    origin = calibrate(chosen, params.calibrate, disks.attrs.get("calibration")).origin_px.reshape(-1, 2)
+    basis = _find_or_given(chosen, params, origin)
+    fit = fit_lattices(chosen.positions_px(), disk_weights(chosen), chosen.offset, origin, basis.g)
+    good = _reasons(fit, basis.g, params) == 0
+    of = table.flat_index()
+    relative = table.positions_px() - np.where(good[:, None], fit.origin, 0.0)[of]
+    g = np.where(good[:, None, None], fit.g, np.eye(2))
+    hk = np.einsum("ni,nij->nj", relative, np.linalg.inv(g)[of])
+    miss = np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g[of]), axis=1)
+    limit = 5 * np.nan_to_num(fit.residual_px)[of]
+    if "sigma_px" in disks.fields:
+        limit = np.maximum(limit, 4 * np.nan_to_num(disks.column("sigma_px")))
+    short = float(np.linalg.norm(basis.g, axis=1).min())
+    limit = np.clip(limit, 0.1 * short, 0.2 * short) if tolerance_px is None else tolerance_px
+    return ~good[of] | (miss < limit)
+
+
+def strain_components(g: Floats, reference_g: Floats, axis_deg: float = 0.0, transform: Floats | None = None) -> Floats:
+    """(n, 4) exx, eyy, exy, theta_rad of lattices (n, 2, 2) against a reference (2, 2).
+
+    Parameters
+    ----------
+    transform
+        (2, 2) applied to row vectors before: ellipse and pixel shape.
+    """
+    f = deformation(g, reference_g, transform)
+    # F = R U, U^2 = F^T F: closed form of the square root of a symmetric positive 2 x 2 matrix
+    c = np.swapaxes(f, 1, 2) @ f
+    root = np.sqrt(np.maximum(np.linalg.det(c), 0))
+    u = (c + root[:, None, None] * np.eye(2)) / np.sqrt(np.maximum(np.trace(c, axis1=1, axis2=2) + 2 * root, 1e-30))[
+        :, None, None
+    ]
+    angle = np.arctan2(f[:, 1, 0] - f[:, 0, 1], f[:, 0, 0] + f[:, 1, 1])
+    cos, sin = np.cos(np.deg2rad(axis_deg)), np.sin(np.deg2rad(axis_deg))
+    turn = np.array([[cos, sin], [-sin, cos]])
+    e = turn @ (u - np.eye(2)) @ turn.T
+    return np.stack([e[:, 0, 0], e[:, 1, 1], e[:, 0, 1], -angle], axis=1)
+
+
+def deformation(g: Floats, reference_g: Floats, transform: Floats | None = None) -> Floats:
+    """(n, 2, 2) real-space deformation F with g = reference_g @ inv(F), in column convention."""
+    t = np.eye(2) if transform is None else transform
+    return np.asarray(np.linalg.inv(np.linalg.inv(reference_g @ t) @ (g @ t)), dtype=np.float64)
+
+
+def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainParams:
+    unknown = sorted(set(overrides) - set(StrainParams.model_fields))
+    if unknown:
+        raise EmdlError(f"unknown strain parameter {unknown[0]!r}; there are {', '.join(StrainParams.model_fields)}")
+    try:
+        return StrainParams.model_validate({**params.model_dump(), **overrides})
+    except ValueError as error:
+        raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None
+
+
+def _select(disks: PeakTable, params: StrainParams) -> PeakTable:
+    least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
+    limits = {"min_score": least}
+    if params.max_sigma_px is not None:
+        limits["max_sigma_px"] = params.max_sigma_px
+    return disks.filter(**limits)
+
+
+def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:
+    ideal = params.reference_lattice or (isinstance(reference, str) and reference == "lattice")
+    if ideal and (params.g1 is None or params.g2 is None):
+        raise EmdlError("an ideal reference lattice needs g1 and g2; give both in pixels")
+    return _find_or_given(disks, params, measured.origin_px.reshape(-1, 2))
+
+
+def _find_or_given(disks: PeakTable, params: StrainParams, origin: Floats) -> Basis:
+    if (params.g1 is None) != (params.g2 is None):
+        raise EmdlError("give both g1 and g2, or neither")
+    if params.g1 is not None and params.g2 is not None:
+        return given_basis([params.g1, params.g2], disks, origin)
+    return find_basis(disks, origin)
+
+
+def _reasons(fit: LatticeFit, basis_g: Floats, params: StrainParams) -> NDArray[np.uint8]:
+    """(n,) code of :data:`REASONS`."""
+    short = float(np.linalg.norm(basis_g, axis=1).min())
+    fitted = np.isfinite(fit.residual_px)
+    with np.errstate(invalid="ignore"):
+        far = np.linalg.norm(fit.g - basis_g, axis=2).max(axis=1) > _FAR * short
+    reason = np.zeros(len(fitted), np.uint8)
+    reason[fitted & (np.nan_to_num(fit.residual_px) > _MAX_RESIDUAL * short)] = 5
+    reason[~fitted | far] = 4
+    # a lattice that explains less than half of the disks is not theirs
+    reason[(fit.n_indexed < params.min_disks) | (fit.n_indexed < 0.5 * fit.n_disks)] = 3
+    reason[~fit.rank_ok] = 2
+    reason[fit.n_disks < params.min_disks] = 1
+    return reason
+
+
+def _reference_lattice(
+    g: Floats, good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams, basis: Basis
+) -> tuple[Floats, int]:
+    """Reference lattice and the number of positions that made it."""
+    if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
+        return np.array([params.g1, params.g2], dtype=float), 0
+    inside = _reference_mask(shape, params.reference if reference is None else reference).ravel() & good
+    if not inside.any():
+        where = "the reference region" if reference is not None or params.reference is not None else "the scan"
+        raise EmdlError(f"no position in {where} has a fitted lattice; choose another region or lower the thresholds")
+    return np.median(g[inside], axis=0), int(inside.sum())
+
+
+def _reference_mask(shape: tuple[int, ...], reference: ArrayLike | None) -> NDArray[np.bool_]:
+    if reference is None:
+        return np.ones(shape, bool)
+    if isinstance(reference, str):
+        raise EmdlError(f"unknown reference {reference!r}; give a region, a mask, or 'lattice'")
+    array = np.asarray(reference)
+    if array.dtype == bool:
+        if array.shape != tuple(shape):
+            raise EmdlError(f"the reference mask has shape {array.shape}, the scan is {shape[0]} x {shape[1]}")
+        return array
+    if array.shape != (4,):
+        raise EmdlError("a reference region is four numbers: row0, row1, col0, col1")
+    r0, r1, c0, c1 = (int(v) for v in array)
+    if not (0 <= r0 < r1 <= shape[0] and 0 <= c0 < c1 <= shape[1]):
+        raise EmdlError(f"reference region {r0}:{r1},{c0}:{c1} does not lie in the scan of {shape[0]} x {shape[1]}")
+    mask = np.zeros(shape, bool)
+    mask[r0:r1, c0:c1] = True
+    return mask
+
+
+def _strain_map(
+    fit: LatticeFit,
+    reason: NDArray[np.uint8],
+    reference_g: Floats,
+    shape: tuple[int, ...],
+    axis_deg: float,
+    measured: DiffractionCalibration,
+) -> dict[str, Any]:
+    """Fields of the map, NaN where `reason` is not zero."""
+    rows, cols = int(shape[0]), int(shape[1])
+    good = reason == 0
+    components = np.full((len(good), 4), np.nan)
+    sigma = np.full((len(good), 4), np.nan)
+    transform = measured.transform()
+    components[good] = strain_components(fit.g[good], reference_g, axis_deg, transform)
+    sigma[good] = strain_sigma(fit.g[good], fit.covariance[good, 1:, 1:], reference_g, axis_deg, transform)
+    blank = np.where(good, 1.0, np.nan)
+    g = fit.g * blank[:, None, None]
+    named = {name: components[:, i].reshape(rows, cols) for i, name in enumerate(COMPONENTS)}
+    return {
+        **named,
+        "sigma": sigma.reshape(rows, cols, 4),
+        "g1": g[:, 0].reshape(rows, cols, 2),
+        "g2": g[:, 1].reshape(rows, cols, 2),
+        "origin_px": (fit.origin * blank[:, None]).reshape(rows, cols, 2),
+        "mask": good.reshape(rows, cols),
+        "reason": reason.reshape(rows, cols),
+        "n_indexed": fit.n_indexed.reshape(rows, cols),
+        "residual_px": (fit.residual_px * blank).reshape(rows, cols),
+        "reference_g": reference_g,
+        "axis_deg": float(axis_deg),
+    }
+
+
+def strain_sigma(
+    g: Floats, covariance: Floats, reference_g: Floats, axis_deg: float = 0.0, transform: Floats | None = None
+) -> Floats:
+    """(n, 4) standard errors of exx, eyy, exy, theta_rad by linear propagation.
+
+    Parameters
+    ----------
+    covariance
+        (n, 2, 2) of (g1, g2), the same for the row and the col coordinate, which are independent.
+    """
+    t = np.eye(2) if transform is None else transform
+    f = deformation(g, reference_g, t)
+    cos, sin = np.cos(np.deg2rad(axis_deg)), np.sin(np.deg2rad(axis_deg))
+    turn = np.array([[cos, sin], [-sin, cos]])
+    # F = inv(M G) with M = inv(G_ref): dF = -F M dG F, on turned axes dF' = -left dG right
+    left = turn @ f @ np.linalg.inv(reference_g @ t)
+    right = t @ f @ turn.T
+    spread = left @ covariance @ np.swapaxes(left, 1, 2)
+    mixed = np.swapaxes(right, 1, 2) @ right
+    # cov(dF_ab, dF_cd) = spread_ac * mixed_bd
+    var_xx = spread[:, 0, 0] * mixed[:, 0, 0]
+    var_yy = spread[:, 1, 1] * mixed[:, 1, 1]
+    both = spread[:, 0, 0] * mixed[:, 1, 1] + spread[:, 1, 1] * mixed[:, 0, 0]
+    cross = 2 * spread[:, 0, 1] * mixed[:, 0, 1]
+    variance = np.stack([var_xx, var_yy, 0.25 * (both + cross), 0.25 * (both - cross)], axis=1)
+    return np.sqrt(np.maximum(variance, 0))
+
+
+def _evidence(
+    fit: LatticeFit,
+    reason: NDArray[np.uint8],
+    inliers: int,
+    basis: Basis,
+    measured: DiffractionCalibration,
+    fields: dict[str, Any],
+) -> Evidence:
+    good = reason == 0
+    enough = reason != 1
+    indexed = float(fit.n_indexed[good].sum() / max(1, fit.n_disks[good].sum()))
+    consensus = float(good.sum() / max(1, enough.sum()))
+    residual = float(np.median(fit.residual_px[good])) if good.any() else float("nan")
+    warnings = list(measured.warnings)
+    if indexed < 0.8:
+        warnings.append(f"only {100 * indexed:.0f} % of the disks lie on the lattice: check g1 and g2, or raise the threshold")
+    if consensus < 0.7:
+        warnings.append(
+            f"only {100 * consensus:.0f} % of the positions with enough disks agree on the lattice: more than one crystal?"
+        )
+    sigma = fields["sigma"][fields["mask"]]
+    if len(sigma) and np.median(sigma[:, :3]) > 0.01:
+        warnings.append(
+            f"the strain is uncertain by {100 * np.median(sigma[:, :3]):.1f} % at a typical position: not quantitative"
+        )
+    if 0 < inliers < 4:
+        warnings.append(f"the reference rests on {inliers} position{'s' if inliers > 1 else ''} only")
+    return Evidence(indexed, consensus, residual, inliers, tuple(warnings))
