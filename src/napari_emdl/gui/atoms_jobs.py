@@ -1,0 +1,113 @@
+"""What the atom panels run in threads: short functions that call the core, and where a run that was cut short is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from napari_emdl.jobs.checkpoint import discard_part, part_path
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import ColumnParams, RunParams
+from napari_emdl.peaks import PeakTable
+from napari_emdl.signals import Movie
+
+#: Runs that were cut short are kept this long.
+KEEP_DAYS = 14
+
+_finders: dict[Any, Any] = {}
+_finders_lock = threading.Lock()
+
+
+def column_models() -> list[tuple[str, str | None, str]]:
+    """(label, value of ColumnParams.model, tooltip) of everything that finds columns."""
+    from napari_emdl.models.registry import list_models
+
+    entries = [entry for entry in list_models("columns") if not entry.problem]
+    shipped = [("Network (default)", None, "The shipped network")] if entries else []
+    named = [(entry.name, entry.name, entry.description) for entry in entries]
+    return [*shipped, *named, ("LoG (classical)", "log", "Laplacian of Gaussian: no network, quick, needs a higher dose")]
+
+
+def find_frame(
+    control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int, _for: object = None
+) -> PeakTable:
+    """Candidates of one frame; the finder is kept for the next."""
+    from napari_emdl.atoms.columns import finder_attrs, make_finder
+
+    key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
+    with _finders_lock:
+        finder = _finders.get(key)
+        if finder is None:
+            finder = make_finder(movie, params, run, control)
+            _finders.clear()
+            _finders[key] = finder
+    table = finder.find(np.asarray(movie.frame(frame))[None], control)
+    table.attrs.update(finder_attrs(movie, finder, params))
+    return table
+
+
+def run_file(movie: Movie | None, params: ColumnParams) -> Path:
+    """File a run of this movie with these parameters is kept beside, until it is saved or two weeks old."""
+    about = (
+        "" if movie is None else f"{movie.path or id(movie.data)}|{movie.shape}|{movie.calibration.pixel_nm}|{_age(movie.path)}"
+    )
+    name = hashlib.sha1(f"{about}|{params.model_dump_json()}".encode()).hexdigest()[:20]
+    return Path(platformdirs.user_cache_dir("napari-emdl", appauthor=False)) / "runs" / f"{name}.h5"
+
+
+def _age(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime if path else 0.0
+    except OSError:
+        return 0.0
+
+
+def can_resume(output: Path) -> bool:
+    """True when an earlier run with the same settings left something."""
+    return part_path(output).exists()
+
+
+def prune_runs(folder: Path) -> None:
+    """Delete what is left of runs nobody went on with."""
+    for file in folder.glob("*.part"):
+        if time.time() - file.stat().st_mtime > KEEP_DAYS * 86400:
+            file.unlink(missing_ok=True)
+
+
+def run_movie(
+    movie: Movie, params: ColumnParams, run: RunParams, restart: bool = False
+) -> Callable[[Control, Callable[..., None]], PeakTable]:
+    """Job that finds the columns of all frames and goes on with what an earlier run has finished."""
+    from napari_emdl.atoms.columns import find_columns
+
+    output = run_file(movie, params)
+
+    def work(control: Control, on_block: Callable[..., None]) -> PeakTable:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        prune_runs(output.parent)
+        if restart:
+            discard_part(output)
+        return find_columns(
+            movie,
+            params=params,
+            run=run.model_copy(update={"resume": True}),
+            output=str(output),
+            control=control,
+            on_block=on_block,
+        )
+
+    return work
+
+
+def save_columns(table: PeakTable, path: str) -> None:
+    """Write a column file."""
+    from napari_emdl.io import save
+
+    save(table, path)
