@@ -5,10 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+#: Public name -> module. No module is named like a function, so that importing one never hides the other.
 _HOMES = {
     "open": "opening",
     "open_datacube": "opening",
     "open_movie": "opening",
+    "info": "summary",
+    "is_result": "summary",
+    "save": "results",
+    "load": "results",
+    "export": "exporting",
 }
 
 __all__ = list(_HOMES)

@@ -179,9 +179,7 @@ def guess_kind(found: Found) -> Kind:
         if "F" in letters or "T" in letters:
             return "focal_series"
         return "datacube"
-    raise OpenError(
-        f"{found.name} holds an array of {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened"
-    )
+    raise OpenError(f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened")
 
 
 def letters_for(found: Found, kind: Kind) -> str:

@@ -79,8 +79,8 @@ def written_by(file: h5py.File) -> str:
 def _resolve(file: h5py.File, name: str, dataset: str | None) -> h5py.Dataset:
     if dataset is not None:
         if dataset not in file:
-            names = ", ".join(_image_datasets(file)) or "none"
-            raise OpenError(f"{name} has no dataset {dataset!r}; arrays it holds: {names[:300]}")
+            held = ", ".join(_image_datasets(file)) or "none"
+            raise OpenError(f"{name} has no dataset {dataset!r}; arrays it holds: {held[:300]}")
         item = file[dataset]
         if isinstance(item, h5py.Dataset):
             return item
@@ -150,7 +150,7 @@ def _describe(dataset: h5py.Dataset, path: Path) -> Found:
     layout = "HDF5"
     group = _calibration_group(dataset)
     if group is not None:
-        calibration = _py4dstem_calibration(group, calibration)
+        calibration = calibration_from(group, calibration)
         layout = "py4DSTEM EMD"
     if "4DSTEM_simulation" in dataset.name:
         calibration = _prismatic_calibration(file, calibration)
@@ -210,7 +210,7 @@ def _number(value: Any) -> float | None:
     return None if pair is None else pair[0]
 
 
-def _py4dstem_calibration(group: h5py.Group, base: Calibration) -> Calibration:
+def calibration_from(group: h5py.Group, base: Calibration) -> Calibration:
     """Calibration metadata of py4DSTEM, which stands above dim vectors and loose attributes."""
     values = _scalars(group)
     found: dict[str, Any] = {
