@@ -28,7 +28,7 @@ class DeviceBadge(QPushButton):
         """Show that `provider` ran (such as "CPUExecutionProvider" or "cpu"), `note` why not another, and the rate."""
         self.provider, self.note, self.rate_per_s = provider, note, rate_per_s
         short = provider.removesuffix("ExecutionProvider")
-        kind = short.lower()
+        kind = short.lower().split(" ")[0]
         text = short.upper() if kind in ("cpu", "cuda") else short
         if rate_per_s:
             text += f" · {rate_per_s:,.3g}/s"

@@ -22,9 +22,9 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_emdl.errors import EmdlError
+from napari_emdl.gui.steps import Fold
 
 AUTO = "auto"
 
@@ -133,9 +133,17 @@ class _Integer(QSpinBox):
         self.setValue(self.minimum() if value is None else int(value))
 
 
+def narrow(box: QComboBox) -> QComboBox:
+    """Let a combo box be narrower than its longest entry."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
+    return box
+
+
 class _Choice(QComboBox):
     def __init__(self, values: Iterable[Any], optional: bool):
         super().__init__()
+        narrow(self)
         if optional:
             self.addItem(AUTO, None)
         for value in values:
@@ -246,10 +254,9 @@ class ParamsForm(QWidget):
                 self._add(folded if _extra(info, "advanced", False) else plain, name, info, editor)
         column.addLayout(plain)
         if folded.rowCount():
-            self.advanced = QCollapsible("Advanced")
             holder = QWidget()
             holder.setLayout(folded)
-            self.advanced.addWidget(holder)
+            self.advanced = Fold("Advanced", holder)
             column.addWidget(self.advanced)
         self.put(self._base)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -84,3 +85,9 @@ def open_panel(viewer: Any, display_name: str) -> Any:
     if found is None:
         _, found = viewer.window.add_plugin_dock_widget(PLUGIN, display_name)
     return found
+
+
+def remove_dock(viewer: Any, dock: Any) -> None:
+    """Take a dock widget off the window; nothing happens when the window is going down already."""
+    with contextlib.suppress(LookupError, RuntimeError, AttributeError):
+        viewer.window.remove_dock_widget(dock)

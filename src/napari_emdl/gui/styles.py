@@ -16,7 +16,7 @@ CROSS_COLOR = "#ffb000"
 REFERENCE_COLOR = "#21d07a"
 DETECTOR_COLORS = ("#35b7ff", "#ff7ac8", "#ffd23f", "#7dff8a", "#c9a0ff")
 LATTICE_COLORS = ("#ff5d5d", "#4da6ff")
-DISK_COLORMAP = "viridis"
+PATTERN_COLORMAP = "gray"
 
 #: attribute of StrainMap, layer name, factor to the shown unit, shown unit
 STRAIN_MAPS = (
@@ -31,6 +31,11 @@ def matplotlib_colormap(name: str) -> Colormap:
     """napari colour map from matplotlib's of that name; NaN is transparent."""
     colors = matplotlib.colormaps[name](np.linspace(0, 1, 256))
     return Colormap(colors, name=name)
+
+
+def disk_colormap() -> Colormap:
+    """Blue (low score) over green to red (high score); reads on a gray pattern, dark or bright."""
+    return Colormap(matplotlib.colormaps["turbo"](np.linspace(0.12, 0.92, 256)), name="disk score")
 
 
 def diverging() -> Colormap:

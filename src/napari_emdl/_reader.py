@@ -1,0 +1,40 @@
+"""napari reader: datacubes, movies, images and result files as layers with units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari.types import LayerData
+
+#: Files somebody else reads better, whatever pattern matched.
+_NOT_OURS = (".py", ".ipynb", ".txt", ".csv", ".md")
+
+PathOrPaths = str | Sequence[str]
+
+
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
+    """Reader for `path`, or None when this is nothing for us. Looks at the name only: it is called for every file."""
+    first = Path(path if isinstance(path, str) else path[0])
+    if first.suffix.lower() in _NOT_OURS or not first.exists():
+        return None
+    return read
+
+
+def read(path: PathOrPaths) -> list[LayerData]:
+    """Layers of one or several files or folders.
+
+    Raises
+    ------
+    EmdlError
+        With one line that says what cannot be opened and what to do.
+    """
+    from napari_emdl.gui import layers
+
+    layer_data: list[LayerData] = []
+    for one in [path] if isinstance(path, str) else path:
+        layer_data += layers.read_path(str(one))
+    layers.open_panels_soon()
+    return layer_data

@@ -1,0 +1,186 @@
+"""Step 5: keep the results. Export, result files, and the job file that the command line runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
+
+from napari_emdl.errors import EmdlError
+from napari_emdl.gui.stem_state import StemState
+from napari_emdl.gui.steps import Step
+from napari_emdl.gui.worker import Job, report_error
+from napari_emdl.params import Job as JobFile
+
+
+class ExportStep(Step):
+    """Writes results in a worker; file dialogs are asked for only when no path is given."""
+
+    def __init__(self, state: StemState, parent: QWidget | None = None):
+        super().__init__(5, "Export", "Save results, figures and the job", parent)
+        self.stem = state
+        self._jobs: list[Job] = []
+        self.export_button = QPushButton("Export to folder …")
+        self.export_button.setToolTip("CSV, TIFF with units, PNG figures with colour bars, JSON provenance")
+        self.disks_button = QPushButton("Save disks …")
+        self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
+        self.strain_button = QPushButton("Save strain …")
+        self.strain_button.setToolTip("HDF5 (EMD 1.0) with maps, errors, mask and provenance")
+        self.load_button = QPushButton("Load result …")
+        self.load_button.setToolTip("Disks found before, of this datacube")
+        self.save_job_button = QPushButton("Save job …")
+        self.save_job_button.setToolTip("All settings as YAML; 'napari-emdl run JOB.yaml' does the same without a window")
+        self.load_job_button = QPushButton("Load job …")
+        self.load_job_button.setToolTip("Take over the settings of a job file")
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.export_button, 0, 0, 1, 2)
+        for i, button in enumerate(
+            (self.disks_button, self.strain_button, self.load_button, self.save_job_button, self.load_job_button)
+        ):
+            grid.addWidget(button, 1 + i // 2, i % 2)
+        self.note = QLabel("")
+        self.note.setWordWrap(True)
+        self.content.addLayout(grid)
+        self.content.addWidget(self.note)
+        self.export_button.clicked.connect(lambda *_: self.export())
+        self.disks_button.clicked.connect(lambda *_: self.save("disks"))
+        self.strain_button.clicked.connect(lambda *_: self.save("strain"))
+        self.load_button.clicked.connect(lambda *_: self.load())
+        self.save_job_button.clicked.connect(lambda *_: self.save_job())
+        for signal in (state.cube_changed, state.disks_changed, state.strain_changed):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Enable what can be saved."""
+        disks, strain = self.stem.disks is not None, self.stem.strain is not None
+        self.export_button.setEnabled(disks)
+        self.disks_button.setEnabled(disks)
+        self.strain_button.setEnabled(strain)
+        self.load_button.setEnabled(self.stem.cube is not None)
+        self.save_job_button.setEnabled(self.stem.cube is not None)
+        self.tell(
+            "ready" if disks else "missing", "disks and strain" if strain else "disks" if disks else "nothing to save yet"
+        )
+
+    def export(self, folder: str | Path | None = None) -> Job | None:
+        """Write tables, images and figures into `folder`."""
+        folder = folder or QFileDialog.getExistingDirectory(self, "Export to folder")
+        if not folder:
+            return None
+        disks, strain, target = self.stem.kept or self.stem.disks, self.stem.strain, Path(folder)
+
+        def work(control: Any, _block: Any) -> str:
+            from napari_emdl.io import export
+
+            names = [path for result in (disks, strain) if result is not None for path in export(result, target)]
+            return f"{len(names)} files in {target}"
+
+        return self._start("export", work)
+
+    def save(self, what: str, path: str | Path | None = None) -> Job | None:
+        """Write disks or strain as an HDF5 result file."""
+        result = self.stem.disks if what == "disks" else self.stem.strain
+        if result is None:
+            report_error(EmdlError(f"there is no {what} to save yet"))
+            return None
+        path = path or QFileDialog.getSaveFileName(self, f"Save {what}", f"{what}.h5", "HDF5 (*.h5)")[0]
+        if not path:
+            return None
+        target = Path(path)
+
+        def work(control: Any, _block: Any) -> str:
+            from napari_emdl.io import save
+
+            save(result, target)
+            return f"saved {target.name}"
+
+        return self._start("save", work)
+
+    def load(self, path: str | Path | None = None) -> None:
+        """Use disks of a result file."""
+        path = path or QFileDialog.getOpenFileName(self, "Load disks", "", "Results (*.h5 *.emd)")[0]
+        if not path:
+            return
+        source = Path(path)
+
+        def work(control: Any, _block: Any) -> Any:
+            from napari_emdl.io import load
+
+            return load(source)
+
+        job = self._start("load", work)
+        job.returned.connect(self._take)
+
+    def _take(self, result: Any) -> None:
+        from napari_emdl.peaks import PeakTable
+
+        cube = self.stem.cube
+        if not isinstance(result, PeakTable) or cube is None or result.shape != cube.scan_shape:
+            there = getattr(result, "shape", "")
+            report_error(EmdlError(f"this file holds no disks of the open datacube (it holds {type(result).__name__} {there})"))
+            return
+        self.stem.take_disks(result)
+
+    def job_file(self, output: str | Path) -> JobFile:
+        """Everything set in the panel as a job."""
+        stem = self.stem
+        if stem.cube is None:
+            raise EmdlError("open a datacube before saving a job")
+        if not stem.cube.path:
+            raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
+        strain = stem.strain_params.model_copy(update={"min_score": stem.min_score, **reference_params(stem.reference)})
+        disks = stem.disk_params.model_copy(update={"min_score": stem.min_score})
+        run = stem.run_params.model_copy(update={"resume": None})
+        return JobFile(command="disks", input=stem.cube.path, output=str(output), disks=disks, strain=strain, run=run)
+
+    def save_job(self, path: str | Path | None = None) -> Path | None:
+        """Write the job file; `napari-emdl run` reads it."""
+        try:
+            suggested = f"{Path(self.stem.cube.path).stem}_job.yaml" if self.stem.cube else "job.yaml"
+            path = path or QFileDialog.getSaveFileName(self, "Save job", suggested, "YAML (*.yaml)")[0]
+            if not path:
+                return None
+            target = Path(path)
+            job = self.job_file(target.with_suffix(".h5"))
+            target.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False), encoding="utf-8")
+        except (EmdlError, OSError) as error:
+            report_error(error, "save job")
+            return None
+        self.note.setText(f"Saved {target.name}; run it with: napari-emdl run {target.name}")
+        return target
+
+    def _start(self, name: str, work: Any) -> Job:
+        job = Job(work, name)
+        job.returned.connect(self._on_returned)
+        job.failed.connect(self._on_failed)
+        self._jobs = [kept for kept in self._jobs if kept.running] + [job]
+        self.note.setText(f"{name} …")
+        job.start()
+        return job
+
+    def _on_returned(self, result: Any) -> None:
+        self.note.setText(result if isinstance(result, str) else "loaded")
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.note.setText(report_error(error, "export"))
+
+    def close_jobs(self, timeout_s: float = 3.0) -> bool:
+        """Wait for files being written."""
+        ended = [job.wait(timeout_s) for job in self._jobs]
+        return all(ended)
+
+
+def reference_params(reference: Any) -> dict[str, Any]:
+    """Fields of StrainParams for a reference as the panel keeps it (a drawn region becomes its box)."""
+    import numpy as np
+
+    if reference is None:
+        return {}
+    if isinstance(reference, str):
+        return {"reference_lattice": True}
+    rows, cols = np.flatnonzero(reference.any(axis=1)), np.flatnonzero(reference.any(axis=0))
+    return {"reference": (int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)}

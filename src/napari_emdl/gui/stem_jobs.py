@@ -1,0 +1,225 @@
+"""What the 4D-STEM workspace asks of the core, as functions for worker threads. They call and pass on; nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.errors import EmdlError
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import DiskParams, ProbeParams, RunParams, StrainParams
+from napari_emdl.peaks import PeakTable
+from napari_emdl.signals import Datacube
+
+
+def shown_pattern(control: Control, cube: Datacube, row: int, col: int, log: bool) -> tuple[Any, Any, tuple[float, float]]:
+    """Read one pattern; returns (pattern, the same scaled for display, contrast limits)."""
+    pattern = np.asarray(cube.data[row, col])
+    control.check()
+    shown = np.nan_to_num(pattern.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if log:
+        shown = np.log1p(np.maximum(shown, 0))
+    low, high = np.quantile(shown, (0.02, 0.9995))
+    return pattern, shown, (float(low), float(max(high, low + 1e-6)))
+
+
+def measure_probe(control: Control, cube: Datacube, params: ProbeParams) -> Any:
+    """Probe from the chosen source."""
+    from napari_emdl.diffraction.probe import make_probe
+
+    control.check()
+    return make_probe(cube, params, cube.detector_shape)
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """Disks of one pattern, found as the cross-hair moves."""
+
+    position: tuple[int, int]
+    table: PeakTable
+    info: dict[str, Any]
+    default_min_score: float
+    seconds: float
+
+
+class LiveFinder:
+    """Keeps the finder of the last settings, so that only a change of method, model or probe builds a new one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: Any = None
+        self._finder: Any = None
+
+    def __call__(
+        self,
+        control: Control,
+        position: tuple[int, int],
+        pattern: NDArray[Any],
+        probe: Any,
+        params: DiskParams,
+        run: RunParams,
+    ) -> LiveResult:
+        """Disks of `pattern`; meant for :class:`napari_emdl.gui.worker.Latest`."""
+        import time
+
+        finder = self._get(probe, params, pattern.shape, run)
+        started_s = time.perf_counter()
+        table = finder.find(pattern[None], control)
+        control.check()
+        floor = params.min_score if params.min_score is not None else finder.default_min_score
+        return LiveResult(position, table, dict(finder.info), float(floor), time.perf_counter() - started_s)
+
+    def _get(self, probe: Any, params: DiskParams, shape: tuple[int, ...], run: RunParams) -> Any:
+        from napari_emdl.diffraction.disks import make_finder
+
+        key = (id(probe), params, shape, run.device)
+        with self._lock:
+            if key != self._key:
+                self._finder = make_finder(params, probe, (shape[0], shape[1]), run)
+                self._key = key
+            return self._finder
+
+
+def find_disks(
+    cube: Datacube, probe: Any, params: DiskParams, run: RunParams, output: Path | None
+) -> Callable[[Control, Callable[..., None]], PeakTable]:
+    """Job that finds the disks of the whole scan and leaves the result at `output`."""
+
+    def job(control: Control, on_block: Callable[..., None]) -> PeakTable:
+        from napari_emdl.diffraction.disks import find_disks as find
+        from napari_emdl.io import save
+        from napari_emdl.jobs.checkpoint import discard_part
+
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        table = find(cube, probe=probe, params=params, run=run, output=output, control=control, on_block=on_block)
+        if output is not None:
+            save(table, output)
+            discard_part(output)
+        return table
+
+    return job
+
+
+def partial_file(output: Path) -> Path | None:
+    """Partial result of a run that was cancelled or killed, when there is one."""
+    from napari_emdl.jobs.checkpoint import part_path
+
+    path = part_path(output)
+    return path if path.exists() else None
+
+
+def default_output(cube: Datacube, folder: Path | None = None) -> Path:
+    """Where a run keeps its disks unless the user names a file: the cache folder, one file a datacube."""
+    from platformdirs import user_cache_path
+
+    name = Path(cube.path).name if cube.path else cube.name
+    key = sha256(f"{cube.path}|{cube.name}|{cube.shape}".encode()).hexdigest()[:10]
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name.split(".")[0])[:60] or "datacube"
+    return (folder or user_cache_path("napari-emdl") / "runs") / f"{stem}-{key}_disks.h5"
+
+
+def keep(control: Control, table: PeakTable, min_score: float) -> PeakTable:
+    """Disks at or above the threshold, as a view."""
+    control.check()
+    return table.filter(min_score=min_score)
+
+
+def join_blocks(blocks: dict[int, PeakTable], shape: tuple[int, int], attrs: dict[str, Any]) -> PeakTable:
+    """Table over the whole scan of the blocks that are finished; positions in between have no disks."""
+    total = shape[0] * shape[1]
+    fields = next(iter(blocks.values())).fields
+    parts, at = [], 0
+    for start in sorted(blocks):
+        if start > at:
+            parts.append(PeakTable.empty((start - at,), fields))
+        parts.append(blocks[start])
+        at = start + blocks[start].n_positions
+    if at < total:
+        parts.append(PeakTable.empty((total - at,), fields))
+    table = PeakTable.concatenate(parts, shape)
+    table.attrs = {**blocks[min(blocks)].attrs, **attrs}
+    return table
+
+
+def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    """Edges and counts of scores; edges are log10 of the score (True) where scores are no probabilities."""
+    control.check()
+    high = float(scores.max()) if len(scores) else 1.0
+    logarithmic = high > 1.0
+    values = np.log10(np.maximum(scores, 1.0)) if logarithmic else scores
+    edges = np.linspace(0, np.log10(high * 1.05) if logarithmic else 1.0, bins + 1)
+    return edges, np.histogram(values, edges)[0], logarithmic
+
+
+@dataclass(frozen=True)
+class LatticeView:
+    """Bragg vector map and basis as the canvas shows them."""
+
+    image: NDArray[np.float32]
+    centre_px: tuple[float, float]
+    upsample: int
+    basis: Any
+    problem: str = ""
+
+
+class LatticeFinder:
+    """Vector map and basis of the disks kept; the origins are fitted once for a table, not at each threshold."""
+
+    UPSAMPLE = 2
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._origin: Any = None
+
+    def __call__(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> LatticeView:
+        """Meant for :class:`napari_emdl.gui.worker.Latest`."""
+        from napari_emdl.diffraction.lattice import bragg_vector_map, find_basis, given_basis
+
+        origin = self._origin_of(disks, params)
+        control.check()
+        shape = tuple(int(n) for n in disks.attrs["detector_shape"])
+        centre = (float(shape[0] // 2), float(shape[1] // 2))
+        image = bragg_vector_map(kept, origin, (shape[0], shape[1]), centre, self.UPSAMPLE)
+        control.check()
+        basis, problem = None, ""
+        try:
+            if params.g1 is not None and params.g2 is not None:
+                basis = given_basis((params.g1, params.g2), kept, origin)
+            else:
+                basis = find_basis(kept, origin)
+        except EmdlError as error:  # no lattice is a finding, not a failure: the map is shown and the step says why
+            problem = str(error)
+        return LatticeView(image, centre, self.UPSAMPLE, basis, problem)
+
+    def _origin_of(self, disks: PeakTable, params: StrainParams) -> Any:
+        from napari_emdl.diffraction.calibrate import calibrate
+
+        key = (id(disks), params.calibrate)
+        if key != self._key:
+            strong = disks.filter(min_score=disks.attrs.get("default_min_score"))
+            self._origin = calibrate(strong, params.calibrate).origin_px
+            self._key = key
+        return self._origin
+
+
+def virtual_image(
+    control: Control, cube: Datacube, shapes: list[tuple[str, NDArray[Any]]] | None, on_block: Callable[..., None]
+) -> NDArray[np.float32]:
+    """Image of a virtual detector, block by block; `shapes` None sums the whole detector.
+
+    Parameters
+    ----------
+    shapes
+        (shape type, corners) in pixels of the detector as napari draws them; shapes inside each other make holes.
+    """
+    from napari_emdl.diffraction.virtual import virtual_image as compute
+
+    raise NotImplementedError(compute)

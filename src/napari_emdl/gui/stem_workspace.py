@@ -1,0 +1,399 @@
+"""The 4D-STEM workspace: the guided panel, tied to the main canvas and to the diffraction canvas in a dock beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from napari_emdl.errors import EmdlError
+from napari_emdl.gui import session, styles
+from napari_emdl.gui.crosshair import Crosshair, bind, unbind
+from napari_emdl.gui.help import show_help
+from napari_emdl.gui.histogram import ScoreHistogram
+from napari_emdl.gui.stem_canvas import DiffractionCanvas
+from napari_emdl.gui.stem_detectors import Detectors
+from napari_emdl.gui.stem_disks import DisksStep
+from napari_emdl.gui.stem_export import ExportStep
+from napari_emdl.gui.stem_lattice import LatticeStep
+from napari_emdl.gui.stem_maps import AXES, ScanMaps
+from napari_emdl.gui.stem_probe import ProbeStep
+from napari_emdl.gui.stem_state import StemState
+from napari_emdl.gui.stem_strain import StrainStep
+from napari_emdl.gui.worker import report_error
+from napari_emdl.signals import Datacube
+
+
+PANEL_PX = 318
+LEFT_COLUMN_PX = 325  # napari's layer list and controls
+
+
+class StemWorkspace(QWidget):
+    """Panel for one datacube at a time.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer it belongs to; the datacube of its first navigation layer is taken, and any that is opened later.
+    """
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.setObjectName("stem_workspace")
+        self.viewer = session.bare(napari_viewer)
+        self.state = StemState(self)
+        self.canvas = DiffractionCanvas()
+        self.maps: ScanMaps | None = None
+        self.cross: Crosshair | None = None
+        self.detectors: Detectors | None = None
+        self.closed = False
+        self.histogram = ScoreHistogram()
+        self.canvas.below.addWidget(self.histogram)
+        self.probe_step = ProbeStep(self.state)
+        self.disks_step = DisksStep(self.state)
+        self.lattice_step = LatticeStep(self.state, self.canvas)
+        self.strain_step = StrainStep(self.state, self.viewer)
+        self.export_step = ExportStep(self.state)
+        self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
+        self._build()
+        self._add_detector_buttons()
+        self._connect()
+        self._dock_canvas()
+        self._keys = self._bind_keys()
+        session.register(self.viewer, session.WORKSPACE, self)
+        self._adopt_first()
+
+    # building
+
+    def _build(self) -> None:
+        self.title = QLabel("No datacube is open")
+        self.title.setWordWrap(True)
+        self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.hint = QLabel(
+            "Open one with File > Open, or try File > Open Sample > EM deep learning > Strained 4D-STEM datacube."
+        )
+        self.hint.setWordWrap(True)
+        self.run_all_button = QPushButton("Run all")
+        self.run_all_button.setObjectName("run_all")
+        self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
+        self.help_button = QToolButton()
+        self.help_button.setText("?")
+        self.help_button.setToolTip("Keys and the way through")
+        top = QHBoxLayout()
+        top.addWidget(self.run_all_button, 1)
+        top.addWidget(self.help_button)
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(4, 2, 4, 2)
+        column.setSpacing(4)
+        column.addWidget(self.title)
+        column.addWidget(self.hint)
+        column.addLayout(top)
+        column.addWidget(self.disks_step.bar)
+        for step in self.steps:
+            column.addWidget(step)
+        column.addStretch(1)
+        self.scroll = QScrollArea()
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setWidget(inner)
+        self.status = QLabel("")
+        self.status.setWordWrap(True)
+        self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.scroll, 1)
+        outer.addWidget(self.status)
+        self.setMinimumWidth(290)
+        self.disks_step.unfold()
+
+    def sizeHint(self) -> QSize:
+        return QSize(310, 600)
+
+    def _add_detector_buttons(self) -> None:
+        row = self.canvas.second_row
+        row.addWidget(QLabel("Virtual:"))
+        for name, tip, action in (
+            ("BF", "Bright field: a disk on the central beam", self.add_bright_field),
+            ("ADF", "Annular dark field: a ring outside the central beam", self.add_annular),
+            ("Draw", "Draw any shape on the pattern; shapes inside each other make holes", self.add_drawn),
+        ):
+            button = QPushButton(name)
+            button.setToolTip(f"{tip}. Its image appears on the main canvas and follows when the shape is moved")
+            button.setObjectName(f"detector_{name}")
+            button.clicked.connect(action)
+            row.addWidget(button)
+        row.addStretch(1)
+
+    def _connect(self) -> None:
+        state = self.state
+        self.run_all_button.clicked.connect(lambda *_: self.run_all())
+        self.help_button.clicked.connect(lambda *_: show_help(self))
+        self.canvas.display_changed.connect(self._on_display)
+        self.histogram.changed.connect(state.set_threshold)
+        state.pattern_changed.connect(self.canvas.show_pattern)
+        state.probe_changed.connect(self._on_probe)
+        state.overlay_changed.connect(self._show_overlay)
+        state.kept_changed.connect(self._show_overlay)
+        state.strain_changed.connect(self._show_overlay)
+        state.message.connect(self.status.setText)
+        state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
+        state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
+        self.strain_step.ideal_wanted.connect(self._fill_ideal)
+        self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        self.run_all_button.setEnabled(False)
+
+    def _dock_canvas(self) -> None:
+        self.canvas_dock: Any = None
+        if session.has_window(self.viewer):
+            self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
+            QTimer.singleShot(0, self._arrange)
+
+    def _arrange(self) -> None:
+        """Diffraction canvas left of the panel, both as wide as they need."""
+        mine = self._dock_of_panel()
+        if self.closed or mine is None or self.canvas_dock is None:
+            return
+        window = self.canvas_dock.parent()
+        if hasattr(window, "splitDockWidget") and not mine.isFloating() and not self.canvas_dock.isFloating():
+            window.splitDockWidget(self.canvas_dock, mine, Qt.Orientation.Horizontal)
+            QTimer.singleShot(0, lambda: self._share_width(window, mine))
+
+    def _share_width(self, window: Any, mine: Any) -> None:
+        """Main and diffraction canvas get about the same width, the panel what it needs."""
+        if not self.closed and self.canvas_dock is not None:
+            room = max(250, int((window.width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
+            window.resizeDocks([self.canvas_dock, mine], [room, PANEL_PX], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, self._fit_views)
+
+    def _fit_views(self) -> None:
+        if not self.closed:
+            self.viewer.reset_view()
+            self.canvas.fit()
+
+    def _dock_of_panel(self) -> Any:
+        widget: Any = self.parent()
+        while widget is not None and not hasattr(widget, "setFeatures"):
+            widget = widget.parent()
+        return widget
+
+    def _bind_keys(self) -> dict[Any, list[str]]:
+        actions = {
+            "[": lambda *_: self.histogram.step(-1),
+            "]": lambda *_: self.histogram.step(+1),
+            "Space": lambda *_: self.state.find_here(force=True),
+            "Escape": lambda *_: self.cancel(),
+        }
+        bound = {}
+        for viewer in (self.viewer, self.canvas.model):
+            bound[viewer] = [key for key, action in actions.items() if bind(viewer, key, action)]
+        for key in ("[", "]", "Escape"):
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(actions[key])
+        for key, (rows, cols) in {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}.items():
+            for modifier, length in (("", 1), ("Shift-", 10)):
+                step = (rows * length, cols * length)
+                if bind(self.canvas.model, modifier + key, lambda _viewer, step=step: self.step(*step)):
+                    bound[self.canvas.model].append(modifier + key)
+        return bound
+
+    # opening
+
+    def _adopt_first(self) -> None:
+        cubes = [signal for _, signal in session.layers_with_signal(self.viewer, "datacube") if isinstance(signal, Datacube)]
+        if cubes:
+            self.open(cubes[-1])
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        signal = session.signal_of(event.value)
+        if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
+            session.when_idle(lambda: self.open(signal))
+
+    def open(self, cube: Datacube) -> None:
+        """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
+        if self.closed or cube is self.state.cube:
+            return
+        self._close_cube()
+        self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
+        self.maps = ScanMaps(self.viewer, cube, self)
+        self.strain_step.maps = self.maps
+        styles.show_scale_bar(self.viewer)
+        self.detectors = Detectors(self.canvas, self.maps, cube, self)
+        self.detectors.navigation()
+        self.cross = Crosshair(self.viewer, cube.scan_shape, styles.space(cube.calibration.pixel_nm, "nm", AXES), self)
+        self.cross.moved.connect(self.state.move_to)
+        self.state.set_cube(cube)
+        self.title.setText(describe(cube))
+        self.hint.hide()
+        self.run_all_button.setEnabled(True)
+        QTimer.singleShot(50, self._fit_views)
+
+    def _close_cube(self) -> None:
+        if self.detectors is not None:
+            self.detectors.close()
+        if self.cross is not None:
+            self.cross.close()
+        if self.maps is not None:
+            self.maps.close()
+        self.detectors = self.cross = self.maps = None
+
+    # actions
+
+    def run_all(self) -> None:
+        """From a fresh file to strain maps."""
+        try:
+            if self.state.disks is not None and self.state.done is not None and self.state.done.all():
+                self.state.fit()
+            else:
+                self.state.run(resume=self.state.can_resume(), then_strain=True)
+        except EmdlError as error:
+            report_error(error)
+
+    def cancel(self) -> None:
+        """Stop what runs on the scan."""
+        if self.state.job is not None:
+            self.disks_step.bar.cancel()
+
+    def step(self, rows: int, cols: int) -> None:
+        """Move the cross-hair."""
+        if self.cross is not None:
+            self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
+
+    def _centre(self) -> tuple[float, float]:
+        if self.state.lattice is not None and self.state.strain is not None:
+            origin = np.asarray(self.state.strain.origin_px)
+            finite = origin[np.isfinite(origin).all(axis=-1)]
+            if len(finite):
+                return float(np.median(finite[:, 0])), float(np.median(finite[:, 1]))
+        kept = self.state.kept_here()
+        if kept is not None and len(kept):
+            best = kept[np.argmax(kept["intensity"])]
+            return float(best["row"]), float(best["col"])
+        assert self.canvas.shape is not None
+        return self.canvas.shape[0] / 2, self.canvas.shape[1] / 2
+
+    def add_bright_field(self) -> None:
+        """Virtual bright-field detector."""
+        if self.detectors is not None:
+            self.detectors.add_bright_field(self._centre(), 1.1 * self.canvas.radius_px)
+
+    def add_annular(self) -> None:
+        """Virtual annular dark-field detector."""
+        if self.detectors is not None and self.canvas.shape is not None:
+            inner = 1.6 * self.canvas.radius_px
+            outer = max(min(self.canvas.shape) / 2 - 1, inner + 2)
+            self.detectors.add_annular(self._centre(), inner, outer)
+
+    def add_drawn(self) -> None:
+        """Detector for the user to draw."""
+        if self.detectors is not None:
+            self.detectors.add_drawn()
+            self.status.setText("draw an ellipse on the pattern; other shapes are in the layer's tools")
+
+    def _fill_ideal(self) -> None:
+        """An ideal reference needs g1 and g2; take those found."""
+        view = self.state.lattice
+        if self.state.strain_params.g1 is None and view is not None and view.basis is not None:
+            for name, g in zip(("g1", "g2"), np.asarray(view.basis.g), strict=True):
+                self.lattice_step.form.editors[name].put(tuple(float(v) for v in g))
+            self.lattice_step.apply()
+
+    # showing
+
+    def _on_display(self) -> None:
+        self.state.log = self.canvas.log.isChecked()
+        self.state.show_pattern()
+
+    def _on_probe(self) -> None:
+        if self.state.probe is not None:
+            self.canvas.radius_px = float(self.state.probe.radius_px)
+
+    def _show_overlay(self) -> None:
+        state, found = self.state, self.state.kept_here()
+        if state.min_score is not None:
+            self.histogram.set_value(state.min_score)
+        candidates = state.here()
+        if state.disks is not None and state.histogram is not None:
+            self.histogram.show_counts(*state.histogram, state.default_min_score)
+        elif state.disks is None and candidates is not None:
+            self.histogram.show_scores(candidates["score"], state.default_min_score)
+        in_all = state.kept.n_peaks if state.kept is not None else None
+        total = state.disks.n_peaks if state.disks is not None else None
+        self.histogram.show_count(None if found is None else len(found), in_all, total)
+        if found is None:
+            return
+        positions = np.stack([found["row"], found["col"]], axis=-1).astype(float)
+        features = {name: found[name] for name in ("intensity", "sigma_px") if name in (found.dtype.names or ())}
+        low = state.min_score or 0.0
+        scores = candidates["score"] if candidates is not None and len(candidates) else np.array([low, low + 1])
+        high = 1.0 if scores.max() <= 1 else float(np.quantile(scores, 0.9))
+        self.canvas.show_disks(positions, found["score"], (low, max(high, low * 1.5)), **features)
+        self._show_values(len(found))
+
+    def _show_values(self, count: int) -> None:
+        if self.maps is None:
+            return
+        row, col = self.state.position
+        parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
+        strain = self.state.strain
+        if strain is not None:
+            if strain.mask[row, col]:
+                for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS):
+                    value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
+                    parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
+            else:
+                from napari_emdl.diffraction.strain import REASONS
+
+                parts.append(f"masked: {REASONS[int(strain.reason[row, col])]}")
+        text = " · ".join(parts)
+        self.status.setText(text)
+        self.maps.say("\n".join([" · ".join(parts[:2]), *parts[2:]]))
+
+    # closing
+
+    def closeEvent(self, event: Any) -> None:
+        self.shut_down()
+        super().closeEvent(event)
+
+    def event(self, event: Any) -> bool:
+        if event.type() == QEvent.Type.DeferredDelete:
+            self.shut_down()
+        return super().event(event)
+
+    def shut_down(self) -> None:
+        """Cancel everything, wait for the threads and leave the viewer as it was; safe to call twice."""
+        if self.closed:
+            return
+        self.closed = True
+        session.unregister(self.viewer, session.WORKSPACE)
+        self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
+        for viewer, keys in self._keys.items():
+            unbind(viewer, keys)
+        self._close_cube()
+        self.state.close()
+        self.export_step.close_jobs()
+        self.canvas.release()
+        if self.canvas_dock is not None and session.has_window(self.viewer):
+            dock, self.canvas_dock = self.canvas_dock, None
+            session.remove_dock(self.viewer, dock)
+
+
+def describe(cube: Datacube) -> str:
+    """Two lines on what is open."""
+    rows, cols = cube.scan_shape
+    height, width = cube.detector_shape
+    known = cube.calibration
+    parts = [f"scan {rows} x {cols}", f"detector {height} x {width}", str(cube.dtype)]
+    if known.pixel_nm:
+        parts.append(f"step {np.mean(known.pixel_nm):.3g} nm")
+    if known.q_pixel_invA:
+        parts.append(f"{np.mean(known.q_pixel_invA):.4g} 1/Å a pixel")
+    else:
+        parts.append("detector pixel size unknown")
+    if known.energy_keV:
+        parts.append(f"{known.energy_keV:g} kV")
+    return f"{cube.name or 'datacube'}\n{', '.join(parts)}"
