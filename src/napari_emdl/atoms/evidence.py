@@ -8,13 +8,10 @@ from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.columns import ColumnFinder
 from napari_emdl.atoms.drift import Alignment
-from napari_emdl.atoms.sites import in_view
+from napari_emdl.atoms.sites import MARGIN_A, in_view
 from napari_emdl.jobs.control import Control
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
-
-#: a site closer than this to the frame's edge is out of view
-MARGIN_A = 0.6
 
 
 def visible(sites_px: NDArray[np.float64], alignment: Alignment, shape: tuple[int, int], pixel_A: float) -> NDArray[np.bool_]:

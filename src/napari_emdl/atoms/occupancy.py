@@ -419,8 +419,9 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
         rows.append(
             events.rate_row(
                 str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking,
-                p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled, events=result.events,
-                frame_interval_s=result.attrs.get("frame_interval_s"), dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
+                p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled,
+                events=result.events, frame_interval_s=result.attrs.get("frame_interval_s"),
+                dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
             )
         )  # fmt: skip
     return np.concatenate(rows) if rows else np.zeros(0, events.RATE)

@@ -4,26 +4,28 @@ Sites that are always occupied (bulk) or always empty (vacuum next to the partic
 them with blinking ones shifts the emissions: rates come out wrong. So every site is one of three classes, and only blinking
 ones, weighted by how sure that is, shape the pooled emissions and rates.
 
-Emissions are Student-t with four degrees of freedom: a network's logit now and then fails grossly, and a Gaussian believes it.
-A site's own offset (film below it, thickness) is shrunken towards zero by what the offsets of all sites scatter.
+Emissions are Student-t: a network's logit now and then fails grossly, and a Gaussian believes it. How heavy the tails are is
+chosen by the likelihood: tails that are too heavy take short stays for outliers, and rates come out low. A site's own offset
+(film below it, thickness) is shrunken towards zero by what the offsets of all sites scatter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, gammaln, logit, logsumexp
 
 from napari_emdl.atoms import hmm
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 
-DOF = 4.0
+#: degrees of freedom tried, from heavy tails to nearly Gaussian, and the largest part of a movie used to choose
+DOFS = (4.0, 8.0, 30.0)
+TRIAL_FRAMES, TRIAL_SITES = 400, 150
 CLASSES = ("empty", "blinking", "occupied")
 EMPTY, BLINKING, OCCUPIED = 0, 1, 2
-LOG_T = float(gammaln((DOF + 1) / 2) - gammaln(DOF / 2) - 0.5 * np.log(DOF * np.pi))
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,18 @@ class Emissions:
     mean, scale
         (2,) location and scale of the Student-t distributions.
     offset
-        (n,) the site's own shift of both.
+        (2, n) the site's own shift of either: the film below it shifts both, its thickness that of the occupied state.
     tau
-        Standard deviation of the offsets.
+        (2,) standard deviations of the offsets.
+    dof
+        Degrees of freedom.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
-    tau: float
+    tau: NDArray[np.float64]
+    dof: float
 
 
 @dataclass(frozen=True)
@@ -98,26 +103,44 @@ class _State:
     static_mean: NDArray[np.float64]
     static_spread: NDArray[np.float64]
     static_scale: NDArray[np.float64]
+    typical_share: float = 0.0
+    iterations: int = 0
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """What must settle."""
+        return np.r_[self.p_off, self.p_on, self.emissions.mean, self.emissions.scale]
 
 
-def log_t(
-    values: NDArray[np.float64], mean: NDArray[np.float64] | float, scale: NDArray[np.float64] | float
-) -> NDArray[np.float64]:
-    """Log density of Student-t with DOF degrees of freedom; 0 where `values` is NaN."""
-    z = (values - mean) / scale
-    out = LOG_T - np.log(scale) - 0.5 * (DOF + 1) * np.log1p(z * z / DOF)
-    return np.where(np.isfinite(values), out, 0.0)
+class _Data:
+    """Evidence with what EM needs of it again and again."""
 
+    def __init__(self, y: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
+        self.y = y
+        self.known = np.isfinite(y)
+        self.filled = np.where(self.known, y, 0.0)
+        self.seen = seen & self.known
+        self.count = self.known.sum(0)
+        self.share = self.seen.sum(0) / np.maximum(1, self.count)
+        never = self.count == 0
+        self.level = np.asarray(np.nanmedian(np.where(never[None, :], np.nanmedian(y), y), axis=0))
 
-def _weight(values: NDArray[np.float64], mean: NDArray[np.float64] | float, scale: float) -> NDArray[np.float64]:
-    """Weights of the scale mixture; 0 where missing."""
-    z = (values - mean) / scale
-    return np.where(np.isfinite(values), (DOF + 1) / (DOF + z * z), 0.0)
+    def log_t(self, mean: ArrayLike, scale: float, dof: float) -> NDArray[np.float64]:
+        """(T, n) log density; 0 where missing."""
+        z2 = ((self.filled - mean) / scale) ** 2
+        norm = float(gammaln((dof + 1) / 2) - gammaln(dof / 2) - 0.5 * np.log(dof * np.pi) - np.log(scale))
+        return np.where(self.known, norm - 0.5 * (dof + 1) * np.log1p(z2 / dof), 0.0)
+
+    def weight(self, mean: ArrayLike, scale: float, dof: float) -> NDArray[np.float64]:
+        """(T, n) weights of the scale mixture; 0 where missing."""
+        z2 = ((self.filled - mean) / scale) ** 2
+        return np.where(self.known, (dof + 1) / (dof + z2), 0.0)
 
 
 def fit_site_classes(
     evidence: NDArray[np.floating],
     seen: NDArray[np.bool_] | None = None,
+    dof: float | None = None,
     max_iterations: int = 60,
     tolerance: float = 2e-4,
     control: Control | None = None,
@@ -130,6 +153,8 @@ def fit_site_classes(
         (T, n) evidence (logit) at each site in each frame; NaN is missing.
     seen
         (T, n) bool, plain detections; only starts the iteration. ``evidence > 0`` when None.
+    dof
+        Degrees of freedom of the emissions; chosen by the likelihood when None.
     max_iterations, tolerance
         EM ends when rates and means change by less than the tolerance.
     control
@@ -143,37 +168,55 @@ def fit_site_classes(
     y = np.asarray(evidence, np.float64)
     if y.ndim != 2 or not np.isfinite(y).any():
         raise EmdlError("no site is ever in view: nothing to fit; check the pixel size and the drift")
-    start = np.where(np.isfinite(y), y > 0, False) if seen is None else seen & np.isfinite(y)
-    state = _initial(y, start)
-    classes, iterations = np.full((y.shape[1], 3), 1 / 3), 0
-    while iterations < max_iterations:
-        iterations += 1
+    start = np.where(np.isfinite(y), y > 0, False) if seen is None else np.asarray(seen, bool)
+    if dof is None:
+        dof = _choose_dof(y, start, max_iterations, control)
+    return _finish(*_em(_Data(y, start), dof, max_iterations, tolerance, control)[:3])
+
+
+def _choose_dof(y: NDArray[np.float64], seen: NDArray[np.bool_], max_iterations: int, control: Control | None) -> float:
+    """Degrees of freedom with the largest likelihood, on a part of a large movie."""
+    sites = np.arange(y.shape[1])
+    if len(sites) > TRIAL_SITES:  # those that change most between detected and not
+        share = (seen & np.isfinite(y)).sum(0) / np.maximum(1, np.isfinite(y).sum(0))
+        sites = np.sort(np.argsort(np.abs(share - 0.5), kind="stable")[:TRIAL_SITES])
+    data = _Data(y[:TRIAL_FRAMES, sites], seen[:TRIAL_FRAMES, sites])
+    if not data.known.any():
+        return DOFS[0]
+    fits = [_em(data, dof, min(20, max_iterations), 1e-3, control)[3] for dof in DOFS]
+    return DOFS[int(np.argmax(fits))]
+
+
+def _em(
+    data: _Data, dof: float, max_iterations: int, tolerance: float, control: Control | None
+) -> tuple[_Data, _State, NDArray[np.float64], float]:
+    """Expectation maximisation; also gives the log likelihood of all sites."""
+    state = _initial(data, dof)
+    total = -np.inf
+    for _ in range(max_iterations):
         if control is not None:
             control.check()
-        before = np.r_[state.p_off, state.p_on, state.emissions.mean, state.emissions.scale]
-        ratio = _log_ratio(y, state.emissions)
-        smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
-        classes = _class_probability(y, state, smoothed)
-        state = _maximise(y, state, smoothed, classes)
-        after = np.r_[state.p_off, state.p_on, state.emissions.mean, state.emissions.scale]
-        if np.max(np.abs(after - before) / (np.abs(before) + 0.05)) < tolerance:
+        before = state.numbers
+        smoothed = hmm.smooth(_log_ratio(data, state.emissions), state.p_off, state.p_on)
+        classes, total = _class_probability(data, state, smoothed)
+        state = _maximise(data, state, smoothed, classes)
+        state.iterations += 1
+        if np.max(np.abs(state.numbers - before) / (np.abs(before) + 0.05)) < tolerance:
             break
-    return _finish(y, state, classes, iterations)
+    return data, state, classes, total
 
 
-def _log_ratio(y: NDArray[np.float64], e: Emissions) -> NDArray[np.float64]:
-    centred = y - e.offset
-    return log_t(centred, e.mean[1], e.scale[1]) - log_t(centred, e.mean[0], e.scale[0])
+def _log_ratio(data: _Data, e: Emissions) -> NDArray[np.float64]:
+    one, none = (data.log_t(e.mean[k] + e.offset[k], float(e.scale[k]), e.dof) for k in (1, 0))
+    return one - none
 
 
-def _initial(y: NDArray[np.float64], seen: NDArray[np.bool_]) -> _State:
+def _initial(data: _Data, dof: float) -> _State:
     """Start from the plain detections of the sites that are neither full nor empty, else of all."""
-    known = np.isfinite(y)
-    frames = np.maximum(1, known.sum(0))
-    share = (seen & known).sum(0) / frames
+    y, share = data.y, data.share
     mixed = (share > 0.15) & (share < 0.85)
     use = mixed if mixed.sum() >= 3 else np.ones(len(share), bool)
-    on, off = y[:, use][(seen & known)[:, use]], y[:, use][(~seen & known)[:, use]]
+    on, off = y[:, use][data.seen[:, use]], y[:, use][(~data.seen & data.known)[:, use]]
     spread = float(np.nanstd(y)) or 1.0
     mean1 = float(np.median(on)) if len(on) else float(np.nanmax(y))
     mean0 = float(np.median(off)) if len(off) else mean1 - 2 * spread
@@ -182,81 +225,92 @@ def _initial(y: NDArray[np.float64], seen: NDArray[np.bool_]) -> _State:
     step = np.diff(y, axis=0)
     noise = 1.4826 * float(np.nanmedian(np.abs(step))) / np.sqrt(2) if np.isfinite(step).any() else spread / 3
     noise = max(noise, 1e-3 * spread, 1e-9)
-    level = _site_level(y)
-    full: NDArray[np.bool_] = np.greater_equal(share, 0.85)
-    void: NDArray[np.bool_] = np.less_equal(share, 0.15)
-    emissions = Emissions(np.array([mean0, mean1]), np.array([noise, noise]), np.zeros(y.shape[1]), 0.5 * noise)
-    static_mean = np.array([
-        float(np.median(level[void])) if void.any() else mean0, float(np.median(level[full])) if full.any() else mean1,
-    ])  # fmt: skip
-    return _State(
-        emissions, 0.1, 0.1, np.full(3, 1 / 3), static_mean, np.full(2, max(noise, 0.3 * abs(mean1 - mean0))), np.full(2, noise)
+    sites = len(share)
+    emissions = Emissions(
+        np.array([mean0, mean1]), np.array([noise, noise]), np.zeros((2, sites)), np.full(2, 0.5 * noise), dof
     )
+    static_mean = np.array([mean0, mean1])
+    for kind, members in ((0, share <= 0.15), (1, share >= 0.85)):
+        if np.any(members):
+            static_mean[kind] = float(np.median(data.level[members]))
+    width = np.full(2, max(noise, 0.3 * abs(mean1 - mean0)))
+    return _State(emissions, 0.1, 0.1, np.full(3, 1 / 3), static_mean, width, np.full(2, noise))
 
 
-def _site_level(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of each site, that of all for sites never seen."""
-    never = ~np.isfinite(y).any(0)
-    filled = np.where(never[None, :], np.nanmedian(y), y)
-    return np.asarray(np.nanmedian(filled, axis=0))
-
-
-def _class_probability(y: NDArray[np.float64], state: _State, smoothed: hmm.Smoothed) -> NDArray[np.float64]:
-    """Posterior of the classes; each has one free level a site, integrated out by Laplace's method."""
+def _class_probability(data: _Data, state: _State, smoothed: hmm.Smoothed) -> tuple[NDArray[np.float64], float]:
+    """Posterior of the classes; their free levels are integrated out by Laplace's method. Also the total log likelihood."""
     e = state.emissions
-    centred = y - e.offset
-    blinking = smoothed.log_likelihood + log_t(centred, e.mean[0], e.scale[0]).sum(0)
-    count = np.isfinite(y).sum(0)
-    mean_scale = float(np.sqrt(np.mean(e.scale**2)))
-    blinking += _laplace(e.offset / e.tau, e.tau, count, mean_scale)
-    log_p = [np.zeros(0)] * 3
-    log_p[BLINKING] = blinking
+    log_p = np.zeros((len(data.share), 3))
+    log_p[:, BLINKING] = smoothed.log_likelihood + data.log_t(e.mean[0] + e.offset[0], float(e.scale[0]), e.dof).sum(0)
+    occupied_frames = np.where(data.known, smoothed.p_occupied, 0).sum(0)
+    for kind, frames in ((0, data.count - occupied_frames), (1, occupied_frames)):
+        # only what the state's own frames tell of its level: with none of them prior and posterior are the same
+        log_p[:, BLINKING] += _laplace(e.offset[kind], float(e.tau[kind]), frames, float(e.scale[kind]), e.dof)
     for kind, name in ((0, EMPTY), (1, OCCUPIED)):
-        level, scale = _static_level(y, state, kind), float(state.static_scale[kind])
-        fit = log_t(y, level, scale).sum(0)
-        log_p[name] = fit + _laplace(
-            (level - state.static_mean[kind]) / state.static_spread[kind], state.static_spread[kind], count, scale
+        level, scale, width = (
+            _static_level(data, state, kind),
+            float(state.static_scale[kind]),
+            float(state.static_spread[kind]),
         )
-    weighted = np.stack(log_p, -1) + np.log(state.share)
-    return np.exp(weighted - logsumexp(weighted, axis=1, keepdims=True))
+        fit = data.log_t(level, scale, e.dof).sum(0)
+        log_p[:, name] = fit + _laplace(level - state.static_mean[kind], width, data.count, scale, e.dof)
+    log_p[:, OCCUPIED] += _seen_enough(data, state)
+    log_p += np.log(state.share)
+    total = logsumexp(log_p, axis=1)
+    return np.exp(log_p - total[:, None]), float(total.sum())
 
 
-def _laplace(z: NDArray[np.float64], width: float, count: NDArray[np.int64], scale: float) -> NDArray[np.float64]:
+def _seen_enough(data: _Data, state: _State) -> NDArray[np.float64]:
+    """Log prior against "always occupied" for sites that are hardly ever detected as a column of their own.
+
+    The ringing of a neighbour lifts the evidence of an empty site all the time, but makes no maximum there.
+    """
+    smallest = 0.4 * state.typical_share
+    return -np.minimum(5.0, np.logaddexp(0.0, (smallest - data.share) / 0.04))
+
+
+def _laplace(
+    deviation: NDArray[np.float64], width: float, count: NDArray[np.floating] | NDArray[np.integer], scale: float, dof: float
+) -> NDArray[np.float64]:
     """Log prior at the best level, times the width of its posterior."""
-    information = count * (DOF + 1) / (DOF + 3) / scale**2 + 1 / width**2
-    return -0.5 * z * z - np.log(width) - 0.5 * np.log(information)
+    information = count * (dof + 1) / (dof + 3) / scale**2 + 1 / width**2
+    return np.asarray(-0.5 * (deviation / width) ** 2 - np.log(width) - 0.5 * np.log(information))
 
 
-def _static_level(y: NDArray[np.float64], state: _State, kind: int) -> NDArray[np.float64]:
+def _static_level(data: _Data, state: _State, kind: int) -> NDArray[np.float64]:
     """Level of every site if it were static, shrunken towards those of its class."""
     mean, spread, scale = (float(v[kind]) for v in (state.static_mean, state.static_spread, state.static_scale))
-    level = _site_level(y)
-    for _ in range(3):
-        w = _weight(y, level, scale) / scale**2
-        level = (np.where(w > 0, w * np.nan_to_num(y), 0).sum(0) + mean / spread**2) / (w.sum(0) + 1 / spread**2)
+    level = data.level
+    for _ in range(2):
+        w = data.weight(level, scale, state.emissions.dof) / scale**2
+        level = ((w * data.filled).sum(0) + mean / spread**2) / (w.sum(0) + 1 / spread**2)
     return np.asarray(level)
 
 
-def _maximise(y: NDArray[np.float64], state: _State, smoothed: hmm.Smoothed, classes: NDArray[np.float64]) -> _State:
+def _maximise(data: _Data, state: _State, smoothed: hmm.Smoothed, classes: NDArray[np.float64]) -> _State:
     """M-step: rates and emissions from the blinking sites, levels of the static ones from theirs."""
     w_site = classes[:, BLINKING]
     pooled = w_site.sum() > 0.5
     rates = _rates(smoothed, w_site) if pooled else (state.p_off, state.p_on)
-    emissions = _emissions(y, state.emissions, smoothed.p_occupied, w_site) if pooled else state.emissions
-    static_mean, static_spread, static_scale = state.static_mean.copy(), state.static_spread.copy(), state.static_scale.copy()
+    emissions = _emissions(data, state.emissions, smoothed.p_occupied, w_site) if pooled else state.emissions
+    new = _State(
+        emissions, *rates, (classes.sum(0) + 1) / (len(classes) + 3), state.static_mean.copy(), state.static_spread.copy(),
+        state.static_scale.copy(), iterations=state.iterations,
+    )  # fmt: skip
     for kind, name in ((0, EMPTY), (1, OCCUPIED)):
         w = classes[:, name]
         if w.sum() < 1.5:
             continue
-        level = _static_level(y, state, kind)
-        static_mean[kind] = float(np.average(level, weights=w))
-        variance = float(np.average((level - static_mean[kind]) ** 2, weights=w))
-        static_spread[kind] = max(np.sqrt(variance), 0.2 * state.static_scale[kind])
-        wt = _weight(y, level, float(static_scale[kind])) * w
-        total = (np.isfinite(y) * w).sum()
-        static_scale[kind] = np.sqrt(max(np.nansum(wt * (y - level) ** 2) / max(total, 1), 1e-18))
-    share = (classes.sum(0) + 1) / (len(classes) + 3)
-    return _State(emissions, *rates, share, static_mean, static_spread, static_scale)
+        level, scale = _static_level(data, state, kind), float(state.static_scale[kind])
+        new.static_mean[kind] = float(np.average(level, weights=w))
+        variance = float(np.average((level - new.static_mean[kind]) ** 2, weights=w))
+        new.static_spread[kind] = max(np.sqrt(variance), 0.2 * scale)
+        residual = data.weight(level, scale, emissions.dof) * (data.filled - level) ** 2
+        new.static_scale[kind] = np.sqrt(max(float((residual @ w).sum()) / max(float(data.count @ w), 1.0), 1e-18))
+    # how often the weakest kind of occupied site, a blinking one, is detected while it is there
+    there = smoothed.p_occupied * w_site * data.known
+    new.typical_share = float((there * data.seen).sum() / there.sum()) if pooled and there.sum() > 1 else 0.0
+    return new
 
 
 def _rates(smoothed: hmm.Smoothed, weight: NDArray[np.float64]) -> tuple[float, float]:
@@ -267,44 +321,72 @@ def _rates(smoothed: hmm.Smoothed, weight: NDArray[np.float64]) -> tuple[float, 
     return float(np.clip(p_off, 1e-5, 0.9)), float(np.clip(p_on, 1e-5, 0.9))
 
 
-def _emissions(y: NDArray[np.float64], e: Emissions, p: NDArray[np.float64], w_site: NDArray[np.float64]) -> Emissions:
+def _emissions(data: _Data, e: Emissions, p: NDArray[np.float64], w_site: NDArray[np.float64]) -> Emissions:
     """Weighted Student-t update of means and scales, then of the shrunken offsets."""
-    centred = y - e.offset
-    mean, scale = e.mean.copy(), e.scale.copy()
-    precision, pull = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+    mean, scale, offset, tau = e.mean.copy(), e.scale.copy(), e.offset.copy(), e.tau.copy()
+    gap = max(abs(float(mean[1] - mean[0])), 1e-9)
     for state, chance in ((0, 1 - p), (1, p)):
-        w = _weight(centred, mean[state], float(scale[state])) * chance
-        ws = w * w_site
-        mean[state] = np.nansum(ws * np.nan_to_num(centred)) / max(ws.sum(), 1e-12)
-        residual = np.nan_to_num(centred - mean[state])
-        total = (np.isfinite(y) * chance * w_site).sum()
-        scale[state] = np.sqrt(max((ws * residual**2).sum() / max(total, 1e-12), 1e-18))
-        precision += w.sum(0) / scale[state] ** 2
-        pull += (w * np.nan_to_num(y - mean[state])).sum(0) / scale[state] ** 2
-    floor = 0.15 * scale.max()
-    scale = np.maximum(scale, floor)
-    offset = pull / (precision + 1 / e.tau**2)
-    shift = np.average(offset, weights=w_site + 1e-9)
-    second = np.average((offset - shift) ** 2 + 1 / (precision + 1 / e.tau**2), weights=w_site + 1e-9)
-    tau = float(np.clip(np.sqrt(second), 0.05 * scale.mean(), 0.5 * max(abs(mean[1] - mean[0]), 1e-9)))
-    return Emissions(mean + shift, scale, offset - shift, tau)
+        w = data.weight(mean[state] + offset[state], float(scale[state]), e.dof) * chance
+        w_sum = w.sum(0)
+        total = max(float((data.known * chance).sum(0) @ w_site), 1e-12)
+        mean[state] = ((w * data.filled).sum(0) - w_sum * offset[state]) @ w_site / max(float(w_sum @ w_site), 1e-12)
+        residual = (w * (data.filled - mean[state] - offset[state]) ** 2).sum(0)
+        scale[state] = np.sqrt(max(float(residual @ w_site) / total, 1e-18))
+        spread2 = 1 / (w_sum / scale[state] ** 2 + 1 / tau[state] ** 2)
+        shift = (w * (data.filled - mean[state])).sum(0) / scale[state] ** 2 * spread2
+        middle = np.average(shift, weights=w_site + 1e-9)
+        mean[state] += middle
+        offset[state] = shift - middle
+        second = float(np.average(offset[state] ** 2 + spread2, weights=w_site + 1e-9))
+        tau[state] = np.clip(np.sqrt(second), 0.05 * scale[state], 0.5 * gap)
+    return Emissions(mean, np.maximum(scale, 0.15 * scale.max()), offset, tau, e.dof)
 
 
-def _finish(y: NDArray[np.float64], state: _State, classes: NDArray[np.float64], iterations: int) -> SiteModel:
+def _decode(
+    ratio: NDArray[np.float64], state: _State, smoothed: hmm.Smoothed, blinking: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Viterbi path with as many events as the posterior expects.
+
+    The single most probable path smooths short stays away: at low dose it shows a third fewer events than there were. Decoding
+    with both rates raised by one factor, chosen so that the number of events of all blinking sites comes out as expected, mends
+    that at no cost in frames.
+    """
+    expected = float((smoothed.leaves + smoothed.arrives)[blinking].sum())
+
+    def path_for(log_factor: float) -> NDArray[np.bool_]:
+        off, on = (float(expit(logit(p) + log_factor)) for p in (state.p_off, state.p_on))
+        return hmm.viterbi(ratio, off, on)
+
+    path = path_for(0.0)
+    low, high = 0.0, 3.0
+    if not blinking.any() or _events(path, blinking) >= expected:
+        return path
+    for _ in range(7):
+        middle = 0.5 * (low + high)
+        trial = path_for(middle)
+        if _events(trial, blinking) <= expected:
+            low, path = middle, trial
+        else:
+            high = middle
+    return path
+
+
+def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
+    return int((path[1:, sites] != path[:-1, sites]).sum())
+
+
+def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
-    note = ""
-    if classes[:, BLINKING].sum() < 0.5:
-        note = "no site was seen to come and go"
-    if state.emissions.mean[1] < state.emissions.mean[0]:
-        state.emissions = replace(
-            state.emissions, mean=state.emissions.mean[::-1].copy(), scale=state.emissions.scale[::-1].copy()
-        )
-        state.p_off, state.p_on = state.p_on, state.p_off
-    ratio = _log_ratio(y, state.emissions)
+    note = "no site was seen to come and go" if classes[:, BLINKING].sum() < 0.5 else ""
+    e = state.emissions
+    if e.mean[1] < e.mean[0]:
+        e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
+        state.emissions, state.p_off, state.p_on = e, state.p_on, state.p_off
+    ratio = _log_ratio(data, e)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
     p = classes[:, BLINKING] * smoothed.p_occupied + classes[:, OCCUPIED]
-    path = hmm.viterbi(ratio, state.p_off, state.p_on)
     best = np.argmax(classes, axis=1)
+    path = _decode(ratio, state, smoothed, best == BLINKING)
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
-    separation = float((state.emissions.mean[1] - state.emissions.mean[0]) / state.emissions.scale.mean())
-    return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, state.emissions, separation, iterations, note)
+    separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
+    return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)

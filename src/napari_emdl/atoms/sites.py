@@ -16,10 +16,14 @@ from napari_emdl.atoms.log import local_maxima, refine_maxima
 from napari_emdl.errors import EmdlError
 from napari_emdl.peaks import PeakTable
 
+#: a site closer than this to the frame's edge is out of view
+MARGIN_A = 0.6
 GROUPS = ("bulk", "facet", "edge", "corner", "off lattice")
 BULK, FACET, EDGE, CORNER, OFF_LATTICE = range(5)
 #: width of the kernel that pools detections, and range in which lattice vectors are looked for
 KERNEL_A, LONGEST_VECTOR_A = 0.25, 6.5
+#: a site must be in view in this share of the frames
+LEAST_VIEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,13 @@ def find_sites(
         raise EmdlError("no site was seen in enough frames: lower the least share of frames or the score threshold")
     lattice = find_lattice(position, seen, pixel_A)
     if lattice is not None:
-        keep = _belongs(position, seen, lattice)
+        view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
+        keep = _belongs(position, seen * (view > 0.5), lattice)
         position, seen = position[keep], seen[keep]
     extra = np.zeros((0, 2))
     if extrapolate and lattice is not None:
         extra = _surface_sites(position, lattice)
-        extra = extra[_share_in_view(extra, alignment, frame_shape, 0) > 0.05]
+        extra = extra[_share_in_view(extra, alignment, frame_shape, MARGIN_A / pixel_A) > LEAST_VIEW]
     every = np.concatenate([position, extra])
     share = np.concatenate([seen, np.zeros(len(extra))])
     group, coordination = _groups(every, share, lattice)
@@ -206,14 +211,17 @@ def _supported(
     max_distance_A: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Clusters seen in enough different frames, and more often than scattered detections would make."""
+    view = _share_in_view(position, alignment, shape, MARGIN_A / pixel_A)
+    position, view = position[view > LEAST_VIEW], view[view > LEAST_VIEW]
+    if not len(position):
+        return position, view
     distance, index = cKDTree(position).query(points, distance_upper_bound=max_distance_A / pixel_A)
     own = np.isfinite(distance)
     frames = len(alignment.flag)
     pairs = np.unique(index[own].astype(np.int64) * frames + frame[own])
     count = np.bincount(pairs // frames, minlength=len(position))
     usable = max(1, int(alignment.usable.sum()))
-    view = np.maximum(1.0, _share_in_view(position, alignment, shape, 0) * usable)
-    share = np.minimum(1.0, count / view)
+    share = np.minimum(1.0, count / np.maximum(1.0, view * usable))
     # chance: detections far from any well-seen cluster, spread evenly over the view
     solid = share >= 0.5
     far = np.ones(len(points), bool)
