@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from napari_emdl.errors import OpenError
@@ -328,6 +329,7 @@ def make_signal(
     overrides
         Calibration fields given by the user.
     """
+    layer, found = found.name, replace(found, name=Path(path.partition("::")[0]).name or found.name)  # errors name the file
     if axes is None:
         found = _without_single_axes(found, len(ORDER[kind]) if kind else 4)
     ndim = len(found.data.shape)
@@ -361,7 +363,7 @@ def make_signal(
         )
     calibration = _axis_calibration(found.calibration, by_letter, kind).override("user", **(overrides or {}))
     make = Datacube if kind == "datacube" else Movie
-    return make(data, kind, calibration, path, found.name, dict(found.metadata))
+    return make(data, kind, calibration, path, layer, dict(found.metadata))
 
 
 def _stack_of_patterns(found: Found) -> bool:

@@ -218,7 +218,7 @@ def _export_strain(writer: _Writer, strain: Any) -> None:
         draw_strain(figure, strain, step, reference)
 
     rows, cols = strain.exx.shape
-    writer.figure("strain", draw, 9.0, float(np.clip(9.0 * rows / cols, 4.5, 14.0)))
+    writer.figure("strain", draw, 9.0, float(np.clip(7.6 * rows / cols, 4.5, 14.0)))
 
 
 # Columns and occupancy

@@ -1,4 +1,4 @@
-"""Figures of results: maps with colour bars (strain in %, centred at 0), scale bars, reference boxes; no pyplot, no global state."""
+"""Figures of results: maps with colour bars (strain in %, centred at 0), scale bars, reference boxes; no pyplot."""
 
 from __future__ import annotations
 

@@ -217,9 +217,14 @@ def _read_peaks(file: h5py.File) -> PeakTable:
         table.attrs.update(_read_attrs(file["attrs"]))
     elif "species" in file.attrs:
         table.attrs["species"] = [str(name) for name in file.attrs["species"]]
-    if "provenance" in file.attrs:
-        table.attrs["provenance"] = json.loads(file.attrs["provenance"])
+    _read_provenance(file, table.attrs)
     return table
+
+
+def _read_provenance(file: h5py.File, attrs: dict[str, Any]) -> None:
+    record = json.loads(file.attrs.get("provenance", "{}"))
+    if record:
+        attrs["provenance"] = record
 
 
 # Strain and occupancy
@@ -243,8 +248,7 @@ def _write_strain(file: h5py.File, strain: Any) -> None:
 
 def _read_strain(file: h5py.File) -> Any:
     strain = _read_dataclass(file["strain"])
-    if "provenance" in file.attrs and "provenance" not in strain.attrs:
-        strain.attrs["provenance"] = json.loads(file.attrs["provenance"])
+    _read_provenance(file, strain.attrs)
     return strain
 
 
@@ -256,8 +260,7 @@ def _read_occupancy(file: h5py.File) -> Any:
     from napari_emdl.atoms.occupancy import Occupancy
 
     occupancy = Occupancy.from_hdf5(file)
-    if "provenance" in file.attrs:
-        occupancy.attrs.setdefault("provenance", json.loads(file.attrs["provenance"]))
+    _read_provenance(file, occupancy.attrs)
     return occupancy
 
 

@@ -94,17 +94,21 @@ class Source(ABC):
         return np.asarray(self[...], dtype=dtype)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        return self.read(full_index(index, self.shape))
+        parts = full_index(index, self.shape)
+        turned = [(_positive(part) if isinstance(part, slice) else (part, False)) for part in parts]
+        out = self.read(tuple(part for part, _ in turned))
+        back = [backwards for part, backwards in turned if isinstance(part, slice)]
+        return np.ascontiguousarray(out[tuple(slice(None, None, -1 if b else 1) for b in back)]) if any(back) else out
 
     @abstractmethod
     def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
-        """Read the part `index`, which has one int or slice for every axis."""
+        """Read the part `index`: for every axis an int that is not negative, or a plain slice that runs forwards."""
 
 
 def _positive(part: slice) -> tuple[slice, bool]:
-    """Slice with a positive step that picks the same elements, and whether they come out reversed."""
+    """Slice that runs forwards and picks the same elements, and whether they come out reversed."""
     if part.step > 0:
-        return part, False
+        return slice(part.start, max(part.start, part.stop), part.step), False
     count = len(range(part.start, part.stop, part.step))
     if count == 0:
         return slice(0, 0, 1), False
@@ -202,17 +206,12 @@ class Hdf5Source(Source):
 
     def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
         """Read the part `index`."""
-        turned = [(_positive(i) if isinstance(i, slice) else (i, False)) for i in index]
         try:
-            out = self._open()[tuple(part for part, _ in turned)]
+            return np.asarray(self._open()[index])
         except OSError as error:
             raise OpenError(
                 f"{self.path.name}: {self.dataset} cannot be read ({first_line(error)}); is the file damaged?"
             ) from error
-        flips = tuple(
-            slice(None, None, -1 if back else 1) for i, (_, back) in zip(index, turned, strict=True) if isinstance(i, slice)
-        )
-        return np.ascontiguousarray(out[flips]) if flips else np.asarray(out)
 
 
 class ArraySource(Source):
@@ -239,17 +238,13 @@ class ArraySource(Source):
         """Read the part `index`."""
         if self._array is None:
             self._array = self._opener()
-        turned = [(_positive(i) if isinstance(i, slice) else (i, False)) for i in index]
         try:
-            out = self._array[tuple(part for part, _ in turned)]
+            out = self._array[index]
             # The caller's threads already run in parallel: dask must not start a pool for every read.
             out = out.compute(scheduler="synchronous") if hasattr(out, "compute") else out
         except (OSError, ValueError, EOFError, RuntimeError) as error:
             raise OpenError(f"{self.name} cannot be read ({first_line(error)}); was it moved, or is it damaged?") from error
-        flips = tuple(
-            slice(None, None, -1 if back else 1) for i, (_, back) in zip(index, turned, strict=True) if isinstance(i, slice)
-        )
-        return np.array(np.asarray(out)[flips])
+        return np.array(out)
 
 
 class FramesSource(Source):
@@ -366,8 +361,7 @@ class StackSource(Source):
         at = 0
         for run in runs:
             step = int(run[1] - run[0]) if len(run) > 1 else 1
-            stop = int(run[-1]) + (1 if step > 0 else -1)
-            part = slice(int(run[0]), stop if stop >= 0 else None, step)
+            part = slice(int(run[0]), int(run[-1]) + 1, step)
             out[at : at + len(run)] = self.base[(part, *inner)]
             at += len(run)
         return out.reshape(*flat.shape, *inner_shape)
