@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from napari_emdl.atoms.log import LogFinder
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.peakjob import run_peak_job
+from napari_emdl.jobs.provenance import fingerprint, provenance
 from napari_emdl.params import ColumnParams, RunParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
@@ -18,10 +20,14 @@ from napari_emdl.signals import Movie
 class ColumnFinder(Protocol):
     """Finds columns, and tells the evidence for a column at any point."""
 
-    info: dict[str, Any]
     default_min_score: float
     species: tuple[str, ...]
     contrast: str
+    contrast_confidence: float | None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Method, model, model_sha256, provider that really runs, note for the user, contrast."""
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Candidates of frames (n, rows, cols) or (n, foci, rows, cols), all above a low floor."""
@@ -63,26 +69,76 @@ def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
 def make_finder(
     movie: Movie, params: ColumnParams, run: RunParams | None = None, control: Control | None = None
 ) -> ColumnFinder:
-    """Finder for a movie: network or LoG, with contrast chosen from a few frames when it is "auto"."""
+    """Finder for a movie: network or LoG, with the contrast chosen from a few frames when it is "auto".
+
+    Raises
+    ------
+    EmdlError
+        Unknown pixel size, no such model, or a model for another number of foci.
+    """
     pixel = pixel_size_A(movie, params)
-    if params.contrast == "auto":
-        return _auto_contrast(movie, params, pixel, control)
-    return LogFinder(pixel, params.contrast, params.min_spacing_A)
+    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
+    model, note = _model_for(movie, params)
+    finder: ColumnFinder
+    if model is None:
+        finder = LogFinder(pixel, contrast, params.min_spacing_A)
+        finder.info["note"] = note
+    else:
+        finder = _network_finder(model, movie, params, pixel, contrast, run or RunParams())
+    finder.contrast_confidence = confidence
+    return finder
 
 
-def _auto_contrast(movie: Movie, params: ColumnParams, pixel_A: float, control: Control | None) -> LogFinder:
-    """The sign whose strongest maxima stand out more; columns are compact, the space between them is a net."""
+def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
+    """The model asked for, or the shipped one for so many foci; None is LoG, with what to tell the user."""
+    if params.model == "log":
+        return None, ""
+    from napari_emdl.models.registry import find_model, list_models
+
+    if params.model:
+        return find_model(params.model, "columns"), ""
+    shipped = [
+        find_model(entry.folder, "columns")
+        for entry in list_models("columns")
+        if entry.source == "shipped" and not entry.problem
+    ]
+    fitting = [m for m in shipped if int((m.card.config.emdl.model_extra or {}).get("images", 1)) == movie.n_foci]
+    if fitting:
+        return next((m for m in fitting if m.name == "columns"), fitting[0]), ""
+    if movie.n_foci > 1:
+        raise EmdlError(f"no installed network takes a focal series of {movie.n_foci} images: choose a model, or 'log'")
+    return None, "no column network is installed: the classical finder (log) was used"
+
+
+def _network_finder(
+    model: Any, movie: Movie, params: ColumnParams, pixel_A: float, contrast: str, run: RunParams
+) -> ColumnFinder:
+    from napari_emdl.atoms.network import NetworkColumnFinder
+
+    known = {
+        "energy_keV": params.energy_keV or movie.calibration.energy_keV,
+        "Cs_A": None if params.cs_um is None else params.cs_um * 1e4,
+        "C10_A": None if params.defocus_nm is None else params.defocus_nm * 10,
+    }
+    return NetworkColumnFinder(model, pixel_A, contrast, known, params.min_spacing_A, run.device, run.workers, run.batch)
+
+
+def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> tuple[str, float]:
+    """Whether columns are bright or dark, from five frames, and how sure that is (0.5 to 1).
+
+    Columns are compact spots and what lies between them is a net, so the responses of a Laplacian of Gaussian rise higher above
+    the noise for the right sign.
+    """
     frames = sample_frames(movie, 5)
-    finders = {sign: LogFinder(pixel_A, sign, params.min_spacing_A) for sign in ("bright", "dark")}
+    if frames.ndim == 4:
+        frames = frames[:, frames.shape[1] // 2]
     evidence = {}
-    for sign, finder in finders.items():
-        logit = np.sort(finder.find(frames, control).column("logit"))[::-1]
-        evidence[sign] = float(np.sum(np.maximum(0, logit)))
+    for sign in ("bright", "dark"):
+        logit = LogFinder(pixel_size_A(movie, params), sign, params.min_spacing_A).find(frames, control).column("logit")
+        evidence[sign] = float(np.sum(np.maximum(0.0, logit)))
     best = max(evidence, key=lambda sign: evidence[sign])
     total = sum(evidence.values())
-    finder = finders[best]
-    finder.info["contrast_confidence"] = evidence[best] / total if total > 0 else 0.5
-    return finder
+    return best, evidence[best] / total if total > 0 else 0.5
 
 
 def sample_frames(movie: Movie, count: int) -> NDArray[Any]:
@@ -158,18 +214,41 @@ def find_columns(
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
     finder = make_finder(movie, settings, running, control)
-    total = movie.n_frames
-    tables = []
-    for t in range(total):
-        if control is not None:
-            control.check()
-            control.report(t, total, "finding columns")
-        tables.append(finder.find(np.asarray(movie.frame(t))[None], control))
-    if control is not None:
-        control.report(total, total, "finding columns")
-    table = PeakTable.concatenate(tables, (total,))
+    reader = _Frames(movie)
+    record = provenance(
+        {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast},
+        movie,
+        {name: finder.info[name] for name in ("model", "model_sha256")},
+        finder.info["provider"],
+        run=running.model_dump(mode="json"),
+    )
+    table = run_peak_job(
+        shape=(movie.n_frames,),
+        read=reader.read,
+        find=finder.find if running.scheduler else lambda frames: finder.find(frames, control),
+        bytes_per_item=int(np.prod(movie.shape[-2:])) * movie.n_foci * (np.dtype(movie.dtype).itemsize + 48),
+        run=running,
+        output=output,
+        fingerprint=fingerprint(record),
+        control=control,
+        on_block=on_block,
+        parallel=finder.info["method"] == "log",
+    )
     table.attrs.update(finder_attrs(movie, finder, settings))
+    record["note"] = finder.info["note"]
+    table.attrs["provenance"] = record
     return table
+
+
+class _Frames:
+    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols)."""
+
+    def __init__(self, movie: Movie) -> None:
+        self.movie, self.data = movie, movie.data
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Frames `start`:`stop`."""
+        return np.asarray(self.data[:, :])[None] if self.movie.kind == "image" else np.asarray(self.data[start:stop])
 
 
 def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> dict[str, Any]:
@@ -180,6 +259,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "frame_shape": list(movie.frame_shape),
         "default_min_score": float(finder.default_min_score),
         "contrast": finder.contrast,
+        "contrast_confidence": finder.contrast_confidence,
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note")},
     }

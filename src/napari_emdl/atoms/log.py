@@ -42,6 +42,7 @@ class LogFinder:
     method = "log"
     default_min_score = 0.5
     species: tuple[str, ...] = ("column",)
+    contrast_confidence: float | None = None
 
     def __init__(
         self, pixel_A: float, contrast: str = "bright", min_spacing_A: float = 0.8, sigma_A: float = COLUMN_SIGMA_A
@@ -81,6 +82,8 @@ class LogFinder:
     def _response(self, frame: NDArray[Any]) -> tuple[NDArray[np.float32] | None, float, float]:
         """Response in noise sigmas, the threshold z0, and the noise in grey values; None for a frame without content."""
         image = np.asarray(frame, np.float32)
+        if image.ndim == 3:  # a focal series: its images share the columns
+            image = image.mean(0)
         finite = np.isfinite(image)
         if not finite.any():
             return None, 0.0, 0.0
