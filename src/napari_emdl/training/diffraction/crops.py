@@ -44,15 +44,17 @@ def canonical_crops(
     crop, valid
         (M, 32, 32) mean counts per detector pixel, and the part of each canonical pixel that lies on the detector.
     """
-    height, width = pattern.shape[1], pattern.shape[2]
+    # As tensors, so that a traced graph keeps the detector's size dynamic.
+    shape = torch._shape_as_tensor(pattern)
+    height, width = shape[1], shape[2]
     scale = radius_px / CANONICAL_RADIUS_PX
     box = scale.clamp(min=1.0)
     offset = (torch.arange(CROP_PX, device=pattern.device, dtype=position_px.dtype) - (CROP_PX - 1) / 2) * scale
     reach = (CROP_PX / 2) * scale + 0.5 * box + 1.0
     length = (2 * reach).ceil().to(torch.int64) + 2
     start = (position_px - reach).floor().to(torch.int64)
-    rows, row_pixel = _box_weights(position_px[:, :1] + offset, start[:, 0], length, box, torch.as_tensor(height))
-    cols, col_pixel = _box_weights(position_px[:, 1:] + offset, start[:, 1], length, box, torch.as_tensor(width))
+    rows, row_pixel = _box_weights(position_px[:, :1] + offset, start[:, 0], length, box, height)
+    cols, col_pixel = _box_weights(position_px[:, 1:] + offset, start[:, 1], length, box, width)
     flat = (index[:, None, None] * height + row_pixel[:, :, None]) * width + col_pixel[:, None, :]
     window = pattern.reshape(-1)[flat]
     valid = rows.sum(2)[:, :, None] * cols.sum(2)[:, None, :]

@@ -87,7 +87,7 @@ class FCUNet(nn.Module):
         self.real_block = nn.Sequential(
             nn.BatchNorm2d(channels[0]),
             *(nn.Conv2d(channels[0], r, 3, padding=1, bias=False), nn.BatchNorm2d(r), nn.ReLU(inplace=True)),
-            *(nn.Conv2d(r, r, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(r), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(r, r, 3, padding=1, bias=False), nn.BatchNorm2d(r), nn.ReLU(inplace=True)),
             *(nn.Conv2d(r, r, 3, padding=1, bias=False), nn.BatchNorm2d(r), nn.ReLU(inplace=True)),
         )
         self.head = nn.Conv2d(r, 4, 3, padding=1)

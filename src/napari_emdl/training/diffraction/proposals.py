@@ -41,8 +41,8 @@ def draw_proposals(pattern: Pattern, count: int, rng: np.random.Generator) -> Pr
     weight = np.where(inside, np.clip(visibility, 0.02, 1.0), 0.0)
     near = round(0.68 * count) if weight.sum() > 0 else 0
     picked = rng.choice(len(centre), near, p=weight / weight.sum()) if near else np.zeros(0, int)
-    kind = rng.choice(3, near, p=(0.45, 0.40, 0.15))
-    spread = np.where(kind == 0, 0.03 + 0.05 * rng.random(near), 0.06 + 0.16 * rng.random(near)) * radius + 0.05
+    kind = rng.choice(3, near, p=(0.5, 0.35, 0.15))
+    spread = np.where(kind == 0, 0.01 + 0.08 * rng.random(near), 0.06 + 0.16 * rng.random(near)) * radius + 0.05
     jitter = rng.normal(size=(near, 2)) * spread[:, None]
     far = kind == 2
     angle, reach = rng.uniform(0, 2 * np.pi, near), 0.6 * radius * np.sqrt(rng.random(near))

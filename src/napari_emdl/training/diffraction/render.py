@@ -186,7 +186,9 @@ def _plasmon(image: torch.Tensor, weight: float, width_px: float) -> torch.Tenso
     return torch.fft.irfft2(spectrum * (1 - weight + weight * tail), s=image.shape).clamp_min(0)
 
 
-def render(run: Run, scene: Scene, config: RenderConfig, generator: torch.Generator | None = None, noise: bool = True) -> Pattern:
+def render(
+    run: Run, scene: Scene, config: RenderConfig, generator: torch.Generator | None = None, noise: bool = True, probe: bool = True
+) -> Pattern:
     """Render one pattern.
 
     Parameters
@@ -201,6 +203,8 @@ def render(run: Run, scene: Scene, config: RenderConfig, generator: torch.Genera
         Source of the noise.
     noise
         False returns expected counts.
+    probe
+        False leaves the vacuum probe empty, which saves time where it is not needed.
     """
     n = config.size_px
     centre, basis, inverse = _detector_geometry(run, scene)
@@ -222,9 +226,9 @@ def render(run: Run, scene: Scene, config: RenderConfig, generator: torch.Genera
     total = (expected.reshape(-1)[index] * in_disk).sum((1, 2))
     floor = 0.05 * math.pi * radius**2
     snr = own_counts / ((total - own_counts).clamp_min(floor) + 0.1 * own_counts).sqrt()
-    probe = _probe_image(scene, inverse, n, radius)
+    vacuum = _probe_image(scene, inverse, n, radius) if probe else torch.empty(0)
     if noise:
-        expected, probe = _detect(expected, stop, scene, generator), torch.poisson(probe, generator)
+        expected, vacuum = _detect(expected, stop, scene, generator), torch.poisson(vacuum, generator)
     meta = run.meta | dict(
         thickness_nm=float(run.meta["thickness_A"][scene.thickness_index]) / 10,
         dose_e=scene.dose_e,
@@ -232,7 +236,7 @@ def render(run: Run, scene: Scene, config: RenderConfig, generator: torch.Genera
         sampling_invA=scene.sampling_invA,
     )
     return Pattern(
-        expected, probe, centre_t, run.hk[seen], run.v_V[seen], own_counts, snr, basis, scene.origin_px, radius, meta
+        expected, vacuum, centre_t, run.hk[seen], run.v_V[seen], own_counts, snr, basis, scene.origin_px, radius, meta
     )
 
 
@@ -331,11 +335,15 @@ def _probe_image(scene: Scene, inverse: np.ndarray, n: int, radius: float) -> to
 
 
 def draw_pattern(
-    runs: list[Run], config: RenderConfig, rng: np.random.Generator, generator: torch.Generator | None = None
+    runs: list[Run],
+    config: RenderConfig,
+    rng: np.random.Generator,
+    generator: torch.Generator | None = None,
+    probe: bool = True,
 ) -> Pattern:
     """A new pattern of a random run."""
     while True:
         run = runs[int(rng.integers(len(runs)))]
         scene = draw_scene(run, config, rng)
         if scene is not None:
-            return render(run, scene, config, generator)
+            return render(run, scene, config, generator, probe=probe)

@@ -80,7 +80,7 @@ class RefinerTask:
     def batch(self, runs: list[Run], rng: np.random.Generator, generator: torch.Generator) -> RefinerBatch:
         parts: list[tuple[torch.Tensor, ...]] = []
         for _ in range(self.config.loop.patterns_per_step):
-            pattern = draw_pattern(runs, self.config.render, rng, generator)
+            pattern = draw_pattern(runs, self.config.render, rng, generator, probe=False)
             proposals = draw_proposals(pattern, self.config.proposals_per_pattern, rng)
             radius = torch.tensor(pattern.radius_px * float(np.exp(rng.normal(0, 0.015))), dtype=torch.float32)
             index = torch.zeros(len(proposals.position_px), dtype=torch.int64)

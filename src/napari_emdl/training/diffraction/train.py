@@ -49,6 +49,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
         self.step = 0
         self.seconds = 0.0
+        self.skipped = 0
         self.folder = Path(config.output)
 
     def rate(self, step: int) -> float:
@@ -75,6 +76,11 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.loop.clip_norm)
         if torch.isfinite(norm):
             self.optimizer.step()
+            self.skipped = 0
+        else:
+            self.skipped += 1
+            if self.skipped >= 20:
+                raise FloatingPointError("20 steps in a row had gradients that are not finite; lower the rate or set bf16: false")
         self._update_ema()
         self.step += 1
         return parts | {"loss": float(loss.detach()), "grad_norm": float(norm)}

@@ -1,0 +1,236 @@
+"""Export of trained disk networks to model folders: ONNX graph, bioimage.io card, test tensors.
+
+    python -m napari_emdl.training.diffraction.export CONFIG.yaml OUT_FOLDER
+
+Contract with the inference side
+--------------------------------
+``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam within
+10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from `napari_emdl.diffraction.spectrum.probe_spectrum` of the
+vacuum probe on the same grid, centred at (128, 128). Outputs: `structure_factor` float32 (batch, 256, 256), soft visibility 0..1;
+`candidates` float32 (batch, 96, 4): row, col, score, counts in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
+
+``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index` int64
+(M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`. Output: `measured`
+float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible disk lies
+there), intensity (counts in the disk above a ring around it). Feed the measured positions back: two passes, four where disks
+overlap. `radius_px` may differ between calls, not within one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from napari_emdl.training.diffraction.config import TrainConfig, load_config
+from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
+from napari_emdl.training.diffraction.fcunet import FCUNet
+from napari_emdl.training.diffraction.networks import DiskRefiner
+from napari_emdl.training.diffraction.tasks import make_task
+
+OPSET = 17
+_GRAPHS: dict[str, dict[str, Any]] = {
+    "fcunet": dict(
+        inputs={"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
+        outputs={"structure_factor": ["batch", 256, 256], "candidates": ["batch", 96, 4]},
+        dynamic={"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
+    ),
+    "disk_refiner": dict(
+        inputs={"pattern": ["batch", "row", "col"], "pattern_index": ["disk"], "position_px": ["disk", 2], "radius_px": []},
+        outputs={"measured": ["disk", 5]},
+        dynamic={
+            "pattern": {0: "batch", 1: "row", 2: "col"},
+            "pattern_index": {0: "disk"},
+            "position_px": {0: "disk"},
+            "measured": {0: "disk"},
+        },
+    ),
+}
+
+
+def load_trained(config: TrainConfig) -> nn.Module:
+    """Averaged weights of a training, in evaluation mode, on the CPU."""
+    model = make_task(config).build()
+    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state["ema"])
+    return model.eval()
+
+
+def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Synthetic inputs that exercise a graph: two noisy patterns of disks on a lattice."""
+    from napari_emdl.diffraction.spectrum import probe_spectrum
+
+    rng = np.random.default_rng(seed)
+    radius, n = 6.0, 256
+    y, x = np.mgrid[:n, :n]
+    sites = 128.0 + 31.3 * np.array([(i, j) for i in range(-3, 4) for j in range(-3, 4)]) + 0.3
+    heights = 30.0 / (1 + np.square(sites - 128).sum(1) / 900)
+    image = sum(h * np.clip(radius + 0.5 - np.hypot(y - r, x - c), 0, 1) for (r, c), h in zip(sites, heights, strict=True))
+    pattern = rng.poisson(np.stack([image, 0.4 * image]) + 0.1).astype(np.float32)
+    if kind == "disk_refiner":
+        position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
+        index = (np.arange(25) % 2).astype(np.int64)
+        return dict(pattern=pattern, pattern_index=index, position_px=position, radius_px=np.array(radius, np.float32))
+    probe = np.clip(radius + 0.5 - np.hypot(y - 128, x - 128), 0, 1)
+    re, im = probe_spectrum(probe)
+    return dict(pattern=pattern, probe_re=re, probe_im=im)
+
+
+def export_onnx(model: nn.Module, kind: str, path: Path) -> None:
+    """Write the ONNX graph of a network (opset 17, dynamic batch, Fourier transforms as MatMul)."""
+    graph = _GRAPHS[kind]
+    inputs = {k: torch.from_numpy(np.asarray(v)) for k, v in example_inputs(kind).items()}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(graph["inputs"]),
+            output_names=list(graph["outputs"]),
+            dynamic_axes=graph["dynamic"],
+            opset_version=OPSET,
+            do_constant_folding=True,
+            dynamo=False,
+        )
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _tensor(name: str, axes: list, test_file: str, digest: str) -> dict:
+    described = []
+    for i, size in enumerate(axes):
+        if size in ("batch", "disk"):
+            described.append({"type": "batch"} if i == 0 else {"type": "index", "id": str(size)})
+        else:
+            described.append({"type": "space", "id": f"axis{i}", "size": size if isinstance(size, int) else {"min": 16, "step": 1}})
+    return {
+        "id": name,
+        "axes": described,
+        "data": {"type": "int64" if name == "pattern_index" else "float32"},
+        "test_tensor": {"source": test_file, "sha256": digest},
+    }
+
+
+def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[str, Any], name: str, description: str) -> Path:
+    """Write a complete model folder.
+
+    Parameters
+    ----------
+    model
+        Trained network in evaluation mode.
+    kind
+        ``fcunet`` or ``disk_refiner``.
+    folder
+        Where to; made if absent.
+    emdl
+        Entries of ``config.emdl``.
+    name, description
+        For the card.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_onnx(model, kind, folder / "model.onnx")
+    inputs = example_inputs(kind)
+    with torch.no_grad():
+        out = model(*(torch.from_numpy(np.asarray(v)) for v in inputs.values()))
+    names = list(_GRAPHS[kind]["outputs"])
+    outputs = dict(zip(names, [t.numpy() for t in (out if isinstance(out, tuple) else (out,))], strict=True))
+    np.savez_compressed(folder / "test_input.npz", **inputs)  # type: ignore[arg-type]
+    np.savez_compressed(folder / "test_output.npz", **outputs)  # type: ignore[arg-type]
+    digests = {f: sha256(folder / f) for f in ("model.onnx", "test_input.npz", "test_output.npz")}
+    card = dict(
+        format_version="0.5.4",
+        type="model",
+        name=name,
+        version="0.1.0",
+        description=description,
+        license="BSD-3-Clause",
+        authors=[{"name": "napari-emdl developers"}],
+        inputs=[_tensor(n, a, "test_input.npz", digests["test_input.npz"]) for n, a in _GRAPHS[kind]["inputs"].items()],
+        outputs=[_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in _GRAPHS[kind]["outputs"].items()],
+        weights={"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
+        config={"emdl": emdl},
+    )
+    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
+    (folder / "rdf.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any] | None) -> tuple[str, str, str, dict[str, Any]]:
+    """Kind, name, description and ``config.emdl`` entries of a trained network."""
+    render = config.render
+    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    step = int(state["step"])
+    ranges = dict(
+        radius_px=list(render.radius_px),
+        semiangle_mrad=[0.8, 5.0],
+        energy_keV=[80.0, 300.0],
+        thickness_nm=[2.0, 50.0],
+        dose_e=[10 ** render.log10_dose[0], 10 ** render.log10_dose[2]],
+        sampling_invA=list(render.sampling_invA),
+        mistilt_mrad=[0.0, 15.0],
+    )
+    training = dict(
+        data="multislice of crystals of 47 structure types drawn by napari_emdl.training.diffraction.library; rendered anew every step",
+        patterns_seen=step * config.loop.patterns_per_step,
+        recipe=config.model_dump(mode="json", include={"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern"}),
+        steps=step,
+        split="by chemical formula, a tenth of the crystals held out",
+        excluded="SrTiO3, GaAs, Cu, Al, MgO in any orientation",
+        command="python -m napari_emdl.training.diffraction.train CONFIG.yaml",
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+    limits = [
+        "simulated data: no phonon scattering beyond damping, diffuse halo and plasmon tails are empirical",
+        "zero-order Laue zone: no HOLZ lines",
+        "single crystals only: two phases or twins in one pattern were not trained",
+    ]
+    emdl: dict[str, Any] = dict(ranges=ranges, training=training, limits=limits, metrics=metrics or {})
+    if isinstance(model, FCUNet):
+        head = dict(task="disk-proposer", kind="fcunet", grid_px=256, candidates=model.candidates, default_min_score=0.3, floor=0.1)
+        about = "Fourier-space complex U-Net: structure-factor image and Bragg disk candidates from pattern and vacuum probe."
+        return "fcunet", "FCU-Net", about, head | emdl
+    assert isinstance(model, DiskRefiner)
+    head = dict(task="disk-refiner", kind="disk_refiner", canonical_radius_px=CANONICAL_RADIUS_PX, default_min_score=0.5, floor=0.1)
+    head |= dict(passes=2, passes_overlap=4, sigma_temperature=float(model.temperature))
+    about = "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
+    return "disk_refiner", "Disk refiner", about, head | emdl
+
+
+def export(config_path: str | Path, folder: str | Path, metrics_path: str | Path | None = None) -> Path:
+    """Export the training of a configuration, with measured metrics (JSON) in the card."""
+    config = load_config(config_path)
+    model = load_trained(config)
+    if isinstance(model, DiskRefiner):
+        from napari_emdl.training.diffraction.calibrate import calibrate_sigma
+
+        calibrate_sigma(model, config)
+    metrics = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else None
+    kind, name, description, emdl = describe(config, model, metrics)
+    return export_folder(model, kind, folder, emdl, name, description)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("folder")
+    parser.add_argument("--metrics", help="JSON of napari_emdl.training.diffraction.evaluate")
+    args = parser.parse_args()
+    print(export(args.config, args.folder, args.metrics))
+
+
+if __name__ == "__main__":
+    main()
