@@ -7,18 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_emdl.errors import EmdlError
-from napari_emdl.gui.atoms_jobs import can_resume, find_frame, run_file, run_movie, save_columns
+from napari_emdl.gui.atoms_hand import ColumnTools
+from napari_emdl.gui.atoms_jobs import can_resume, find_frame, run_file, run_movie, save_result
 from napari_emdl.gui.atoms_layers import ColumnsLayer
-from napari_emdl.gui.atoms_plots import CountPlot
-from napari_emdl.gui.atoms_session import session_of, unwrapped
-from napari_emdl.gui.atoms_widgets import EditBar, Fold, ScrollPanel, ThresholdRow, button, line, row
+from napari_emdl.gui.atoms_plots import CountPlot, named
+from napari_emdl.gui.atoms_session import session_of
+from napari_emdl.gui.atoms_widgets import (
+    NO_MOVIE,
+    EditBar,
+    Fold,
+    MovieBox,
+    ScrollPanel,
+    ThresholdRow,
+    button,
+    line,
+    row,
+    single_shot,
+)
 from napari_emdl.gui.device_badge import DeviceBadge
 from napari_emdl.gui.forms import ParamsForm
-from napari_emdl.gui.session import when_idle
+from napari_emdl.gui.session import bare
 from napari_emdl.gui.worker import Job, JobBar, Latest, report_error
 from napari_emdl.params import ColumnParams, RunParams
 from napari_emdl.peaks import PeakTable
@@ -26,10 +37,6 @@ from napari_emdl.peaks import PeakTable
 CONDITIONS = ("contrast", "energy_keV", "cs_um", "defocus_nm")
 #: The form shows four decimals; a smaller difference was not typed by anyone.
 PIXEL_ROUNDING_A = 6e-5
-NO_MOVIE = (
-    "<b>Open a movie to begin.</b><br>File &gt; Open File(s)… for an image, movie or focal series, "
-    "or File &gt; Open Sample &gt; napari-emdl for a simulated movie of a particle with blinking surface columns."
-)
 NO_PIXEL = "The pixel size is unknown. Type it below, or measure it from a lattice spacing you know."
 
 
@@ -46,7 +53,7 @@ class ColumnsPanel(ScrollPanel):
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.viewer = unwrapped(napari_viewer)
+        self.viewer = bare(napari_viewer)
         self.session = session_of(self.viewer)
         self.columns_layer = ColumnsLayer(self.viewer, self)
         self.latest = Latest(find_frame, "columns of the current frame", cancel_stale=False, parent=self)
@@ -54,21 +61,19 @@ class ColumnsPanel(ScrollPanel):
         self._job_settings: Settings | None = None
         self._fitted_default: float | None = None
         self._build()
-        self._debounce = QTimer(self, singleShot=True, interval=350)
-        self._debounce.timeout.connect(self._settings_changed)
-        self._refresh_counts = QTimer(self, singleShot=True, interval=40)
-        self._refresh_counts.timeout.connect(self._show_counts)
+        self._debounce = single_shot(self, 350, self._settings_changed)
+        self._refresh_counts = single_shot(self, 40, self._show_counts)
         self._connect()
-        self._list_movies()
+        self.movie_box.refresh()
+        self._movie_changed()
 
     # -- building
 
     def _build(self) -> None:
-        self.movie_box = QComboBox(objectName="movie")
-        self.movie_box.setToolTip("Image, movie or focal series that is analysed")
+        self.movie_box = MovieBox(self.session)
         self.badge = DeviceBadge()
         self.hint = line(NO_MOVIE, "hint")
-        self.model_box = QComboBox(objectName="model")
+        self.model_box = named(QComboBox(), "model")
         self.model_box.setToolTip("Network that finds the columns, or the classical Laplacian of Gaussian")
         self.tune_button = button(
             "Tune to my microscope…",
@@ -100,7 +105,7 @@ class ColumnsPanel(ScrollPanel):
         self.status = line(name="status", dim=True)
         self.edit_bar = EditBar()
         self.counts = CountPlot()
-        self.counts.setFixedHeight(130)
+        self.counts.setFixedHeight(125)
         self.content = QWidget()
         body = self.body
         body.addWidget(row(self.movie_box, self.badge, stretch=(1,)))
@@ -117,35 +122,26 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(self.counts)
         body.addWidget(self.edit_bar)
         body.addStretch(1)
-        self._working = [
+        self._working: list[QWidget] = [
             self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.run_button,
             self.save_button, self.edit_bar, self.counts,
         ]  # fmt: skip
         self._list_models()
 
     def _connect(self) -> None:
-        session, layers = self.session, self.viewer.layers.events
-        self.movie_box.activated.connect(lambda *_: self.session.set_layer(self.movie_box.currentData()))
+        session = self.session
         self.model_box.currentIndexChanged.connect(self._debounced)
         for form in (self.conditions, self.pixel, self.run_form):
             form.changed.connect(self._debounced)
         self.threshold.changed.connect(session.set_min_score)
         self.counts.seek.connect(session.seek)
-        self.edit_bar.tool.connect(self.set_tool)
-        self.edit_bar.delete.connect(self.delete_selected)
-        self.edit_bar.undo.connect(self.undo)
-        self.edit_bar.redo.connect(self.redo)
-        self.edit_bar.species_chosen.connect(self.columns_layer.set_new_species)
-        self.columns_layer.edited.connect(self._edited)
+        self.tools = ColumnTools(session, self.columns_layer, self.edit_bar, self)
         self.latest.done.connect(self._frame_found)
         self.latest.failed.connect(self._frame_failed)
         session.movie_changed.connect(self._movie_changed)
         session.frame_changed.connect(self._show_frame)
         session.columns_changed.connect(self._columns_changed)
         session.threshold_changed.connect(self._threshold_changed)
-        # napari is still placing a layer when it tells of it: look once it is done
-        for event in (layers.inserted, layers.removed):
-            event.connect(self._list_soon)
 
     def _list_models(self) -> None:
         from napari_emdl.gui.atoms_jobs import column_models
@@ -153,22 +149,6 @@ class ColumnsPanel(ScrollPanel):
         for name, value, tip in column_models():
             self.model_box.addItem(name, value)
             self.model_box.setItemData(self.model_box.count() - 1, tip, 3)
-
-    def _list_soon(self, _event: Any = None) -> None:
-        when_idle(self._list_movies)
-
-    def _list_movies(self) -> None:
-        layers = self.session.movie_layers()
-        self.movie_box.clear()
-        for layer in layers:
-            self.movie_box.addItem(layer.name, layer)
-        if self.session.layer in layers:
-            self.movie_box.setCurrentIndex(layers.index(self.session.layer))
-        elif layers:
-            self.session.set_layer(layers[-1])
-            self.movie_box.setCurrentIndex(len(layers) - 1)
-        else:
-            self._movie_changed()
 
     # -- settings
 
@@ -179,7 +159,7 @@ class ColumnsPanel(ScrollPanel):
         values = {
             **self.conditions.values(),
             "model": self.model_box.currentData(),
-            "pixel_size_A": movie.pixel_A if own else None,
+            "pixel_size_A": movie.pixel_A if movie and own else None,
         }
         return Settings(ColumnParams(**values), self.run_form.value())
 
@@ -192,6 +172,12 @@ class ColumnsPanel(ScrollPanel):
         movie = self.session.movie
         if typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A:
             self.session.set_pixel_A(typed, "user")
+        try:
+            settings = self.settings()
+        except EmdlError as error:
+            self.status.setText(report_error(error))
+            return
+        self.session.column_params, self.session.run_params = settings.params, settings.run
         if self.job is not None:
             return
         self.session.forget_columns()
@@ -371,46 +357,10 @@ class ColumnsPanel(ScrollPanel):
     def save_to(self, path: str) -> None:
         """Save the columns as they are shown, hand edits included."""
         table = self.session.columns()
-        job = Job(lambda control, _block: save_columns(table, path), "saving", self)
-        job.returned.connect(lambda _: self.status.setText(f"saved {path}"))
-        job.failed.connect(lambda error: report_error(error, "saving"))
+        job = Job(lambda _control, _block: save_result(table, path), "saving", self)
+        job.returned.connect(self.status.setText)
+        job.failed.connect(lambda error: self.status.setText(report_error(error, "saving")))
         job.start()
-
-    # -- by hand
-
-    def set_tool(self, mode: str) -> None:
-        """Choose napari's tool of the columns layer."""
-        if self.session.layer is None:
-            return
-        layer = self.columns_layer.make(self.session.layer)
-        self.viewer.layers.selection.active = layer
-        layer.mode = mode
-        layer.bind_key("Control-Z", lambda _layer: self.undo(), overwrite=True)
-        layer.bind_key("Control-Shift-Z", lambda _layer: self.redo(), overwrite=True)
-        self.columns_layer.set_new_species(max(0, self.edit_bar.species.currentIndex()))
-
-    def delete_selected(self) -> None:
-        """Delete the columns selected in the layer."""
-        layer = self.columns_layer.layer
-        if layer is not None and layer.selected_data:
-            layer.remove_selected()
-
-    def _edited(self, removed: set[int], added: list[tuple[float, float, int]]) -> None:
-        self.session.edits.change(self.session.frame, remove=removed, add=added)
-        self.session.edited(self.session.frame)
-
-    def undo(self) -> None:
-        """Take the last edit back and go to its frame."""
-        self._step(self.session.edits.undo())
-
-    def redo(self) -> None:
-        """Do the last undone edit again and go to its frame."""
-        self._step(self.session.edits.redo())
-
-    def _step(self, frame: int | None) -> None:
-        if frame is not None:
-            self.session.seek(frame)
-            self.session.edited(frame)
 
     # -- pixel size, tuning
 
@@ -435,10 +385,9 @@ class ColumnsPanel(ScrollPanel):
 
         TuneDialog(self.settings().params, self.session.movie, self).open()
 
-    def closeEvent(self, event: Any) -> None:
+    def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
         if self.job is not None:
             self.job.cancel()
             self.job.wait(2.0)
         self.latest.close()
-        super().closeEvent(event)

@@ -12,6 +12,8 @@ from napari_emdl.peaks import PeakTable
 
 #: Row keys of columns set by hand are below zero; candidates of the finder have their index in the frame.
 FIRST_HAND_KEY = -1
+#: Evidence of a column set by hand: as sure as finders get.
+HAND_LOGIT = 8.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class ColumnEdits:
             hand["row"] = [column.row for column in edits.added]
             hand["col"] = [column.col for column in edits.added]
             hand["score"] = 1
+            if "logit" in (candidates.dtype.names or ()):
+                hand["logit"] = HAND_LOGIT
             if "species" in (candidates.dtype.names or ()):
                 hand["species"] = [column.species for column in edits.added]
             rows = np.concatenate([rows, hand])

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
 
+from napari_emdl.gui.atoms_plots import named
+
 HEADERS = {
     "frame": ("Frame", "First frame in the new state"),
     "time_s": ("Time (s)", "Time of that frame"),
     "site": ("Site", "Number of the site"),
     "kind": ("Event", "appeared: empty to occupied; vanished: occupied to empty"),
     "group": ("Group", "Group of the site"),
-    "confidence": ("Certainty", "Probability of the change, from the hidden Markov model"),
+    "certainty": ("Certainty", "Chance of the old state before times that of the new state after"),
 }
 
 
@@ -26,13 +28,13 @@ class EventsModel(QAbstractTableModel):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._names: list[str] = []
-        self._columns: list[NDArray[Any]] = []
+        self._columns: list[list[Any]] = []
 
     def set_columns(self, columns: dict[str, NDArray[Any]]) -> None:
         """Show other columns, in the order given."""
         self.beginResetModel()
         self._names = list(columns)
-        self._columns = [np.asarray(values) for values in columns.values()]
+        self._columns = [np.asarray(values).tolist() for values in columns.values()]
         self.endResetModel()
 
     def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:
@@ -45,13 +47,13 @@ class EventsModel(QAbstractTableModel):
 
     def value(self, row: int, name: str) -> Any:
         """Plain value of a column in a row."""
-        return self._columns[self._names.index(name)][row].item()
+        return self._columns[self._names.index(name)][row]
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Text for display; the plain value for sorting (user role)."""
         if not index.isValid():
             return None
-        value = self._columns[index.column()][index.row()].item()
+        value = self._columns[index.column()][index.row()]
         if role == Qt.ItemDataRole.UserRole:
             return value
         if role == Qt.ItemDataRole.DisplayRole:
@@ -85,7 +87,7 @@ class EventsFilter(QSortFilterProxyModel):
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:
         """True for a row that is shown."""
-        model = self.sourceModel()
+        model: Any = self.sourceModel()
         return all(model.value(row, name) == value for name, value in self._wanted.items())
 
 
@@ -99,26 +101,31 @@ class EventsTable(QWidget):
         self.model = EventsModel(self)
         self.filter = EventsFilter(self)
         self.filter.setSourceModel(self.model)
-        self.kind = QComboBox(objectName="events_kind")
-        self.group = QComboBox(objectName="events_group")
-        self.site = QComboBox(objectName="events_site")
+        self.kind = named(QComboBox(), "events_kind")
+        self.group = named(QComboBox(), "events_group")
+        self.site = named(QComboBox(), "events_site")
         self.count = QLabel()
         for box, text in ((self.kind, "All events"), (self.group, "All groups"), (self.site, "All sites")):
             box.addItem(text, None)
             box.currentIndexChanged.connect(self._apply)
         for kind in ("appeared", "vanished"):
             self.kind.addItem(kind, kind)
-        self.view = QTableView(objectName="events_view")
+        self.view = named(QTableView(), "events_view")
         self.view.setModel(self.filter)
         self.view.setSortingEnabled(True)
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.view.setAlternatingRowColors(True)
-        self.view.verticalHeader().setVisible(False)
-        self.view.verticalHeader().setDefaultSectionSize(20)
-        self.view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.view.selectionModel().currentRowChanged.connect(self._row_changed)
+        self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        rows: Any = self.view.verticalHeader()
+        rows.setVisible(False)
+        rows.setDefaultSectionSize(20)
+        header: Any = self.view.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(30)
+        self.view.setMinimumHeight(120)
+        selection: Any = self.view.selectionModel()
+        selection.currentRowChanged.connect(self._row_changed)
         self.view.clicked.connect(lambda index: self._choose(index))
         top = QHBoxLayout()
         for box in (self.kind, self.group, self.site):
@@ -133,7 +140,7 @@ class EventsTable(QWidget):
         """Show events; `columns` holds at least frame, site, kind and group."""
         self.model.set_columns(columns)
         self._fill(self.group, "All groups", list(groups))
-        self._fill(self.site, "All sites", sorted({int(s) for s in columns["site"]}))
+        self._fill(self.site, "All sites", sorted({int(s) for s in columns.get("site", ())}))
         self._apply()
 
     def show_site(self, site: int | None) -> None:

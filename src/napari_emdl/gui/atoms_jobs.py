@@ -14,7 +14,7 @@ import platformdirs
 
 from napari_emdl.jobs.checkpoint import discard_part, part_path
 from napari_emdl.jobs.control import Control
-from napari_emdl.params import ColumnParams, RunParams
+from napari_emdl.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
 
@@ -106,8 +106,49 @@ def run_movie(
     return work
 
 
-def save_columns(table: PeakTable, path: str) -> None:
-    """Write a column file."""
+def save_result(result: Any, path: str) -> str:
+    """Write a result file and say so."""
     from napari_emdl.io import save
 
-    save(table, path)
+    return f"saved {save(result, path)}"
+
+
+def export_result(result: Any, folder: str) -> str:
+    """Export tables, maps and figures and say what was written."""
+    from napari_emdl.io import export
+
+    return f"exported {len(export(result, folder))} files to {folder}"
+
+
+def mean_of(movie: Movie, occupancy: Any) -> Callable[[Control, Callable[..., None]], Any]:
+    """Job that gives the drift-corrected mean image of a movie whose drift is known."""
+
+    def work(control: Control, _on_block: Callable[..., None]) -> Any:
+        from napari_emdl.atoms.drift import mean_image
+        from napari_emdl.atoms.occupancy import frame_reader
+
+        return mean_image(frame_reader(movie), occupancy.alignment, control)
+
+    return work
+
+
+def fit_sites(
+    movie: Movie, columns: PeakTable, params: OccupancyParams, run: RunParams, sites: Any = None
+) -> Callable[[Control, Callable[..., None]], tuple[Any, Any]]:
+    """Job that gives the occupancy of a movie and its drift-corrected mean image."""
+
+    def work(control: Control, _on_block: Callable[..., None]) -> tuple[Any, Any]:
+        from napari_emdl.atoms.drift import mean_image
+        from napari_emdl.atoms.occupancy import fit_occupancy, frame_reader
+
+        occupancy = fit_occupancy(columns, movie, params=params, run=run, control=control, sites=sites)
+        return occupancy, mean_image(frame_reader(movie), occupancy.alignment, control)
+
+    return work
+
+
+def rethreshold(control: Control, fitted: Any, columns: PeakTable, min_score: float) -> Any:
+    """Occupancy at another threshold: table work, quick enough for a slider."""
+    from napari_emdl.atoms.rethreshold import with_threshold
+
+    return with_threshold(fitted, columns, min_score, control)

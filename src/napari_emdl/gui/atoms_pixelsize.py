@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QDoubleSpinBox,
 
 from napari_emdl.atoms.pixelsize import KNOWN_SPACINGS_A, log_spectrum, pixel_size_A, refine_spot, spacing_px
 from napari_emdl.errors import EmdlError
+from napari_emdl.gui.atoms_plots import named
 from napari_emdl.gui.worker import Job, error_line
 from napari_emdl.jobs.control import Control
 from napari_emdl.signals import Movie
@@ -51,11 +52,11 @@ class PixelSizeDialog(QDialog):
         self.marks = pg.ScatterPlotItem(size=22, pen=pg.mkPen(SPOT_COLOUR, width=2), brush=None)
         self.view.addItem(self.marks)
         self.view.scene().sigMouseClicked.connect(self._clicked)
-        self.known = QComboBox(objectName="known_spacing")
+        self.known = named(QComboBox(), "known_spacing")
         self.known.addItem("other spacing", None)
         for name, value in KNOWN_SPACINGS_A.items():
             self.known.addItem(f"{name}  {value} Å", value)
-        self.spacing = QDoubleSpinBox(objectName="spacing")
+        self.spacing = named(QDoubleSpinBox(), "spacing")
         self.spacing.setRange(0.5, 50)
         self.spacing.setDecimals(4)
         self.spacing.setSuffix(" Å")
@@ -67,7 +68,8 @@ class PixelSizeDialog(QDialog):
         self.buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
-        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(False)
+        self._ok: Any = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        self._ok.setEnabled(False)
         which = QHBoxLayout()
         which.addWidget(QLabel("The spot is"))
         which.addWidget(self.known, 1)
@@ -118,7 +120,7 @@ class PixelSizeDialog(QDialog):
             return
         pixels = spacing_px(self._shape, self._spot)
         self.result_label.setText(f"The spacing is {pixels:.2f} px, so a pixel is <b>{self.pixel_A:.4f} Å</b>.")
-        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(True)
+        self._ok.setEnabled(True)
 
     def accept(self) -> None:
         """Hand the pixel size on and close."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyqtgraph as pg
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
@@ -18,6 +19,15 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0
 OCCUPIED_COLOUR = "#56B4E9"
 EMPTY_COLOUR = "#E69F00"
 FRAME_LINE_COLOUR = "#D55E00"
+
+
+Q = TypeVar("Q", bound=QObject)
+
+
+def named(widget: Q, name: str) -> Q:
+    """The widget, with a name it can be found by."""
+    widget.setObjectName(name)
+    return widget
 
 
 class Plot(pg.PlotWidget):
@@ -31,7 +41,17 @@ class Plot(pg.PlotWidget):
         self.setLabel("bottom", x_label)
         self.setLabel("left", y_label)
         self.showGrid(x=True, y=True, alpha=0.15)
+        for side in ("bottom", "left"):
+            self.getAxis(side).enableAutoSIPrefix(False)
         self.set_colours()
+
+    def sizeHint(self) -> QSize:
+        """Small: panels are narrow."""
+        return QSize(240, 130)
+
+    def minimumSizeHint(self) -> QSize:
+        """Small enough for a low window."""
+        return QSize(120, 90)
 
     def set_colours(self) -> None:
         """Take background and text colours from napari's theme."""
@@ -141,7 +161,7 @@ class SurvivalPlot(Plot):
 
     def show_curves(
         self,
-        curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]],
+        curves: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]],
         unit: str,
     ) -> None:
         """Draw (name, time, survival, low, high) curves; arrays of a curve have equal length.

@@ -13,7 +13,8 @@ from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
 from napari_emdl.gui.atoms_edits import ColumnEdits
-from napari_emdl.gui.session import signal_of, tag_of
+from napari_emdl.gui.session import bare, signal_of, tag_of
+from napari_emdl.params import ColumnParams, RunParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Calibration, Kind, Movie
 
@@ -87,6 +88,8 @@ class AtomsSession(QObject):
         self.candidates = Candidates(0)
         self.edits = ColumnEdits()
         self.min_score = 0.5
+        self.column_params = ColumnParams()
+        self.run_params = RunParams()
         self.occupancy: Any = None
         self._frame = 0
         viewer.dims.events.point.connect(self._on_dims)
@@ -124,6 +127,15 @@ class AtomsSession(QObject):
         self._frame = self._frame_of_dims()
         self.movie_changed.emit()
         self.occupancy_changed.emit()
+        self._take_results(tag_of(layer) if layer is not None else {})
+
+    def _take_results(self, found: dict[str, Any]) -> None:
+        """Results that were opened from a file together with the movie."""
+        columns, occupancy = found.get("columns"), found.get("occupancy")
+        if columns is not None:
+            self.put_columns(0, columns)
+        if occupancy is not None:
+            self.set_occupancy(occupancy)
 
     def set_pixel_A(self, pixel_A: float, source: str) -> None:
         """Override the pixel size of the movie."""
@@ -204,16 +216,11 @@ _sessions: WeakKeyDictionary[Any, AtomsSession] = WeakKeyDictionary()
 
 def session_of(viewer: Any) -> AtomsSession:
     """The session of a viewer, made when first asked for."""
-    viewer = unwrapped(viewer)
+    viewer = bare(viewer)
     found = _sessions.get(viewer)
     if found is None:
         found = _sessions[viewer] = AtomsSession(viewer)
     return found
-
-
-def unwrapped(viewer: Any) -> Any:
-    """The viewer itself: napari hands every panel a proxy of its own, which would be another key each time."""
-    return getattr(viewer, "__wrapped__", viewer)
 
 
 def movie_of(layer: Any) -> Movie | None:
@@ -227,8 +234,8 @@ def movie_of(layer: Any) -> Movie | None:
     units = [str(unit) for unit in layer.units[-2:]]
     per_unit = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3}
     known = all(unit in per_unit for unit in units)
-    pixel_nm = tuple(float(s) * per_unit[u] for s, u in zip(layer.scale[-2:], units, strict=True)) if known else None
-    calibration = Calibration(pixel_nm=pixel_nm, source={"pixel_nm": "file"} if known else {})
+    row_nm, col_nm = (float(s) * per_unit.get(u, 1.0) for s, u in zip(layer.scale[-2:], units, strict=True))
+    calibration = Calibration(pixel_nm=(row_nm, col_nm) if known else None, source={"pixel_nm": "file"} if known else {})
     return Movie(_Read(layer.data), kinds[layer.ndim], calibration, str(layer.source.path or ""), layer.name)
 
 

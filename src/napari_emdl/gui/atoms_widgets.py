@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -22,6 +22,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emdl.gui.atoms_layers import species_colour
+from napari_emdl.gui.atoms_plots import named
+from napari_emdl.gui.atoms_session import AtomsSession
+from napari_emdl.gui.session import when_idle
+
+NO_MOVIE = (
+    "<b>Open a movie to begin.</b><br>File &gt; Open File(s)… for an image, movie or focal series, "
+    "or File &gt; Open Sample &gt; napari-emdl for a simulated movie of a particle with blinking surface columns."
+)
 
 
 class ScrollPanel(QWidget):
@@ -41,12 +49,36 @@ class ScrollPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(340)
+        self.closed = False
+
+    def sizeHint(self) -> QSize:
+        """As wide as a dock should be beside an image."""
+        return QSize(370, 600)
+
+    def shut_down(self) -> None:
+        """Stop what runs; panels say how."""
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.shut_down()
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop what runs when the dock is closed."""
+        self._close()
+        super().closeEvent(event)
+
+    def event(self, event: Any) -> bool:
+        """Stop what runs when the window goes."""
+        if event.type() == QEvent.Type.DeferredDelete:
+            self._close()
+        return bool(super().event(event))
 
 
 def line(text: str = "", name: str = "", dim: bool = False) -> QLabel:
     """Label that wraps and never asks for more width than there is."""
-    label = QLabel(text, objectName=name)
+    label = named(QLabel(text), name)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     if dim:
@@ -59,7 +91,10 @@ class Fold(QWidget):
 
     def __init__(self, title: str, *widgets: QWidget, opened: bool = False) -> None:
         super().__init__()
-        self.head = QToolButton(text=title, checkable=True, autoRaise=True)
+        self.head = QToolButton()
+        self.head.setText(title)
+        self.head.setCheckable(True)
+        self.head.setAutoRaise(True)
         self.head.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.head.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; text-align: left; }")
         self.head.toggled.connect(self._toggled)
@@ -95,14 +130,57 @@ def row(*widgets: QWidget | int, stretch: Sequence[int] = ()) -> QWidget:
     return holder
 
 
+def single_shot(parent: QObject, interval_ms: int, function: Callable[[], Any]) -> QTimer:
+    """Timer that calls `function` once, `interval_ms` after it was started."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(function)
+    return timer
+
+
 def button(text: str, tip: str, name: str, clicked: Any = None, checkable: bool = False) -> QPushButton:
     """Push button with a tooltip and a name tests can find it by."""
-    made = QPushButton(text, objectName=name)
+    made = named(QPushButton(text), name)
     made.setToolTip(f"<qt>{tip}</qt>")
     made.setCheckable(checkable)
     if clicked is not None:
         made.clicked.connect(lambda *_: clicked())
     return made
+
+
+class MovieBox(QComboBox):
+    """Movies open in the viewer; the choice is that of the session, the same in all panels."""
+
+    def __init__(self, session: AtomsSession, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("movie")
+        self.setToolTip("Image, movie or focal series that is analysed")
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(10)
+        self._session = session
+        self.activated.connect(lambda *_: session.set_layer(self.currentData()))
+        session.movie_changed.connect(self.refresh)
+        # napari is still placing a layer when it tells of it: look once it is done
+        for event in (session.viewer.layers.events.inserted, session.viewer.layers.events.removed):
+            event.connect(self._soon)
+
+    def _soon(self, _event: Any = None) -> None:
+        when_idle(self.refresh)
+
+    def refresh(self) -> None:
+        """List the movies; the newest is taken when none is chosen."""
+        if self._session.viewer is None:
+            return
+        layers = self._session.movie_layers()
+        with QSignalBlocker(self):
+            self.clear()
+            for layer in layers:
+                self.addItem(layer.name, layer)
+            if self._session.layer in layers:
+                self.setCurrentIndex(layers.index(self._session.layer))
+        if layers and self._session.layer not in layers:
+            self._session.set_layer(layers[-1])
 
 
 class ThresholdRow(QWidget):
@@ -114,12 +192,13 @@ class ThresholdRow(QWidget):
     def __init__(self, title: str, tip: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._default = 0.5
-        self.slider = QSlider(Qt.Orientation.Horizontal, objectName="threshold")
+        self.slider = named(QSlider(Qt.Orientation.Horizontal), "threshold")
         self.slider.setRange(0, self.STEPS)
         self.slider.setToolTip(f"<qt>{tip}</qt>")
-        self.value_label = QLabel("0.50", objectName="threshold_value")
+        self.value_label = named(QLabel("0.50"), "threshold_value")
         self.value_label.setMinimumWidth(34)
-        self.default_button = QToolButton(text="default", objectName="threshold_default")
+        self.default_button = named(QToolButton(), "threshold_default")
+        self.default_button.setText("default")
         self.default_button.setToolTip("Back to the default of this model and contrast")
         caption = QLabel(title)
         caption.setToolTip(f"<qt>{tip}</qt>")
@@ -189,7 +268,7 @@ class EditBar(QWidget):
         self.delete_button = button("Delete", "Delete the selected columns (Del)", "delete_columns", self.delete.emit)
         self.undo_button = button("Undo", "Take the last edit back (Ctrl+Z)", "undo", self.undo.emit)
         self.redo_button = button("Redo", "Do it again (Ctrl+Shift+Z)", "redo", self.redo.emit)
-        self.species = QComboBox(objectName="new_species")
+        self.species = named(QComboBox(), "new_species")
         self.species.setToolTip("Species of the columns you add")
         self.species.currentIndexChanged.connect(self.species_chosen.emit)
         self.legend = line(name="legend")

@@ -1,0 +1,223 @@
+"""Tabs of the diffusion panel: life of a site, rates and dwell times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+
+from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.sites import GROUPS
+from napari_emdl.atoms.sitetable import site_table
+from napari_emdl.gui.atoms_plots import RatePlot, SurvivalPlot, TracePlot, named
+from napari_emdl.gui.atoms_widgets import button, line, row
+
+NO_SITE = (
+    "Click a site in the image to see its life here: its chance of being occupied, and below it the decision "
+    "(blue occupied, orange empty, grey out of view)."
+)
+
+
+class SiteTab(QWidget):
+    """Trace of the chosen site; what can be changed about sites by hand."""
+
+    seek = Signal(int)
+    regroup = Signal(int, str)
+    remove = Signal(int)
+    add_tool = Signal(bool)
+    keep_region = Signal()
+    reset = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.site: int | None = None
+        self.text = line(NO_SITE, "site_text")
+        self.trace = TracePlot()
+        self.trace.seek.connect(self.seek)
+        self.group = named(QComboBox(), "site_group")
+        self.group.addItems(GROUPS)
+        self.group.setToolTip("Put the chosen site into another group; rates by group follow")
+        self.group.activated.connect(
+            lambda *_: self.site is not None and self.regroup.emit(self.site, self.group.currentText())
+        )
+        self.remove_button = button("Remove site", "Leave the chosen site out", "remove_site", self._remove)
+        tip = "Click in the image where a site is missing; fit again to follow it"
+        self.add_button = button("Add site", tip, "add_site", checkable=True)
+        self.add_button.toggled.connect(self.add_tool)
+        tip = "Draw a polygon around the sites you want, then press again: sites outside of it are left out"
+        self.region_button = button("Keep region", tip, "keep_region", self.keep_region.emit)
+        tip = "Forget the changes to the sites; Fit again finds them anew"
+        self.reset_button = button("Reset", tip, "reset_sites", self.reset.emit)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.addWidget(self.text)
+        layout.addWidget(self.trace, 1)
+        layout.addWidget(row(line("Group"), self.group, self.remove_button, stretch=(1, 2, 2)))
+        layout.addWidget(row(self.add_button, self.region_button, self.reset_button, stretch=(1, 1, 1)))
+        self._enable()
+
+    def show_site(self, occupancy: Occupancy | None, site: int | None) -> None:
+        """Show a site, None shows how to choose one."""
+        self.site = site if occupancy is not None else None
+        if occupancy is None or site is None:
+            self.text.setText(NO_SITE)
+            self.trace.clear_site()
+        else:
+            table = site_table(occupancy)
+            self.text.setText(
+                f"<b>Site {site}</b> ({table['group'][site]}): occupied {table['occupancy_pct'][site]:.0f} % of "
+                f"{table['frames'][site]} frames in view, appeared {table['appeared'][site]} and "
+                f"vanished {table['vanished'][site]} times"
+            )
+            self.trace.show_site(
+                occupancy.p_occupied[:, site].astype(float), occupancy.occupied[:, site], occupancy.valid[:, site]
+            )
+            self.group.setCurrentText(str(table["group"][site]))
+        self._enable()
+
+    def _enable(self) -> None:
+        for widget in (self.group, self.remove_button):
+            widget.setEnabled(self.site is not None)
+
+    def _regroup(self) -> None:
+        if self.site is not None:
+            self.regroup.emit(self.site, self.group.currentText())
+
+    def _remove(self) -> None:
+        if self.site is not None:
+            self.remove.emit(self.site)
+
+
+class RatesTab(QWidget):
+    """Rates by group with intervals, as table and plot, and dwell times."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._occupancy: Occupancy | None = None
+        self.table = plain_table("rates_table")
+        self.plot = RatePlot()
+        self.group = named(QComboBox(), "dwell_group")
+        self.group.currentIndexChanged.connect(self._show_dwell)
+        self.dwell = SurvivalPlot()
+        self.note = line(name="rates_note", dim=True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.plot, 1)
+        layout.addWidget(row(line("Dwell times of"), self.group, stretch=(1, 1)))
+        layout.addWidget(self.dwell, 1)
+        layout.addWidget(self.note)
+
+    def show_occupancy(self, occupancy: Occupancy | None) -> None:
+        """Show rates and dwell times of a result."""
+        self._occupancy = occupancy
+        self.group.blockSignals(True)
+        self.group.clear()
+        if occupancy is not None:
+            self.group.addItem("all groups", None)
+            for code in sorted(set(occupancy.groups.tolist())):
+                self.group.addItem(GROUPS[code], code)
+        self.group.blockSignals(False)
+        self._show_rates()
+        self._show_dwell()
+
+    def _show_rates(self) -> None:
+        occupancy = self._occupancy
+        if occupancy is None:
+            fill_table(self.table, (), ())
+            self.plot.clear()
+            self.note.setText("")
+            return
+        rates = occupancy.rates
+        header = ("Group", "Sites", "Occupied", "P(vanish)", "P(appear)", "raw vanish", "raw appear")
+        rows = [
+            (
+                str(r["group"]),
+                f"{r['n_sites']} ({r['n_blinking']})",
+                f"{100 * r['occupancy']:.0f} %",
+                interval(r["p_off"], r["p_off_low"], r["p_off_high"]),
+                interval(r["p_on"], r["p_on_low"], r["p_on_high"]),
+                number(r["raw_p_off"]),
+                number(r["raw_p_on"]),
+            )
+            for r in rates
+        ]
+        tips = (
+            "Where the site lies", "Sites (of which blink)", "Mean share of frames occupied",
+            "Chance that an occupied site is empty in the next frame, 90 % interval",
+            "Chance that an empty site is occupied in the next frame, 90 % interval",
+            "Same from plain detections: too high by missed detections", "Same from plain detections",
+        )  # fmt: skip
+        fill_table(self.table, header, rows, tips)
+        names = [str(n) for n in rates["group"]]
+        self.plot.show_rates(
+            names,
+            [
+                ("vanish", rates["p_off"], rates["p_off_low"], rates["p_off_high"]),
+                ("appear", rates["p_on"], rates["p_on_low"], rates["p_on_high"]),
+            ],
+            "P per frame",
+        )
+        frames = int(rates["frames"].max(initial=0))
+        dose = occupancy.attrs.get("dose_e_per_A2")
+        said = f"{frames} frames" + (f", {dose:g} e/Å² a frame" if dose else ", dose not given")
+        self.note.setText(f"{said}; intervals hold the truth with 90 % chance")
+
+    def _show_dwell(self) -> None:
+        occupancy = self._occupancy
+        if occupancy is None:
+            self.dwell.clear()
+            return
+        interval_s = occupancy.attrs.get("frame_interval_s")
+        unit = float(interval_s) if interval_s else 1.0
+        curves = []
+        for name, state in (("occupied", True), ("empty", False)):
+            dwell = occupancy.dwell_times(state, self.group.currentData())
+            label = f"{name}: {dwell.n_ended} ended, {dwell.n_censored} cut"
+            curves.append((label, dwell.frames * unit, dwell.survival, dwell.low, dwell.high))
+        self.dwell.show_curves(curves, "s" if interval_s else "frames")
+
+
+def number(value: float) -> str:
+    """Rate with three decimals, a dash where there is none."""
+    return "-" if not np.isfinite(value) else f"{value:.3f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Rate with its interval."""
+    return "-" if not np.isfinite(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def plain_table(name: str) -> QTableWidget:
+    """Table that is only looked at and copied from."""
+    table = named(QTableWidget(), name)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    rows: Any = table.verticalHeader()
+    rows.setVisible(False)
+    rows.setDefaultSectionSize(20)
+    table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+    return table
+
+
+def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequence[Any]], tips: Sequence[str] = ()) -> None:
+    """Show rows of texts and make the table as high as they are."""
+    table.setColumnCount(len(header))
+    table.setRowCount(len(rows))
+    for column, title in enumerate(header):
+        item = QTableWidgetItem(title)
+        if column < len(tips):
+            item.setToolTip(tips[column])
+        table.setHorizontalHeaderItem(column, item)
+    for r, values in enumerate(rows):
+        for c, value in enumerate(values):
+            item = QTableWidgetItem(str(value))
+            if c:
+                item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
+            table.setItem(r, c, item)
+    header_view: Any = table.horizontalHeader()
+    header_view.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    table.setFixedHeight(44 + 20 * min(max(len(rows), 1), 6))
