@@ -164,7 +164,8 @@ class NetworkColumnFinder:
         if stack.ndim != 4 or stack.shape[1] != self.images:
             has = stack.shape[1] if stack.ndim == 4 else stack.ndim
             raise EmdlError(
-                f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: choose another model"
+                f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: "
+                "choose another model"
             )
         return stack
 
