@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -26,7 +27,8 @@ def save_figure(path: Path, draw: Callable[[Figure], None], width_in: float, hei
     FigureCanvasAgg(figure)
     draw(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=200)
+        with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # text stays text, so that it can be edited
+            figure.savefig(temporary, format=path.suffix[1:], dpi=200)
     return path
 
 

@@ -60,6 +60,8 @@ def read_hdf5(path: Path, dataset: str | None = None) -> Found:
         Path of a dataset (or of a group in one of the layouts) inside the file; needed where several could be meant.
     """
     with open_h5(path) as file:
+        if dataset is None and "emdl_result" in file.attrs:
+            raise OpenError(f"{path.name} holds a result ({file.attrs['emdl_result']}); load it instead of opening it as data")
         try:
             chosen = _resolve(file, path.name, dataset)
             return _describe(chosen, path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +62,35 @@ def read_tiff(path: Path, dataset: str | None = None) -> Found:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
-            return _found(path, file, dataset)
+        with _complaints() as complaints, tifffile.TiffFile(path) as file:
+            found = _found(path, file, dataset)
+            if complaints:
+                raise OpenError(f"{path.name} is a damaged or truncated TIFF ({complaints[0]})")
+            return found
     except OpenError:
         raise
     except Exception as error:  # tifffile raises many kinds on damaged files
         raise OpenError(f"{path.name} is no readable TIFF ({first_line(error)}); is it truncated?") from error
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Errors that tifffile only logs: it opens what is left of a truncated file without raising."""
+    found: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage().splitlines()[0][:150])
+
+    logger, handler = logging.getLogger("tifffile"), Collect(level=logging.ERROR)
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 def _found(path: Path, file: Any, dataset: str | None) -> Found:

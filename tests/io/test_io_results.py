@@ -1,0 +1,326 @@
+"""Results: round trips, what py4DSTEM reads of them, atomic writing, damaged files."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from napari_emdl import io
+from napari_emdl.diffraction.calibrate import DiffractionCalibration, Ellipse
+from napari_emdl.diffraction.strain import Evidence, StrainMap
+from napari_emdl.errors import EmdlError, OpenError
+from napari_emdl.io import results
+from napari_emdl.peaks import PeakTable
+from napari_emdl.signals import Calibration
+
+UNITS = Calibration(qr_rotation_rad=0.2).override(
+    "file", pixel_nm=(2.0, 2.0), q_pixel_invA=(0.02, 0.02), energy_keV=200.0, semiangle_mrad=1.5
+)
+
+
+def disks(shape: tuple[int, int] = (2, 3), seed: int = 0, most: int = 9) -> PeakTable:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, most, int(np.prod(shape)))
+    total = int(counts.sum())
+    columns = {name: rng.uniform(0, 32, total).astype("f4") for name in ("row", "col", "intensity")}
+    columns |= {"score": rng.uniform(0, 1, total).astype("f4"), "sigma_px": rng.uniform(0.01, 1, total).astype("f4")}
+    attrs = {
+        "calibration": UNITS,
+        "detector_shape": (32, 30),
+        "probe": rng.random((32, 30)).astype("f4"),
+        "probe_radius_px": 4.0,
+        "default_min_score": 0.3,
+        "method": "template",
+        "provenance": {"params": {"method": "template"}, "versions": {"napari-emdl": "0"}},
+    }
+    return PeakTable(shape, np.r_[0, np.cumsum(counts)], columns, attrs)
+
+
+def strain(shape: tuple[int, int] = (4, 5)) -> StrainMap:
+    rng = np.random.default_rng(1)
+    mask = rng.random(shape) > 0.2
+    hidden = np.where(mask, 0.0, np.nan)
+    maps = [rng.normal(0, 0.01, shape) + hidden for _ in range(4)]
+    origin = np.full((*shape, 2), 16.0)
+    measured = DiffractionCalibration(
+        origin, origin + 0.1, np.ones(shape, bool), Ellipse(1.02, 1 / 1.02, 0.3), UNITS, ("be careful",)
+    )
+    return StrainMap(
+        *maps,
+        sigma=rng.random((*shape, 4)) + hidden[..., None],
+        g1=rng.random((*shape, 2)),
+        g2=rng.random((*shape, 2)),
+        origin_px=origin,
+        mask=mask,
+        reason=np.where(mask, 0, 1).astype(np.uint8),
+        n_indexed=rng.integers(0, 30, shape),
+        residual_px=rng.random(shape) + hidden,
+        reference_g=np.array([[10.0, 0.0], [0.0, 11.0]]),
+        axis_deg=15.0,
+        calibration=measured,
+        evidence=Evidence(
+            **{f.name: 1 if "int" in str(f.type) else 0.5 for f in dataclasses.fields(Evidence) if f.name != "warnings"}
+        ),
+        attrs={"params": {"axis_deg": 15.0}, "basis_g": np.eye(2), "provenance": {"a": [1, 2]}},
+    )
+
+
+def same(a: PeakTable, b: PeakTable) -> None:
+    assert (a.shape, a.fields) == (b.shape, b.fields)
+    np.testing.assert_array_equal(a.offset, b.offset)
+    for name in a.fields:
+        np.testing.assert_array_equal(a.column(name), b.column(name))
+        assert a.column(name).dtype == b.column(name).dtype
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 99), most=st.sampled_from([1, 2, 9]))
+def test_disks_round_trip(tmp_path: Path, shape: tuple[int, int], seed: int, most: int) -> None:
+    table = disks(shape, seed, most)
+    loaded = io.load(io.save(table, tmp_path / "disks.h5"))
+    same(loaded, table)
+    assert loaded.attrs["calibration"] == UNITS
+    assert loaded.attrs["detector_shape"] == (32, 30)
+    assert loaded.attrs["provenance"] == table.attrs["provenance"]
+    assert loaded.attrs["default_min_score"] == 0.3
+    np.testing.assert_array_equal(loaded.attrs["probe"], table.attrs["probe"])
+
+
+def test_flat_arrays_as_the_contract_says(tmp_path: Path) -> None:
+    table = disks()
+    io.save(table, tmp_path / "disks.h5")
+    with h5py.File(tmp_path / "disks.h5") as file:
+        assert file["peaks/offset"].shape == (7,)
+        for name in ("row", "col", "intensity", "score", "sigma_px"):
+            np.testing.assert_array_equal(file[f"peaks/{name}"][()], table.column(name))
+        assert json.loads(file.attrs["provenance"])["params"]["method"] == "template"
+
+
+def test_py4dstem_reads_bragg_vectors_with_calibration(tmp_path: Path) -> None:
+    py4dstem = pytest.importorskip("py4DSTEM")
+    table = disks((3, 4))
+    table.attrs["origin_px"] = np.full((3, 4, 2), [15.5, 14.5])
+    io.save(table, tmp_path / "disks.h5")
+    vectors = py4dstem.read(str(tmp_path / "disks.h5"))
+    assert isinstance(vectors, py4dstem.BraggVectors)
+    assert tuple(vectors.Rshape) == (3, 4)
+    assert tuple(vectors.Qshape) == (32, 30)
+    assert vectors.calibration.get_Q_pixel_size() == 0.02
+    assert vectors.calibration.get_Q_pixel_units() == "A^-1"
+    assert vectors.calibration.get_R_pixel_size() == 2.0
+    assert vectors.calibration.get_QR_rotation() == pytest.approx(0.2)
+    assert vectors.calstate["pixel"] and vectors.calstate["center"]
+    strong = table.filter(min_score=0.3)
+    for place in np.ndindex(3, 4):
+        got, expected = vectors.raw[place], strong[place]
+        np.testing.assert_allclose(got.qx, expected["row"])
+        np.testing.assert_allclose(got.qy, expected["col"])
+        np.testing.assert_allclose(got.I, expected["intensity"])
+        np.testing.assert_allclose(
+            vectors.cal[place].qx,
+            0.02 * (np.cos(0.2) * (expected["row"] - 15.5) - np.sin(0.2) * (expected["col"] - 14.5)),
+            atol=1e-7,
+        )
+    np.testing.assert_allclose(vectors.tree("probe").data[0], table.attrs["probe"])
+
+
+def test_py4dstem_file_is_loaded(tmp_path: Path) -> None:
+    py4dstem = pytest.importorskip("py4DSTEM")
+    io.save(disks((3, 4)), tmp_path / "a.h5")
+    vectors = py4dstem.read(str(tmp_path / "a.h5"))
+    py4dstem.save(str(tmp_path / "b.h5"), vectors, mode="o")
+    loaded = io.load(tmp_path / "b.h5")
+    strong = disks((3, 4)).filter(min_score=0.3)
+    np.testing.assert_array_equal(loaded.offset, strong.offset)
+    np.testing.assert_allclose(loaded.column("row"), strong.column("row"))
+    assert loaded.attrs["detector_shape"] == (32, 30)
+    assert loaded.attrs["calibration"].q_pixel_invA == pytest.approx((0.02, 0.02))
+
+
+def test_strain_round_trip(tmp_path: Path) -> None:
+    made = strain()
+    loaded = io.load(io.save(made, tmp_path / "strain.h5"))
+    assert isinstance(loaded, StrainMap)
+    for field in dataclasses.fields(StrainMap):
+        value = getattr(made, field.name)
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(loaded, field.name), value)
+            assert getattr(loaded, field.name).dtype == value.dtype
+    assert loaded.axis_deg == 15.0
+    assert loaded.evidence == made.evidence
+    assert loaded.calibration is not None and made.calibration is not None
+    assert loaded.calibration.ellipse == made.calibration.ellipse
+    assert loaded.calibration.calibration == UNITS
+    assert loaded.calibration.warnings == ("be careful",)
+    assert loaded.attrs["provenance"] == {"a": [1, 2]}
+    np.testing.assert_array_equal(loaded.attrs["basis_g"], np.eye(2))
+
+
+def test_py4dstem_reads_strain_maps(tmp_path: Path) -> None:
+    py4dstem = pytest.importorskip("py4DSTEM")
+    made = strain()
+    io.save(made, tmp_path / "strain.h5")
+    maps = py4dstem.read(str(tmp_path / "strain.h5"))
+    assert isinstance(maps, py4dstem.RealSlice)
+    assert list(maps.slicelabels)[:5] == ["e_xx", "e_yy", "e_xy", "theta", "mask"]
+    for label, name in (("e_xx", "exx"), ("e_yy", "eyy"), ("e_xy", "exy"), ("theta", "theta_rad")):
+        np.testing.assert_array_equal(maps.get_slice(label).data, np.where(made.mask, getattr(made, name), 0))
+    np.testing.assert_array_equal(maps.get_slice("mask").data, made.mask)
+
+
+def test_columns_round_trip(tmp_path: Path) -> None:
+    counts = [3, 0, 2]
+    columns = {"row": np.arange(5.0), "col": np.arange(5.0), "score": np.ones(5), "species": np.array([0, 1, 0, 2, 2], np.int8)}
+    table = PeakTable(
+        (3,), np.r_[0, np.cumsum(counts)], columns, {"species": ["Mo", "S2", "S1"], "pixel_A": 0.1, "contrast": "dark"}
+    )
+    loaded = io.load(io.save(table, tmp_path / "columns.h5"))
+    same(loaded, table)
+    assert loaded.attrs == table.attrs
+    with h5py.File(tmp_path / "columns.h5") as file:
+        assert list(file.attrs["species"]) == ["Mo", "S2", "S1"]
+        assert file.attrs["emdl_result"] == "columns"
+
+
+def test_occupancy_round_trip(tmp_path: Path) -> None:
+    occupancy = small_occupancy()
+    loaded = io.load(io.save(occupancy, tmp_path / "occupancy.h5", provenance={"who": "test"}))
+    np.testing.assert_array_equal(loaded.p_occupied, occupancy.p_occupied)
+    np.testing.assert_array_equal(loaded.occupied, occupancy.occupied)
+    assert loaded.attrs["provenance"] == {"who": "test"}
+    with h5py.File(tmp_path / "occupancy.h5") as file:
+        for name in ("sites/position_px", "frames/shift_px", "occupancy/p_occupied", "occupancy/occupied", "occupancy/valid"):
+            assert name in file
+        assert file["occupancy/occupied"].dtype == bool
+        assert "rates" in file
+
+
+def small_occupancy() -> object:
+    from napari_emdl.atoms.occupancy import fit_occupancy
+
+    rng = np.random.default_rng(0)
+    rows, cols = np.meshgrid(np.arange(20, 110, 15.0), np.arange(20, 110, 15.0), indexing="ij")
+    sites = np.stack([rows.ravel(), cols.ravel()], axis=1)
+    lists = []
+    for _ in range(12):
+        kept = sites[rng.random(len(sites)) < 0.9] + rng.normal(0, 0.2, (1, 2))
+        count = len(kept)
+        lists.append({"row": kept[:, 0], "col": kept[:, 1], "score": np.full(count, 0.9), "species": np.zeros(count, np.int8)})
+    table = PeakTable.from_lists(lists)
+    table.attrs.update(species=["atom"], pixel_A=0.15, frame_shape=[128, 128], default_min_score=0.5)
+    return fit_occupancy(table)
+
+
+def test_info_of_results(tmp_path: Path) -> None:
+    io.save(disks(), tmp_path / "d.h5")
+    io.save(strain(), tmp_path / "s.h5")
+    for name, kind in (("d", "disks"), ("s", "strain")):
+        facts = io.info(tmp_path / f"{name}.h5")
+        assert facts["kind"] == kind
+        assert facts["provenance"]
+        assert json.loads(json.dumps(facts)) == facts
+    assert io.is_result(tmp_path / "d.h5")
+    assert not io.is_result(tmp_path / "missing.h5")
+
+
+def test_things_that_are_no_result(tmp_path: Path) -> None:
+    with pytest.raises(EmdlError, match="no result that can be saved"):
+        io.save({"a": 1}, tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
+# Writing goes wrong
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = io.save(disks(), tmp_path / "disks.h5")
+    before = path.read_bytes()
+    monkeypatch.setattr(PeakTable, "to_hdf5", full_disk)
+    with pytest.raises(
+        EmdlError, match=r"cannot write .*No space left on device; the file that was there is unchanged"
+    ) as caught:
+        io.save(disks(seed=5), path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["disks.h5"]
+
+
+def test_any_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "_write_attrs", killed)
+    with pytest.raises(KeyboardInterrupt):
+        io.save(disks(), tmp_path / "disks.h5")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_really_full_device(tmp_path: Path) -> None:
+    # a folder that cannot be made stands for a folder that cannot be written, also for root
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EmdlError, match="cannot write"):
+        io.save(disks(), tmp_path / "file" / "disks.h5")
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    with pytest.raises(EmdlError, match=r"cannot write .*disks.h5: Permission denied"):
+        io.save(disks(), tmp_path / "disks.h5")
+    with pytest.raises(EmdlError, match="is a folder"):
+        io.save(disks(), tmp_path)
+
+
+def test_damaged_results_are_one_line(tmp_path: Path) -> None:
+    path = io.save(disks(), tmp_path / "disks.h5")
+    whole = path.read_bytes()
+    (tmp_path / "short.h5").write_bytes(whole[: len(whole) // 2])
+    with h5py.File(tmp_path / "gap.h5", "w") as file:
+        file.attrs["emdl_result"] = "strain"
+        file.attrs["emdl_format"] = 1
+    with h5py.File(tmp_path / "newer.h5", "w") as file:
+        file.attrs["emdl_result"] = "disks"
+        file.attrs["emdl_format"] = 99
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = np.zeros((3, 3))
+    with h5py.File(tmp_path / "bad_offset.h5", "w") as file:
+        group = file.create_group("peaks")
+        group["offset"] = np.array([0, 3, 1])
+        group["row"] = np.zeros(1)
+    for name, message in (
+        ("short", "truncated"),
+        ("gap", "incomplete or damaged"),
+        ("newer", "newer napari-emdl"),
+        ("other", "no result"),
+        ("bad_offset", "offsets must start at 0"),
+        ("missing", "does not exist"),
+    ):
+        with pytest.raises(EmdlError, match=message) as caught:
+            io.load(tmp_path / f"{name}.h5")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(OpenError, match="a folder"):
+        io.load(tmp_path)
+
+
+def test_result_opened_as_data_says_so(tmp_path: Path) -> None:
+    io.save(disks(), tmp_path / "d.h5")
+    with pytest.raises(OpenError, match=r"holds a result \(disks\); load it"):
+        io.open(tmp_path / "d.h5")
