@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui.atoms_hand import ColumnTools
-from napari_emdl.gui.atoms_jobs import can_resume, find_frame, run_file, run_movie, save_result
+from napari_emdl.gui.atoms_jobs import can_resume, column_models, find_frame, run_file, run_movie, save_result
 from napari_emdl.gui.atoms_layers import ColumnsLayer
 from napari_emdl.gui.atoms_plots import CountPlot, named
 from napari_emdl.gui.atoms_session import session_of
@@ -143,12 +144,14 @@ class ColumnsPanel(ScrollPanel):
         session.columns_changed.connect(self._columns_changed)
         session.threshold_changed.connect(self._threshold_changed)
 
-    def _list_models(self) -> None:
-        from napari_emdl.gui.atoms_jobs import column_models
-
-        for name, value, tip in column_models():
-            self.model_box.addItem(name, value)
-            self.model_box.setItemData(self.model_box.count() - 1, tip, 3)
+    def _list_models(self, chosen: str | None = None) -> None:
+        with QSignalBlocker(self.model_box):
+            self.model_box.clear()
+            for name, value, tip in column_models():
+                self.model_box.addItem(name, value)
+                self.model_box.setItemData(self.model_box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        if chosen is not None:
+            self.model_box.setCurrentIndex(max(0, self.model_box.findData(chosen)))
 
     # -- settings
 
@@ -383,7 +386,14 @@ class ColumnsPanel(ScrollPanel):
         """Open the dialog that tunes the network to the imaging conditions."""
         from napari_emdl.gui.atoms_tune import TuneDialog
 
-        TuneDialog(self.settings().params, self.session.movie, self).open()
+        try:
+            params = self.settings().params
+        except EmdlError as error:
+            self.status.setText(report_error(error))
+            return
+        dialog = TuneDialog(params, self.session.movie, self)
+        dialog.tuned.connect(self._list_models)
+        dialog.open()
 
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""

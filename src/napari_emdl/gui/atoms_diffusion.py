@@ -12,7 +12,7 @@ from napari_emdl.atoms.occupancy import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import event_table, nearest_site, site_spacing_px
 from napari_emdl.errors import EmdlError
-from napari_emdl.gui.atoms_diffusion_tabs import RatesTab, SiteTab
+from napari_emdl.gui.atoms_diffusion_tabs import DwellTab, RatesTab, SiteTab
 from napari_emdl.gui.atoms_events import EventsTable
 from napari_emdl.gui.atoms_hand import SiteTools
 from napari_emdl.gui.atoms_jobs import export_result, fit_sites, mean_of, rethreshold, run_movie, save_result
@@ -72,8 +72,9 @@ class DiffusionPanel(ScrollPanel):
         for made in (self.over_mean, self.over_movie):
             self._background.addButton(made)
         self.tabs = named(QTabWidget(), "tabs")
-        self.site_tab, self.events, self.rates = SiteTab(), EventsTable(), RatesTab()
-        for title, tab in (("Site", self.site_tab), ("Events", self.events), ("Rates", self.rates)):
+        self.site_tab, self.events, self.rates, self.dwell = SiteTab(), EventsTable(), RatesTab(), DwellTab()
+        tabs = {"Site": self.site_tab, "Events": self.events, "Rates": self.rates, "Dwell times": self.dwell}
+        for title, tab in tabs.items():
             self.tabs.addTab(tab, title)
         self.legend = line(name="group_legend", dim=True)
         body = self.body
@@ -220,6 +221,7 @@ class DiffusionPanel(ScrollPanel):
             self.layers.remove()
             self.site_tab.show_site(None, None)
             self.rates.show_occupancy(None)
+            self.dwell.show_occupancy(None)
             self.events.show_events({}, ())
             self.status.setText("")
             self.legend.setText("")
@@ -231,7 +233,7 @@ class DiffusionPanel(ScrollPanel):
         groups = [name for code, name in enumerate(GROUPS) if (occupancy.groups == code).any()]
         self.events.show_events(event_table(occupancy), groups)
         self.rates.show_occupancy(occupancy)
-        self.tabs.setTabText(1, f"Events ({len(occupancy.events)})")
+        self.dwell.show_occupancy(occupancy)
         self.choose_site(self.site_tab.site if (self.site_tab.site or 0) < occupancy.n_sites else None)
         self.legend.setText(group_legend(occupancy))
         self.status.setText(summary(occupancy))
@@ -358,7 +360,7 @@ def group_legend(occupancy: Occupancy) -> str:
         if (occupancy.groups == code).any()
     ]
     marks = f'<span style="color:{ARRIVES_COLOUR}">▲</span> appears <span style="color:{LEAVES_COLOUR}">▼</span> vanishes'
-    return " ".join(parts) + " &nbsp; " + marks
+    return " ".join(parts) + "<br>" + marks
 
 
 def summary(occupancy: Occupancy) -> str:

@@ -1,4 +1,4 @@
-"""Tabs of the diffusion panel: life of a site, rates and dwell times."""
+"""Tabs of the diffusion panel: life of a site, rates, dwell times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_emdl.atoms.occupancy import Occupancy
@@ -19,6 +19,7 @@ NO_SITE = (
     "Click a site in the image to see its life here: its chance of being occupied, and below it the decision "
     "(blue occupied, orange empty, grey out of view)."
 )
+INTERVAL_TIP = "Interval that holds the truth with 90 % chance"
 
 
 class SiteTab(QWidget):
@@ -92,84 +93,90 @@ class SiteTab(QWidget):
 
 
 class RatesTab(QWidget):
-    """Rates by group with intervals, as table and plot, and dwell times."""
+    """Rates by group with intervals, as table and plot."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._occupancy: Occupancy | None = None
         self.table = plain_table("rates_table")
         self.plot = RatePlot()
-        self.group = named(QComboBox(), "dwell_group")
-        self.group.currentIndexChanged.connect(self._show_dwell)
-        self.dwell = SurvivalPlot()
         self.note = line(name="rates_note", dim=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.addWidget(self.table)
         layout.addWidget(self.plot, 1)
-        layout.addWidget(row(line("Dwell times of"), self.group, stretch=(1, 1)))
-        layout.addWidget(self.dwell, 1)
         layout.addWidget(self.note)
 
     def show_occupancy(self, occupancy: Occupancy | None) -> None:
-        """Show rates and dwell times of a result."""
-        self._occupancy = occupancy
-        self.group.blockSignals(True)
-        self.group.clear()
-        if occupancy is not None:
-            self.group.addItem("all groups", None)
-            for code in sorted(set(occupancy.groups.tolist())):
-                self.group.addItem(GROUPS[code], code)
-        self.group.blockSignals(False)
-        self._show_rates()
-        self._show_dwell()
-
-    def _show_rates(self) -> None:
-        occupancy = self._occupancy
+        """Show the rates of a result."""
         if occupancy is None:
             fill_table(self.table, (), ())
             self.plot.clear()
             self.note.setText("")
             return
         rates = occupancy.rates
-        header = ("Group", "Sites", "Occupied", "P(vanish)", "P(appear)", "raw vanish", "raw appear")
+        names = [str(name) for name in rates["group"]]
         rows = [
+            ("sites", [f"{r['n_sites']}" for r in rates], "Sites of the group"),
+            ("that blink", [f"{r['n_blinking']}" for r in rates], "Sites that come and go"),
+            ("occupied %", [f"{100 * r['occupancy']:.0f}" for r in rates], "Mean share of frames occupied"),
+            ("vanish %", [percent(r["p_off"]) for r in rates], "Chance that an occupied site is empty in the next frame"),
             (
-                str(r["group"]),
-                f"{r['n_sites']} ({r['n_blinking']})",
-                f"{100 * r['occupancy']:.0f} %",
-                interval(r["p_off"], r["p_off_low"], r["p_off_high"]),
-                interval(r["p_on"], r["p_on_low"], r["p_on_high"]),
-                number(r["raw_p_off"]),
-                number(r["raw_p_on"]),
-            )
-            for r in rates
+                "  90 %",
+                [span(r["p_off_low"], r["p_off_high"]) for r in rates],
+                INTERVAL_TIP,
+            ),
+            ("  raw", [percent(r["raw_p_off"]) for r in rates], "From plain detections: every missed column adds to it"),
+            ("appear %", [percent(r["p_on"]) for r in rates], "Chance that an empty site is occupied in the next frame"),
+            ("  90 %", [span(r["p_on_low"], r["p_on_high"]) for r in rates], INTERVAL_TIP),
+            ("  raw", [percent(r["raw_p_on"]) for r in rates], "From plain detections"),
         ]
-        tips = (
-            "Where the site lies", "Sites (of which blink)", "Mean share of frames occupied",
-            "Chance that an occupied site is empty in the next frame, 90 % interval",
-            "Chance that an empty site is occupied in the next frame, 90 % interval",
-            "Same from plain detections: too high by missed detections", "Same from plain detections",
-        )  # fmt: skip
-        fill_table(self.table, header, rows, tips)
-        names = [str(n) for n in rates["group"]]
-        self.plot.show_rates(
-            names,
-            [
-                ("vanish", rates["p_off"], rates["p_off_low"], rates["p_off_high"]),
-                ("appear", rates["p_on"], rates["p_on_low"], rates["p_on_high"]),
-            ],
-            "P per frame",
-        )
-        frames = int(rates["frames"].max(initial=0))
+        if occupancy.attrs.get("frame_interval_s"):
+            rows += [
+                ("vanish /s", [figure(r["off_per_site_s"]) for r in rates], "Events a site and second"),
+                ("appear /s", [figure(r["on_per_site_s"]) for r in rates], "Events a site and second"),
+            ]
+        fill_table(self.table, ("", *names), [(title, *values) for title, values, _ in rows], [tip for _, _, tip in rows])
+        rate_names = (("vanish", "p_off"), ("appear", "p_on"))
+        series = [(title, rates[name], rates[f"{name}_low"], rates[f"{name}_high"]) for title, name in rate_names]
+        self.plot.show_rates(names, series, "P per frame")
         dose = occupancy.attrs.get("dose_e_per_A2")
-        said = f"{frames} frames" + (f", {dose:g} e/Å² a frame" if dose else ", dose not given")
-        self.note.setText(f"{said}; intervals hold the truth with 90 % chance")
+        said = f"{int(rates['frames'].max(initial=0))} frames" + (f", {dose:g} e/Å² a frame" if dose else ", dose not given")
+        self.note.setText(f"{said}. Percentages are for one frame to the next.")
 
-    def _show_dwell(self) -> None:
+
+class DwellTab(QWidget):
+    """How long sites stay occupied or empty."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._occupancy: Occupancy | None = None
+        self.group = named(QComboBox(), "dwell_group")
+        self.group.currentIndexChanged.connect(self._show)
+        self.plot = SurvivalPlot()
+        note = line(
+            "Kaplan-Meier curves with 90 % bands; stays cut by the movie's end or by leaving the view count as such.", dim=True
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.addWidget(row(line("Stays of"), self.group, stretch=(1, 2)))
+        layout.addWidget(self.plot, 1)
+        layout.addWidget(note)
+
+    def show_occupancy(self, occupancy: Occupancy | None) -> None:
+        """Show the dwell times of a result."""
+        self._occupancy = occupancy
+        with QSignalBlocker(self.group):
+            self.group.clear()
+            if occupancy is not None:
+                self.group.addItem("all groups", None)
+                for code in sorted(set(occupancy.groups.tolist())):
+                    self.group.addItem(GROUPS[code], code)
+        self._show()
+
+    def _show(self) -> None:
         occupancy = self._occupancy
         if occupancy is None:
-            self.dwell.clear()
+            self.plot.clear()
             return
         interval_s = occupancy.attrs.get("frame_interval_s")
         unit = float(interval_s) if interval_s else 1.0
@@ -178,17 +185,22 @@ class RatesTab(QWidget):
             dwell = occupancy.dwell_times(state, self.group.currentData())
             label = f"{name}: {dwell.n_ended} ended, {dwell.n_censored} cut"
             curves.append((label, dwell.frames * unit, dwell.survival, dwell.low, dwell.high))
-        self.dwell.show_curves(curves, "s" if interval_s else "frames")
+        self.plot.show_curves(curves, "s" if interval_s else "frames")
 
 
-def number(value: float) -> str:
-    """Rate with three decimals, a dash where there is none."""
-    return "-" if not np.isfinite(value) else f"{value:.3f}"
+def percent(value: float) -> str:
+    """Chance in percent, a dash where there is none."""
+    return "-" if not np.isfinite(value) else f"{100 * value:.1f}"
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """Rate with its interval."""
-    return "-" if not np.isfinite(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def span(low: float, high: float) -> str:
+    """Interval in percent."""
+    return "-" if not (np.isfinite(low) and np.isfinite(high)) else f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def figure(value: float) -> str:
+    """Rate with two figures, a dash where there is none."""
+    return "-" if not np.isfinite(value) else f"{value:.2g}"
 
 
 def plain_table(name: str) -> QTableWidget:
@@ -198,26 +210,24 @@ def plain_table(name: str) -> QTableWidget:
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     rows: Any = table.verticalHeader()
     rows.setVisible(False)
-    rows.setDefaultSectionSize(20)
+    rows.setDefaultSectionSize(18)
     table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
     return table
 
 
 def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequence[Any]], tips: Sequence[str] = ()) -> None:
-    """Show rows of texts and make the table as high as they are."""
+    """Show rows of texts, with a tooltip a row, and make the table as high as they are."""
     table.setColumnCount(len(header))
     table.setRowCount(len(rows))
-    for column, title in enumerate(header):
-        item = QTableWidgetItem(title)
-        if column < len(tips):
-            item.setToolTip(tips[column])
-        table.setHorizontalHeaderItem(column, item)
+    table.setHorizontalHeaderLabels(list(header))
     for r, values in enumerate(rows):
         for c, value in enumerate(values):
             item = QTableWidgetItem(str(value))
+            item.setToolTip(tips[r] if r < len(tips) else "")
             if c:
                 item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
             table.setItem(r, c, item)
-    header_view: Any = table.horizontalHeader()
-    header_view.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    table.setFixedHeight(44 + 20 * min(max(len(rows), 1), 6))
+    sections: Any = table.horizontalHeader()
+    sections.setMinimumSectionSize(30)
+    sections.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+    table.setFixedHeight(28 + 18 * max(len(rows), 1))

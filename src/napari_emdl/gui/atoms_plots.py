@@ -155,8 +155,8 @@ class SurvivalPlot(Plot):
     """Kaplan-Meier curves of dwell times with their confidence bands."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("dwell time", "share still in the state", parent)
-        self.addLegend(offset=(-10, 10), labelTextSize="9pt")
+        super().__init__("dwell time", "P(lasts longer)", parent)
+        self.addLegend(offset=(-5, 5), labelTextSize="8pt", labelTextColor=self.text_colour)
         self.setYRange(0, 1.02, padding=0)
 
     def show_curves(
@@ -187,11 +187,11 @@ class SurvivalPlot(Plot):
 
 
 class RatePlot(Plot):
-    """Rates by group as points with intervals; a log axis, since rates differ by decades."""
+    """Rates by group as points with intervals."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", "probability in the next frame", parent)
-        self.addLegend(offset=(-10, 10), labelTextSize="9pt")
+        self.addLegend(offset=(5, 1), colCount=2, labelTextSize="8pt", labelTextColor=self.text_colour)
 
     def show_rates(
         self, groups: Sequence[str], series: Sequence[tuple[str, ArrayLike, ArrayLike, ArrayLike]], unit: str
@@ -206,13 +206,14 @@ class RatePlot(Plot):
         self.clear()
         self.setLabel("left", unit)
         self.getAxis("bottom").setTicks([list(enumerate(groups))])
-        width = 0.16
+        width, highest = 0.16, 0.0
         for index, (name, rate, low, high) in enumerate(series):
             x = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * width
             rate, low, high = (np.asarray(v, float) for v in (rate, low, high))
             known = np.isfinite(rate)
             if not known.any():
                 continue
+            highest = max(highest, float(np.nanmax(high[known])))
             colour = PALETTE[(1, 0, 2, 4)[index % 4]]
             error = pg.ErrorBarItem(
                 x=x[known],
@@ -225,3 +226,4 @@ class RatePlot(Plot):
             self.addItem(error)
             self.plot(x[known], rate[known], pen=None, symbol="o", symbolSize=8, symbolBrush=colour, symbolPen=None, name=name)
         self.setXRange(-0.5, max(len(groups) - 0.5, 0.5), padding=0.02)
+        self.setYRange(0, 1.25 * highest if highest else 1.0, padding=0)  # room for the legend

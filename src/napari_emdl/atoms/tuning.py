@@ -1,0 +1,152 @@
+"""Tune a column network to one microscope: what is known becomes narrow ranges, and training is asked to do the rest.
+
+Training needs torch; it is imported when it is asked for, and what is missing is said in a line.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.jobs.control import Control
+from napari_emdl.params import ColumnParams
+
+TRAINING = "napari_emdl.training.hrtem.finetune"
+INSTALL = "Tuning needs PyTorch: pip install 'napari-emdl[train]', then start again."
+#: What is known of defocus and Cs is known to about this much.
+C10_WIDTH_A, CS_WIDTH_A, SAMPLING_WIDTH = 30.0, 3e4, 0.05
+STEPS = 1000
+
+
+def missing_for_tuning(model: str | None = None) -> str:
+    """What is missing to tune `model` (None: the shipped one), in a line; "" when nothing is."""
+    if model == "log":
+        return "The Laplacian of Gaussian cannot be tuned; choose a network as model first."
+    if find_spec("torch") is None:
+        return INSTALL
+    try:
+        _base_model(model)
+    except EmdlError as error:
+        return str(error)
+    return ""
+
+
+def default_conditions(params: ColumnParams, pixel_A: float | None) -> dict[str, Any]:
+    """Ranges that follow from what is known of the images; keys as the training's conditions."""
+    known: dict[str, Any] = {}
+    if params.contrast != "auto":
+        known["contrast"] = params.contrast
+    if params.energy_keV is not None:
+        known["energy_keV"] = params.energy_keV
+    if params.defocus_nm is not None:
+        known["C10_A"] = (10 * params.defocus_nm - C10_WIDTH_A, 10 * params.defocus_nm + C10_WIDTH_A)
+    if params.cs_um is not None:
+        known["Cs_A"] = (1e4 * params.cs_um - CS_WIDTH_A, 1e4 * params.cs_um + CS_WIDTH_A)
+    if pixel_A is not None:
+        known["sampling_A"] = (round(pixel_A * (1 - SAMPLING_WIDTH), 4), round(pixel_A * (1 + SAMPLING_WIDTH), 4))
+    return known
+
+
+def read_range(text: str, what: str) -> tuple[float, float]:
+    """Range typed as "20 - 80", "20:80" or a single value.
+
+    Raises
+    ------
+    EmdlError
+        When it is neither.
+    """
+    numbers = re.findall(r"(?<![\d.])-?\d+\.?\d*(?:[eE][-+]?\d+)?", text.strip())
+    if len(numbers) not in (1, 2):
+        raise EmdlError(f"{what}: cannot read {text!r}; write a range such as 20 - 80")
+    low, high = float(numbers[0]), float(numbers[-1])
+    if low > high:
+        raise EmdlError(f"{what}: the range {text!r} runs backwards; write the smaller value first")
+    return low, high
+
+
+def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float, control: Control) -> tuple[str, str]:
+    """Fine-tune a network and add it to the user's models.
+
+    Parameters
+    ----------
+    base
+        Name or folder of the network to start from; None takes the shipped one.
+    conditions
+        Ranges of the microscope, see ``training.hrtem.finetune.TuneConditions``.
+    name
+        Name of the new model.
+    minutes
+        How long to simulate and train.
+    control
+        Progress and cancel.
+
+    Returns
+    -------
+    (name, line that says how it compares with the original)
+
+    Raises
+    ------
+    EmdlError
+        Torch is missing, the name is taken or the conditions do not fit.
+    """
+    from napari_emdl.models.registry import load_model, user_folder
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise EmdlError(f"a model name has letters, digits, '.', '_' and '-' only, not {name!r}")
+    if find_spec("torch") is None:
+        raise EmdlError(INSTALL)
+    target = user_folder() / name
+    if target.exists():
+        raise EmdlError(f"there is a model {name!r} already; choose another name")
+    scratch = target.with_name(f".{name}.tuning")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        training = import_module(TRAINING)
+        try:
+            wanted = training.TuneConditions.model_validate(conditions)
+        except ValueError as error:
+            raise EmdlError(f"conditions: {' '.join(str(error).splitlines()[1:3]).strip()}") from None
+        report = training.finetune(
+            _base_model(base),
+            wanted,
+            scratch,
+            minutes=minutes,
+            progress=lambda share, text: control.report(round(STEPS * share), STEPS, text),
+            cancel=lambda: control.cancelled,
+        )
+        if report is None:
+            raise Cancelled("cancelled by the user")
+        shutil.rmtree(scratch / "training", ignore_errors=True)
+        load_model(scratch)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    before, after = report["original"]["f1"], report["tuned"]["f1"]
+    verdict = "better than" if report["better"] else "not better than"
+    return name, f"{name} is {verdict} the original on simulated images of these conditions: F1 {before:.3f} to {after:.3f}."
+
+
+def _base_model(model: str | None) -> Path:
+    """Folder of the network to start from.
+
+    Raises
+    ------
+    EmdlError
+        When there is none, or it has no weights to start from.
+    """
+    from napari_emdl.models.registry import find_model, list_models
+
+    if model is None:
+        entries = [entry for entry in list_models("columns") if not entry.problem]
+        if not entries:
+            raise EmdlError("there is no column network to start from yet; train one with 'napari-emdl train columns'")
+        model = str(entries[0].folder)
+    folder = find_model(model, "columns").folder
+    if not any(folder.glob("*.pt")) and not any(folder.glob("weights*")):
+        raise EmdlError(f"model {folder.name} has no weights to train on; choose a shipped one")
+    return folder
