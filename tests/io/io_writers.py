@@ -31,6 +31,25 @@ def write_py4dstem_012(path: Path, data: np.ndarray) -> None:
         )
 
 
+def write_py4dstem_013(path: Path, data: np.ndarray) -> None:
+    """py4DSTEM 0.13: dim0 ... dim3 of two points, calibration items as typed datasets beside the datacube."""
+    with h5py.File(path, "w") as file:
+        top = file.create_group("4DSTEM")
+        top.attrs.update(emd_group_type="root", version_major=0, version_minor=13, version_release=11)
+        group = top.create_group("datacube")
+        group.attrs.update(emd_group_type=1, py4dstem_class="DataCube")
+        group["data"] = data
+        for i, (name, units) in enumerate((("Rx", "nm"), ("Ry", "nm"), ("Qx", "A^-1"), ("Qy", "A^-1"))):
+            dim = group.create_dataset(f"dim{i}", data=[0, 1.5] if i < 2 else [0, 0.02])
+            dim.attrs.update(name=name, units=units)
+        calibration = top.create_group("calibration")
+        calibration.attrs.update(emd_group_type=0, py4dstem_class="Calibration")
+        for name, value in {"Q_pixel_size": 0.02, "R_pixel_size": 1.5, "QR_rotation": 0.25}.items():
+            calibration[name] = value
+        for name, text in {"Q_pixel_units": "A^-1", "R_pixel_units": "nm"}.items():
+            calibration[name] = np.bytes_(text)
+
+
 def write_prismatic(path: Path, data: np.ndarray, latin: bool = False) -> None:
     """Prismatic 2.0: one datacube a depth, full dim vectors, run parameters as attributes."""
     with h5py.File(path, "w") as file:

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -54,8 +55,9 @@ def test_py4dstem_emd_1(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened.patterns(3, 7), CUBE.reshape(12, 6, 5)[3:7])
 
 
-def test_py4dstem_012(tmp_path: Path) -> None:
-    writers.write_py4dstem_012(tmp_path / "old.h5", CUBE)
+@pytest.mark.parametrize("write", [writers.write_py4dstem_012, writers.write_py4dstem_013])
+def test_older_py4dstem(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
+    write(tmp_path / "old.h5", CUBE)
     opened = io.open_datacube(tmp_path / "old.h5")
     assert opened.calibration.q_pixel_invA == pytest.approx((0.02, 0.02))
     assert opened.calibration.pixel_nm == pytest.approx((1.5, 1.5))

@@ -31,7 +31,7 @@ def disks(shape: tuple[int, int] = (2, 3), seed: int = 0, most: int = 9) -> Peak
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, most, int(np.prod(shape)))
     total = int(counts.sum())
-    columns = {name: rng.uniform(0, 32, total).astype("f4") for name in ("row", "col", "intensity")}
+    columns = {name: rng.uniform(1, 28, total).astype("f4") for name in ("row", "col", "intensity")}
     columns |= {"score": rng.uniform(0, 1, total).astype("f4"), "sigma_px": rng.uniform(0.01, 1, total).astype("f4")}
     attrs = {
         "calibration": UNITS,

@@ -26,9 +26,9 @@ def save_figure(path: Path, draw: Callable[[Figure], None], width_in: float, hei
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure)
-    with atomic_path(path) as temporary:
-        with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # text stays text, so that it can be edited
-            figure.savefig(temporary, format=path.suffix[1:], dpi=200)
+    # Text stays text, so that it can be edited.
+    with atomic_path(path) as temporary, rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(temporary, format=path.suffix[1:], dpi=200)
     return path
 
 

@@ -130,7 +130,12 @@ def _image_datasets(group: h5py.Group) -> Iterator[str]:
 
 
 def _datacube_group(dataset: h5py.Dataset) -> bool:
-    return _text(dataset.parent.attrs.get("python_class", "")) == "DataCube"
+    return _class_of(dataset.parent) == "DataCube"
+
+
+def _class_of(group: h5py.Group) -> str:
+    """Class that py4DSTEM wrote into a group: ``python_class`` since 0.14, ``py4dstem_class`` before."""
+    return _text(group.attrs.get("python_class", group.attrs.get("py4dstem_class", "")))
 
 
 def _text(value: Any) -> str:
@@ -245,20 +250,21 @@ def calibration_from(group: h5py.Group, base: Calibration) -> Calibration:
 
 
 def _calibration_group(dataset: h5py.Dataset) -> h5py.Group | None:
-    """Calibration of a py4DSTEM file: in the root of an EMD 1.0 tree, or (0.x) beside the datacube or in its metadata."""
-    top = dataset.file.get(dataset.name.strip("/").split("/")[0])
-    for parent in (dataset.parent, top):
-        if not isinstance(parent, h5py.Group):
-            continue
-        for name in (
-            "metadatabundle/calibration",
-            "_metadata/calibration",
-            "calibration",
-            "metadata/calibration",
-            "metadata/metadata_0/calibration",
-        ):
-            if isinstance(parent.get(name), h5py.Group):
-                return parent[name]
+    """Calibration of a py4DSTEM file: the nearest group of that class or name in the groups above the dataset.
+
+    EMD 1.0 keeps it in the root's metadata bundle, 0.13 beside the datacube, and earlier versions in the metadata of the top
+    group.
+    """
+    parent = dataset.parent
+    while parent.name != "/":
+        for place in ("", "metadatabundle", "_metadata", "metadata", "metadata/metadata_0"):
+            group = parent.get(place) if place else parent
+            if not isinstance(group, h5py.Group):
+                continue
+            for name, item in group.items():
+                if isinstance(item, h5py.Group) and (name == "calibration" or _class_of(item) == "Calibration"):
+                    return item
+        parent = parent.parent
     return None
 
 
