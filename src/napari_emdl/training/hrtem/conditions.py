@@ -1,4 +1,5 @@
-"""The vector of imaging conditions that a column network takes beside the image: each has a flag, so that unknown stays allowed."""
+"""The vector of imaging conditions that a column network takes beside the image: each has a flag, so that unknown stays
+allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ SIZE = 2 + 2 * len(NUMERIC) + len(ZONES)
 def encode(contrast: str | None = None, zone: str | None = None, **numeric: float | None) -> np.ndarray:
     """Vector (SIZE,) float32 of the known conditions.
 
-    Entries 0 and 1 are bright and dark contrast (both 0: unknown), then known flag and scaled value of each of `NUMERIC`, then the zone
+    Entries 0 and 1 are bright and dark contrast (both 0: unknown), then known flag and scaled value of each of
+    `NUMERIC`, then the zone
     axis one-hot over `ZONES` (all 0: unknown; "sheet" is graphene or a MoS2-type monolayer).
 
     Parameters

@@ -20,7 +20,7 @@ class Imaging(_Strict):
 
     dose_e_per_A2: Range = (10.0, 1e4)
     #: this share of samples has a dose from `dose_focus_e_per_A2`, log-uniform as well
-    dose_focus_share: float = 0.5
+    dose_focus_share: float = 0.6
     dose_focus_e_per_A2: Range = (30.0, 400.0)
     sampling_A: Range = (0.06, 0.14)
     #: frames within are used as they are, others are rescaled to `nominal_sampling_A`
@@ -37,7 +37,9 @@ class Imaging(_Strict):
     contrast_unknown: float = 0.2
     conditions_unknown: float = 0.6
 
-    @field_validator("dose_e_per_A2", "sampling_A", "native_sampling_A", "C12_A", "focal_spread_A", "C10_A", "Cs_A", "dose_focus_e_per_A2")
+    @field_validator(
+        "dose_e_per_A2", "sampling_A", "native_sampling_A", "C12_A", "focal_spread_A", "C10_A", "Cs_A", "dose_focus_e_per_A2"
+    )
     @classmethod
     def _ordered(cls, v: Range | None) -> Range | None:
         if v is not None and v[0] > v[1]:
@@ -73,7 +75,7 @@ class ColumnsConfig(_Strict):
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 1e-3
-    ema: float = 0.999
+    ema: float = 0.998
     label_sigma_A: float = 0.38
     seed: int = 1
     device: str = "auto"

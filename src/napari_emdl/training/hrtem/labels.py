@@ -18,7 +18,8 @@ IGNORE_A = 0.55
 
 @dataclass
 class Targets:
-    """Targets of a batch: `heat` (batch, species, h, w) in 0..1, `offset` (batch, 2, h, w) in image pixels to the nearest column,
+    """Targets of a batch: `heat` (batch, species, h, w) in 0..1, `offset` (batch, 2, h, w) in image pixels to the
+    nearest column,
     `weight` (batch, 1, h, w) of the map's loss."""
 
     heat: torch.Tensor
@@ -26,7 +27,9 @@ class Targets:
     weight: torch.Tensor
 
 
-def make_targets(columns: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int], sampling_A: np.ndarray, sigma_A: float, species: int) -> Targets:
+def make_targets(
+    columns: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int], sampling_A: np.ndarray, sigma_A: float, species: int
+) -> Targets:
     """Gaussian labels, peak 1, at the columns' mean positions.
 
     Parameters

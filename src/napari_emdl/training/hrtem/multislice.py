@@ -33,7 +33,9 @@ class Multislice:
         self.device = torch.device(device)
         k = np.fft.fftfreq(grid, 1 / grid)
         self._limit = int(grid // 3)
-        self._kr = torch.as_tensor(np.r_[np.arange(self._limit), np.arange(-self._limit + 1, 0)], dtype=torch.float32, device=self.device)
+        self._kr = torch.as_tensor(
+            np.r_[np.arange(self._limit), np.arange(-self._limit + 1, 0)], dtype=torch.float32, device=self.device
+        )
         self._kc = torch.arange(self._limit, dtype=torch.float32, device=self.device)
         self._g = np.hypot(self._kr.cpu().numpy()[:, None], self._kc.cpu().numpy()[None]) / box_A
         self._g2 = torch.as_tensor((k[:, None] ** 2 + k[None] ** 2) / box_A**2, dtype=torch.float64, device=self.device)
@@ -62,7 +64,7 @@ class Multislice:
         full = torch.zeros((self.grid, self.grid // 2 + 1), dtype=torch.complex64, device=self.device)
         n = self._limit
         full[:n, :n] = total[:n]
-        full[-(n - 1):, :n] = total[n:]
+        full[-(n - 1) :, :n] = total[n:]
         return torch.fft.irfft2(full, s=(self.grid, self.grid))
 
     def exit_waves(self, structures: Sequence[Structure], energy_keV: float, u_rms_A: float = 0.07) -> torch.Tensor:
@@ -95,7 +97,8 @@ class Multislice:
 
 
 def wave_to_coefficients(psi: torch.Tensor, coefficients: int = COEFFICIENTS) -> torch.Tensor:
-    """Centred Fourier coefficients (batch, coefficients, coefficients) of waves (batch, grid, grid), with psi = sum c exp(2 pi i k.x / box)."""
+    """Centred Fourier coefficients (batch, coefficients, coefficients) of waves (batch, grid, grid), with psi = sum c
+    exp(2 pi i k.x / box)."""
     spectrum = torch.fft.fftshift(torch.fft.fft2(psi, norm="forward"), dim=(-2, -1))
     low = psi.shape[-1] // 2 - coefficients // 2
     return spectrum[..., low : low + coefficients, low : low + coefficients]

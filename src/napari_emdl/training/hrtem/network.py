@@ -1,8 +1,10 @@
-"""Column networks: a residual U-Net at half resolution, conditioned on what is known of the microscope, and the published plain one."""
+"""Column networks: a residual U-Net at half resolution, conditioned on what is known of the microscope, and the
+published plain one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -14,6 +16,12 @@ from napari_emdl.training.hrtem.conditions import SIZE
 STRIDE = 2
 #: image sides must be multiples of this
 MULTIPLE = 16
+
+
+def start_empty(head: nn.Conv2d, species: int) -> None:
+    """Let a new network's map be low everywhere: most of it is."""
+    assert head.bias is not None
+    nn.init.constant_(head.bias[:species], -3.0)
 
 
 class ResidualBlock(nn.Module):
@@ -39,24 +47,38 @@ class ResidualBlock(nn.Module):
 class ColumnNet(nn.Module):
     """Conditioned residual U-Net.
 
-    Input: normalised image (batch, channels, H, W), sides multiples of 16, and conditions (batch, SIZE). Output: a dict with `logit`
+    Input: normalised image (batch, channels, H, W), sides multiples of 16, and conditions (batch, SIZE). Output: a dict
+    with `logit`
     (batch, species, H/2, W/2), `offset` (batch, 2, H/2, W/2) in image pixels from the map pixel's centre, and `log_sigma`
     (batch, 1, H/2, W/2), the log of the position's standard deviation along an axis in image pixels.
     """
 
-    def __init__(self, channels: int = 1, species: int = 1, widths: Sequence[int] = (24, 48, 96, 128), deep_blocks: int = 3, embedding: int = 48) -> None:
+    def __init__(
+        self,
+        channels: int = 1,
+        species: int = 1,
+        widths: Sequence[int] = (24, 48, 96, 128),
+        deep_blocks: int = 3,
+        embedding: int = 48,
+    ) -> None:
         super().__init__()
-        self.settings = {"channels": channels, "species": species, "widths": list(widths), "deep_blocks": deep_blocks, "embedding": embedding}
+        self.settings = {
+            "channels": channels,
+            "species": species,
+            "widths": list(widths),
+            "deep_blocks": deep_blocks,
+            "embedding": embedding,
+        }
         self.species = species
         self.embed = nn.Sequential(nn.Linear(SIZE, embedding), nn.ReLU(), nn.Linear(embedding, embedding), nn.ReLU())
         self.stem = nn.Conv2d(channels * STRIDE**2, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.deep = nn.ModuleList(ResidualBlock(widths[-1], embedding) for _ in range(deep_blocks))
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], species + 3, 3, padding=1)
-        nn.init.constant_(self.head.bias[:species], -3.0)
+        start_empty(self.head, species)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of a batch."""
@@ -79,7 +101,8 @@ class ColumnNet(nn.Module):
 class PublishedNet(nn.Module):
     """The unconditioned residual U-Net of the seed work (Madsen et al. 2018), its map averaged to half resolution.
 
-    Full-resolution convolutions, 3 max-pools, blocks conv - residual (3 conv) - conv with PReLU and batch norm, bilinear up. Same interface
+    Full-resolution convolutions, 3 max-pools, blocks conv - residual (3 conv) - conv with PReLU and batch norm, bilinear
+    up. Same interface
     as `ColumnNet`; conditions are ignored.
     """
 
@@ -89,10 +112,10 @@ class PublishedNet(nn.Module):
         self.species = species
         inputs = [channels, *widths[:-1]]
         self.encode = nn.ModuleList(_PublishedBlock(a, b) for a, b in zip(inputs, widths, strict=True))
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.decode = nn.ModuleList(_PublishedBlock(w, w) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], species + 3, 1)
-        nn.init.constant_(self.head.bias[:species], -3.0)
+        start_empty(self.head, species)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of a batch."""

@@ -11,18 +11,19 @@ from torch.nn import functional as F
 from napari_emdl.atoms.normalise import BLOCK_PX, SIGMA_A
 from napari_emdl.training.hrtem.conditions import encode
 from napari_emdl.training.hrtem.config import Imaging
-from napari_emdl.training.hrtem.imaging import Detector, Microscope, contrast_transfer, image_intensity, record
+from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record
 from napari_emdl.training.hrtem.structures import BOX_A, WEAK
 from napari_emdl.training.hrtem.waves import Waves
 
 #: pixels rendered beyond the crop, so that the detector's Fourier filters do not wrap into it
 MARGIN_PX = 8
-#: below this mean transfer there is no clear contrast, and the network is not told one
-CLEAR_CONTRAST = 0.12
+#: below this `image_contrast` columns are neither bright nor dark, and the network is not told a contrast
+CLEAR_CONTRAST = 0.35
 
 
 def torch_normalise(x: torch.Tensor, sampling_A: torch.Tensor) -> torch.Tensor:
-    """`atoms.normalise.local_normalise` for a batch (n, channels, rows, cols), sides multiples of 16, channels sharing one background."""
+    """`atoms.normalise.local_normalise` for a batch (n, channels, rows, cols), sides multiples of 16, channels sharing
+    one background."""
     rows, cols = x.shape[-2:]
 
     def operator(length: int) -> torch.Tensor:
@@ -51,15 +52,19 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float, n: int) -> n
     return np.exp(rng.uniform(np.log(low), np.log(high), n))
 
 
-def draw_microscope(rng: np.random.Generator, energy_keV: np.ndarray, height_A: np.ndarray, imaging: Imaging) -> tuple[Microscope, np.ndarray, np.ndarray]:
+def draw_microscope(
+    rng: np.random.Generator, energy_keV: np.ndarray, height_A: np.ndarray, imaging: Imaging
+) -> tuple[Microscope, np.ndarray]:
     """Random imaging conditions, one for each wave.
 
-    The default prior follows practice: five of six samples have |C10| of 0.2 to 1.1 times sqrt(|Cs| lambda), overfocus for bright and
-    underfocus for dark contrast; the others are anywhere. Defocus refers to the specimen, so its height above the exit face is taken off.
+    The default prior follows practice: five of six samples have |C10| of 0.4 to 1.2 (bright) or 0.1 to 1 (dark) times
+    sqrt(|Cs| lambda),
+    overfocus for bright and underfocus for dark contrast; the others are anywhere. Defocus refers to the specimen, so
+    its height above the exit face is taken off.
 
     Returns
     -------
-    microscope, contrast (1 bright, -1 dark, 0 unclear), defocus at the specimen in A.
+    microscope, defocus at the specimen in A.
     """
     n = len(energy_keV)
     lam = 12.398419843 / np.sqrt(energy_keV * (2 * 510.99895 + energy_keV))
@@ -70,19 +75,19 @@ def draw_microscope(rng: np.random.Generator, energy_keV: np.ndarray, height_A: 
         negative = rng.random(n) < np.where(want > 0, 0.88, 0.6)
         size = np.where(rng.random(n) < 0.5, rng.uniform(45e4, 115e4, n), rng.uniform(3e4, 50e4, n))
         cs = np.where(negative, -size, 0.8 * size)
-    ratio = np.where(want > 0, rng.uniform(0.3, 1.1, n), rng.uniform(0.12, 1.0, n))
+    ratio = np.where(want > 0, rng.uniform(0.45, 1.2, n), rng.uniform(0.1, 0.9, n))
     c10 = want * np.maximum(ratio * np.sqrt(np.abs(cs) * lam), rng.uniform(8, 30, n))
     if imaging.C10_A is not None:
         c10 = rng.uniform(*imaging.C10_A, n)
     elif imaging.Cs_A is None and imaging.contrast == "both":
-        broad = rng.random(n) < 0.16
+        broad = rng.random(n) < 0.1
         c10 = np.where(broad, rng.uniform(-220, 220, n), c10)
         cs = np.where(broad, rng.uniform(-130e4, 130e4, n), cs)
     if imaging.C12_A is not None:
         c12 = rng.uniform(*imaging.C12_A, n)
     else:
         c12 = np.where(rng.random(n) < 0.45, rng.uniform(0, 15, n), rng.uniform(0, 50, n))
-    fs = rng.uniform(*(imaging.focal_spread_A or (12, 42)), n)
+    fs = rng.uniform(*(imaging.focal_spread_A or (12.0, 42.0)), n)
     clean = rng.random(n) < 0.4
 
     def t(x: np.ndarray) -> torch.Tensor:
@@ -95,8 +100,7 @@ def draw_microscope(rng: np.random.Generator, energy_keV: np.ndarray, height_A: 
         C23_A=t(np.where(clean, 0, rng.uniform(0, 800, n))), phi23_rad=t(angles[2]),
         focal_spread_A=t(fs), angular_spread_mrad=t(np.where(rng.random(n) < 0.4, 0, rng.uniform(0, 0.4, n))),
     )  # fmt: skip
-    transfer = contrast_transfer(m, t(height_A)).numpy()
-    return m, np.where(np.abs(transfer) > CLEAR_CONTRAST, np.sign(transfer), 0).astype(int), c10
+    return m, c10
 
 
 def draw_detector(rng: np.random.Generator, n: int, imaging: Imaging) -> Detector:
@@ -127,7 +131,8 @@ def draw_detector(rng: np.random.Generator, n: int, imaging: Imaging) -> Detecto
 
 @dataclass
 class Batch:
-    """A batch: normalised `image` (n, channels, H, W), `conditions`, per image columns in pixels with their class and surface flag, and
+    """A batch: normalised `image` (n, channels, H, W), `conditions`, per image columns in pixels with their class and
+    surface flag, and
     what it was drawn with."""
 
     image: torch.Tensor
@@ -145,7 +150,12 @@ def _told(rng: np.random.Generator, imaging: Imaging, contrast: int, zone: str, 
     sampling = values["sampling_A"] * rng.normal(1, 0.01) if rng.random() < 0.9 else None
     if rng.random() < imaging.conditions_unknown:
         return encode(sign, sampling_A=sampling)
-    noisy = {**values, "C10_A": values["C10_A"] + rng.normal(0, 12), "Cs_A": values["Cs_A"] + rng.normal(0, 3e4), "C12_A": max(0.0, values["C12_A"] + rng.normal(0, 4))}
+    noisy = {
+        **values,
+        "C10_A": values["C10_A"] + rng.normal(0, 12),
+        "Cs_A": values["Cs_A"] + rng.normal(0, 3e4),
+        "C12_A": max(0.0, values["C12_A"] + rng.normal(0, 4)),
+    }
     noisy["focal_spread_A"] *= rng.normal(1, 0.1)
     noisy["log10_dose_e_per_A2"] += rng.normal(0, 0.05)
     known = {k: v for k, v in noisy.items() if k != "sampling_A" and rng.random() < 0.55}
@@ -155,7 +165,16 @@ def _told(rng: np.random.Generator, imaging: Imaging, contrast: int, zone: str, 
 class Sampler:
     """Draws batches from a bank of waves; all randomness comes from one generator, whose state can be saved."""
 
-    def __init__(self, waves: Waves, imaging: Imaging, crop_px: int, images: int, seed: int | list[int], merge_species: bool, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        waves: Waves,
+        imaging: Imaging,
+        crop_px: int,
+        images: int,
+        seed: int | list[int],
+        merge_species: bool,
+        device: str = "cpu",
+    ) -> None:
         self.waves, self.imaging, self.crop, self.images, self.device = waves, imaging, crop_px, images, device
         self.merge = merge_species
         self.rng = np.random.default_rng(seed)
@@ -166,7 +185,9 @@ class Sampler:
             return column[self.rng.integers(len(column))] + self.rng.normal(0, 7, 2) - extent_A / 2
         return self.rng.uniform(0, BOX_A, 2)
 
-    def _columns(self, i: int, origin: np.ndarray, extent_A: float, sampling_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _columns(
+        self, i: int, origin: np.ndarray, extent_A: float, sampling_A: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         xy, cls, surface = self.waves.columns(i)
         rel = (xy - origin - extent_A / 2 + BOX_A / 2) % BOX_A - BOX_A / 2 + extent_A / 2
         keep = np.all((rel > -1) & (rel < extent_A + 1), axis=1)
@@ -179,7 +200,7 @@ class Sampler:
         index = rng.integers(len(self.waves), size=n) if index is None else index
         energy = self.waves.energy_keV[index]
         height = np.array([self.waves.meta[i]["height_A"] for i in index])
-        scope, contrast, defocus = draw_microscope(rng, energy, height, im)
+        scope, defocus = draw_microscope(rng, energy, height, im)
         detector = draw_detector(rng, n, im)
         low, high = im.sampling_A
         native = max(low, im.native_sampling_A[0]), min(high, im.native_sampling_A[1])
@@ -198,12 +219,14 @@ class Sampler:
         sampling = torch.as_tensor(s, dtype=torch.float32, device=self.device)
         coefficients = self.waves.coefficients(index, self.device)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        step = rng.uniform(*im.focal_step_A)
+        step = rng.uniform(*im.focal_step_A) * rng.choice([-1, 1])  # series run either way
         frames = []
         for k in range(self.images):
-            shift = (k - (self.images - 1) / 2) * step + (rng.normal(0, 0.05 * step, n) if step else 0)
+            shift = (k - (self.images - 1) / 2) * step + (rng.normal(0, 0.05 * abs(step), n) if step else 0)
             m = scope.with_defocus(torch.as_tensor(shift, dtype=torch.float32) if step else 0.0).to(self.device)
             intensity = image_intensity(coefficients, m, BOX_A, sampling, (padded, padded), start)
+            if k == self.images // 2:
+                seen = intensity.cpu().numpy()
             frames.append(record(intensity, sampling, detector, generator)[:, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX])
         image = torch.stack(frames, 1)
         factor = 1.0
@@ -215,19 +238,40 @@ class Sampler:
         image = image * torch.as_tensor(np.exp(rng.normal(0, 0.08, (n, 1, 1, 1))), dtype=torch.float32, device=self.device)
         parts = [self._columns(int(i), origin[k], size * s[k], s[k]) for k, i in enumerate(index)]
         columns = [((p + 0.5) * factor - 0.5, c) for p, c, _ in parts]
+        contrast = np.zeros(n, int)
+        for k, (p, cls, _) in enumerate(parts):
+            c = image_contrast(seen[k], p[cls == 0] + MARGIN_PX, s[k], rng)
+            contrast[k] = np.sign(c) if abs(c) > CLEAR_CONTRAST else 0
         dose = detector.dose_e_per_A2.numpy()
         told = []
         for k, i in enumerate(index):
             meta = self.waves.meta[int(i)]
             zone = "sheet" if meta["kind"] in ("monolayer", "graphene") else meta["zone"]
-            values = {"energy_keV": float(energy[k]), "Cs_A": float(scope.Cs_A[k]), "C10_A": float(defocus[k]), "C12_A": float(scope.C12_A[k]),
-                      "focal_spread_A": float(scope.focal_spread_A[k]), "sampling_A": float(told_s[k]), "log10_dose_e_per_A2": float(np.log10(dose[k]))}
+            values = {
+                "energy_keV": float(energy[k]),
+                "Cs_A": float(scope.Cs_A[k]),
+                "C10_A": float(defocus[k]),
+                "C12_A": float(scope.C12_A[k]),
+                "focal_spread_A": float(scope.focal_spread_A[k]),
+                "sampling_A": float(told_s[k]),
+                "log10_dose_e_per_A2": float(np.log10(dose[k])),
+            }
             told.append(_told(rng, im, int(contrast[k]), zone, values))
         image, columns = _turn(image, columns, int(rng.integers(8)), final)
-        return Batch(image, torch.as_tensor(np.stack(told), device=self.device), columns, [x for _, _, x in parts], told_s, contrast, dose)
+        return Batch(
+            image,
+            torch.as_tensor(np.stack(told), device=self.device),
+            columns,
+            [x for _, _, x in parts],
+            told_s,
+            contrast,
+            dose,
+        )
 
 
-def _turn(image: torch.Tensor, columns: list[tuple[np.ndarray, np.ndarray]], how: int, size: int) -> tuple[torch.Tensor, list[tuple[np.ndarray, np.ndarray]]]:
+def _turn(
+    image: torch.Tensor, columns: list[tuple[np.ndarray, np.ndarray]], how: int, size: int
+) -> tuple[torch.Tensor, list[tuple[np.ndarray, np.ndarray]]]:
     """One of the eight symmetries of the square."""
     if how & 1:
         image, columns = image.flip(-1), [(p * [1, -1] + [0, size - 1], c) for p, c in columns]

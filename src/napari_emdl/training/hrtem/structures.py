@@ -14,7 +14,12 @@ from scipy.spatial import cKDTree
 
 BOX_A = 44.8
 FCC_A = {"Au": 4.078, "Ag": 4.086, "Pt": 3.924, "Cu": 3.615, "Pd": 3.891, "Ni": 3.524}
-TMD = {"MoS2": ("Mo", "S", 3.16, 1.56), "WS2": ("W", "S", 3.153, 1.57), "MoSe2": ("Mo", "Se", 3.288, 1.67), "WSe2": ("W", "Se", 3.282, 1.67)}
+TMD = {
+    "MoS2": ("Mo", "S", 3.16, 1.56),
+    "WS2": ("W", "S", 3.153, 1.57),
+    "MoSe2": ("Mo", "Se", 3.288, 1.67),
+    "WSe2": ("W", "Se", 3.282, 1.67),
+}
 CEO2_A = 5.411
 GRAPHENE_A = 2.46
 #: number of atoms per cubic angstrom of amorphous carbon (1.8 to 2.0 g/cm3)
@@ -56,7 +61,8 @@ class Structure:
 
 @dataclass(frozen=True)
 class ColumnLattice:
-    """A crystal seen along a zone axis: 2D cell (rows are vectors, A), and for each column fraction, z offset, period, symbol, class."""
+    """A crystal seen along a zone axis: 2D cell (rows are vectors, A), and for each column fraction, z offset, period,
+    symbol, class."""
 
     cell_A: np.ndarray
     fraction: np.ndarray
@@ -131,8 +137,11 @@ def _sites(lattice: ColumnLattice, extent: float) -> tuple[np.ndarray, np.ndarra
     return xy[keep], kind[keep]
 
 
-def _surface_growth(rng: np.random.Generator, xy: np.ndarray, inside: np.ndarray, main: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Randomly strip and grow surface columns of the `main` sublattice; returns occupied (n,) and number of missing neighbours."""
+def _surface_growth(
+    rng: np.random.Generator, xy: np.ndarray, inside: np.ndarray, main: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Randomly strip and grow surface columns of the `main` sublattice; returns occupied (n,) and number of missing
+    neighbours."""
     index = np.flatnonzero(main)
     tree = cKDTree(xy[index])
     near = np.sort(tree.query(xy[index], k=3)[0][:, 1])[len(index) // 2]
@@ -169,6 +178,7 @@ def crystal(
     cut: tuple[np.ndarray, float] | None = None,
     flat: bool = False,
     max_tilt_deg: float = 2.5,
+    thickness_A: tuple[float, float] = (8.0, 45.0),
 ) -> tuple[list[str], np.ndarray, dict]:
     """One irregular crystal. `cut` = (normal, distance) keeps only n.(x - centre) < distance (an interface).
 
@@ -193,7 +203,7 @@ def crystal(
     if not main.all():  # weak columns belong to occupied metal neighbours
         near = cKDTree(xy[occupied]).query(xy)[0] if occupied.any() else np.full(len(xy), np.inf)
         occupied |= ~main & (near < 0.51 * np.linalg.norm(lattice.cell_A[0])) & inside
-    thick = np.exp(rng.uniform(np.log(8), np.log(45)))
+    thick = np.exp(rng.uniform(*np.log(thickness_A)))
     edge = rng.uniform(5, 14)
     slope = rng.uniform(0.3, 3)
     t = np.minimum(thick, edge + slope * np.maximum(depth, 0)) if not flat else np.full(len(xy), thick)
@@ -203,7 +213,12 @@ def crystal(
     xy, kind, t, low, missing, grain = (v[occupied] for v in (xy, kind, t, low, missing, grain))
     edge_column = missing > 0
     if len(xy):
-        relax = rng.normal(0, 0.01) * edge_column[:, None] * (xy - xy.mean(0)) / np.maximum(np.linalg.norm(xy - xy.mean(0), axis=1), 1)[:, None]
+        relax = (
+            rng.normal(0, 0.01)
+            * edge_column[:, None]
+            * (xy - xy.mean(0))
+            / np.maximum(np.linalg.norm(xy - xy.mean(0), axis=1), 1)[:, None]
+        )
         xy = xy + 2.5 * relax + rng.normal(0, rng.uniform(0, 0.06), xy.shape)
     count = np.maximum(np.round(t / grain), rng.integers(1, 4)).astype(int)
     first = np.ceil((low - lattice.offset_A[kind]) / grain).astype(int)
@@ -266,7 +281,9 @@ class CarbonBank:
         return xyz
 
 
-def _assemble(symbols: list[str], atoms: np.ndarray, columns: dict, support: list[tuple[str, np.ndarray]], meta: dict) -> Structure:
+def _assemble(
+    symbols: list[str], atoms: np.ndarray, columns: dict, support: list[tuple[str, np.ndarray]], meta: dict
+) -> Structure:
     all_symbols, parts = list(symbols), [atoms]
     for symbol, xyz in support:
         all_symbols += [symbol] * len(xyz)
@@ -281,22 +298,31 @@ def _assemble(symbols: list[str], atoms: np.ndarray, columns: dict, support: lis
     return Structure(all_symbols, xyz, columns["xy"] % BOX_A, columns["cls"], columns["n"], columns["surface"], meta=meta)
 
 
-def _on_carbon(rng: np.random.Generator, atoms: np.ndarray, carbon: CarbonBank, thickness_A: float) -> list[tuple[str, np.ndarray]]:
+def _on_carbon(
+    rng: np.random.Generator, atoms: np.ndarray, carbon: CarbonBank, thickness_A: float, below: bool | None = None
+) -> list[tuple[str, np.ndarray]]:
     """Carbon above or below the atoms, sometimes with a hole."""
     if thickness_A <= 0:
         return []
     film = carbon.film(rng, thickness_A)
     top = atoms[:, 2].max() if len(atoms) else 0.0
-    film[:, 2] += top + 2.0 if rng.random() < 0.6 else -thickness_A - 2.0
+    film[:, 2] += top + 2.0 if (rng.random() < 0.6 if below is None else below) else -thickness_A - 2.0
     if rng.random() < 0.1:
         normal = _rotation(rng.uniform(0, 2 * np.pi))[0]
         film = film[(film[:, :2] - BOX_A / 2) @ normal < rng.normal(0, 10)]
     return [("C", film)]
 
 
-def metal_particle(rng: np.random.Generator, carbon: CarbonBank, elements: Sequence[str] = tuple(FCC_A), zone: str | None = None,
-                   carbon_A: float | None = None, thickness_A: float | None = None) -> Structure:
-    """A truncated, irregular fcc particle on amorphous carbon or in vacuum."""
+def metal_particle(
+    rng: np.random.Generator,
+    carbon: CarbonBank,
+    elements: Sequence[str] = tuple(FCC_A),
+    zone: str | None = None,
+    carbon_A: float | None = None,
+    thickness_A: tuple[float, float] = (8.0, 45.0),
+    below: bool | None = None,
+) -> Structure:
+    """A truncated, irregular fcc particle on amorphous carbon (`below`: on its exit side) or in vacuum."""
     symbol = str(rng.choice(list(elements)))
     zone = zone or str(rng.choice(["110", "100", "111"], p=[0.78, 0.15, 0.07]))
     lattice = fcc_lattice(symbol, zone, FCC_A[symbol])
@@ -304,11 +330,11 @@ def metal_particle(rng: np.random.Generator, carbon: CarbonBank, elements: Seque
     radius = rng.uniform(10, 19) if u < 0.75 else (rng.uniform(6, 10) if u < 0.85 else rng.uniform(19, 34))
     centre = BOX_A / 2 + rng.normal(0, 1, 2) * np.clip(22 - radius, 1, 8)
     centre = np.clip(centre, 6, BOX_A - 6)
-    symbols, atoms, columns = crystal(rng, lattice, zone, radius, centre)
+    symbols, atoms, columns = crystal(rng, lattice, zone, radius, centre, thickness_A=thickness_A)
     if carbon_A is None:
         carbon_A = 0.0 if rng.random() < 0.18 else float(rng.uniform(6, 35) if rng.random() < 0.8 else rng.uniform(35, 60))
     meta = {"kind": "metal", "element": symbol, "zone": zone, "carbon_A": carbon_A}
-    return _assemble(symbols, atoms, columns, _on_carbon(rng, atoms, carbon, carbon_A), meta)
+    return _assemble(symbols, atoms, columns, _on_carbon(rng, atoms, carbon, carbon_A, below), meta)
 
 
 def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
@@ -323,10 +349,18 @@ def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
         normal = _rotation(rng.uniform(0, 2 * np.pi))[0]
         offset = rng.uniform(-6, 4)
         metal = str(rng.choice(["Pt", "Au", "Pd", "Ni", "Cu"]))
-        symbols, atoms, columns = crystal(rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5)
+        symbols, atoms, columns = crystal(
+            rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5
+        )
         shift = normal * (offset + rng.uniform(3, 9))
-        more, atoms2, columns2 = crystal(rng, fcc_lattice(metal, "110", FCC_A[metal]), "110", rng.uniform(8, 14), centre + shift,
-                                         cut=(-normal, float(normal @ shift) - offset - 2.2))
+        more, atoms2, columns2 = crystal(
+            rng,
+            fcc_lattice(metal, "110", FCC_A[metal]),
+            "110",
+            rng.uniform(8, 14),
+            centre + shift,
+            cut=(-normal, float(normal @ shift) - offset - 2.2),
+        )
         if len(atoms) and len(atoms2):
             atoms2[:, 2] += (atoms[:, 2].max() - atoms2[:, 2].max()) / 2
         symbols, atoms = symbols + more, np.r_[atoms, atoms2]
@@ -337,7 +371,9 @@ def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
 
 def _graphene_sheet(rng: np.random.Generator, holes: bool = False) -> np.ndarray:
     cell = np.array([[GRAPHENE_A, 0], [-GRAPHENE_A / 2, GRAPHENE_A * np.sqrt(3) / 2]])
-    lattice = ColumnLattice(cell, np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]), np.zeros(2), np.ones(2), ("C", "C"), np.zeros(2, int))
+    lattice = ColumnLattice(
+        cell, np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]), np.zeros(2), np.ones(2), ("C", "C"), np.zeros(2, int)
+    )
     xy, _ = _sites(lattice, 40)
     xy = xy @ _rotation(rng.uniform(0, 2 * np.pi)).T @ (np.eye(2) + rng.normal(0, 0.006, (2, 2))) + rng.uniform(0, 3, 2)
     xy = xy[np.max(np.abs(xy), axis=1) < BOX_A / 2 - 0.6]
@@ -353,7 +389,9 @@ def _ripple(rng: np.random.Generator, xy: np.ndarray, max_tilt_deg: float) -> np
     t = rng.uniform(0, 2 * np.pi)
     k = 2 * np.pi / rng.uniform(25, 60)
     d = xy - BOX_A / 2
-    return tilt * (d @ [np.cos(t), np.sin(t)]) + rng.uniform(0, 0.6) * np.sin(k * d[:, 0] * np.sin(t) + k * d[:, 1] * np.cos(t) + t)
+    return tilt * (d @ [np.cos(t), np.sin(t)]) + rng.uniform(0, 0.6) * np.sin(
+        k * d[:, 0] * np.sin(t) + k * d[:, 1] * np.cos(t) + t
+    )
 
 
 def graphene(rng: np.random.Generator) -> Structure:
@@ -371,7 +409,14 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
     material = material or str(rng.choice(list(TMD), p=[0.55, 0.15, 0.15, 0.15]))
     metal, chalcogen, a, half = TMD[material]
     cell = np.array([[a, 0], [-a / 2, a * np.sqrt(3) / 2]])
-    lattice = ColumnLattice(cell, np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]), np.zeros(2), np.ones(2), (metal, chalcogen), np.array([COLUMN, CHALCOGEN_PAIR]))
+    lattice = ColumnLattice(
+        cell,
+        np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]),
+        np.zeros(2),
+        np.ones(2),
+        (metal, chalcogen),
+        np.array([COLUMN, CHALCOGEN_PAIR]),
+    )
     xy, kind = _sites(lattice, 42)
     outline = _rotation(rng.uniform(0, 2 * np.pi))
     inside = np.ones(len(xy), bool)
@@ -399,12 +444,14 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
     up, both = rng.random(len(xy)) < rng.random(), is_x & (number == 2)
     one = is_x & (number == 1)
     offset = np.where(up, half, -half)
-    atoms = np.concatenate([
-        np.c_[xy[~is_x], height[~is_x]],
-        np.c_[xy[both] + half * slope, height[both] + half],
-        np.c_[xy[both] - half * slope, height[both] - half],
-        np.c_[xy[one] + offset[one, None] * slope, height[one] + offset[one]],
-    ])
+    atoms = np.concatenate(
+        [
+            np.c_[xy[~is_x], height[~is_x]],
+            np.c_[xy[both] + half * slope, height[both] + half],
+            np.c_[xy[both] - half * slope, height[both] - half],
+            np.c_[xy[one] + offset[one, None] * slope, height[one] + offset[one]],
+        ]
+    )
     symbols = [metal] * int((~is_x).sum()) + [chalcogen] * int(2 * both.sum() + one.sum())
     cls = np.where(is_x, np.where(number == 2, CHALCOGEN_PAIR, CHALCOGEN_SINGLE), COLUMN)
     mean = xy + np.where(one, offset, 0)[:, None] * slope

@@ -58,18 +58,24 @@ class Trainer:
         net = build(config.architecture, config.images, len(config.species), config.widths)
         if weights is not None:
             net.load_state_dict(weights)
-        net = net.to(device, memory_format=torch.channels_last)
+        net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decay = [p for p in net.parameters() if p.ndim > 1]
         rest = [p for p in net.parameters() if p.ndim <= 1]
-        optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}], lr=config.learning_rate)
-        sampler = Sampler(waves, config.imaging, config.crop_px, config.images, [config.seed, 7], len(config.species) == 1, str(device))
+        optimiser = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+        )
+        sampler = Sampler(
+            waves, config.imaging, config.crop_px, config.images, [config.seed, 7], len(config.species) == 1, str(device)
+        )
         return cls(config, net, copy.deepcopy(net).eval(), optimiser, sampler, device)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs to go on exactly as if it had not stopped."""
         return {
             "config": self.config.model_dump_json(), "net": self.net.state_dict(), "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "rng": self.sampler.rng.bit_generator.state, "step": self.step, "seconds": self.seconds,
+            "optimiser": self.optimiser.state_dict(), "rng": self.sampler.rng.bit_generator.state, "step": self.step,
+            "seconds": self.seconds,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -92,7 +98,7 @@ class Trainer:
         began, c = time.monotonic(), self.config
         self.net.train()
         batch = self.sampler.batch(c.batch)
-        t = make_targets(batch.columns, batch.image.shape[-2:], batch.sampling_A, c.label_sigma_A, len(c.species))
+        t = make_targets(batch.columns, (c.crop_px, c.crop_px), batch.sampling_A, c.label_sigma_A, len(c.species))
         t.heat, t.offset, t.weight = (x.to(self.device) for x in (t.heat, t.offset, t.weight))
         rate = learning_rate(self.progress, self.step, c)
         for group in self.optimiser.param_groups:
@@ -135,7 +141,8 @@ def run(
     c = trainer.config
     out.mkdir(parents=True, exist_ok=True)
     log, new = out / "loss.csv", not (out / "loss.csv").exists()
-    saved, terms, done = time.monotonic(), {}, True
+    terms: dict[str, float] = {}
+    saved, done = time.monotonic(), True
     with open(log, "a", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         if new:
@@ -147,7 +154,13 @@ def run(
             one = trainer.train_step()
             terms = one if not terms else {k: 0.98 * terms[k] + 0.02 * one[k] for k in one}
             if trainer.step % 25 == 0:
-                writer.writerow([trainer.step, round(trainer.seconds, 1), *(f"{terms[k]:.5g}" for k in ("loss", "map", "position", "rms_px", "rate"))])
+                writer.writerow(
+                    [
+                        trainer.step,
+                        round(trainer.seconds, 1),
+                        *(f"{terms[k]:.5g}" for k in ("loss", "map", "position", "rms_px", "rate")),
+                    ]
+                )
                 f.flush()
                 if progress is not None:
                     progress(trainer.progress, f"step {trainer.step}, loss {terms['loss']:.3f}")
@@ -166,7 +179,8 @@ def train_columns(
 ) -> Path:
     """Train a column network as a YAML file says; see `ColumnsConfig`.
 
-    Exit waves that the data folder lacks are simulated first. Returns the folder with `checkpoint.pt` and `loss.csv`; export it with
+    Exit waves that the data folder lacks are simulated first. Returns the folder with `checkpoint.pt` and `loss.csv`;
+    export it with
     `export.export_model`.
     """
     c = config_path if isinstance(config_path, ColumnsConfig) else read_config(config_path)

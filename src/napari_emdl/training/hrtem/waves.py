@@ -1,4 +1,5 @@
-"""A bank of simulated exit waves on disk: written in shards by seed, so that generation resumes and training may start early."""
+"""A bank of simulated exit waves on disk: written in shards by seed, so that generation resumes and training may start
+early."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def held_out(structure: Structure) -> bool:
     return structure.meta["element"] == "Pd" and structure.meta["zone"] == "110"
 
 
-def draw_structure(rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], split: str) -> tuple[Structure, float, float]:
+def draw_structure(
+    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], split: str
+) -> tuple[Structure, float, float]:
     """A structure of the given split ("train" or "val") with its beam energy (keV) and thermal amplitude (A)."""
     while True:
         s = random_structure(rng, carbon, shares)
@@ -81,8 +84,8 @@ class Waves:
         """The waves with the given indices."""
         parts = [self.columns(int(i)) for i in index]
         start = np.r_[0, np.cumsum([len(p[0]) for p in parts])]
-        joined = [np.concatenate([p[k] for p in parts]) for k in range(3)]
-        return Waves(self.half[index], self.energy_keV[index], start, *joined, [self.meta[int(i)] for i in index])
+        xy, kind, surface = (np.concatenate([p[k] for p in parts]) for k in range(3))
+        return Waves(self.half[index], self.energy_keV[index], start, xy, kind, surface, [self.meta[int(i)] for i in index])
 
 
 def simulate(structures: list[tuple[Structure, float, float]], solver: Multislice) -> Waves:
@@ -103,15 +106,25 @@ def simulate(structures: list[tuple[Structure, float, float]], solver: Multislic
     )
 
 
-def write_shard(folder: Path, number: int, seed: int, split: str, shares: dict[str, float], solver: Multislice, carbon: CarbonBank) -> None:
+def write_shard(
+    folder: Path, number: int, seed: int, split: str, shares: dict[str, float], solver: Multislice, carbon: CarbonBank
+) -> None:
     """Simulate shard `number` of a split; its random stream depends on (seed, split, number) alone."""
     rng = np.random.default_rng([seed, {"train": 0, "val": 1, "test": 2}[split], number])
     w = simulate([draw_structure(rng, carbon, shares, "val" if split != "train" else split) for _ in range(SHARD)], solver)
     path = folder / f"{split}_{number:04d}.npz"
     part = path.with_suffix(".part")
     with open(part, "wb") as f:
-        np.savez(f, half=w.half, energy_keV=w.energy_keV, start=w.start, column_A=w.column_A, column_class=w.column_class,
-                 column_surface=w.column_surface, meta=json.dumps(w.meta))
+        np.savez(
+            f,
+            half=w.half,
+            energy_keV=w.energy_keV,
+            start=w.start,
+            column_A=w.column_A,
+            column_class=w.column_class,
+            column_surface=w.column_surface,
+            meta=json.dumps(w.meta),
+        )
     part.rename(path)
 
 
@@ -137,7 +150,19 @@ def load(folder: Path, split: str, limit: int | None = None) -> Waves:
         with np.load(p) as z:
             shards.append({k: z[k] for k in z.files})
     base = np.cumsum([0] + [len(s["column_A"]) for s in shards[:-1]])
-    start = np.concatenate([s["start"][:-1] + b for s, b in zip(shards, base, strict=True)] + [[base[-1] + shards[-1]["start"][-1]]])
+    start = np.concatenate(
+        [s["start"][:-1] + b for s, b in zip(shards, base, strict=True)] + [[base[-1] + shards[-1]["start"][-1]]]
+    )
     meta = [m for s in shards for m in json.loads(str(s["meta"]))]
-    join = {k: np.concatenate([s[k] for s in shards]) for k in ("half", "energy_keV", "column_A", "column_class", "column_surface")}
-    return Waves(join["half"], join["energy_keV"], start.astype(int), join["column_A"], join["column_class"], join["column_surface"], meta)
+    join = {
+        k: np.concatenate([s[k] for s in shards]) for k in ("half", "energy_keV", "column_A", "column_class", "column_surface")
+    }
+    return Waves(
+        join["half"],
+        join["energy_keV"],
+        start.astype(int),
+        join["column_A"],
+        join["column_class"],
+        join["column_surface"],
+        meta,
+    )

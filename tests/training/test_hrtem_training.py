@@ -1,0 +1,162 @@
+"""Training step, exact resume, export and fine-tuning of column networks, with the smallest networks that do it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
+
+from napari_emdl.training.hrtem.conditions import SIZE, encode  # noqa: E402
+from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging, read_config  # noqa: E402
+from napari_emdl.training.hrtem.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
+from napari_emdl.training.hrtem.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
+from napari_emdl.training.hrtem.finetune import finetune, join  # noqa: E402
+from napari_emdl.training.hrtem.multislice import Multislice  # noqa: E402
+from napari_emdl.training.hrtem.network import ColumnNet, PublishedNet  # noqa: E402
+from napari_emdl.training.hrtem.peaks import EMPTY_LOGIT, ExportedNet, candidates  # noqa: E402
+from napari_emdl.training.hrtem.structures import CarbonBank, metal_particle  # noqa: E402
+from napari_emdl.training.hrtem.train import Trainer, run  # noqa: E402
+from napari_emdl.training.hrtem.waves import simulate  # noqa: E402
+
+SMALL = ColumnsConfig(
+    widths=[16, 16, 16, 16], crop_px=64, batch=2, steps=4, minutes=None, bf16=False, device="cpu", warmup_steps=2,
+    imaging=Imaging(dose_e_per_A2=(300, 3000), contrast="dark", C12_A=(0, 5), sampling_A=(0.09, 0.11)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def waves():
+    rng = np.random.default_rng(1)
+    carbon = CarbonBank(rng, 1, 12.0)
+    solver = Multislice(grid=180)
+    made = [(metal_particle(rng, carbon, ["Cu"], "110", carbon_A=6.0, thickness_A=(8, 12)), 300.0, 0.08) for _ in range(3)]
+    return simulate(made, solver)
+
+
+def test_shipped_configurations_are_valid():
+    from importlib.resources import files
+
+    folder = files("napari_emdl.training").joinpath("configs")
+    for name, species in (("columns", 1), ("columns_mos2_focal", 3)):
+        config = read_config(str(folder.joinpath(f"{name}.yaml")))
+        assert config.name == name and len(config.species) == species
+    with pytest.raises(ValueError, match="multiple of 16"):
+        ColumnsConfig(crop_px=100)
+
+
+def test_resumed_training_goes_on_as_if_it_had_not_stopped(waves, tmp_path):
+    straight = Trainer.new(SMALL, waves)
+    losses = [straight.train_step()["loss"] for _ in range(4)]
+    assert all(np.isfinite(losses))
+    first = Trainer.new(SMALL, waves)
+    run(first, tmp_path, cancel=lambda: first.step == 2)
+    assert first.step == 2
+    second = Trainer.new(SMALL, waves)
+    second.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=False))
+    assert run(second, tmp_path) and second.step == 4
+    for name, value in straight.net.state_dict().items():
+        assert torch.equal(value, second.net.state_dict()[name]), name
+    for name, value in straight.average.state_dict().items():
+        assert torch.equal(value, second.average.state_dict()[name]), name
+
+
+def test_network_learns_to_find_columns_in_clean_images(waves):
+    config = SMALL.model_copy(update={"steps": 60, "learning_rate": 4e-3, "warmup_steps": 5, "batch": 4})
+    trainer = Trainer.new(config, waves)
+    losses = [trainer.train_step()["map"] for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("net", [ColumnNet(widths=(16, 16, 16, 16)), PublishedNet(widths=(8, 8, 8, 8))])
+def test_outputs_have_the_map_size_at_any_image_size(net):
+    out = net.eval()(torch.zeros(2, 1, 48, 80), torch.zeros(2, SIZE))
+    assert out["logit"].shape == (2, 1, 24, 40) and out["offset"].shape == (2, 2, 24, 40)
+
+
+def test_conditions_reach_the_network(waves):
+    trainer = Trainer.new(SMALL, waves)
+    for _ in range(4):
+        trainer.train_step()
+    x = torch.randn(1, 1, 64, 64)
+    told = [torch.as_tensor(encode(c))[None] for c in ("bright", "dark")]
+    with torch.no_grad():
+        a, b = (trainer.net.eval()(x, t)["logit"] for t in told)
+    assert not torch.allclose(a, b)
+
+
+def test_candidates_are_the_local_maxima():
+    logit = torch.full((1, 2, 32, 32), -9.0)
+    logit[0, 0, 5, 7], logit[0, 1, 20, 11], logit[0, 0, 20, 13] = 3.0, 2.0, 1.0  # the third lies in the second one's window
+    offset = torch.zeros(1, 2, 32, 32)
+    offset[0, :, 5, 7] = torch.tensor([0.25, -0.5])
+    found = candidates({"logit": logit, "offset": offset, "log_sigma": torch.zeros(1, 1, 32, 32)}, 2000)[0]
+    assert torch.allclose(found[0], torch.tensor([10.75, 14.0, torch.sigmoid(torch.tensor(3.0)).item(), 1.0, 0.0, 3.0]))
+    assert torch.allclose(found[1, [0, 1, 4, 5]], torch.tensor([40.5, 22.5, 1.0, 2.0]))
+    assert not torch.any(found[:, 5] == 1.0)
+    assert torch.all(found[-1, :5] == 0) and found[-1, 5] == EMPTY_LOGIT
+
+
+def test_onnx_equals_torch_and_carries_its_card(waves, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    trainer = Trainer.new(SMALL, waves)
+    run(trainer, tmp_path / "training")
+    net, config, _ = load_checkpoint(tmp_path / "training" / "checkpoint.pt")
+    example = (np.random.default_rng(0).normal(size=(1, 1, 64, 64)).astype(np.float32), encode("dark")[None])
+    export_model(net, config, tmp_path / "model", example, "test")
+    session = ort.InferenceSession(str(tmp_path / "model/model.onnx"), providers=["CPUExecutionProvider"])
+    rounded, _ = load_weights(tmp_path / "model/weights.npz")
+    for shape in ((1, 1, 64, 64), (3, 1, 96, 48)):
+        x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        told = np.random.default_rng(2).random((shape[0], SIZE)).astype(np.float32)
+        with torch.no_grad():
+            theirs = ExportedNet(rounded)(torch.as_tensor(x), torch.as_tensor(told))
+        for name, a, b in zip(OUTPUTS, session.run(list(OUTPUTS), {"image": x, "conditions": told}), theirs, strict=True):
+            assert np.allclose(a, b, atol=2e-4), name
+    from napari_emdl.models.card import read_card
+
+    card = read_card(tmp_path / "model")
+    assert card.emdl.task == "columns" and card.emdl.species == ["column"] and card.emdl.pixel_A == 0.1
+
+
+def test_scores_count_matches_once_and_leave_weak_columns_out():
+    test = TestImage(
+        np.zeros((64, 64)),
+        0.1,
+        "dark",
+        np.array([[10.0, 10], [30, 30], [50, 50]]),
+        np.array([0, 0, 3]),
+        np.array([True, False, False]),
+    )
+    score = Score()
+    score.add(np.array([[10.0, 11], [10, 12], [50, 50.5]]), test)
+    assert (score.tp, score.fp, score.fn, score.surface_tp, score.surface) == (1, 1, 1, 1, 1)
+    assert score.summary()["rms_pm"] == pytest.approx(100 * 0.1 / np.sqrt(2))
+
+
+def test_classical_finder_finds_dark_columns_in_a_held_image(waves):
+    images = regime_images(waves, REGIMES[4], 1)
+    assert images, "thin copper is dark in underfocus"
+    found = log_candidates(images[0].image, 0.55 / images[0].sampling_A, "dark")
+    score = Score()
+    score.add(found[found[:, 2] > 3, :2], images[0])
+    assert score.summary()["recall"] > 0.7
+
+
+def test_fine_tune_writes_a_model_with_its_comparison(waves, tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    base = Trainer.new(SMALL, waves)
+    export_model(base.average, SMALL, tmp_path / "base", (np.zeros((1, 1, 64, 64), np.float32), encode()[None]), "base")
+    monkeypatch.setattr("napari_emdl.training.hrtem.finetune._simulate_for", lambda *a: join([waves, waves]))
+    said: list[float] = []
+    wanted = {"contrast": "dark", "elements": ["Cu"], "zone": "110", "dose_e_per_A2": (80, 200), "C12_A": (0, 10)}
+    report = finetune(tmp_path / "base", wanted, tmp_path / "mine", 0.06, lambda share, text: said.append(share))
+    assert report is not None and {"original", "tuned", "better"} <= set(report)
+    assert said[-1] == 1.0 and sorted(said) == said
+    from napari_emdl.models.card import read_card
+
+    card = read_card(tmp_path / "mine")
+    assert card.name == "mine" and "held-out" in next(iter(card.emdl.metrics))
+    assert finetune(tmp_path / "base", wanted, tmp_path / "none", 0.06, cancel=lambda: True) is None
+    assert not (tmp_path / "none/rdf.yaml").exists()
