@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 _SAMPLED_POSITIONS = 300
 _SAMPLED_DISKS = 30
 _CANDIDATE_VECTORS = 14
+#: Variance of the Cauchy-reweighted estimate over the inverse of its weights, for normal errors.
+_ROBUST_INFLATION = 1.3
 
 
 @dataclass(frozen=True)
@@ -461,4 +463,4 @@ def _pooled_scale(chi2: Floats, counts: NDArray[np.int64], fitted: NDArray[np.bo
     known = fitted & (freedom > 0) & np.isfinite(chi2)
     typical = float(np.median(chi2[known])) if known.any() else 1.0
     prior = 6.0
-    return (prior * typical + freedom * np.where(known, chi2, typical)) / (prior + freedom)
+    return _ROBUST_INFLATION * (prior * typical + freedom * np.where(known, chi2, typical)) / (prior + freedom)
