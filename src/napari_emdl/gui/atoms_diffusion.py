@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtWidgets import QButtonGroup, QComboBox, QFileDialog, QTabWidget, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QTabWidget, QWidget
 
 from napari_emdl.atoms.occupancy import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import event_table, nearest_site, site_spacing_px
 from napari_emdl.errors import EmdlError
+from napari_emdl.gui.atoms_compare import CompareTab
 from napari_emdl.gui.atoms_diffusion_tabs import DwellTab, RatesTab, SiteTab
 from napari_emdl.gui.atoms_events import EventsTable
 from napari_emdl.gui.atoms_hand import SiteTools
@@ -73,7 +74,8 @@ class DiffusionPanel(ScrollPanel):
             self._background.addButton(made)
         self.tabs = named(QTabWidget(), "tabs")
         self.site_tab, self.events, self.rates, self.dwell = SiteTab(), EventsTable(), RatesTab(), DwellTab()
-        tabs = {"Site": self.site_tab, "Events": self.events, "Rates": self.rates, "Dwell times": self.dwell}
+        self.compare = CompareTab()
+        tabs = {"Site": self.site_tab, "Events": self.events, "Rates": self.rates, "Dwell": self.dwell, "Compare": self.compare}
         for title, tab in tabs.items():
             self.tabs.addTab(tab, title)
         self.legend = line(name="group_legend", dim=True)
@@ -82,7 +84,9 @@ class DiffusionPanel(ScrollPanel):
         body.addWidget(self.hint)
         body.addWidget(row(self.fit_button, self.save_button, self.export_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
-        body.addWidget(Fold("Settings", self.form))
+        self.video = named(QCheckBox("Export an annotated movie (MP4) as well"), "export_video")
+        self.video.setChecked(True)
+        body.addWidget(Fold("Settings", self.form, self.video))
         body.addWidget(self.status)
         self.result = QWidget()
         body.addWidget(self.threshold)
@@ -222,6 +226,7 @@ class DiffusionPanel(ScrollPanel):
             self.site_tab.show_site(None, None)
             self.rates.show_occupancy(None)
             self.dwell.show_occupancy(None)
+            self.compare.show_occupancy(None, "")
             self.events.show_events({}, ())
             self.status.setText("")
             self.legend.setText("")
@@ -234,6 +239,7 @@ class DiffusionPanel(ScrollPanel):
         self.events.show_events(event_table(occupancy), groups)
         self.rates.show_occupancy(occupancy)
         self.dwell.show_occupancy(occupancy)
+        self.compare.show_occupancy(occupancy, self.session.layer.name)
         self.choose_site(self.site_tab.site if (self.site_tab.site or 0) < occupancy.n_sites else None)
         self.legend.setText(group_legend(occupancy))
         self.status.setText(summary(occupancy))
@@ -320,7 +326,7 @@ class DiffusionPanel(ScrollPanel):
     def save_to(self, path: str) -> None:
         """Save the occupancy as it is shown."""
         occupancy = self.session.occupancy
-        self._write(lambda: save_result(occupancy, path), "saving")
+        self._write(lambda _control, _block: save_result(occupancy, path), "saving")
 
     def export(self) -> None:
         """Ask for a folder and export tables, heatmaps and the annotated movie."""
@@ -330,15 +336,17 @@ class DiffusionPanel(ScrollPanel):
 
     def export_to(self, folder: str) -> None:
         """Export tables, heatmaps and the annotated movie."""
-        occupancy = self.session.occupancy
-        self._write(lambda: export_result(occupancy, folder), "exporting")
+        occupancy, movie = self.session.occupancy, self.session.movie
+        assert movie is not None
+        self.bar.watch(self._write(export_result(occupancy, movie, folder, self.video.isChecked()), "exporting"))
 
-    def _write(self, function: Any, name: str) -> None:
-        job = Job(lambda _control, _block: function(), name, self)
+    def _write(self, function: Any, name: str) -> Job:
+        job = Job(function, name, self)
         job.returned.connect(self.status.setText)
         job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
+        job.cancelled.connect(lambda: self.status.setText(f"{name} cancelled"))
         self.status.setText(f"{name} …")
-        job.start()
+        return job.start()
 
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""

@@ -211,6 +211,7 @@ def plain_table(name: str) -> QTableWidget:
     rows: Any = table.verticalHeader()
     rows.setVisible(False)
     rows.setDefaultSectionSize(18)
+    table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8pt; padding: 0px; }")
     table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
     return table
 
@@ -230,4 +231,6 @@ def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequen
     sections: Any = table.horizontalHeader()
     sections.setMinimumSectionSize(30)
     sections.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+    if header:
+        sections.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
     table.setFixedHeight(28 + 18 * max(len(rows), 1))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.checkpoint import discard_part, part_path
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import ColumnParams, OccupancyParams, RunParams
@@ -113,11 +114,19 @@ def save_result(result: Any, path: str) -> str:
     return f"saved {save(result, path)}"
 
 
-def export_result(result: Any, folder: str) -> str:
-    """Export tables, maps and figures and say what was written."""
-    from napari_emdl.io import export
+def export_result(result: Any, movie: Movie, folder: str, video: bool) -> Callable[[Control, Callable[..., None]], str]:
+    """Job that exports tables, maps and figures, and the annotated movie if wanted; says what was written."""
 
-    return f"exported {len(export(result, folder))} files to {folder}"
+    def work(control: Control, _on_block: Callable[..., None]) -> str:
+        from napari_emdl.atoms.render import render_movie
+        from napari_emdl.io import export
+
+        files = list(export(result, folder))
+        if video:
+            files.append(render_movie(movie, result, Path(folder) / "annotated.mp4", control=control))
+        return f"exported {len(files)} files to {folder}"
+
+    return work
 
 
 def mean_of(movie: Movie, occupancy: Any) -> Callable[[Control, Callable[..., None]], Any]:
@@ -152,3 +161,53 @@ def rethreshold(control: Control, fitted: Any, columns: PeakTable, min_score: fl
     from napari_emdl.atoms.rethreshold import with_threshold
 
     return with_threshold(fitted, columns, min_score, control)
+
+
+def compare_results(first: Any, second: Any) -> Any:
+    """Rates of two movies, group by group."""
+    from napari_emdl.atoms.compare import compare
+
+    return compare(first, second)
+
+
+def load_occupancy(path: str) -> Any:
+    """Occupancy of a file.
+
+    Raises
+    ------
+    EmdlError
+        When the file holds something else.
+    """
+    from napari_emdl.atoms.occupancy import Occupancy
+    from napari_emdl.io import load
+
+    result = load(path)
+    if not isinstance(result, Occupancy):
+        raise EmdlError(f"{Path(path).name} holds no occupancy; save one from the Surface diffusion panel first")
+    return result
+
+
+def watch_frames(
+    place: str, output: str | None, columns: ColumnParams, occupancy: OccupancyParams, run: RunParams
+) -> Callable[[Control, Callable[..., None]], Any]:
+    """Job that analyses frames as they arrive; every state is handed on as a block."""
+
+    def work(control: Control, on_block: Callable[..., None]) -> Any:
+        from napari_emdl.atoms.watch import watch
+
+        return watch(place, output, columns=columns, occupancy=occupancy, run=run, control=control, on_update=on_block)
+
+    return work
+
+
+def live_frame(control: Control, place: str, key: str, _state: Any) -> Any:
+    """Newest frame, read for the display only."""
+    from napari_emdl.atoms.arrivals import watch_place
+
+    control.check()
+    return np.asarray(watch_place(place).frame(key))
+
+
+def stopped_watch(output: str) -> bool:
+    """True when a watch that was stopped left frames beside `output`."""
+    return Path(f"{output}.live").is_dir()

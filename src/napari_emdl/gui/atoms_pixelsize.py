@@ -68,7 +68,8 @@ class PixelSizeDialog(QDialog):
         self.buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
-        self._ok: Any = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        ok: Any = self.buttons.button(QDialogButtonBox.StandardButton.Ok)
+        self._ok = ok
         self._ok.setEnabled(False)
         which = QHBoxLayout()
         which.addWidget(QLabel("The spot is"))

@@ -194,7 +194,11 @@ class RatePlot(Plot):
         self.addLegend(offset=(5, 1), colCount=2, labelTextSize="8pt", labelTextColor=self.text_colour)
 
     def show_rates(
-        self, groups: Sequence[str], series: Sequence[tuple[str, ArrayLike, ArrayLike, ArrayLike]], unit: str
+        self,
+        groups: Sequence[str],
+        series: Sequence[tuple[str, ArrayLike, ArrayLike, ArrayLike]],
+        unit: str,
+        level: float | None = None,
     ) -> None:
         """Draw series of (name, rate, low, high), one value a group.
 
@@ -202,8 +206,12 @@ class RatePlot(Plot):
         ----------
         unit
             Label of the rate axis.
+        level
+            Where to draw a line, such as a ratio of 1.
         """
         self.clear()
+        if level is not None:
+            self.addItem(pg.InfiniteLine(level, angle=0, pen=pg.mkPen(self.text_colour, style=Qt.PenStyle.DashLine)))
         self.setLabel("left", unit)
         self.getAxis("bottom").setTicks([list(enumerate(groups))])
         width, highest = 0.16, 0.0
