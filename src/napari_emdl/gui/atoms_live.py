@@ -227,6 +227,8 @@ class LivePanel(ScrollPanel):
         self.columns_layer.show(self.image, rows, np.arange(len(rows)), species, state.latest.attrs.get("pixel_A"))
 
     def _show_occupancy(self, occupancy: Any) -> None:
+        if self._rolling is None and self.columns_layer.layer is not None:
+            self.columns_layer.layer.visible = False  # rings under the discs of the heatmap only confuse
         self._rolling = occupancy
         self.rates.show_occupancy(occupancy)
         if self.image is not None and self.image in self.viewer.layers:

@@ -40,6 +40,11 @@ LABELS = {
     "cs_um": "Cs",
     "axis_deg": "x axis",
     "rotation_deg": "Rotation",
+    "energy_keV": "Beam energy",
+    "defocus_nm": "Defocus C10",
+    "dose_e_per_A2": "Dose a frame",
+    "min_site_fraction": "Least share of frames",
+    "max_distance_A": "Farthest detection",
     "g1": "g1",
     "g2": "g2",
 }
