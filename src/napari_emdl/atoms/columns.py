@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from napari_emdl.atoms.log import LogFinder
 from napari_emdl.errors import EmdlError
@@ -46,8 +47,9 @@ def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
         raise EmdlError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(model.model_fields)}")
     try:
         return model(**(base | overrides))
-    except ValueError as error:
-        raise EmdlError(f"bad value: {'; '.join(str(error).splitlines()[1:3]).strip()}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EmdlError(f"bad value of {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
@@ -157,10 +159,10 @@ def check_movie(movie: Movie) -> None:
     """
     if not isinstance(movie, Movie):
         raise EmdlError("columns are found in an image, movie or focal series; this is a 4D-STEM datacube or something else")
+    if movie.kind != "image" and movie.frame_shape[1] in (3, 4):
+        raise EmdlError("this looks like a colour image (the last axis has 3 or 4 entries); convert it to grey first")
     if movie.n_frames < 1 or min(movie.frame_shape) < 8:
         raise EmdlError(f"a movie needs at least one frame of 8 x 8 pixels, got shape {movie.shape}")
-    if movie.kind != "image" and movie.frame_shape[1] in (3, 4) and movie.frame_shape[0] > 16:
-        raise EmdlError("this looks like a colour image (the last axis has 3 or 4 entries); convert it to grey first")
     if np.dtype(movie.dtype).kind not in "uifb":
         raise EmdlError(f"frames of type {movie.dtype} are not images; real numbers are needed")
 
