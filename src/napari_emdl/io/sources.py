@@ -139,18 +139,19 @@ class RawSource(Source):
     """
 
     def __init__(self, path: str | Path, shape: Sequence[int], dtype: DTypeLike, offset: int = 0, order: str = "C") -> None:
-        super().__init__(shape, dtype)
+        self.stored = np.dtype(dtype)
+        super().__init__(shape, self.stored.newbyteorder("="))
         self.path = Path(path)
         self.offset = int(offset)
         self.order = order
-        self._check_size()
+        self._check_size(self.nbytes)
 
-    def _check_size(self) -> None:
+    def _check_size(self, nbytes: int) -> None:
         try:
             have = self.path.stat().st_size
         except OSError as error:
             raise OpenError(f"{self.path.name} cannot be read any more ({error.strerror}); was it moved or removed?") from error
-        need = self.offset + self.nbytes
+        need = self.offset + nbytes
         if have < need:
             raise OpenError(
                 f"{self.path.name} is too short: {self.shape} of {self.dtype} needs {need} bytes, the file has {have}; "
@@ -161,10 +162,56 @@ class RawSource(Source):
         """Read the part `index`."""
         if self.size == 0:
             return np.zeros(self.shape, self.dtype)[index]
-        self._check_size()
+        self._check_size(self.nbytes)
         order: Any = self.order
-        mapped = np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape, order=order)
-        return np.array(mapped[index], dtype=self.dtype.newbyteorder("="))
+        mapped = np.memmap(self.path, dtype=self.stored, mode="r", offset=self.offset, shape=self.shape, order=order)
+        return np.array(mapped[index], dtype=self.dtype)
+
+
+class RecordSource(RawSource):
+    """Frames of one size, each behind a header of fixed length (Merlin, blockfile).
+
+    Parameters
+    ----------
+    path
+        File.
+    leading
+        Shape of the frames; may be fewer than the file holds.
+    frame_shape, dtype
+        Of a frame as stored.
+    header
+        Bytes before each frame.
+    offset
+        Bytes before the first header.
+    flip
+        True where the bottom row is stored first.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        leading: Sequence[int],
+        frame_shape: Sequence[int],
+        dtype: DTypeLike,
+        header: int,
+        offset: int = 0,
+        flip: bool = False,
+    ) -> None:
+        self.leading = tuple(int(n) for n in leading)
+        frame = tuple(int(n) for n in frame_shape)
+        self.record = np.dtype([("header", f"V{header}"), ("frame", np.dtype(dtype), frame)])
+        self.flip = flip
+        super().__init__(path, (*self.leading, *frame), dtype, offset)
+
+    def _check_size(self, nbytes: int) -> None:
+        count = int(np.prod(self.leading, dtype=np.int64))
+        super()._check_size(count * self.record.itemsize)
+
+    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
+        """Read the part `index`."""
+        self._check_size(self.nbytes)
+        mapped = np.memmap(self.path, dtype=self.record, mode="r", offset=self.offset, shape=self.leading)["frame"]
+        return np.array((mapped[..., ::-1, :] if self.flip else mapped)[index], dtype=self.dtype)
 
 
 class Hdf5Source(Source):
@@ -184,7 +231,7 @@ class Hdf5Source(Source):
         self._lock = threading.Lock()
         self._handle: Any = None
         opened = self._open()
-        super().__init__(opened.shape, opened.dtype)
+        super().__init__(opened.shape, opened.dtype.newbyteorder("="))
 
     def _open(self) -> Any:
         import h5py
@@ -207,7 +254,7 @@ class Hdf5Source(Source):
     def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
         """Read the part `index`."""
         try:
-            return np.asarray(self._open()[index])
+            return np.asarray(self._open()[index], dtype=self.dtype)
         except OSError as error:
             raise OpenError(
                 f"{self.path.name}: {self.dataset} cannot be read ({first_line(error)}); is the file damaged?"
@@ -229,7 +276,7 @@ class ArraySource(Source):
         self._opener = opener
         self.name = name
         self._array: Any = opener()
-        super().__init__(self._array.shape, self._array.dtype)
+        super().__init__(self._array.shape, self._array.dtype.newbyteorder("="))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_array": None}
@@ -244,7 +291,7 @@ class ArraySource(Source):
             out = out.compute(scheduler="synchronous") if hasattr(out, "compute") else out
         except (OSError, ValueError, EOFError, RuntimeError) as error:
             raise OpenError(f"{self.name} cannot be read ({first_line(error)}); was it moved, or is it damaged?") from error
-        return np.array(out)
+        return np.array(out, dtype=self.dtype)
 
 
 class FramesSource(Source):
@@ -270,7 +317,7 @@ class FramesSource(Source):
         dtype: DTypeLike,
         name: str,
     ) -> None:
-        super().__init__((*leading, *frame_shape), dtype)
+        super().__init__((*leading, *frame_shape), np.dtype(dtype).newbyteorder("="))
         self._read_frame = read_frame
         self.name = name
 
@@ -295,7 +342,7 @@ class FramesSource(Source):
         if np.ndim(flat) == 0:
             return np.array(self.frame(int(flat))[inner], dtype=self.dtype)
         inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
-        out = np.empty((*flat.shape, *inner_shape), self.dtype.newbyteorder("="))
+        out = np.empty((*flat.shape, *inner_shape), self.dtype)
         for place in np.ndindex(*flat.shape):
             out[place] = self.frame(int(flat[place]))[inner]
         return out
@@ -357,7 +404,7 @@ class StackSource(Source):
         if flat.size and np.array_equal(flat.ravel(), np.arange(flat.flat[0], flat.flat[0] + flat.size)):
             runs = flat.reshape(1, -1)
         inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
-        out = np.empty((runs.size, *inner_shape), self.dtype.newbyteorder("="))
+        out = np.empty((runs.size, *inner_shape), self.dtype)
         at = 0
         for run in runs:
             step = int(run[1] - run[0]) if len(run) > 1 else 1
@@ -388,7 +435,7 @@ class FlatSource(Source):
             return self.base[(*divmod(chosen, cols), *inner)]
         flat = np.arange(self.shape[0])[chosen]
         inner_shape = tuple(len(_indices(i)) for i in inner if isinstance(i, slice))
-        out = np.empty((flat.size, *inner_shape), self.dtype.newbyteorder("="))
+        out = np.empty((flat.size, *inner_shape), self.dtype)
         for row in np.unique(flat // cols):
             places = np.flatnonzero(flat // cols == row)
             at = flat[places] % cols
