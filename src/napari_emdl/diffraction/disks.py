@@ -120,8 +120,10 @@ def find_disks(
         fingerprint=fingerprint(record),
         control=control,
         on_block=on_block,
+        parallel=getattr(finder, "parallel", True),
     )
-    record["provider"], record["note"] = finder.info["provider"], finder.info["note"]
+    note = "; ".join(text for text in (finder.info["note"], _defects_seen(table.attrs)) if text)
+    record["provider"], record["note"] = finder.info["provider"], note
     table.attrs.update(
         detector_shape=shape,
         probe=made.image,
@@ -130,10 +132,20 @@ def find_disks(
         calibration=signal.calibration,
         method=params.method,
         default_min_score=params.min_score if params.min_score is not None else finder.default_min_score,
-        note=finder.info["note"],
+        note=note,
         provenance=record,
     )
     return table
+
+
+def _defects_seen(counts: dict[str, Any]) -> str:
+    """What the finder counted of bad patterns, in words."""
+    words = {
+        "n_cleaned": "had missing or negative values, which were filled in",
+        "n_saturated": "have saturated pixels",
+        "n_empty": "are empty",
+    }
+    return "; ".join(f"{counts[name]} patterns {text}" for name, text in words.items() if counts.get(name))
 
 
 def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:
