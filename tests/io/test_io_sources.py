@@ -19,6 +19,7 @@ from napari_emdl.io.sources import (
     FramesSource,
     Hdf5Source,
     RawSource,
+    RecordSource,
     Source,
     StackSource,
     TransposedSource,
@@ -55,10 +56,19 @@ def frames() -> FramesSource:
     return FramesSource(frame_of, SHAPE[:2], SHAPE[2:], ARRAY.dtype, "frames")
 
 
+def records(folder: Path) -> RecordSource:
+    path = folder / "records.bin"
+    if not path.exists():
+        frames = b"".join(b"head!" + frame[::-1].astype(">i4").tobytes() for frame in ARRAY.reshape(-1, 5, 6))
+        path.write_bytes(b"file" + frames)
+    return RecordSource(path, SHAPE[:2], SHAPE[2:], ">i4", header=5, offset=4, flip=True)
+
+
 def sources(folder: Path) -> dict[str, tuple[Source, np.ndarray]]:
     flat = FlatSource(raw(folder))
     return {
         "raw": (raw(folder), ARRAY),
+        "records": (records(folder), ARRAY),
         "hdf5": (hdf5(folder), ARRAY),
         "frames": (frames(), ARRAY),
         "array": (ArraySource(array_of, "array"), ARRAY),
@@ -69,7 +79,7 @@ def sources(folder: Path) -> dict[str, tuple[Source, np.ndarray]]:
     }
 
 
-NAMES = ["raw", "hdf5", "frames", "array", "transposed", "flat", "stack", "single"]
+NAMES = ["raw", "records", "hdf5", "frames", "array", "transposed", "flat", "stack", "single"]
 
 
 def index_of(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[object, ...]:
@@ -115,7 +125,7 @@ def test_pickled_source_reads_again(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[0], expected[0])
 
 
-@pytest.mark.parametrize("name", ["raw", "hdf5", "frames", "stack"])
+@pytest.mark.parametrize("name", ["raw", "records", "hdf5", "frames", "stack"])
 def test_reading_from_threads(tmp_path: Path, name: str) -> None:
     source, expected = sources(tmp_path)[name]
     places = [tuple(np.unravel_index(i % 12, expected.shape[:2])) for i in range(200)]
