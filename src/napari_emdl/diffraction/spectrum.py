@@ -34,7 +34,7 @@ def probe_spectrum(probe: ArrayLike, size: int = NETWORK_GRID_PX) -> tuple[NDArr
     """
     image = np.asarray(probe, dtype=np.float64)
     if image.shape != (size, size):
-        raise EmdlError(f"the probe on the network's grid must be {size} x {size}, got {image.shape}; resample or crop it first")
+        raise EmdlError(f"the probe must be {size} x {size} on the network's grid, got {image.shape}; resample it first")
     if not np.isfinite(image).all():
         raise EmdlError("the probe holds values that are not finite; replace them")
     total = image.sum()

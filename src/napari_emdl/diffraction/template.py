@@ -181,7 +181,7 @@ class TemplateFinder:
         lo = self.edge_px - slack
         ok = (row >= lo) & (row <= rows - 1 - lo) & (col >= lo) & (col <= cols - 1 - lo)
         ok[ok] = thin(which[ok], row[ok], col[ok], score[ok], self.spacing_px)
-        ok[ok] = strongest(which[ok], score[ok], 2 * self.params.max_disks)
+        ok[ok] = strongest(which[ok], score[ok], 2 * self.params.max_disks + 100)
         return which[ok], row[ok], col[ok], score[ok]
 
     def _measure(

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_emdl.diffraction.virtual import Detector, mean_pattern, navigation_image, virtual_image
+from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.jobs.control import Control
+from napari_emdl.signals import in_memory
+
+
+@pytest.fixture
+def cube():
+    data = np.random.default_rng(0).poisson(5.0, (5, 7, 20, 24)).astype(np.uint16)
+    return in_memory(data, "datacube")
+
+
+def test_images_are_the_weighted_sums(cube):
+    disk = Detector.disk((20, 24), (10, 12), 4.0)
+    ring = Detector.annulus((20, 24), (10, 12), 5.0, 9.0)
+    both = virtual_image(cube, [disk, ring])
+    assert both.shape == (2, 5, 7)
+    assert np.allclose(both[0], (cube.data * disk.weights).sum(axis=(2, 3)))
+    assert np.allclose(virtual_image(cube, ring), both[1])
+    assert np.array_equal(navigation_image(cube), cube.data.sum(axis=(2, 3)))
+    assert np.allclose(mean_pattern(cube), cube.data.mean(axis=(0, 1)))
+
+
+def test_detectors_have_the_area_of_their_shape():
+    disk = Detector.disk((64, 64), (31.3, 30.8), 12.0)
+    assert disk.weights.sum() == pytest.approx(np.pi * 144, rel=0.01)
+    ring = Detector.annulus((64, 64), (31.3, 30.8), 6.0, 12.0)
+    assert ring.weights.sum() == pytest.approx(np.pi * (144 - 36), rel=0.01)
+    square = Detector.polygon((64, 64), [[9.5, 9.5], [9.5, 19.5], [19.5, 19.5], [19.5, 9.5]])
+    assert square.weights.sum() == 100 and square.weights[10, 10] == 1 and square.weights[9, 9] == 0
+
+
+def test_image_grows_by_blocks_and_can_be_cancelled(cube):
+    seen = []
+    virtual_image(
+        cube, Detector.disk((20, 24), (10, 12), 4.0), on_block=lambda block, values: seen.append((block.start, len(values)))
+    )
+    assert len(seen) > 4 and sum(n for _, n in seen) == 35
+    control = Control()
+    control.cancel()
+    with pytest.raises(Cancelled):
+        navigation_image(cube, control)
+
+
+def test_missing_values_count_as_nothing():
+    data = np.ones((1, 2, 8, 8), np.float32)
+    data[0, 1, 3, 3] = np.nan
+    data[0, 1, 4, 4] = np.inf
+    assert navigation_image(in_memory(data, "datacube")).tolist() == [[64.0, 62.0]]
+
+
+def test_bad_detectors_are_one_clear_line(cube):
+    with pytest.raises(EmdlError, match="outer radius"):
+        Detector.annulus((20, 24), (10, 12), 5.0, 5.0)
+    with pytest.raises(EmdlError, match="3 vertices"):
+        Detector.polygon((20, 24), [[0, 0], [1, 1]])
+    with pytest.raises(EmdlError, match="patterns"):
+        virtual_image(cube, Detector.disk((8, 8), (4, 4), 2.0))
