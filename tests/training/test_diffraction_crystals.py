@@ -99,7 +99,8 @@ def test_own_crystals_from_yaml(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(
         "- name: GaN\n  lengths_A: [3.19, 3.19, 5.19]\n  gamma_deg: 120\n  u2_A2: 0.004\n"
-        "  sites:\n    Ga: [[0.3333, 0.6667, 0], [0.6667, 0.3333, 0.5]]\n    N: [[0.3333, 0.6667, 0.377], [0.6667, 0.3333, 0.877]]\n"
+        "  sites:\n    Ga: [[0.3333, 0.6667, 0], [0.6667, 0.3333, 0.5]]\n"
+        "    N: [[0.3333, 0.6667, 0.377], [0.6667, 0.3333, 0.877]]\n"
     )
     (gan,) = load_crystals(path)
     assert gan.formula == "GaN"

@@ -39,7 +39,9 @@ def test_projection_keeps_the_volume(zone):
 
 def test_projected_reciprocal_vectors_are_those_of_the_crystal():
     cell = project(NACL, (1, 1, 0))
-    mine = sorted({round(float(np.linalg.norm(np.array(hk) @ cell.reciprocal_invA)), 6) for hk in itertools.product((-1, 0, 1), repeat=2)})
+    mine = sorted(
+        {round(float(np.linalg.norm(np.array(hk) @ cell.reciprocal_invA)), 6) for hk in itertools.product((-1, 0, 1), repeat=2)}
+    )
     # Zone [110] of fcc: 111 at sqrt(3)/a, 002 at 2/a.
     assert mine[1] == pytest.approx(np.sqrt(3) / A_NACL, abs=1e-6)
     assert any(abs(v - 2 / A_NACL) < 1e-6 for v in mine)

@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from napari_emdl.training.diffraction.crystals import catalogue  # noqa: E402
 from napari_emdl.training.diffraction.evaluate import _plain_scene  # noqa: E402
 from napari_emdl.training.diffraction.library import Run, build, draw_run, read_library  # noqa: E402
-from napari_emdl.training.diffraction.crystals import catalogue  # noqa: E402
 from napari_emdl.training.diffraction.proposals import assign, draw_proposals  # noqa: E402
 from napari_emdl.training.diffraction.proposer_task import target_map  # noqa: E402
 from napari_emdl.training.diffraction.render import RenderConfig, draw_pattern, render  # noqa: E402
@@ -26,7 +26,7 @@ def flat_run(spacing_invA: float = 0.45, k_max: float = 0.09) -> Run:
     height = np.exp(-0.4 * np.linalg.norm(hk, axis=1))
     amplitude = np.zeros((1, len(hk), 5, 5, 2), np.float16)
     amplitude[..., 0] = height[None, :, None, None]
-    meta = dict(k_max_invA=k_max * 1.06, tilt_invA=[0.0, 0.0], thickness_A=[1e-6], energy_keV=200.0, tilt_mrad=0.0)
+    meta = {"k_max_invA": k_max * 1.06, "tilt_invA": [0.0, 0.0], "thickness_A": [1e-6], "energy_keV": 200.0, "tilt_mrad": 0.0}
     return Run(amplitude, g.astype(np.float32), hk, height, meta)
 
 

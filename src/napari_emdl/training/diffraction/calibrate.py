@@ -42,11 +42,11 @@ def reliability(errors: np.ndarray, sigmas: np.ndarray, bins: int = 8) -> list[d
     for part in np.array_split(order, bins):
         e = np.abs(errors[part])
         rows.append(
-            dict(
-                sigma_px=round(float(sigmas[part].mean()), 4),
-                error_68_px=round(float(np.quantile(e, 0.683)), 4),
-                error_rms_px=round(float(np.sqrt(np.square(e).mean())), 4),
-            )
+            {
+                "sigma_px": round(float(sigmas[part].mean()), 4),
+                "error_68_px": round(float(np.quantile(e, 0.683)), 4),
+                "error_rms_px": round(float(np.sqrt(np.square(e).mean())), 4),
+            }
         )
     return rows
 

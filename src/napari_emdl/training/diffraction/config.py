@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +21,7 @@ class LoopConfig(BaseModel):
     patterns_per_step: int = 8
     learning_rate: float = 2e-3
     warmup_steps: int = 200
-    decay_fraction: float = Field(0.4, ge=0, le=1)
+    decay_fraction: float = Field(default=0.4, ge=0, le=1)
     weight_decay: float = 1e-4
     ema: float = 0.998
     clip_norm: float = 5.0
@@ -51,15 +52,6 @@ class FcunetModel(BaseModel):
     candidates: int = 96
 
 
-class LightModel(BaseModel):
-    """Size of the real-space proposer of the light path."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    channels: tuple[int, ...] = (32, 48, 64)
-    candidates: int = 96
-
-
 class TrainConfig(BaseModel):
     """One training: data, ranges of the rendering, network and loop.
 
@@ -71,11 +63,14 @@ class TrainConfig(BaseModel):
         Folder of checkpoints, loss curve and validation metrics.
     seed
         Seed of weights and of every sample: step n always sees the same patterns.
+    own_proposals
+        Refiner: parts of the proposals that are replaced by the network's own result, once for each entry (0.5, 0.2: half of
+        them after one pass, a fifth after two).
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    network: str
+    network: Literal["fcunet", "refiner"]
     library: list[str]
     output: str
     seed: int = 1
@@ -85,8 +80,8 @@ class TrainConfig(BaseModel):
     loop: LoopConfig = LoopConfig()
     refiner: RefinerModel = RefinerModel()
     fcunet: FcunetModel = FcunetModel()
-    light: LightModel = LightModel()
     proposals_per_pattern: int = 32
+    own_proposals: tuple[float, ...] = ()
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -14,8 +14,8 @@ CROP_PX = 32
 
 
 def _box_weights(position: torch.Tensor, start: torch.Tensor, length: torch.Tensor, width: torch.Tensor, size: torch.Tensor):
-    """Weights (M, CROP_PX, L) of pixels start..start+L-1 in boxes around `position` (M, CROP_PX); outside 0..size-1 they are 0."""
-    pixel = start[:, None] + torch.arange(length, device=position.device)[None, :]
+    """Weights (M, CROP_PX, L) of pixels from `start` on in boxes around `position` (M, CROP_PX); 0 outside the detector."""
+    pixel = start[:, None] + torch.arange(length, device=position.device)[None, :]  # type: ignore[call-overload]
     inside = ((pixel >= 0) & (pixel <= size - 1)).to(position.dtype)
     centre = pixel[:, None, :].to(position.dtype)
     upper = torch.minimum(position[:, :, None] + 0.5 * width, centre + 0.5)

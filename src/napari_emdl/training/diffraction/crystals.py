@@ -23,29 +23,28 @@ from napari_emdl.training.diffraction.prototypes import CENTRING, PROTOTYPES, Pr
 EXCLUDED_FORMULAS = frozenset({"O3SrTi", "AsGa", "Cu", "Al", "MgO"})
 
 #: Covalent radii in pm.
-RADII_PM: dict[str, int] = {
-    **dict(Li=128, Be=96, B=84, C=76, N=71, O=66, F=57, Na=166, Mg=141, Al=121, Si=111, P=107, S=105, Cl=102, K=203, Ca=176),
-    **dict(Sc=170, Ti=160, V=153, Cr=139, Mn=150, Fe=142, Co=138, Ni=124, Cu=132, Zn=122, Ga=122, Ge=120, As=119, Se=120),
-    **dict(Br=120, Rb=220, Sr=195, Y=190, Zr=175, Nb=164, Mo=154, Ru=146, Rh=142, Pd=139, Ag=145, Cd=144, In=142, Sn=139),
-    **dict(Sb=139, Te=138, I=139, Cs=244, Ba=215, La=207, Ce=204, Nd=201, Gd=196, Dy=192, Er=189, Yb=187, Hf=175, Ta=170),
-    **dict(W=162, Re=151, Os=144, Ir=141, Pt=136, Au=136, Hg=132, Tl=145, Pb=146, Bi=148, Th=206, U=196),
-}
+_RADII = """
+Li 128 Be 96 B 84 C 76 N 71 O 66 F 57 Na 166 Mg 141 Al 121 Si 111 P 107 S 105 Cl 102
+K 203 Ca 176 Sc 170 Ti 160 V 153 Cr 139 Mn 150 Fe 142 Co 138 Ni 124 Cu 132 Zn 122 Ga 122 Ge 120
+As 119 Se 120 Br 120 Rb 220 Sr 195 Y 190 Zr 175 Nb 164 Mo 154 Ru 146 Rh 142 Pd 139 Ag 145 Cd 144
+In 142 Sn 139 Sb 139 Te 138 I 139 Cs 244 Ba 215 La 207 Ce 204 Nd 201 Gd 196 Dy 192 Er 189 Yb 187
+Hf 175 Ta 170 W 162 Re 151 Os 144 Ir 141 Pt 136 Au 136 Hg 132 Tl 145 Pb 146 Bi 148 Th 206 U 196
+"""
+RADII_PM: dict[str, int] = {a: int(b) for a, b in zip(_RADII.split()[::2], _RADII.split()[1::2], strict=True)}
 
-POOLS: dict[str, tuple[str, ...]] = {
-    "metal": tuple(
-        "Li Be Na Mg Al Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Sr Y Zr Nb Mo Ru Rh Pd Ag Cd In Sn La Ce Nd Gd Dy Er Yb Hf Ta W Re Os Ir "
-        "Pt Au Tl Pb Bi Th U".split()
-    ),
-    "cation": tuple(
-        "Li Be Na Mg Al K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge Rb Sr Y Zr Nb Mo Ru Rh Pd Ag Cd In Sn Ba La Ce Gd Yb Hf Ta W Ir Pt "
-        "Hg Tl Pb Th U".split()
-    ),
-    "big": tuple("Na K Ca Rb Sr Y Cs Ba La Ce Nd Gd Dy Yb Pb Bi Th".split()),
-    "anion": tuple("N O F P S Cl As Se Br Sb Te I".split()),
-    "oxide": ("O", "O", "O", "F", "S", "N"),
-    "chalcogen": ("S", "Se", "Te", "O"),
-    "semi": tuple("B C Si P Ge As Se Sn Sb Te".split()),
+_POOLS = {
+    "metal": """Li Be Na Mg Al Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Sr Y Zr Nb Mo Ru Rh
+    Pd Ag Cd In Sn La Ce Nd Gd Dy Er Yb Hf Ta W Re Os Ir Pt Au Tl Pb Bi Th U""",
+    "cation": """Li Be Na Mg Al K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge Rb Sr Y Zr
+    Nb Mo Ru Rh Pd Ag Cd In Sn Ba La Ce Gd Yb Hf Ta W Ir Pt Hg Tl Pb Th U""",
+    "big": "Na K Ca Rb Sr Y Cs Ba La Ce Nd Gd Dy Yb Pb Bi Th",
+    "anion": "N O F P S Cl As Se Br Sb Te I",
+    "oxide": "O O O F S N",
+    "chalcogen": "S Se Te O",
+    "semi": "B C Si P Ge As Se Sn Sb Te",
 }
+#: Elements that each kind of site draws from.
+POOLS: dict[str, tuple[str, ...]] = {name: tuple(text.split()) for name, text in _POOLS.items()}
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,7 @@ def _draw(prototype: Prototype, rng: np.random.Generator, index: int) -> Crystal
     for letter in sorted(prototype.sites):
         pool = [e for e in POOLS[prototype.pools[letter]] if e not in elements.values()]
         elements[letter] = pool[rng.integers(len(pool))]
-    axes = tuple(
-        1.0 if r == 1.0 else r * float(rng.uniform(0.94, 1.06)) for r in prototype.axes
-    )
+    axes = tuple(1.0 if r == 1.0 else r * float(rng.uniform(0.94, 1.06)) for r in prototype.axes)
     scale = _touching_scale(prototype, elements, (axes[0], axes[1])) * float(rng.uniform(0.97, 1.06))
     sites = {elements[k]: v for k, v in prototype.sites.items()}
     mass = {e: RADII_PM[e] for e in elements.values()}

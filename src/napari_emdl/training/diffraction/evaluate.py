@@ -1,8 +1,9 @@
 """Evaluation of exported disk networks on held-out crystals: proposer -> refiner -> score -> lattice fit.
 
-    python -m napari_emdl.training.diffraction.evaluate LIBRARY.h5 FCUNET_FOLDER REFINER_FOLDER [--patterns 200] [--out metrics.json]
+    python -m napari_emdl.training.diffraction.evaluate LIBRARY.h5 FCUNET_FOLDER REFINER_FOLDER [--out metrics.json]
 
-Runs the ONNX graphs as the program does, on patterns that are rendered here. `unseen_cases` simulates materials no training sees.
+Runs the ONNX graphs as the program does, on patterns that are rendered here. `unseen_case` simulates materials that no
+training sees.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Networks:
     def candidates(self, pattern: Pattern, floor: float = 0.1) -> np.ndarray:
         """Candidates of the proposer, (n, 4), above a floor."""
         re, im = probe_spectrum(pattern.probe.numpy())
-        found = self.proposer.run(["candidates"], {"pattern": pattern.counts.numpy()[None], "probe_re": re, "probe_im": im})[0][0]
+        found = self.proposer.run(["candidates"], {"pattern": pattern.counts.numpy()[None], "probe_re": re, "probe_im": im})[0][
+            0
+        ]
         return found[found[:, 2] >= floor]
 
     def measure(self, counts: np.ndarray, position_px: np.ndarray, radius_px: float, passes: int) -> np.ndarray:
@@ -119,7 +122,9 @@ def score_pattern(pattern: Pattern, found: np.ndarray) -> Scored:
     use = first & (distance < 0.3 * spacing)
     fitted = fit_basis(hk[nearest[use]], found[use, :2].astype(float), found[use, 2].astype(float))
     error = None if fitted is None else strain_error(pattern.basis_px, fitted)
-    return Scored(error, int(hit.sum()), len(found), int((seen & visible).sum()), int(visible.sum()), distance[hit], pattern.meta)
+    return Scored(
+        error, int(hit.sum()), len(found), int((seen & visible).sum()), int(visible.sum()), distance[hit], pattern.meta
+    )
 
 
 def summary(scored: list[Scored]) -> dict[str, float]:
@@ -127,15 +132,18 @@ def summary(scored: list[Scored]) -> dict[str, float]:
     errors = np.array([s.error for s in scored if s.error is not None]).reshape(-1, 3)
     distance = np.concatenate([s.distance_px for s in scored])
     rms = np.sqrt(np.square(errors).mean(1)) if len(errors) else np.array([np.nan])
-    values = dict(
-        strain_rmse_pct=100 * np.sqrt(np.square(errors).mean()) if len(errors) else np.nan,
-        strain_rmse_best95_pct=100 * np.sqrt(np.mean(np.sort(rms)[: max(1, int(0.95 * len(rms)))] ** 2)),
-        strain_median_abs_pct=100 * np.median(np.abs(errors)) if len(errors) else np.nan,
-        disk_rmse_px=np.sqrt(np.mean(np.square(distance))) if len(distance) else np.nan,
-        precision=sum(s.hits for s in scored) / max(1, sum(s.peaks for s in scored)),
-        recall=sum(s.seen for s in scored) / max(1, sum(s.visible for s in scored)),
-    )
-    return {k: round(float(v), 4) for k, v in values.items()} | {"unfitted": sum(s.error is None for s in scored), "n": len(scored)}
+    values = {
+        "strain_rmse_pct": 100 * np.sqrt(np.square(errors).mean()) if len(errors) else np.nan,
+        "strain_rmse_best95_pct": 100 * np.sqrt(np.mean(np.sort(rms)[: max(1, int(0.95 * len(rms)))] ** 2)),
+        "strain_median_abs_pct": 100 * np.median(np.abs(errors)) if len(errors) else np.nan,
+        "disk_rmse_px": np.sqrt(np.mean(np.square(distance))) if len(distance) else np.nan,
+        "precision": sum(s.hits for s in scored) / max(1, sum(s.peaks for s in scored)),
+        "recall": sum(s.seen for s in scored) / max(1, sum(s.visible for s in scored)),
+    }
+    return {k: round(float(v), 4) for k, v in values.items()} | {
+        "unfitted": sum(s.error is None for s in scored),
+        "n": len(scored),
+    }
 
 
 def by_condition(scored: list[Scored]) -> dict[str, dict[str, dict[str, float]]]:
@@ -156,7 +164,13 @@ def unseen_crystals() -> dict[str, Crystal]:
     """Materials excluded from training, for tests of generalisation alone."""
     make = build_crystal
     return {
-        "SrTiO3": make("SrTiO3", "P", (3.905,) * 3, 90, {"Sr": [(0, 0, 0)], "Ti": [(0.5,) * 3], "O": [(0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)]}),
+        "SrTiO3": make(
+            "SrTiO3",
+            "P",
+            (3.905,) * 3,
+            90,
+            {"Sr": [(0, 0, 0)], "Ti": [(0.5,) * 3], "O": [(0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)]},
+        ),
         "GaAs": make("GaAs", "F", (5.653,) * 3, 90, {"Ga": [(0, 0, 0)], "As": [(0.25,) * 3]}),
         "Cu": make("Cu", "F", (3.615,) * 3, 90, {"Cu": [(0, 0, 0)]}),
     }
@@ -172,7 +186,13 @@ UNSEEN = (
 
 
 def unseen_case(
-    material: str, zone: tuple[int, int, int], energy_keV: float, semiangle_mrad: float, count: int = 60, dose_e: float = 1e5, seed: int = 3
+    material: str,
+    zone: tuple[int, int, int],
+    energy_keV: float,
+    semiangle_mrad: float,
+    count: int = 60,
+    dose_e: float = 1e5,
+    seed: int = 3,
 ) -> list[Pattern]:
     """Patterns of an excluded material: 5-50 nm, up to 12 mrad mistilt, 3 % strain, 1 degree rotation, 0.014 1/A a pixel."""
     rng = np.random.default_rng(seed)
@@ -185,8 +205,11 @@ def unseen_case(
         thickness = np.sort(rng.uniform(50, 500, 4))
         tilt_invA = (float(tilt[0]), float(tilt[1]))
         beams = simulate(cell, energy_keV, 1.06 * semiangle, thickness, tilt_invA=tilt_invA, nk=13, absorption=0.03)
-        meta = dict(energy_keV=energy_keV, k_max_invA=beams.k_max_invA, tilt_invA=list(tilt_invA), crystal=material)
-        meta |= dict(thickness_A=beams.thickness_A.tolist(), tilt_mrad=float(np.hypot(*tilt) * wavelength_A(energy_keV) * 1e3))
+        meta = {"energy_keV": energy_keV, "k_max_invA": beams.k_max_invA, "tilt_invA": list(tilt_invA), "crystal": material}
+        meta |= {
+            "thickness_A": beams.thickness_A.tolist(),
+            "tilt_mrad": float(np.hypot(*tilt) * wavelength_A(energy_keV) * 1e3),
+        }
         run = Run(torch.view_as_real(beams.amplitude).numpy(), beams.g_invA.astype(np.float32), beams.hk, beams.v_V, meta)
         for index in range(4):
             patterns.append(render(run, _plain_scene(index, semiangle, dose_e, rng), RenderConfig(), generator))
@@ -240,7 +263,11 @@ def main() -> None:
     networks = Networks.load(args.fcunet, args.refiner)
     runs = read_library([args.library], validation=True)
     scored = evaluate(networks, validation_patterns(runs, RenderConfig(), args.patterns, seed=4242), args.passes)
-    result: dict[str, Any] = {"held_out_crystals": summary(scored), "by_condition": by_condition(scored), "unseen_materials": {}}
+    result: dict[str, Any] = {
+        "held_out_crystals": summary(scored),
+        "by_condition": by_condition(scored),
+        "unseen_materials": {},
+    }
     for material, zone, energy, semiangle in UNSEEN if args.unseen else ():
         name = f"{material} [{''.join(map(str, zone))}] {energy:g} kV {semiangle:g} mrad"
         patterns = unseen_case(material, zone, energy, semiangle, args.unseen)

@@ -4,16 +4,17 @@
 
 Contract with the inference side
 --------------------------------
-``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam within
-10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from `napari_emdl.diffraction.spectrum.probe_spectrum` of the
-vacuum probe on the same grid, centred at (128, 128). Outputs: `structure_factor` float32 (batch, 256, 256), soft visibility 0..1;
-`candidates` float32 (batch, 96, 4): row, col, score, counts in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
+``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam
+within 10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from
+`napari_emdl.diffraction.spectrum.probe_spectrum` of the vacuum probe on the same grid, centred at (128, 128). Outputs:
+`structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, 96, 4): row, col, score, counts
+in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 
-``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index` int64
-(M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`. Output: `measured`
-float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible disk lies
-there), intensity (counts in the disk above a ring around it). Feed the measured positions back: two passes, four where disks
-overlap. `radius_px` may differ between calls, not within one.
+``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index`
+int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`. Output:
+`measured` float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible
+disk lies there), intensity (counts in the disk above a ring around it). Feed the measured positions back for a second pass.
+`radius_px` may differ between calls, not within one.
 """
 
 from __future__ import annotations
@@ -37,22 +38,23 @@ from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.tasks import make_task
 
 OPSET = 17
+_RECIPE = {"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern", "own_proposals"}
 _GRAPHS: dict[str, dict[str, Any]] = {
-    "fcunet": dict(
-        inputs={"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
-        outputs={"structure_factor": ["batch", 256, 256], "candidates": ["batch", 96, 4]},
-        dynamic={"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
-    ),
-    "disk_refiner": dict(
-        inputs={"pattern": ["batch", "row", "col"], "pattern_index": ["disk"], "position_px": ["disk", 2], "radius_px": []},
-        outputs={"measured": ["disk", 5]},
-        dynamic={
+    "fcunet": {
+        "inputs": {"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
+        "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", 96, 4]},
+        "dynamic": {"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
+    },
+    "disk_refiner": {
+        "inputs": {"pattern": ["batch", "row", "col"], "pattern_index": ["disk"], "position_px": ["disk", 2], "radius_px": []},
+        "outputs": {"measured": ["disk", 5]},
+        "dynamic": {
             "pattern": {0: "batch", 1: "row", 2: "col"},
             "pattern_index": {0: "disk"},
             "position_px": {0: "disk"},
             "measured": {0: "disk"},
         },
-    ),
+    },
 }
 
 
@@ -78,10 +80,10 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
     if kind == "disk_refiner":
         position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
         index = (np.arange(25) % 2).astype(np.int64)
-        return dict(pattern=pattern, pattern_index=index, position_px=position, radius_px=np.array(radius, np.float32))
+        return {"pattern": pattern, "pattern_index": index, "position_px": position, "radius_px": np.array(radius, np.float32)}
     probe = np.clip(radius + 0.5 - np.hypot(y - 128, x - 128), 0, 1)
     re, im = probe_spectrum(probe)
-    return dict(pattern=pattern, probe_re=re, probe_im=im)
+    return {"pattern": pattern, "probe_re": re, "probe_im": im}
 
 
 def export_onnx(model: nn.Module, kind: str, path: Path) -> None:
@@ -109,12 +111,14 @@ def sha256(path: Path) -> str:
 
 
 def _tensor(name: str, axes: list, test_file: str, digest: str) -> dict:
-    described = []
+    described: list[dict[str, Any]] = []
     for i, size in enumerate(axes):
         if size in ("batch", "disk"):
             described.append({"type": "batch"} if i == 0 else {"type": "index", "id": str(size)})
         else:
-            described.append({"type": "space", "id": f"axis{i}", "size": size if isinstance(size, int) else {"min": 16, "step": 1}})
+            described.append(
+                {"type": "space", "id": f"axis{i}", "size": size if isinstance(size, int) else {"min": 16, "step": 1}}
+            )
     return {
         "id": name,
         "axes": described,
@@ -150,19 +154,19 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
     np.savez_compressed(folder / "test_input.npz", **inputs)  # type: ignore[arg-type]
     np.savez_compressed(folder / "test_output.npz", **outputs)  # type: ignore[arg-type]
     digests = {f: sha256(folder / f) for f in ("model.onnx", "test_input.npz", "test_output.npz")}
-    card = dict(
-        format_version="0.5.4",
-        type="model",
-        name=name,
-        version="0.1.0",
-        description=description,
-        license="BSD-3-Clause",
-        authors=[{"name": "napari-emdl developers"}],
-        inputs=[_tensor(n, a, "test_input.npz", digests["test_input.npz"]) for n, a in _GRAPHS[kind]["inputs"].items()],
-        outputs=[_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in _GRAPHS[kind]["outputs"].items()],
-        weights={"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
-        config={"emdl": emdl},
-    )
+    card = {
+        "format_version": "0.5.4",
+        "type": "model",
+        "name": name,
+        "version": "0.1.0",
+        "description": description,
+        "license": "BSD-3-Clause",
+        "authors": [{"name": "napari-emdl developers"}],
+        "inputs": [_tensor(n, a, "test_input.npz", digests["test_input.npz"]) for n, a in _GRAPHS[kind]["inputs"].items()],
+        "outputs": [_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in _GRAPHS[kind]["outputs"].items()],
+        "weights": {"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
+        "config": {"emdl": emdl},
+    }
     text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
     (folder / "rdf.yaml").write_text(text, encoding="utf-8")
     return folder
@@ -173,39 +177,54 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any] | No
     render = config.render
     state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
     step = int(state["step"])
-    ranges = dict(
-        radius_px=list(render.radius_px),
-        semiangle_mrad=[0.8, 5.0],
-        energy_keV=[80.0, 300.0],
-        thickness_nm=[2.0, 50.0],
-        dose_e=[10 ** render.log10_dose[0], 10 ** render.log10_dose[2]],
-        sampling_invA=list(render.sampling_invA),
-        mistilt_mrad=[0.0, 15.0],
-    )
-    training = dict(
-        data="multislice of crystals of 47 structure types drawn by napari_emdl.training.diffraction.library; rendered anew every step",
-        patterns_seen=step * config.loop.patterns_per_step,
-        recipe=config.model_dump(mode="json", include={"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern"}),
-        steps=step,
-        split="by chemical formula, a tenth of the crystals held out",
-        excluded="SrTiO3, GaAs, Cu, Al, MgO in any orientation",
-        command="python -m napari_emdl.training.diffraction.train CONFIG.yaml",
-        parameters=sum(p.numel() for p in model.parameters()),
-    )
+    ranges = {
+        "radius_px": list(render.radius_px),
+        "semiangle_mrad": [0.8, 5.0],
+        "energy_keV": [80.0, 300.0],
+        "thickness_nm": [2.0, 50.0],
+        "dose_e": [10 ** render.log10_dose[0], 10 ** render.log10_dose[2]],
+        "sampling_invA": list(render.sampling_invA),
+        "mistilt_mrad": [0.0, 15.0],
+    }
+    training = {
+        "data": "multislice of crystals of 47 structure types (training.diffraction.library), rendered anew every step",
+        "patterns_seen": step * config.loop.patterns_per_step,
+        "recipe": config.model_dump(mode="json", include=_RECIPE),
+        "steps": step,
+        "split": "by chemical formula, a tenth of the crystals held out",
+        "excluded": "SrTiO3, GaAs, Cu, Al, MgO in any orientation",
+        "command": "python -m napari_emdl.training.diffraction.train CONFIG.yaml",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
     limits = [
         "simulated data: no phonon scattering beyond damping, diffuse halo and plasmon tails are empirical",
         "zero-order Laue zone: no HOLZ lines",
         "single crystals only: two phases or twins in one pattern were not trained",
     ]
-    emdl: dict[str, Any] = dict(ranges=ranges, training=training, limits=limits, metrics=metrics or {})
+    emdl: dict[str, Any] = {"ranges": ranges, "training": training, "limits": limits, "metrics": metrics or {}}
     if isinstance(model, FCUNet):
-        head = dict(task="disk-proposer", kind="fcunet", grid_px=256, candidates=model.candidates, default_min_score=0.3, floor=0.1)
+        head = {
+            "task": "disk-proposer",
+            "kind": "fcunet",
+            "grid_px": 256,
+            "candidates": model.candidates,
+            "default_min_score": 0.3,
+            "floor": 0.1,
+        }
         about = "Fourier-space complex U-Net: structure-factor image and Bragg disk candidates from pattern and vacuum probe."
         return "fcunet", "FCU-Net", about, head | emdl
     assert isinstance(model, DiskRefiner)
-    head = dict(task="disk-refiner", kind="disk_refiner", canonical_radius_px=CANONICAL_RADIUS_PX, default_min_score=0.5, floor=0.1)
-    head |= dict(passes=2, passes_overlap=4, sigma_temperature=float(model.temperature))
-    about = "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
+    head = {
+        "task": "disk-refiner",
+        "kind": "disk_refiner",
+        "canonical_radius_px": CANONICAL_RADIUS_PX,
+        "default_min_score": 0.5,
+        "floor": 0.1,
+    }
+    head |= {"passes": 2, "passes_overlap": 4, "sigma_temperature": float(model.temperature)}
+    about = (
+        "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
+    )
     return "disk_refiner", "Disk refiner", about, head | emdl
 
 

@@ -1,12 +1,13 @@
 """FCU-Net: complex convolutions on the correlation spectrum of pattern and probe.
 
 After Munshi et al., npj Comput. Mater. 8:254 (2022). Ours differs in three places, for speed and for noisy patterns:
-counts are stabilised (Anscombe, then log) before the transform; the network sees the central 128 x 128 frequencies, weighted by a
-trainable real gain; a pixel shuffle returns from the 2 px grid to 256 x 256.
+counts are stabilised (Anscombe, then log) before the transform; the network sees the central 128 x 128 frequencies, weighted
+by a trainable real gain; a pixel shuffle returns from the 2 px grid to 256 x 256.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -67,6 +68,11 @@ class FCUNet(nn.Module):
         Peaks returned by `peaks`.
     """
 
+    cos: torch.Tensor
+    sin: torch.Tensor
+    icos: torch.Tensor
+    isin: torch.Tensor
+
     def __init__(
         self, channels: tuple[int, ...] = (8, 12, 16, 24), depth: int = 1, real_channels: int = 24, candidates: int = 96
     ) -> None:
@@ -77,10 +83,8 @@ class FCUNet(nn.Module):
         radius = torch.sqrt(frequency[:, None] ** 2 + frequency[None, :] ** 2)
         # The spectrum of disks falls steeply: start from a gain that makes all frequencies about equally loud.
         self.log_gain = nn.Parameter(1.2 * torch.log(radius + 0.02))
-        self.encoder = nn.ModuleList(
-            ComplexBlock(1 if i == 0 else channels[i - 1], c, depth) for i, c in enumerate(channels)
-        )
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))[::-1]
+        self.encoder = nn.ModuleList(ComplexBlock(1 if i == 0 else channels[i - 1], c, depth) for i, c in enumerate(channels))
+        pairs = list(itertools.pairwise(channels))[::-1]
         self.decoder = nn.ModuleList(ComplexBlock(low + high, low, depth) for low, high in pairs)
         self.last = ComplexConv(channels[0], channels[0])
         r = real_channels
@@ -179,6 +183,4 @@ def peaks(image: torch.Tensor, pattern: torch.Tensor, count: int) -> torch.Tenso
     row = torch.div(where, width, rounding_mode="floor")
     col = where - row * width
     total = m[:, 0].clamp(min=1e-6)
-    return torch.stack(
-        [row + m[:, 1] / total, col + m[:, 2] / total, score, torch.gather(counts, 1, where)], 2
-    )
+    return torch.stack([row + m[:, 1] / total, col + m[:, 2] / total, score, torch.gather(counts, 1, where)], 2)

@@ -80,9 +80,14 @@ def draw_run(crystal: Crystal, rng: np.random.Generator, ranges: Ranges = Ranges
         keep_intensity=2e-6,
         device=device,
     )
-    meta = dict(crystal=crystal.name, formula=crystal.formula, validation=is_validation(crystal), energy_keV=energy)
-    meta |= dict(semiangle_mrad=semiangle, tilt_mrad=float(tilt_mrad), k_max_invA=beams.k_max_invA, tilt_invA=tilt.tolist())
-    return beams, meta | dict(thickness_A=beams.thickness_A.tolist())
+    meta = {"crystal": crystal.name, "formula": crystal.formula, "validation": is_validation(crystal), "energy_keV": energy}
+    meta |= {
+        "semiangle_mrad": semiangle,
+        "tilt_mrad": float(tilt_mrad),
+        "k_max_invA": beams.k_max_invA,
+        "tilt_invA": tilt.tolist(),
+    }
+    return beams, meta | {"thickness_A": beams.thickness_A.tolist()}
 
 
 def write_run(group: h5py.Group, index: int, beams: Beams, meta: dict) -> None:
@@ -127,7 +132,8 @@ def read_library(paths: list[str | Path], validation: bool | None = None, limit:
                 meta = json.loads(entry.attrs["meta"])
                 if validation is not None and meta["validation"] != validation:
                     continue
-                runs.append(Run(*(entry[k][()] for k in ("amplitude", "g_invA", "hk", "v_V")), meta))
+                amplitude, g, hk, v = (entry[k][()] for k in ("amplitude", "g_invA", "hk", "v_V"))
+                runs.append(Run(amplitude, g, hk, v, meta))
                 if limit is not None and len(runs) >= limit:
                     return runs
     return runs

@@ -74,7 +74,9 @@ def project(crystal: Crystal, zone: tuple[int, int, int]) -> ZoneCell:
     order = order[length[order] > 1e-6]
     first = order[0]
     # The complement must span the lattice together with the beam direction: unit determinant.
-    det = np.abs(np.linalg.det(np.stack([np.broadcast_to(integer, grid.shape), np.broadcast_to(grid[first], grid.shape), grid], 1)))
+    det = np.abs(
+        np.linalg.det(np.stack([np.broadcast_to(integer, grid.shape), np.broadcast_to(grid[first], grid.shape), grid], 1))
+    )
     second = next(i for i in order if abs(det[i] - 1) < 1e-6)
     cell = np.stack([flat[first], flat[second]])
     if np.linalg.det(cell) < 0:

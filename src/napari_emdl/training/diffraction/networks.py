@@ -1,8 +1,6 @@
-"""The networks: FCU-Net (proposer) and the disk refiner.
+"""The disk refiner.
 
-FCU-Net follows Munshi et al., npj Comput. Mater. 8:254 (2022): complex convolutions on the correlation spectrum, then an inverse
-Fourier transform to the structure-factor image. Fourier transforms are products with constant matrices, which every ONNX
-execution provider runs.
+Every proposed disk is measured on a crop resampled to a canonical disk radius, so one small network serves all probes.
 """
 
 from __future__ import annotations
@@ -47,7 +45,12 @@ class DiskRefiner(nn.Module):
         Width of the dense layer.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (16, 40, 64), blocks: tuple[int, int] = (1, 2), hidden: int = 192) -> None:
+    distance: torch.Tensor
+    temperature: torch.Tensor
+
+    def __init__(
+        self, widths: tuple[int, int, int] = (16, 32, 64), blocks: tuple[int, int] = (1, 2), hidden: int = 128
+    ) -> None:
         super().__init__()
         a, b, c = widths
         self.stem = nn.Sequential(_step(3, a, 1), _step(a, b, 2), *(_Residual(b) for _ in range(blocks[0])))
@@ -73,7 +76,12 @@ class DiskRefiner(nn.Module):
         noise = torch.rsqrt(4 * level).expand_as(image)
         radius_map = (self.distance - 1.0).clamp(max=1.2).expand_as(image)
         scalars = torch.stack(
-            [torch.log(mean_in + 0.02), torch.log(mean_ring + 0.02), torch.log(radius_px / CANONICAL_RADIUS_PX).expand_as(mean_in)], 1
+            [
+                torch.log(mean_in + 0.02),
+                torch.log(mean_ring + 0.02),
+                torch.log(radius_px / CANONICAL_RADIUS_PX).expand_as(mean_in),
+            ],
+            1,
         )
         return torch.stack([image * valid, radius_map, noise.clamp(max=4.0) * valid], 1), 0.5 * scalars
 

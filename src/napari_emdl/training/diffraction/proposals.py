@@ -35,8 +35,8 @@ def draw_proposals(pattern: Pattern, count: int, rng: np.random.Generator) -> Pr
     """Draw proposals on a pattern: two thirds near disks, the others false."""
     size = pattern.counts.shape[-1]
     radius = pattern.radius_px
-    centre = pattern.centre_px.numpy().astype(np.float64)
-    visibility = pattern.visibility.numpy().astype(np.float64)
+    centre = pattern.centre_px.cpu().numpy().astype(np.float64)
+    visibility = pattern.visibility.cpu().numpy().astype(np.float64)
     inside = np.all((centre > -0.3 * radius) & (centre < size - 1 + 0.3 * radius), axis=1)
     weight = np.where(inside, np.clip(visibility, 0.02, 1.0), 0.0)
     near = round(0.68 * count) if weight.sum() > 0 else 0
@@ -56,14 +56,13 @@ def draw_proposals(pattern: Pattern, count: int, rng: np.random.Generator) -> Pr
         angle, reach = rng.uniform(0, 2 * np.pi, rest), rng.uniform(0.6, 2.2, rest) * radius
         anywhere[beside] = (host + np.stack([np.sin(angle), np.cos(angle)], 1) * reach[:, None])[beside]
     position = np.concatenate([positives, anywhere])
+    position = position[rng.permutation(count)]
     target, visible = assign(position, centre, visibility, radius)
     as_tensor = lambda x: torch.tensor(x, dtype=torch.float32)  # noqa: E731
     return Proposals(as_tensor(position), as_tensor(target), as_tensor(visible))
 
 
-def assign(
-    position: np.ndarray, centre: np.ndarray, visibility: np.ndarray, radius: float
-) -> tuple[np.ndarray, np.ndarray]:
+def assign(position: np.ndarray, centre: np.ndarray, visibility: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """The disk each position belongs to (near and visible beats near and faint), and its visibility, 0 out of reach."""
     if not len(centre):
         return position.copy(), np.zeros(len(position))

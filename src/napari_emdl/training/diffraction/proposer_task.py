@@ -61,12 +61,12 @@ class ProposerTask:
 
     def collate(self, patterns: list[Pattern]) -> ProposerBatch:
         """Batch of patterns with their probes' spectra and targets."""
-        spectra = [probe_spectrum(p.probe.numpy()) for p in patterns]
+        spectra = [probe_spectrum(p.probe.cpu().numpy()) for p in patterns]
         stack = lambda parts: torch.stack(parts).to(self.config.device)  # noqa: E731
         return ProposerBatch(
             stack([p.counts for p in patterns]),
-            stack([torch.from_numpy(s[0]) for s in spectra]),
-            stack([torch.from_numpy(s[1]) for s in spectra]),
+            stack([torch.as_tensor(s[0]) for s in spectra]),
+            stack([torch.as_tensor(s[1]) for s in spectra]),
             stack([target_map(p) for p in patterns]),
         )
 
@@ -89,11 +89,13 @@ class ProposerTask:
                 batch = self.collate(patterns[start : start + 4])
                 losses.append(self.loss(model, batch)[1]["bce"])
                 image = torch.sigmoid(model.logits(batch.pattern, batch.probe_re, batch.probe_im))
-                found += list(peaks(image, batch.pattern, model.candidates).numpy())
+                found += list(peaks(image, batch.pattern, model.candidates).cpu().numpy())
         return {"bce": float(np.mean(losses))} | detection_metrics(patterns, found)
 
 
-def detection_metrics(patterns: list[Pattern], found: list[np.ndarray], thresholds: tuple[float, ...] = (0.15, 0.3)) -> dict[str, float]:
+def detection_metrics(
+    patterns: list[Pattern], found: list[np.ndarray], thresholds: tuple[float, ...] = (0.15, 0.3)
+) -> dict[str, float]:
     """Precision and recall of candidates (n, 4) at some thresholds; a hit lies within 0.4 radii of a disk's centre."""
     out: dict[str, float] = {}
     for threshold in thresholds:

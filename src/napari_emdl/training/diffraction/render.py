@@ -1,6 +1,7 @@
 """Diffraction patterns with exact truth, rendered from a beam library: every call draws a new microscope and detector.
 
-Beams are added as complex amplitudes, so overlapping disks interfere. Everything runs on the device of the amplitudes' tensors.
+Beams are added as complex amplitudes, so overlapping disks interfere. Everything runs on torch's default device (`with
+torch.device("cuda")` renders and adds noise on the GPU).
 """
 
 from __future__ import annotations
@@ -164,7 +165,9 @@ def _ripple(k: torch.Tensor, scene: Scene) -> torch.Tensor:
         return torch.ones(k.shape[:-1])
     x, y = k[..., 0] / scene.semiangle_invA, k[..., 1] / scene.semiangle_invA
     a = [float(v) for v in scene.ripple]
-    return (1 + a[0] * x + a[1] * y + a[2] * x * y + a[3] * (x * x - y * y) + a[4] * torch.cos(7 * (x * x + y * y))).clamp_min(0.2)
+    return (1 + a[0] * x + a[1] * y + a[2] * x * y + a[3] * (x * x - y * y) + a[4] * torch.cos(7 * (x * x + y * y))).clamp_min(
+        0.2
+    )
 
 
 def _gaussian_blur(image: torch.Tensor, sigma_px: float) -> torch.Tensor:
@@ -187,7 +190,12 @@ def _plasmon(image: torch.Tensor, weight: float, width_px: float) -> torch.Tenso
 
 
 def render(
-    run: Run, scene: Scene, config: RenderConfig, generator: torch.Generator | None = None, noise: bool = True, probe: bool = True
+    run: Run,
+    scene: Scene,
+    config: RenderConfig,
+    generator: torch.Generator | None = None,
+    noise: bool = True,
+    probe: bool = True,
 ) -> Pattern:
     """Render one pattern.
 
@@ -229,12 +237,12 @@ def render(
     vacuum = _probe_image(scene, inverse, n, radius) if probe else torch.empty(0)
     if noise:
         expected, vacuum = _detect(expected, stop, scene, generator), torch.poisson(vacuum, generator)
-    meta = run.meta | dict(
-        thickness_nm=float(run.meta["thickness_A"][scene.thickness_index]) / 10,
-        dose_e=scene.dose_e,
-        semiangle_invA=scene.semiangle_invA,
-        sampling_invA=scene.sampling_invA,
-    )
+    meta = run.meta | {
+        "thickness_nm": float(run.meta["thickness_A"][scene.thickness_index]) / 10,
+        "dose_e": scene.dose_e,
+        "semiangle_invA": scene.semiangle_invA,
+        "sampling_invA": scene.sampling_invA,
+    }
     return Pattern(
         expected, vacuum, centre_t, run.hk[seen], run.v_V[seen], own_counts, snr, basis, scene.origin_px, radius, meta
     )
@@ -256,7 +264,7 @@ def _patches(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Amplitude on the pixels around each disk: complex values, k vectors, flat pixel index, and mask of pixels in view."""
     wavelength = wavelength_A(run.meta["energy_keV"])
-    stored = torch.from_numpy(run.amplitude[scene.thickness_index][seen].astype(np.float32))
+    stored = torch.as_tensor(run.amplitude[scene.thickness_index][seen].astype(np.float32))
     offset = torch.arange(-half, half + 1)
     row = centre[:, 0].round().long()[:, None] + offset
     col = centre[:, 1].round().long()[:, None] + offset
@@ -287,7 +295,9 @@ def _patches(
 
 def _add_background(image: torch.Tensor, scene: Scene, n: int, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Expected counts with inelastic and diffuse background, and the mask of a beam stop."""
-    y, x = torch.meshgrid(torch.arange(n) - float(scene.origin_px[0]), torch.arange(n) - float(scene.origin_px[1]), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(n) - float(scene.origin_px[0]), torch.arange(n) - float(scene.origin_px[1]), indexing="ij"
+    )
     distance2 = x * x + y * y
     fraction, width, mix = scene.halo
     gauss = torch.exp(-0.5 * distance2 / width**2)

@@ -14,7 +14,7 @@ from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX, canonical_crops
 from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import DiskRefiner
-from napari_emdl.training.diffraction.proposals import assign, draw_proposals
+from napari_emdl.training.diffraction.proposals import CAPTURE_RADII, assign, draw_proposals
 from napari_emdl.training.diffraction.render import Pattern, RenderConfig, draw_pattern
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 
@@ -50,7 +50,9 @@ def make_task(config: TrainConfig) -> Task:
 
 def validation_patterns(runs: list[Run], render: RenderConfig, count: int, seed: int = 77) -> list[Pattern]:
     """Fixed patterns of held-out crystals under common conditions: 4-10 px disks, 1e4-1e6 electrons."""
-    common = render.model_copy(update=dict(radius_px=(4.0, 10.0), log10_dose=(4.3, 5.0, 5.7), sampling_invA=(0.010, 0.020)))
+    common = render.model_copy(
+        update={"radius_px": (4.0, 10.0), "log10_dose": (4.3, 5.0, 5.7), "sampling_invA": (0.010, 0.020)}
+    )
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     return [draw_pattern(runs, common, rng, generator) for _ in range(count)]
@@ -83,15 +85,32 @@ class RefinerTask:
             pattern = draw_pattern(runs, self.config.render, rng, generator, probe=False)
             proposals = draw_proposals(pattern, self.config.proposals_per_pattern, rng)
             radius = torch.tensor(pattern.radius_px * float(np.exp(rng.normal(0, 0.015))), dtype=torch.float32)
-            index = torch.zeros(len(proposals.position_px), dtype=torch.int64)
-            crop, valid = canonical_crops(pattern.counts[None], index, proposals.position_px, radius)
-            images, scalars = self.network.features(crop, valid, radius)
-            offset = (proposals.target_px - proposals.position_px) * (CANONICAL_RADIUS_PX / radius)
-            parts.append((images, scalars, offset, proposals.visible))
+            position = proposals.position_px
+            # Later passes start from the network's own results, whose errors follow the noise: train on those too.
+            for again in self.config.own_proposals:
+                position[: round(again * len(position))] = self._own(pattern, position[: round(again * len(position))], radius)
+            reached = (proposals.target_px - position).norm(dim=1) < CAPTURE_RADII * pattern.radius_px
+            images, scalars = self._features(pattern, position, radius)
+            offset = (proposals.target_px - position) * (CANONICAL_RADIUS_PX / radius)
+            parts.append((images, scalars, offset, proposals.visible * reached))
         images, scalars, offset, visible = (torch.cat(x).to(self.config.device) for x in zip(*parts, strict=True))
         if self.config.device == "cpu":
             images = images.to(memory_format=torch.channels_last)
         return RefinerBatch(images, scalars, offset, visible)
+
+    def _features(self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.zeros(len(position), dtype=torch.int64)
+        crop, valid = canonical_crops(pattern.counts[None], index, position, radius)
+        return self.network.features(crop, valid, radius)
+
+    def _own(self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """Positions after one pass of the network as it is now."""
+        device = self.config.device
+        self.network.eval()
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.config.loop.bf16):
+            images, scalars = self._features(pattern, position, radius)
+            offset = self.network.raw(images, scalars)[:, :2].float()
+        return position + offset * (radius / CANONICAL_RADIUS_PX)
 
     def loss(self, model: nn.Module, batch: object) -> tuple[torch.Tensor, dict[str, float]]:
         assert isinstance(batch, RefinerBatch) and isinstance(model, DiskRefiner)
@@ -114,14 +133,16 @@ class RefinerTask:
 
 def refine(model: DiskRefiner, pattern: Pattern, position: torch.Tensor, passes: int) -> torch.Tensor:
     """Refine proposals on one pattern; returns the output of the last pass, (n, 5)."""
-    index = torch.zeros(len(position), dtype=torch.int64)
-    radius = torch.tensor(pattern.radius_px, dtype=torch.float32)
+    device = next(model.parameters()).device
+    index = torch.zeros(len(position), dtype=torch.int64, device=device)
+    radius = torch.tensor(pattern.radius_px, dtype=torch.float32, device=device)
+    counts, position = pattern.counts.to(device)[None], position.to(device)
     out = torch.empty(0)
     with torch.no_grad():
         for _ in range(passes):
-            out = model(pattern.counts[None], index, position, radius)
+            out = model(counts, index, position, radius)
             position = out[:, :2]
-    return out
+    return out.cpu()
 
 
 def refiner_metrics(model: DiskRefiner, patterns: list[Pattern], passes: int = 2) -> dict[str, float]:
@@ -140,9 +161,11 @@ def refiner_metrics(model: DiskRefiner, patterns: list[Pattern], passes: int = 2
         out = refine(model, pattern, torch.cat([start, false]), passes).numpy().astype(np.float64)
         n = len(centre)
         error = np.linalg.norm(out[:n, :2] - centre.numpy(), axis=1)
-        errors.append(error), z.append(error / out[:n, 2])
+        errors.append(error)
+        z.append(error / out[:n, 2])
         reached = assign(out[:, :2], pattern.centre_px.numpy(), pattern.visibility.numpy(), 0.45 * r)[1]
-        scores.append(out[:, 3]), labels.append(reached > 0.5)
+        scores.append(out[:, 3])
+        labels.append(reached > 0.5)
         good = out[:n, 3] > 0.4
         fitted = fit_basis(pattern.hk[keep][good], out[:n][good, :2], out[:n][good, 2])
         if fitted is not None:
@@ -150,13 +173,13 @@ def refiner_metrics(model: DiskRefiner, patterns: list[Pattern], passes: int = 2
     e, zz, s = np.concatenate(errors), np.concatenate(z), 100 * np.abs(np.array(strain))
     score, label = np.concatenate(scores) > 0.5, np.concatenate(labels)
     rms = np.sqrt(np.square(s).mean(1))
-    return dict(
-        strain_rms_pct=float(np.sqrt(np.mean(np.sort(rms)[: int(0.95 * len(rms))] ** 2))),
-        strain_median_pct=float(np.median(s)),
-        error_median_px=float(np.median(e)),
-        error_rms_px=float(np.sqrt(np.mean(np.minimum(e, 3.0) ** 2))),
-        z_rms_axis=float(np.sqrt(np.mean(np.minimum(zz, 20) ** 2) / 2)),
-        precision=float(label[score].mean()) if score.any() else 0.0,
-        recall=float(score[label].mean()) if label.any() else 0.0,
-        fitted=float(len(strain) / len(patterns)),
-    )
+    return {
+        "strain_rms_pct": float(np.sqrt(np.mean(np.sort(rms)[: int(0.95 * len(rms))] ** 2))),
+        "strain_median_pct": float(np.median(s)),
+        "error_median_px": float(np.median(e)),
+        "error_rms_px": float(np.sqrt(np.mean(np.minimum(e, 3.0) ** 2))),
+        "z_rms_axis": float(np.sqrt(np.mean(np.minimum(zz, 20) ** 2) / 2)),
+        "precision": float(label[score].mean()) if score.any() else 0.0,
+        "recall": float(score[label].mean()) if label.any() else 0.0,
+        "fitted": float(len(strain) / len(patterns)),
+    }

@@ -64,8 +64,10 @@ class Trainer:
         """One optimiser step; `step` fixes the batch (for tests)."""
         seed_step = self.step if step is None else step
         rng = np.random.default_rng([self.config.seed, seed_step])
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + seed_step)
-        batch = self.task.batch(self.runs, rng, generator)
+        # Patterns are rendered where the network is: a GPU would starve on patterns from the CPU.
+        with torch.device(self.config.device):
+            generator = torch.Generator(self.config.device).manual_seed(self.config.seed * 1_000_003 + seed_step)
+            batch = self.task.batch(self.runs, rng, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.model.train()
@@ -80,7 +82,9 @@ class Trainer:
         else:
             self.skipped += 1
             if self.skipped >= 20:
-                raise FloatingPointError("20 steps in a row had gradients that are not finite; lower the rate or set bf16: false")
+                raise FloatingPointError(
+                    "20 steps in a row had gradients that are not finite; lower the rate or set bf16: false"
+                )
         self._update_ema()
         self.step += 1
         return parts | {"loss": float(loss.detach()), "grad_norm": float(norm)}
@@ -98,8 +102,8 @@ class Trainer:
         """Write the checkpoint; an interrupted write leaves the old one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / "checkpoint.pt.part"
-        state = dict(model=self.model.state_dict(), ema=self.ema.state_dict(), optimizer=self.optimizer.state_dict())
-        torch.save(state | dict(step=self.step, seconds=self.seconds, config=self.config.model_dump()), part)
+        state = {"model": self.model.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state | {"step": self.step, "seconds": self.seconds, "config": self.config.model_dump()}, part)
         part.replace(self.folder / "checkpoint.pt")
 
     def load(self) -> bool:
@@ -193,11 +197,6 @@ def train_fcunet(config_path: str | Path, resume: bool = True) -> Trainer:
 def train_refiner(config_path: str | Path, resume: bool = True) -> Trainer:
     """Train the disk refiner."""
     return train(config_path, resume, "refiner")
-
-
-def train_light(config_path: str | Path, resume: bool = True) -> Trainer:
-    """Train the real-space proposer of the light path."""
-    return train(config_path, resume, "light")
 
 
 def main() -> None:
