@@ -15,16 +15,14 @@ from hypothesis import strategies as st
 from napari_emdl.errors import OpenError
 from napari_emdl.io.sources import (
     ArraySource,
-    FlatSource,
     FramesSource,
     Hdf5Source,
     RawSource,
     RecordSource,
     Source,
-    StackSource,
-    TransposedSource,
     full_index,
 )
+from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
 
 SHAPE = (3, 4, 5, 6)
 ARRAY = np.arange(np.prod(SHAPE), dtype="<i4").reshape(SHAPE)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_emdl.errors import OpenError
-from napari_emdl.io.sources import MAX_FRAME_BYTES, FlatSource, Source, StackSource, TransposedSource
+from napari_emdl.io.sources import MAX_FRAME_BYTES, Source
+from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
 from napari_emdl.physics import wavelength_A
 from napari_emdl.signals import Calibration, Datacube, Kind, Movie
 
