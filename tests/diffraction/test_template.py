@@ -97,7 +97,7 @@ def test_fit_is_right_where_the_inside_of_the_disks_is_not_uniform():
 
 
 def test_score_is_the_significance_and_scales_with_the_root_of_the_dose():
-    low, place = noisy(1, height=4.0, background=1.0)
+    low, _ = noisy(1, height=4.0, background=1.0)
     high, _ = noisy(1, height=64.0, background=16.0)
     score = [np.median(finder().find(image).column("score")) for image in (low, high)]
     assert score[1] / score[0] == pytest.approx(4, rel=0.25)

@@ -73,7 +73,7 @@ class DiffractionCalibration:
 
     def transform(self) -> Floats:
         """(2, 2) matrix that takes vectors from the origin, as rows, to undistorted square pixels: v @ matrix."""
-        undo: Floats = np.eye(2) if self.ellipse is None else np.linalg.inv(self.ellipse.matrix())
+        undo = np.asarray(np.eye(2) if self.ellipse is None else np.linalg.inv(self.ellipse.matrix()), dtype=np.float64)
         size = self.calibration.q_pixel_invA
         if size is None:
             return undo
@@ -195,7 +195,7 @@ def fit_origin(raw_px: Floats, model: str = "plane") -> tuple[Floats, NDArray[np
         (R, C, 2) and (R, C) bool.
     """
     rows, cols = raw_px.shape[:2]
-    known: NDArray[np.bool_] = np.isfinite(raw_px).all(axis=-1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(raw_px).all(axis=-1))
     if not known.any():
         raise EmdlError("no central disk was found at any position; lower the threshold or set the probe")
     y, x = np.meshgrid(

@@ -29,8 +29,10 @@ class DiskFinder(Protocol):
         Threshold that the method recommends.
     """
 
-    info: dict[str, Any]
     default_min_score: float
+
+    @property
+    def info(self) -> dict[str, Any]: ...
 
     def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """PeakTable over (n,) of (n, rows, cols) patterns: row, col, intensity, score, sigma_px as float32."""

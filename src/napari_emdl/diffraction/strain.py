@@ -233,8 +233,8 @@ def lattice_consistent(
     if "sigma_px" in disks.fields:
         limit = np.maximum(limit, 4 * np.nan_to_num(disks.column("sigma_px")))
     short = float(np.linalg.norm(basis.g, axis=1).min())
-    limit = np.clip(limit, 0.1 * short, 0.2 * short) if tolerance_px is None else tolerance_px
-    return ~good[of] | (miss < limit)
+    limit = np.clip(limit, 0.1 * short, 0.2 * short)
+    return np.asarray(~good[of] | (miss < (limit if tolerance_px is None else tolerance_px)))
 
 
 def strain_components(g: Floats, reference_g: Floats, axis_deg: float = 0.0, transform: Floats | None = None) -> Floats:
