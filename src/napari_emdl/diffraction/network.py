@@ -32,8 +32,9 @@ from napari_emdl.peaks import PeakTable
 PROPOSER, REFINER = "fcunet", "disk_refiner"
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 0.05
-#: Correlation proposals of the light path, in sigma of noise; low, since the refiner decides.
-LIGHT_FLOOR = 2.5
+#: Correlation proposals of the light path, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
+#: the noise, which look like disks to the refiner; faint disks of a crystal come in by its lattice.
+LIGHT_FLOOR = 4.5
 #: Disks this sure make the lattice.
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.

@@ -1,0 +1,104 @@
+"""The walls of the house: the core knows no Qt, the GUI computes nothing, training is behind one door."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import napari_emdl
+
+PACKAGE = Path(napari_emdl.__file__).parent
+CORE = ("diffraction", "atoms", "models", "io", "jobs", "cli", "peaks.py", "params.py", "signals.py", "errors.py", "physics.py")
+QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "superqt", "pyqtgraph", "vispy"}
+SCIENCE = {"scipy", "onnxruntime", "skimage", "torch", "sklearn", "numba"}
+
+
+def files(*parts: str) -> list[Path]:
+    """Python files of folders or files of the package."""
+    found = []
+    for part in parts:
+        path = PACKAGE / part
+        found += sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of everything a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """Names imported when the module itself is imported (not inside functions, not for type checking)."""
+
+    def walk(nodes: list[ast.stmt]) -> Iterator[str]:
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                yield node.module
+            elif isinstance(node, (ast.Try, ast.With, ast.If)) and "TYPE_CHECKING" not in ast.dump(getattr(node, "test", node)):
+                yield from walk(node.body)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def roots(names: Iterator[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", files(*CORE), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_core_imports_no_qt_and_no_gui(path: Path) -> None:
+    names = set(imports(path))
+    assert not roots(iter(names)) & QT
+    assert not any(name.startswith("napari_emdl.gui") for name in names)
+
+
+@pytest.mark.parametrize("path", files("gui"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_gui_computes_nothing(path: Path) -> None:
+    assert not roots(imports(path)) & SCIENCE
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in files(".") if "training" not in path.relative_to(PACKAGE).parts[:1]], ids=lambda path: path.name
+)
+def test_training_is_behind_one_door(path: Path) -> None:
+    """Only the command line's ``train`` imports training, and only when it runs."""
+    at_once = [name for name in imported_at_once(path) if name.startswith("napari_emdl.training")]
+    assert not at_once
+    later = [name for name in imports(path) if name.startswith("napari_emdl.training")]
+    if later:
+        assert path.relative_to(PACKAGE).parts[0] in ("cli", "gui"), "training is for 'train' and for the tuning dialog"
+    assert not roots(imported_at_once(path)) & {"torch", "abtem", "ase", "onnx"}
+
+
+def modules_after(code: str) -> set[str]:
+    """Modules loaded by a fresh interpreter that ran `code`."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n')"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_package_is_light() -> None:
+    loaded = modules_after("import napari_emdl")
+    assert not loaded & (QT | SCIENCE | {"h5py", "dask", "rsciio", "matplotlib"})
+
+
+def test_importing_the_core_needs_no_qt_and_no_onnxruntime() -> None:
+    modules = [
+        ".".join(("napari_emdl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in files(*CORE)
+    ]
+    loaded = modules_after("\n".join(f"import {name}" for name in modules))
+    assert not loaded & (QT | {"onnxruntime", "torch"})
+    assert "napari_emdl" in loaded
