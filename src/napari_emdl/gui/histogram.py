@@ -92,7 +92,7 @@ class ScoreHistogram(QWidget):
 
     def show_scores(self, scores: NDArray[Any], default: float | None) -> None:
         """Show the scores of one pattern."""
-        self.show_counts(*score_histogram(Control(), np.asarray(scores), BINS // 2), default)
+        self.show_counts(*score_histogram(Control(), np.asarray(scores), BINS // 2), default=default)
 
     def show_counts(self, edges: NDArray[Any], counts: NDArray[Any], logarithmic: bool, default: float | None) -> None:
         """Show counts of a whole scan; `edges` are log10 of the score when `logarithmic`."""

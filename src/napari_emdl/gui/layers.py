@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import h5py
 import numpy as np
@@ -89,7 +90,7 @@ def result_layers(result: Any, path: str) -> list[LayerTuple]:
         return strain_layers(result, path)
     if isinstance(result, PeakTable) and len(result.shape) == 2:
         return disk_layers(result, path)
-    from napari_emdl.gui.atoms_layers import result_layers as atoms_layers
+    from napari_emdl.gui.atoms_results import result_layers as atoms_layers
 
     return atoms_layers(result, path)
 
@@ -159,10 +160,11 @@ def open_panels_soon() -> None:
         return
     viewer = napari.current_viewer()
     if viewer is not None and session.has_window(viewer):
-        session.when_idle(lambda: open_panels(viewer))
+        known = ref(session.bare(viewer))  # a timer must not keep a closed viewer alive
+        session.when_idle(lambda: open_panels(known()))
 
 
 def open_panels(viewer: Any) -> None:
     """Open the 4D-STEM workspace if `viewer` shows a datacube."""
-    if session.has_window(viewer) and any(True for _ in session.layers_with_signal(viewer, "datacube")):
+    if viewer is not None and session.has_window(viewer) and any(True for _ in session.layers_with_signal(viewer, "datacube")):
         session.open_panel(viewer, session.WORKSPACE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.gui.styles import METADATA_KEY
 from napari_emdl.signals import Signal
@@ -60,7 +60,10 @@ def register(viewer: Any, name: str, widget: Any) -> None:
 
 def unregister(viewer: Any, name: str) -> None:
     """Forget a panel that was closed."""
-    _widgets.get(bare(viewer), {}).pop(name, None)
+    panels = _widgets.get(bare(viewer), {})
+    panels.pop(name, None)
+    if not panels:
+        _widgets.pop(bare(viewer), None)
 
 
 def registered(viewer: Any, name: str) -> Any:
@@ -72,6 +75,27 @@ def has_window(viewer: Any) -> bool:
     """True for a viewer with a window that is not closed (a bare ViewerModel has none)."""
     window = getattr(viewer, "window", None)
     return window is not None and getattr(window, "_qt_window", None) is not None
+
+
+class CloseWatch(QObject):
+    """Calls `function` when a window is closed for good: accepted by it (a question may come first), before Qt deletes it."""
+
+    def __init__(self, window: QObject, function: Callable[[], Any], parent: QObject | None = None):
+        super().__init__(parent)
+        self._function = function
+        self._asked = False
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is not None:
+            kind, visible = event.type(), bool(getattr(watched, "isVisible", lambda: False)())
+            if kind == QEvent.Type.Close:
+                self._asked = True
+            if self._asked and (
+                kind == QEvent.Type.Hide and not event.spontaneous() or kind == QEvent.Type.Close and not visible
+            ):
+                self._function()
+        return False
 
 
 def when_idle(function: Callable[[], Any]) -> None:

@@ -234,3 +234,5 @@ class DiffractionCanvas(QWidget):
         """Let go of the canvas; call once before the widget is closed."""
         self.model.layers.clear()
         self.qt_viewer.close()
+        self.qt_viewer.setParent(None)  # owned by Python again, so that it goes now and not with some later event
+        del self.qt_viewer  # whoever still holds this widget does not hold a dead canvas with it

@@ -212,7 +212,7 @@ class LatticeFinder:
 
 def virtual_image(
     control: Control, cube: Datacube, shapes: list[tuple[str, NDArray[Any]]] | None, on_block: Callable[..., None]
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Image of a virtual detector, block by block; `shapes` None sums the whole detector.
 
     Parameters
@@ -220,6 +220,30 @@ def virtual_image(
     shapes
         (shape type, corners) in pixels of the detector as napari draws them; shapes inside each other make holes.
     """
+    from functools import reduce
+
+    from napari_emdl.diffraction.virtual import Detector, navigation_image
     from napari_emdl.diffraction.virtual import virtual_image as compute
 
-    raise NotImplementedError(compute)
+    def column(block: Any, values: NDArray[Any]) -> None:
+        on_block(block, values[:, 0])
+
+    if shapes is None:
+        return navigation_image(cube, control, column)
+    parts = [_detector(cube.detector_shape, kind, corners) for kind, corners in shapes]
+    nested = reduce(lambda a, b: Detector(np.abs(a.weights - b.weights)), parts)
+    if not nested.weights.any():
+        raise EmdlError("the virtual detector covers no pixel; move it onto the pattern")
+    return compute(cube, nested, control, column)
+
+
+def _detector(shape: tuple[int, int], kind: str, corners: NDArray[Any]) -> Any:
+    from napari_emdl.diffraction.virtual import Detector
+
+    if kind != "ellipse":
+        return Detector.polygon(shape, corners)
+    centre, radii = corners.mean(axis=0), np.ptp(corners, axis=0) / 2
+    if np.isclose(radii[0], radii[1], rtol=1e-3):
+        return Detector.disk(shape, centre, float(radii.mean()))
+    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    return Detector.polygon(shape, centre + radii * np.stack([np.sin(angle), np.cos(angle)], axis=1))

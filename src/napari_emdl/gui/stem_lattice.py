@@ -15,6 +15,7 @@ from napari_emdl.gui.stem_canvas import VIEWS, DiffractionCanvas
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Fold, Step
 from napari_emdl.gui.worker import report_error
+from napari_emdl.params import StrainParams
 
 
 class LatticeStep(Step):
@@ -43,7 +44,7 @@ class LatticeStep(Step):
         self.content.addWidget(box)
         self.show_button.toggled.connect(lambda on: canvas.view.setCurrentText(VIEWS[1] if on else VIEWS[0]))
         canvas.view_changed.connect(lambda text: self.show_button.setChecked(text == VIEWS[1]))
-        self.find_button.clicked.connect(self.find)
+        self.find_button.clicked.connect(self.find_vectors)
         self.form.changed.connect(self.apply)
         self.calibration.changed.connect(self.apply)
         state.lattice_changed.connect(self.show_lattice)
@@ -56,13 +57,13 @@ class LatticeStep(Step):
         try:
             values = self.form.values()
             values["calibrate"] = self.calibration.value()
-            params = self.form.model.model_validate({**dict(self.stem.strain_params), **values})
+            params = StrainParams.model_validate({**dict(self.stem.strain_params), **values})
         except (EmdlError, ValueError) as error:
             report_error(error, "lattice")
             return
         self.stem.set_strain_params(params)
 
-    def find(self) -> None:
+    def find_vectors(self) -> None:
         """Back to automatic vectors."""
         for name in ("g1", "g2"):
             self.form.editors[name].put(None)
@@ -114,7 +115,7 @@ class LatticeStep(Step):
                     shape_type="line",
                     name="g1, g2",
                     edge_color=list(styles.LATTICE_COLORS),
-                    edge_width=max(self.canvas.shape) / 120,
+                    edge_width=max(self.canvas.shape or (1,)) / 120,
                     features={"g": ["g1", "g2"]},
                     text={"string": "{g}", "size": 11, "color": "white", "anchor": "upper_left"},
                     visible=self.canvas.view.currentText() == VIEWS[1],

@@ -16,6 +16,7 @@ from napari_emdl.gui.stem_maps import ScanMaps
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Step
 from napari_emdl.gui.worker import report_error
+from napari_emdl.params import StrainParams
 
 MEDIAN, DRAWN, IDEAL = "median of the scan", "region drawn on the map", "ideal lattice: g1, g2 as given"
 MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
@@ -69,7 +70,7 @@ class StrainStep(Step):
         self.form.changed.connect(self.apply)
         self.fit_button.clicked.connect(self.fit)
         self.show_map.currentTextChanged.connect(self._on_show_map)
-        self.rescale_button.clicked.connect(lambda *_: self.maps and self.maps.rescale_strain())
+        self.rescale_button.clicked.connect(self._on_rescale)
         state.strain_changed.connect(self.show_strain)
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
@@ -89,7 +90,7 @@ class StrainStep(Step):
         """Use the settings as they stand."""
         try:
             values = self.form.values()
-            self.stem.set_strain_params(self.form.model.model_validate({**dict(self.stem.strain_params), **values}))
+            self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.strain_params), **values}))
         except (EmdlError, ValueError) as error:
             report_error(error, "strain")
 
@@ -158,6 +159,10 @@ class StrainStep(Step):
         self.stem.set_reference(mask)
 
     # maps
+
+    def _on_rescale(self) -> None:
+        if self.maps is not None:
+            self.maps.rescale_strain()
 
     def _on_show_map(self, text: str) -> None:
         if self.maps is not None and text in MAP_TITLES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
 from napari_emdl.gui.worker import report_error
 from napari_emdl.signals import Datacube
-
 
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
@@ -96,16 +96,16 @@ class StemWorkspace(QWidget):
         for step in self.steps:
             column.addWidget(step)
         column.addStretch(1)
-        self.scroll = QScrollArea()
-        self.scroll.setWidgetResizable(True)
-        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll.setWidget(inner)
+        self.scroll_area = QScrollArea()
+        self.scroll_area.setWidgetResizable(True)
+        self.scroll_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll_area.setWidget(inner)
         self.status = QLabel("")
         self.status.setWordWrap(True)
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.scroll, 1)
+        outer.addWidget(self.scroll_area, 1)
         outer.addWidget(self.status)
         self.setMinimumWidth(290)
         self.disks_step.unfold()
@@ -150,23 +150,29 @@ class StemWorkspace(QWidget):
         self.canvas_dock: Any = None
         if session.has_window(self.viewer):
             self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
+            self._watch = session.CloseWatch(self.canvas_dock.parent(), self.shut_down, self)
             QTimer.singleShot(0, self._arrange)
+
+    def _docks(self) -> tuple[Any, Any] | None:
+        """Main window and dock of the panel, while both are there and nothing floats."""
+        mine = self._dock_of_panel()
+        if self.closed or mine is None or self.canvas_dock is None or mine.isFloating() or self.canvas_dock.isFloating():
+            return None
+        return self.canvas_dock.parent(), mine
 
     def _arrange(self) -> None:
         """Diffraction canvas left of the panel, both as wide as they need."""
-        mine = self._dock_of_panel()
-        if self.closed or mine is None or self.canvas_dock is None:
-            return
-        window = self.canvas_dock.parent()
-        if hasattr(window, "splitDockWidget") and not mine.isFloating() and not self.canvas_dock.isFloating():
-            window.splitDockWidget(self.canvas_dock, mine, Qt.Orientation.Horizontal)
-            QTimer.singleShot(0, lambda: self._share_width(window, mine))
+        docks = self._docks()
+        if docks is not None:
+            docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
+            QTimer.singleShot(0, self._share_width)
 
-    def _share_width(self, window: Any, mine: Any) -> None:
+    def _share_width(self) -> None:
         """Main and diffraction canvas get about the same width, the panel what it needs."""
-        if not self.closed and self.canvas_dock is not None:
-            room = max(250, int((window.width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
-            window.resizeDocks([self.canvas_dock, mine], [room, PANEL_PX], Qt.Orientation.Horizontal)
+        docks = self._docks()
+        if docks is not None:
+            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
+            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, PANEL_PX], Qt.Orientation.Horizontal)
             QTimer.singleShot(50, self._fit_views)
 
     def _fit_views(self) -> None:
@@ -197,21 +203,32 @@ class StemWorkspace(QWidget):
         for key, (rows, cols) in {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}.items():
             for modifier, length in (("", 1), ("Shift-", 10)):
                 step = (rows * length, cols * length)
-                if bind(self.canvas.model, modifier + key, lambda _viewer, step=step: self.step(*step)):
+                if bind(self.canvas.model, modifier + key, partial(self._on_step_key, step)):
                     bound[self.canvas.model].append(modifier + key)
         return bound
 
     # opening
 
     def _adopt_first(self) -> None:
-        cubes = [signal for _, signal in session.layers_with_signal(self.viewer, "datacube") if isinstance(signal, Datacube)]
-        if cubes:
-            self.open(cubes[-1])
+        found = [
+            layer for layer, _ in session.layers_with_signal(self.viewer, "datacube") if session.role_of(layer) == "navigation"
+        ]
+        new = [layer for layer in found if session.signal_of(layer) is not self.state.cube]
+        if new and not self.closed:
+            self._adopt(new[-1])
+
+    def _adopt(self, layer: Any) -> None:
+        """Open the datacube behind a layer, with the disks a result file brought along."""
+        signal, disks = session.signal_of(layer), session.tag_of(layer).pop("disks", None)
+        if isinstance(signal, Datacube):
+            self.open(signal)
+            if disks is not None:
+                self.state.take_disks(disks)
 
     def _on_layer_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
-            session.when_idle(lambda: self.open(signal))
+            QTimer.singleShot(0, self._adopt_first)
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
@@ -262,6 +279,9 @@ class StemWorkspace(QWidget):
         """Move the cross-hair."""
         if self.cross is not None:
             self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
+
+    def _on_step_key(self, step: tuple[int, int], _viewer: Any) -> None:
+        self.step(*step)
 
     def _centre(self) -> tuple[float, float]:
         if self.state.lattice is not None and self.state.strain is not None:
@@ -318,7 +338,7 @@ class StemWorkspace(QWidget):
             self.histogram.set_value(state.min_score)
         candidates = state.here()
         if state.disks is not None and state.histogram is not None:
-            self.histogram.show_counts(*state.histogram, state.default_min_score)
+            self.histogram.show_counts(*state.histogram, default=state.default_min_score)
         elif state.disks is None and candidates is not None:
             self.histogram.show_scores(candidates["score"], state.default_min_score)
         in_all = state.kept.n_peaks if state.kept is not None else None

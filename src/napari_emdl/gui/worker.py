@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.errors import Cancelled, EmdlError
@@ -281,3 +281,28 @@ class JobBar(QWidget):
     def _on_finished(self) -> None:
         self.job = None
         self.hide()
+
+
+def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
+    """Run ``function(control)`` in a thread and return its result, with napari's progress bar and a window that stays alive.
+
+    For places that must answer at once (sample data); without a running application the function is simply called.
+    """
+    from napari.utils import progress
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.instance() is None:
+        return function(Control())
+    job = Job(lambda control, _block: function(control), title)
+    outcome: list[Any] = []
+    loop = QEventLoop()
+    with progress(total=100, desc=title) as bar:
+        job.progressed.connect(lambda p: bar.update(int(100 * p.done / max(1, p.total)) - bar.n))
+        job.returned.connect(outcome.append)
+        job.failed.connect(outcome.append)
+        job.finished.connect(loop.quit)
+        job.start()
+        loop.exec()
+    if not outcome or isinstance(outcome[0], BaseException):
+        raise outcome[0] if outcome else Cancelled(title)
+    return outcome[0]
