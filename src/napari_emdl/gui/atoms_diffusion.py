@@ -196,7 +196,7 @@ class DiffusionPanel(ScrollPanel):
     def _fit_done(self, candidates: Any, table: PeakTable, columns: PeakTable, fitted: Occupancy, mean: np.ndarray) -> None:
         if candidates is not self.session.candidates:
             return
-        if self.session.candidates.done < table.n_positions:
+        if self.session.candidates.table() is not table:
             self.session.put_columns(0, table)
         self.fitted, self._columns = fitted, columns
         self.tools.taken()
