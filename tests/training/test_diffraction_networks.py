@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import yaml
@@ -192,7 +195,7 @@ def test_onnx_equals_torch(tmp_path, kind):
     config = TrainConfig(network="fcunet", library=[], output=str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     torch.save({"step": 3}, tmp_path / "run" / "checkpoint.pt")
-    _, name, about, emdl = describe(config, model, None)
+    _, name, about, emdl = describe(config, model, {})
     folder = export_folder(model, kind, tmp_path / kind, emdl, name, about)
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     for change in (False, True):
@@ -254,3 +257,19 @@ def test_strain_fit_recovers_strain_and_ignores_an_outlier():
 def test_select_keeps_one_disk_a_place_inside_the_detector():
     measured = np.array([[50, 50, 0.1, 0.9, 1], [51, 50, 0.5, 0.9, 1], [3, 50, 0.1, 0.9, 1], [90, 90, 0.1, 0.2, 1]], np.float32)
     assert select(measured, 6.0, 256, 0.5)[:, 0].tolist() == [50.0]
+
+
+@pytest.mark.parametrize("name", ["fcunet", "disk_refiner"])
+def test_shipped_folder_is_whole(name):
+    ort = pytest.importorskip("onnxruntime")
+    folder = files("napari_emdl.models").joinpath("shipped", name)
+    card = yaml.safe_load(folder.joinpath("rdf.yaml").read_text("utf-8"))
+    assert card["weights"]["onnx"]["sha256"] == hashlib.sha256(folder.joinpath("model.onnx").read_bytes()).hexdigest()
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 16 * 2**20
+    emdl = card["config"]["emdl"]
+    assert emdl["kind"] == name and emdl["limits"] and emdl["training"]["patterns_seen"] > 10_000
+    session = ort.InferenceSession(str(folder.joinpath("model.onnx")), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == [t["id"] for t in card["inputs"]]
+    with np.load(folder.joinpath("test_input.npz")) as inputs, np.load(folder.joinpath("test_output.npz")) as outputs:
+        got = session.run(list(outputs), dict(inputs))
+        np.testing.assert_allclose(got[0], outputs[list(outputs)[0]], rtol=2e-3, atol=5e-3)

@@ -31,6 +31,7 @@ import torch
 import yaml
 from torch import nn
 
+from napari_emdl.training.diffraction.calibrate import calibrate_sigma
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
@@ -172,7 +173,7 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
     return folder
 
 
-def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any] | None) -> tuple[str, str, str, dict[str, Any]]:
+def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
     """Kind, name, description and ``config.emdl`` entries of a trained network."""
     render = config.render
     state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -201,7 +202,7 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any] | No
         "zero-order Laue zone: no HOLZ lines",
         "single crystals only: two phases or twins in one pattern were not trained",
     ]
-    emdl: dict[str, Any] = {"ranges": ranges, "training": training, "limits": limits, "metrics": metrics or {}}
+    emdl: dict[str, Any] = {"ranges": ranges, "training": training, "limits": limits, "metrics": metrics}
     if isinstance(model, FCUNet):
         head = {
             "task": "disk-proposer",
@@ -221,7 +222,9 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any] | No
         "default_min_score": 0.5,
         "floor": 0.1,
     }
-    head |= {"passes": 2, "passes_overlap": 4, "sigma_temperature": float(model.temperature)}
+    head |= {"passes": 2, "sigma_temperature": float(model.temperature)}
+    # Crops are resampled to one radius: larger disks than were trained work as well (checked to 38 px).
+    emdl["ranges"] = ranges | {"radius_px": [2.0, 40.0]}
     about = (
         "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
     )
@@ -232,11 +235,9 @@ def export(config_path: str | Path, folder: str | Path, metrics_path: str | Path
     """Export the training of a configuration, with measured metrics (JSON) in the card."""
     config = load_config(config_path)
     model = load_trained(config)
+    metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
-        from napari_emdl.training.diffraction.calibrate import calibrate_sigma
-
-        calibrate_sigma(model, config)
-    metrics = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else None
+        metrics["sigma_reliability"] = calibrate_sigma(model, config)
     kind, name, description, emdl = describe(config, model, metrics)
     return export_folder(model, kind, folder, emdl, name, description)
 

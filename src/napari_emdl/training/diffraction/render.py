@@ -19,7 +19,11 @@ from napari_emdl.training.diffraction.library import Run
 
 
 class RenderConfig(BaseModel):
-    """Ranges of what is drawn for every pattern."""
+    """Ranges of what is drawn for every pattern.
+
+    `log10_dose` is least, most frequent, most. `probability_gain` and `probability_window` are the shares of patterns from an
+    integrating camera (several counts an electron) and of patterns that do not fill the grid.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,10 +35,12 @@ class RenderConfig(BaseModel):
     ellipticity: float = 0.10
     origin_shift_px: float = 10.0
     log10_dose: tuple[float, float, float] = (3.5, 5.0, 7.0)
-    halo_fraction: float = 0.30
+    halo_fraction: float = 0.60
     plasmon_weight: float = 0.10
     psf_sigma_px: float = 0.8
     probability_artefact: float = 0.15
+    probability_gain: float = 0.10
+    probability_window: float = 0.10
 
 
 @dataclass
@@ -100,6 +106,8 @@ class Scene:
     hot: int
     dead: int
     beam_stop_radii: float
+    gain: float = 1.0
+    window_px: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 def draw_scene(run: Run, config: RenderConfig, rng: np.random.Generator) -> Scene | None:
@@ -137,7 +145,7 @@ def draw_scene(run: Run, config: RenderConfig, rng: np.random.Generator) -> Scen
         dose_e=10 ** float(rng.triangular(low_dose, mode, high_dose)),
         probe_dose_e=10 ** float(rng.uniform(4.5, 7)),
         halo=(
-            config.halo_fraction * rng.random() ** 2,
+            config.halo_fraction * rng.random() ** 2.5,
             float(np.exp(rng.uniform(np.log(0.12), np.log(0.9)))) * config.size_px / 2,
             float(rng.random()),
         ),
@@ -149,7 +157,17 @@ def draw_scene(run: Run, config: RenderConfig, rng: np.random.Generator) -> Scen
         hot=int(rng.integers(1, 8)) if artefact() else 0,
         dead=int(rng.integers(1, 12)) if artefact() else 0,
         beam_stop_radii=float(rng.uniform(1.0, 2.0)) if rng.random() < 0.04 else 0.0,
+        gain=float(np.exp(rng.uniform(0, np.log(60)))) if rng.random() < config.probability_gain else 1.0,
+        window_px=_draw_window(config, rng),
     )
+
+
+def _draw_window(config: RenderConfig, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Empty margins (top, bottom, left, right) of a pattern that does not fill the grid."""
+    if rng.random() >= config.probability_window:
+        return (0, 0, 0, 0)
+    margins = rng.integers(0, config.size_px // 6, 4) * (rng.random(4) < 0.6)
+    return (int(margins[0]), int(margins[1]), int(margins[2]), int(margins[3]))
 
 
 def _aperture(k: torch.Tensor, scene: Scene) -> torch.Tensor:
@@ -294,7 +312,7 @@ def _patches(
 
 
 def _add_background(image: torch.Tensor, scene: Scene, n: int, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Expected counts with inelastic and diffuse background, and the mask of a beam stop."""
+    """Expected counts with inelastic and diffuse background, and the mask of what a beam stop or the margins leave."""
     y, x = torch.meshgrid(
         torch.arange(n) - float(scene.origin_px[0]), torch.arange(n) - float(scene.origin_px[1]), indexing="ij"
     )
@@ -313,6 +331,8 @@ def _add_background(image: torch.Tensor, scene: Scene, n: int, radius: float) ->
     if scene.beam_stop_radii:
         reach = scene.beam_stop_radii * radius
         stop = ((distance2 > reach**2) & ~((x.abs() < 0.6 * reach) & (y < 0))).float()
+    top, bottom, left, right = scene.window_px
+    stop[:top], stop[n - bottom :], stop[:, :left], stop[:, n - right :] = 0, 0, 0, 0
     return expected * stop, stop
 
 
@@ -320,7 +340,7 @@ def _detect(expected: torch.Tensor, stop: torch.Tensor, scene: Scene, generator:
     """Counts with Poisson noise and the detector's faults."""
     if scene.gain_ripple:
         expected = expected * (1 + scene.gain_ripple * torch.randn(expected.shape, generator=generator)).clamp_min(0.1)
-    counts = torch.poisson(expected, generator)
+    counts = scene.gain * torch.poisson(expected, generator)
     if scene.readout_e:
         counts = counts + scene.readout_e * torch.randn(counts.shape, generator=generator)
     flat = counts.view(-1)
