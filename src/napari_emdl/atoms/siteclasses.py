@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logit, logsumexp
 
 from napari_emdl.atoms import hmm
@@ -24,6 +24,7 @@ from napari_emdl.jobs.control import Control
 #: degrees of freedom tried, from heavy tails to nearly Gaussian, and the largest part of a movie used to choose
 DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
+Values = NDArray[np.float64] | float
 CLASSES = ("empty", "blinking", "occupied")
 EMPTY, BLINKING, OCCUPIED = 0, 1, 2
 
@@ -125,13 +126,13 @@ class _Data:
         never = self.count == 0
         self.level = np.asarray(np.nanmedian(np.where(never[None, :], np.nanmedian(y), y), axis=0))
 
-    def log_t(self, mean: ArrayLike, scale: float, dof: float) -> NDArray[np.float64]:
+    def log_t(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
         """(T, n) log density; 0 where missing."""
         z2 = ((self.filled - mean) / scale) ** 2
-        norm = float(gammaln((dof + 1) / 2) - gammaln(dof / 2) - 0.5 * np.log(dof * np.pi) - np.log(scale))
+        norm = gammaln((dof + 1) / 2) - gammaln(dof / 2) - 0.5 * np.log(dof * np.pi) - np.log(scale)
         return np.where(self.known, norm - 0.5 * (dof + 1) * np.log1p(z2 / dof), 0.0)
 
-    def weight(self, mean: ArrayLike, scale: float, dof: float) -> NDArray[np.float64]:
+    def weight(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
         """(T, n) weights of the scale mixture; 0 where missing."""
         z2 = ((self.filled - mean) / scale) ** 2
         return np.where(self.known, (dof + 1) / (dof + z2), 0.0)
@@ -247,13 +248,10 @@ def _class_probability(data: _Data, state: _State, smoothed: hmm.Smoothed) -> tu
         # only what the state's own frames tell of its level: with none of them prior and posterior are the same
         log_p[:, BLINKING] += _laplace(e.offset[kind], float(e.tau[kind]), frames, float(e.scale[kind]), e.dof)
     for kind, name in ((0, EMPTY), (1, OCCUPIED)):
-        level, scale, width = (
-            _static_level(data, state, kind),
-            float(state.static_scale[kind]),
-            float(state.static_spread[kind]),
-        )
-        fit = data.log_t(level, scale, e.dof).sum(0)
-        log_p[:, name] = fit + _laplace(level - state.static_mean[kind], width, data.count, scale, e.dof)
+        own = (float(state.static_mean[kind]), float(state.static_spread[kind]), float(state.static_scale[kind]))
+        same = (float(e.mean[kind]), float(e.tau[kind]), float(e.scale[kind]))
+        # a static site is of its own kind, or looks just like a blinking one: then only the lack of events tells them apart
+        log_p[:, name] = np.logaddexp(_static(data, *own, e.dof), _static(data, *same, e.dof)) - np.log(2)
     log_p[:, OCCUPIED] += _seen_enough(data, state)
     log_p += np.log(state.share)
     total = logsumexp(log_p, axis=1)
@@ -270,19 +268,28 @@ def _seen_enough(data: _Data, state: _State) -> NDArray[np.float64]:
 
 
 def _laplace(
-    deviation: NDArray[np.float64], width: float, count: NDArray[np.floating] | NDArray[np.integer], scale: float, dof: float
+    deviation: NDArray[np.float64],
+    width: float,
+    count: NDArray[np.floating] | NDArray[np.integer],
+    scale: float,
+    dof: float,
 ) -> NDArray[np.float64]:
     """Log prior at the best level, times the width of its posterior."""
     information = count * (dof + 1) / (dof + 3) / scale**2 + 1 / width**2
     return np.asarray(-0.5 * (deviation / width) ** 2 - np.log(width) - 0.5 * np.log(information))
 
 
-def _static_level(data: _Data, state: _State, kind: int) -> NDArray[np.float64]:
-    """Level of every site if it were static, shrunken towards those of its class."""
-    mean, spread, scale = (float(v[kind]) for v in (state.static_mean, state.static_spread, state.static_scale))
+def _static(data: _Data, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
+    """Log likelihood (n,) of a site that never changes, with its level from N(mean, spread) integrated out."""
+    level = _level(data, mean, spread, scale, dof)
+    return data.log_t(level, scale, dof).sum(0) + _laplace(level - mean, spread, data.count, scale, dof)
+
+
+def _level(data: _Data, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
+    """Most probable level (n,) of every site if it were static, shrunken towards `mean`."""
     level = data.level
     for _ in range(2):
-        w = data.weight(level, scale, state.emissions.dof) / scale**2
+        w = data.weight(level, scale, dof) / scale**2
         level = ((w * data.filled).sum(0) + mean / spread**2) / (w.sum(0) + 1 / spread**2)
     return np.asarray(level)
 
@@ -301,12 +308,13 @@ def _maximise(data: _Data, state: _State, smoothed: hmm.Smoothed, classes: NDArr
         w = classes[:, name]
         if w.sum() < 1.5:
             continue
-        level, scale = _static_level(data, state, kind), float(state.static_scale[kind])
+        spread, scale = float(state.static_spread[kind]), float(state.static_scale[kind])
+        level = _level(data, float(state.static_mean[kind]), spread, scale, emissions.dof)
         new.static_mean[kind] = float(np.average(level, weights=w))
         variance = float(np.average((level - new.static_mean[kind]) ** 2, weights=w))
-        new.static_spread[kind] = max(np.sqrt(variance), 0.2 * scale)
         residual = data.weight(level, scale, emissions.dof) * (data.filled - level) ** 2
-        new.static_scale[kind] = np.sqrt(max(float((residual @ w).sum()) / max(float(data.count @ w), 1.0), 1e-18))
+        new.static_scale[kind] = np.sqrt(max(float(residual.sum(0) @ w) / max(float(data.count @ w), 1.0), 1e-18))
+        new.static_spread[kind] = max(np.sqrt(variance), 0.2 * float(new.static_scale[kind]))
     # how often the weakest kind of occupied site, a blinking one, is detected while it is there
     there = smoothed.p_occupied * w_site * data.known
     new.typical_share = float((there * data.seen).sum() / there.sum()) if pooled and there.sum() > 1 else 0.0
@@ -377,7 +385,8 @@ def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
 
 def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
-    note = "no site was seen to come and go" if classes[:, BLINKING].sum() < 0.5 else ""
+    best = np.argmax(classes, axis=1)
+    note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
     e = state.emissions
     if e.mean[1] < e.mean[0]:
         e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
@@ -385,7 +394,6 @@ def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteMod
     ratio = _log_ratio(data, e)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
     p = classes[:, BLINKING] * smoothed.p_occupied + classes[:, OCCUPIED]
-    best = np.argmax(classes, axis=1)
     path = _decode(ratio, state, smoothed, best == BLINKING)
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
     separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
