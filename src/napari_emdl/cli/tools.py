@@ -126,7 +126,7 @@ def devices(as_json: Json = False) -> None:
     typer.echo(json.dumps([asdict(d) for d in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def bench(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="disks|columns", help="What to measure.")],
@@ -160,6 +160,7 @@ def train(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the fine-tuned model.", show_default=False)] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.5, help="Time for a fine-tuning.")] = 6.0,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on from the last checkpoint, or begin again.")] = True,
 ) -> None:
     """Train a network or fine-tune one to your microscope. Needs the extra 'train'."""
@@ -171,7 +172,7 @@ def train(
         raise EmdlError("training needs torch: pip install 'napari-emdl[train]'") from None
     from napari_emdl.cli.training import train_network
 
-    train_network(network, config, from_model, conditions or [], name, resume)
+    train_network(network, config, from_model, conditions or [], name, resume, minutes)
 
 
 @app.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.errors import EmdlError
@@ -16,13 +18,19 @@ _CONFIGS = {"fcunet": "fcunet.yaml", "light": "light.yaml", "refiner": "refiner.
 
 
 def train_network(
-    network: str, config: Path | None, from_model: str | None, conditions: list[str], name: str | None, resume: bool
+    network: str,
+    config: Path | None,
+    from_model: str | None,
+    conditions: list[str],
+    name: str | None,
+    resume: bool,
+    minutes: float,
 ) -> None:
     """Train `network`, or fine-tune a column network when `from_model` is given."""
     if from_model is not None or conditions:
         if network != "columns":
             raise EmdlError("--from and --conditions tune a column network: use 'napari-emdl train columns --from MODEL ...'")
-        _tune(from_model, read_conditions(conditions), name)
+        _tune(from_model, read_conditions(conditions), name, minutes)
         return
     path = config or _shipped_config(network)
     if not path.is_file():
@@ -54,12 +62,39 @@ def _train_columns(path: Path, resume: bool) -> None:
     typer.echo(f"trained columns: {folder}")
 
 
-def _tune(from_model: str | None, conditions: dict[str, Any], name: str | None) -> None:
-    from napari_emdl.training.hrtem.tune import tune
+def _tune(from_model: str | None, conditions: dict[str, Any], name: str | None, minutes: float) -> None:
+    """Fine-tune a column network to the user's microscope and add it to the user's models."""
+    from napari_emdl.models.registry import find_model, install, load_model, user_folder
+    from napari_emdl.training.hrtem.finetune import TuneConditions, finetune
 
-    with terminal_control("fine-tuning", "%") as control:
-        model = tune(from_model, conditions, name=name, control=control)
-    typer.echo(f"added {model.name} to your models: {model.folder}")
+    base = find_model(from_model or "columns", "columns")
+    chosen = name or f"{base.name}-tuned"
+    if (user_folder() / chosen).exists():
+        raise EmdlError(f"there is a model {chosen!r} already; give another --name")
+    try:
+        wanted = TuneConditions.model_validate(conditions)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EmdlError(f"--conditions: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    with tempfile.TemporaryDirectory() as scratch, terminal_control("fine-tuning", "%") as control:
+        folder = Path(scratch) / chosen
+        scores = finetune(
+            base.folder,
+            wanted,
+            folder,
+            minutes,
+            progress=lambda share, text: control.report(round(100 * share), 100, text),
+            cancel=lambda: control.cancelled,
+        )
+        control.check()
+        if scores is None:
+            raise EmdlError("the fine-tuning ended without a network; try again with more --minutes")
+        model = install(load_model(folder), chosen)
+    for which in ("original", "tuned"):
+        typer.echo(f"{which}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores[which].items()))
+    typer.echo(
+        f"added {model.name} to your models: {model.folder}" + ("" if scores["better"] else " (no better than the original)")
+    )
 
 
 def read_conditions(words: list[str]) -> dict[str, Any]:
