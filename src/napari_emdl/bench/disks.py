@@ -1,0 +1,323 @@
+"""Disks and strain on cases with exact truth: accuracy, and speed against py4DSTEM on the same patterns in the same run.
+
+A case is PREFIX.emd.h5 (any HDF5 file with one 4-D dataset), PREFIX_probe.npy and PREFIX_truth.h5 with ``truth/F`` (n, 2, 2),
+``truth/g_px`` (2, 2) and ``truth/origin_px``; a disk lies at origin + (h, k) @ g_px @ inv(F). Without a case, the crystal
+positions of the package's sample are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.diffraction.probe import Probe, probe_from_image
+from napari_emdl.diffraction.strain import disk_weights
+from napari_emdl.errors import EmdlError
+from napari_emdl.peaks import PeakTable
+
+METHODS = ("template", "light", "fcunet", "fcunet-plain", "py4dstem")
+#: A disk counts as found within this distance of its place.
+TOLERANCE_PX = 2.0
+#: Places whose counts stand this many sigma above the local background ought to be found.
+VISIBLE_SIGMA = 5.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """Patterns (n, H, W), vacuum probe (H, W), deformation (n, 2, 2), unstrained basis (2, 2) and origin (n, 2)."""
+
+    name: str
+    patterns: NDArray[Any]
+    probe: NDArray[Any]
+    deformation: NDArray[np.float64]
+    g_px: NDArray[np.float64]
+    origin_px: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; strain in per cent, distances in px."""
+
+    case: str
+    method: str
+    strain_rmse_pct: float
+    strain_median_pct: float
+    gain: float
+    disk_rmse_px: float
+    precision: float
+    recall: float
+    failed: int
+    patterns_per_s: float
+    ratio: float
+
+
+def load_case(prefix: str | Path) -> Case:
+    """Case of the files that begin with `prefix` (with or without ``.emd.h5``)."""
+    base = str(prefix).removesuffix(".emd.h5")
+    paths = [Path(base + end) for end in (".emd.h5", "_probe.npy", "_truth.h5")]
+    for path in paths:
+        if not path.is_file():
+            raise EmdlError(f"{path} is missing; a case needs PREFIX.emd.h5, PREFIX_probe.npy and PREFIX_truth.h5")
+    with h5py.File(paths[0]) as file:
+        found: list[str] = []
+        file.visititems(lambda name, item: found.append(name) if getattr(item, "ndim", 0) == 4 else None)
+        if not found:
+            raise EmdlError(f"{paths[0]} holds no 4-D dataset")
+        data = file[found[0]][()]
+    with h5py.File(paths[2]) as file:
+        f = file["truth/F"][()].reshape(-1, 2, 2).astype(float)
+        g, origin = file["truth/g_px"][()].astype(float), file["truth/origin_px"][()].astype(float)
+    patterns = data.reshape(-1, *data.shape[-2:])
+    return Case(Path(base).name, patterns, np.load(paths[1]), f, g, np.broadcast_to(origin.reshape(-1, 2), (len(patterns), 2)))
+
+
+def sample_case() -> Case:
+    """Crystal positions of the sample datacube."""
+    from napari_emdl.samples import strained_datacube
+
+    cube, truth = strained_datacube((10, 20))
+    use = truth["crystal"]
+    return Case(
+        "sample",
+        np.asarray(cube.data[:, :])[use],
+        truth["probe"],
+        truth["deformation"][use],
+        truth["g_px"],
+        truth["origin_px"][use],
+    )
+
+
+def visible(pattern: NDArray[Any], places: NDArray[np.float64], radius_px: float) -> NDArray[np.bool_]:
+    """(n,) places whose counts within 0.8 r stand above the background around them."""
+    out = np.zeros(len(places), bool)
+    reach = int(np.ceil(1.6 * radius_px)) + 1
+    for i, (r, c) in enumerate(places):
+        top, left = max(0, int(r) - reach), max(0, int(c) - reach)
+        near = pattern[top : int(r) + reach + 2, left : int(c) + reach + 2]
+        rows, cols = np.ogrid[top : top + near.shape[0], left : left + near.shape[1]]
+        distance = np.hypot(rows - r, cols - c)
+        disk = near[distance <= 0.8 * radius_px]
+        ring = near[(distance > 1.15 * radius_px) & (distance <= 1.6 * radius_px)]
+        background = max(np.percentile(ring, 40), 0.5 * ring.mean())
+        out[i] = disk.sum() - background * disk.size > VISIBLE_SIGMA * np.sqrt(max(background, 0.05) * disk.size)
+    return out
+
+
+def _lattice_of(position: NDArray[np.float64], hk: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Basis by weighted, Cauchy-reweighted least squares of (origin, g1, g2)."""
+    design, root = np.c_[np.ones(len(hk)), hk], np.sqrt(weight)
+    w = root
+    solution = np.zeros((3, 2))
+    for _ in range(6):
+        solution = np.linalg.lstsq(design * w[:, None], position * w[:, None], rcond=None)[0]
+        z = np.linalg.norm(position - design @ solution, axis=1) * root
+        w = root / np.sqrt(1 + np.square(z / (2 * np.median(z) + 1e-12)))
+    return solution[1:]
+
+
+def score(case: Case, disks: PeakTable) -> dict[str, float]:
+    """Accuracy of disks, and of the strain fitted to them with the truth's indices, so that the peaks alone are scored.
+
+    Returns
+    -------
+    dict
+        strain_rmse_pct, strain_median_pct (over exx, eyy, exy), gain (slope against the truth), disk_rmse_px, precision,
+        recall (of visible disks), failed (patterns without a lattice).
+    """
+    bright = case.probe > 0.3 * case.probe.max()
+    radius = float(np.sqrt(bright.sum() / np.pi))
+    hk_all = np.stack(np.meshgrid(np.arange(-8, 9), np.arange(-8, 9), indexing="ij"), axis=-1).reshape(-1, 2)
+    size = np.array(case.patterns.shape[1:])
+    hits = misses = false = failed = 0
+    distances: list[float] = []
+    true_strain: list[list[float]] = []
+    got_strain: list[list[float]] = []
+    for i, (pattern, f) in enumerate(zip(case.patterns, case.deformation, strict=True)):
+        g = case.g_px @ np.linalg.inv(f)
+        places = hk_all @ g + case.origin_px[i]
+        inside = np.all((places > radius) & (places < size - 1 - radius), axis=1)
+        places, hk = places[inside], hk_all[inside]
+        seen = visible(pattern.astype(float), places, radius)
+        one = disks.select_positions([i])
+        position = one.positions_px()
+        if not len(position):
+            misses, failed = misses + int(seen.sum()), failed + 1
+            continue
+        apart = np.linalg.norm(position[:, None] - places[None], axis=2)
+        nearest = apart.argmin(axis=1)
+        distance = apart[np.arange(len(position)), nearest]
+        # of several disks on a place only the nearest counts
+        order = np.lexsort((distance, nearest))
+        first = np.zeros(len(position), bool)
+        first[order[np.unique(nearest[order], return_index=True)[1]]] = True
+        right = first & (distance < TOLERANCE_PX)
+        hits, false = hits + int(right.sum()), false + int((~right).sum())
+        misses += int((seen & ~np.isin(np.arange(len(places)), nearest[right])).sum())
+        distances += distance[right].tolist()
+        use = first & (distance < 0.3 * np.linalg.norm(g, axis=1).min())
+        index = hk[nearest[use]]
+        if use.sum() < 5 or np.linalg.matrix_rank(index - index.mean(axis=0)) < 2:
+            failed += 1
+            continue
+        fitted = _lattice_of(position[use], index, disk_weights(one)[use])
+        for into, matrix in ((true_strain, f), (got_strain, np.linalg.inv(np.linalg.inv(case.g_px) @ fitted))):
+            e = 0.5 * (matrix + matrix.T) - np.eye(2)
+            into.append([e[0, 0], e[1, 1], e[0, 1]])
+    t, e = np.array(true_strain).reshape(-1, 3), np.array(got_strain).reshape(-1, 3)
+    return {
+        "strain_rmse_pct": 100 * float(np.sqrt(np.mean((e - t) ** 2))) if len(t) else float("nan"),
+        "strain_median_pct": 100 * float(np.median(np.abs(e - t))) if len(t) else float("nan"),
+        "gain": float((t * e).sum() / max(np.square(t).sum(), 1e-30)),
+        "disk_rmse_px": float(np.sqrt(np.mean(np.square(distances)))) if distances else float("nan"),
+        "precision": hits / max(1, hits + false),
+        "recall": hits / max(1, hits + misses),
+        "failed": failed,
+    }
+
+
+Finder = Callable[[NDArray[Any]], PeakTable]
+
+
+def our_finder(case: Case, method: str, device: str) -> Finder:
+    """Disks by :func:`napari_emdl.find_disks` with default settings, above the default threshold."""
+    from napari_emdl.diffraction.disks import find_disks
+
+    probe: Probe = probe_from_image(case.probe, (case.patterns.shape[1], case.patterns.shape[2]))
+
+    def find(patterns: NDArray[Any]) -> PeakTable:
+        table = find_disks(patterns[None], probe=probe, method=method, device=device)
+        return table.filter(min_score=table.attrs["default_min_score"]).reshape((len(patterns),))
+
+    return find
+
+
+def py4dstem_finder(case: Case) -> Finder:
+    """py4DSTEM's correlation with a sigmoid kernel and multicorr refinement; all peaks, intensity as score."""
+    from py4DSTEM import Probe as TheirProbe
+    from py4DSTEM.braggvectors.diskdetection import _find_Bragg_disks_single
+
+    theirs = TheirProbe(case.probe.astype(float))
+    bright = case.probe > 0.3 * case.probe.max()
+    radius = float(np.sqrt(bright.sum() / np.pi))
+    origin = tuple(np.argwhere(bright).mean(axis=0))
+    kernel = theirs.get_kernel(mode="sigmoid", origin=origin, radii=(radius, 2 * radius), returncalc=True)
+    template = np.conj(np.fft.fft2(np.asarray(kernel)))
+
+    def find(patterns: NDArray[Any]) -> PeakTable:
+        lists = []
+        for pattern in patterns:
+            peaks = _find_Bragg_disks_single(
+                pattern.astype(float),
+                template,
+                corrPower=0.9,
+                sigma_cc=1,
+                subpixel="multicorr",
+                upsample_factor=16,
+                minRelativeIntensity=0.001,
+                minPeakSpacing=radius,
+                edgeBoundary=int(np.ceil(radius)),
+                maxNumPeaks=100,
+                _template_space="fourier",
+            )
+            values = peaks.data if hasattr(peaks, "data") else peaks
+            bright = np.asarray(values["intensity"])
+            lists.append({"row": values["qx"], "col": values["qy"], "intensity": bright, "score": bright})
+        return PeakTable.from_lists(lists)
+
+    return find
+
+
+def tune_threshold(case: Case, disks: PeakTable) -> tuple[PeakTable, dict[str, float]]:
+    """Disks above the intensity that gives the lowest strain error against the truth: generous to what is compared with."""
+    levels = np.quantile(disks.column("score"), np.linspace(0, 0.9, 10)) if disks.n_peaks else [0.0]
+    tried = [(table, score(case, table)) for table in (disks.filter(min_score=float(level)) for level in levels)]
+    fine = [t for t in tried if t[1]["failed"] <= 0.05 * len(case.patterns)] or tried
+    return min(fine, key=lambda t: t[1]["strain_rmse_pct"])
+
+
+def _available(method: str, case: Case, device: str) -> Finder | str:
+    """Finder of a method, or why there is none."""
+    try:
+        find = py4dstem_finder(case) if method == "py4dstem" else our_finder(case, method, device)
+        find(case.patterns[:2])
+    except ImportError as error:
+        return f"not installed ({error.name})"
+    except EmdlError as error:
+        return str(error)
+    return find
+
+
+def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: int = 3) -> tuple[list[Row], list[str]]:
+    """Table of one case, and notes on methods left out. Rates are the best of `rounds`, taken in turns so that all methods
+    see the same load."""
+    finders: dict[str, Finder] = {}
+    notes = []
+    for method in methods:
+        made = _available(method, case, device)
+        if isinstance(made, str):
+            notes.append(f"{case.name}: {method} left out: {made}")
+        else:
+            finders[method] = made
+    tables: dict[str, PeakTable] = {}
+    seconds: dict[str, list[float]] = {method: [] for method in finders}
+    for turn in range(rounds):
+        for method, find in finders.items():
+            # the first round covers all patterns for the scores; the slow ones are timed on fewer afterwards
+            n = len(case.patterns) if turn == 0 or seconds[method][0] * len(case.patterns) < 5 else min(25, len(case.patterns))
+            start = time.perf_counter()
+            table = find(case.patterns[:n])
+            seconds[method].append((time.perf_counter() - start) / n)
+            if turn == 0:
+                tables[method] = table
+    rows = []
+    base = min(seconds["py4dstem"]) if "py4dstem" in seconds else float("nan")
+    for method, table in tables.items():
+        values = tune_threshold(case, table)[1] if method == "py4dstem" else score(case, table)
+        rate = 1 / min(seconds[method])
+        rows.append(Row(case.name, method, **values, patterns_per_s=rate, ratio=rate * base))  # type: ignore[arg-type]
+    return rows, notes
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Table as it stands in docs/benchmarks.md."""
+    lines = [
+        "| case | method | strain RMSE % | median % | gain | disk px | precision | recall | failed | patterns/s | x py4DSTEM |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        ratio = f"{r.ratio:.1f}" if np.isfinite(r.ratio) else "-"
+        accuracy = f"{r.strain_rmse_pct:.3f} | {r.strain_median_pct:.3f} | {r.gain:.3f} | {r.disk_rmse_px:.2f}"
+        found = f"{r.precision:.2f} | {r.recall:.2f} | {r.failed}"
+        lines.append(f"| {r.case} | {r.method} | {accuracy} | {found} | {r.patterns_per_s:.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def run(args: Sequence[str | Path] = ()) -> int:
+    """Command ``napari-emdl bench disks [CASE ...]``: prints the table."""
+    parser = argparse.ArgumentParser(prog="napari-emdl bench disks", description="Disks, strain and speed on cases with truth.")
+    parser.add_argument("cases", nargs="*", help="prefixes of validation cases; the built-in sample when left out")
+    parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated, of " + ", ".join(METHODS))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of timing, best taken")
+    options = parser.parse_args([str(a) for a in args])
+    methods = [m.strip() for m in options.methods.split(",") if m.strip()]
+    unknown = set(methods) - set(METHODS)
+    if unknown:
+        raise EmdlError(f"there is no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
+    cases = [load_case(prefix) for prefix in options.cases] or [sample_case()]
+    rows: list[Row] = []
+    for case in cases:
+        found, notes = measure(case, methods, options.device, max(1, options.rounds))
+        rows += found
+        for note in notes:
+            print(note)
+    print(markdown(rows))
+    return 0
