@@ -303,7 +303,7 @@ class NetworkFinder:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         first = self._pass(patterns, proposed.which, proposed.position, control)
-        first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR / 2), 0.35 * radius)
+        first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
         found = self._more_passes(patterns, first, passes - 1, control)
         found = self._without_doubles(found, self._spacing_px)
@@ -314,7 +314,9 @@ class NetworkFinder:
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
         if len(which):
-            extra = self._more_passes(patterns, self._pass(patterns, which, site, control), passes - 1, control)
+            extra = self._pass(patterns, which, site, control)
+            likely = extra.score >= SCORE_FLOOR
+            extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
             found = self._without_doubles(_Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
