@@ -5,6 +5,9 @@ The contract of a `columns` model is its card: see ``config.emdl`` (pixel sizes,
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ FLOOR = 0.02
 TILE_PX = 1024
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
+#: memory for maps of frames that were searched already
+CACHE_BYTES = 256 << 20
 
 
 class NetworkColumnFinder:
@@ -108,10 +113,14 @@ class NetworkColumnFinder:
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
         images, blank = self._prepared(stack, grid)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
+        maps = self._empty_maps(len(stack), grid)
         for tile in self._tiles(grid.shape):
-            inputs = self._cut(images, tile)
-            for index, candidates in enumerate(self._run(inputs, "candidates", control)):
+            outputs = self._run(self._cut(images, tile), ("candidates", "logit"), control)
+            self._paste(maps, outputs["logit"], tile)
+            for index, candidates in enumerate(outputs["candidates"]):
                 found[index].append(_in_core(candidates, tile))
+        for image, values in zip(stack, maps, strict=True):
+            _maps.put(self._key(image), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in FIELDS}
         tables = []
         for parts, image, is_blank in zip(found, stack, blank, strict=True):
@@ -141,19 +150,45 @@ class NetworkColumnFinder:
         stack = self._checked(frames)
         return self._logit_maps(stack, Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A), control)[0]
 
+    def _key(self, images: NDArray[Any]) -> bytes:
+        """What the map of a frame depends on."""
+        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{images.shape}|{images.dtype}"
+        digest = hashlib.blake2b(about.encode() + self.conditions.tobytes(), digest_size=16)
+        digest.update(np.ascontiguousarray(images).tobytes())
+        return digest.digest()
+
+    def _empty_maps(self, count: int, grid: Grid) -> NDArray[np.float32]:
+        return np.zeros((count, *(-(-n // self.stride) for n in grid.shape)), np.float32)
+
+    def _paste(self, maps: NDArray[np.float32], logit: NDArray[np.float32], tile: _Tile) -> None:
+        """Put the core of a tile's logits (n, species, rows, cols) into the maps of whole frames."""
+        s, (r0, r1), (c0, c1) = self.stride, *tile.core
+        height, width = -(-r1 // s) - r0 // s, -(-c1 // s) - c0 // s
+        top, left = (r0 - tile.start[0]) // s, (c0 - tile.start[1]) // s
+        part = logit[:, :, top : top + height, left : left + width].max(1)
+        maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
+
     def _logit_maps(
         self, stack: NDArray[Any], grid: Grid, control: Control | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        images, blank = self._prepared(stack, grid)
-        s = self.stride
-        maps = np.zeros((len(stack), -(-grid.shape[0] // s), -(-grid.shape[1] // s)), np.float32)
-        for tile in self._tiles(grid.shape):
-            inputs = self._cut(images, tile)
-            logit = self._run(inputs, "logit", control).max(1)
-            (r0, r1), (c0, c1) = tile.core
-            height, width = -(-r1 // s) - r0 // s, -(-c1 // s) - c0 // s
-            top, left = (r0 - tile.start[0]) // s, (c0 - tile.start[1]) // s
-            maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = logit[:, top : top + height, left : left + width]
+        """Maps of frames, from the memory where they are still there, and which frames are blank."""
+        maps = self._empty_maps(len(stack), grid)
+        blank = np.array([_is_blank(images) for images in stack])
+        keys = [self._key(images) for images in stack]
+        known = [_maps.get(key) for key in keys]
+        missing = [i for i, values in enumerate(known) if values is None and not blank[i]]
+        for index, values in enumerate(known):
+            if values is not None:
+                maps[index] = values
+        if missing:
+            images, _ = self._prepared(stack[missing], grid)
+            fresh = self._empty_maps(len(missing), grid)
+            for tile in self._tiles(grid.shape):
+                self._paste(fresh, self._run(self._cut(images, tile), ("logit",), control)["logit"], tile)
+            for index, values in zip(missing, fresh, strict=True):
+                # through half precision as well: the same evidence whether it was remembered or not
+                maps[index] = values.astype(np.float16)
+                _maps.put(keys[index], values)
         return maps, blank
 
     def _checked(self, frames: NDArray[Any]) -> NDArray[Any]:
@@ -174,9 +209,9 @@ class NetworkColumnFinder:
         out = np.zeros((*stack.shape[:2], *grid.shape), np.float32)
         blank = np.zeros(len(stack), bool)
         for index, images in enumerate(stack):
-            clean = [_without_nan(image) for image in images]
-            blank[index] = any(image is None or not np.ptp(image) > 0 for image in clean)
+            blank[index] = _is_blank(images)
             if not blank[index]:
+                clean = [_without_nan(image) for image in images]
                 rescaled = np.stack([grid.resample(image) for image in clean if image is not None])
                 out[index] = local_normalise(rescaled, self.network_A)
         return out, blank
@@ -192,18 +227,20 @@ class NetworkColumnFinder:
         pad = [(0, 0), (0, 0), (0, height - part.shape[2]), (0, width - part.shape[3])]
         return np.pad(part, pad) if any(p[1] for p in pad) else np.ascontiguousarray(part)
 
-    def _run(self, inputs: NDArray[np.float32], output: str, control: Control | None) -> NDArray[np.float32]:
-        """One output for all inputs, in batches that fit."""
-        results: list[NDArray[np.float32]] = []
+    def _run(
+        self, inputs: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Outputs for all inputs, in batches that fit."""
+        results: list[dict[str, NDArray[Any]]] = []
         area = inputs.shape[-1] * inputs.shape[-2]
         batch = self.batch or (1 if self.session.provider.startswith("CPU") else max(1, GPU_BATCH_PX // area))
 
         def call(start: int, stop: int) -> None:
             feeds = {"image": inputs[start:stop], "conditions": np.repeat(self.conditions[None], stop - start, 0)}
-            results.append(self.session.run(feeds, [output], control)[output])
+            results.append(self.session.run(feeds, outputs, control))
 
         self.session.in_batches(len(inputs), batch, call)
-        return np.concatenate(results)
+        return {name: np.concatenate([part[name] for part in results]) for name in outputs}
 
     def _columns(self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Fields of one frame from candidates (k, 6) on the grid."""
@@ -227,6 +264,35 @@ class NetworkColumnFinder:
             "intensity": values,
             "logit": kept[:, 5].astype(np.float32),
         }
+
+
+class _MapCache:
+    """Maps of frames that were just searched, so that asking for the evidence at the sites does not run the network again.
+
+    Kept in half precision, the oldest go first; shared by all finders of this process.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes, self._bytes = most_bytes, 0
+        self._maps: OrderedDict[bytes, NDArray[np.float16]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> NDArray[np.float16] | None:
+        with self._lock:
+            return self._maps.get(key)
+
+    def put(self, key: bytes, values: NDArray[np.floating]) -> None:
+        half = values.astype(np.float16)
+        with self._lock:
+            if key in self._maps or half.nbytes > self.most_bytes:
+                return
+            self._maps[key] = half
+            self._bytes += half.nbytes
+            while self._bytes > self.most_bytes:
+                self._bytes -= self._maps.popitem(last=False)[1].nbytes
+
+
+_maps = _MapCache(CACHE_BYTES)
 
 
 class _Tile:
@@ -284,6 +350,12 @@ def _without_nan(image: NDArray[Any]) -> NDArray[np.float32] | None:
     return np.where(finite, values, np.median(values[finite])) if finite.any() else None
 
 
+def _is_blank(images: NDArray[Any]) -> bool:
+    """Whether any image of a field of view is constant or has no finite pixel."""
+    clean = [_without_nan(image) for image in images]
+    return any(image is None or not np.ptp(image) > 0 for image in clean)
+
+
 def _threshold(default: float | dict[str, float] | None, contrast: str) -> float:
     if isinstance(default, dict):
         return float(default.get(contrast, default.get("unknown", max(default.values()))))
@@ -315,7 +387,7 @@ def encode_conditions(
     sampling_A
         Pixel size of what the network sees.
     """
-    vector = np.zeros(int(layout.get("size", 0)), np.float32)
+    vector = np.zeros(int(layout.get("size", 20)), np.float32)
     if contrast in layout.get("contrast", {}):
         vector[int(layout["contrast"][contrast])] = 1
     values = {**known, "sampling_A": sampling_A}
