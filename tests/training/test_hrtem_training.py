@@ -12,6 +12,7 @@ from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging, read_confi
 from napari_emdl.training.hrtem.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
 from napari_emdl.training.hrtem.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
 from napari_emdl.training.hrtem.finetune import finetune, join  # noqa: E402
+from napari_emdl.training.hrtem.labels import make_targets  # noqa: E402
 from napari_emdl.training.hrtem.multislice import Multislice  # noqa: E402
 from napari_emdl.training.hrtem.network import ColumnNet, PublishedNet  # noqa: E402
 from napari_emdl.training.hrtem.peaks import EMPTY_LOGIT, ExportedNet, candidates  # noqa: E402
@@ -85,15 +86,18 @@ def test_conditions_reach_the_network(waves):
     assert not torch.allclose(a, b)
 
 
-def test_candidates_are_the_local_maxima():
-    logit = torch.full((1, 2, 32, 32), -9.0)
-    logit[0, 0, 5, 7], logit[0, 1, 20, 11], logit[0, 0, 20, 13] = 3.0, 2.0, 1.0  # the third lies in the second one's window
-    offset = torch.zeros(1, 2, 32, 32)
-    offset[0, :, 5, 7] = torch.tensor([0.25, -0.5])
-    found = candidates({"logit": logit, "offset": offset, "log_sigma": torch.zeros(1, 1, 32, 32)}, 2000)[0]
-    assert torch.allclose(found[0], torch.tensor([10.75, 14.0, torch.sigmoid(torch.tensor(3.0)).item(), 1.0, 0.0, 3.0]))
-    assert torch.allclose(found[1, [0, 1, 4, 5]], torch.tensor([40.5, 22.5, 1.0, 2.0]))
-    assert not torch.any(found[:, 5] == 1.0)
+def test_candidates_sit_on_columns_and_score_their_probability():
+    columns = np.array([[20.75, 30.0], [50.0, 12.25], [50.0, 40.0]])
+    t = make_targets([(columns, np.array([0, 1, 0]))], (64, 64), np.array([0.1]), 0.38, 2)
+    heat = t.heat.clone()
+    heat[:, 0, :, 16:][:, 16:] *= 0.5  # the third column is only half sure
+    out = {"logit": torch.logit(heat.clamp(1e-6, 1 - 1e-6)), "offset": t.offset, "log_sigma": torch.zeros(1, 1, 32, 32)}
+    told = torch.as_tensor(encode("bright", sampling_A=0.1))[None]
+    found = candidates(out, told, 0.38, 2000)[0]
+    best = found[:3][torch.argsort(found[:3, 0] * 100 + found[:3, 1])]
+    assert np.allclose(best[:, :2], columns, atol=1e-3)
+    assert np.allclose(best[:, 2], [1, 1, 0.5], atol=0.06) and best[:, 4].tolist() == [0, 1, 0]
+    assert found[3, 2] < 0.01
     assert torch.all(found[-1, :5] == 0) and found[-1, 5] == EMPTY_LOGIT
 
 

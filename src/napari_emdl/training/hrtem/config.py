@@ -31,6 +31,9 @@ class Imaging(_Strict):
     Cs_A: Range | None = None
     C12_A: Range | None = None
     focal_spread_A: Range | None = None
+    #: share of samples from a typical aberration-corrected session: 300 kV, metal on [110], Cs -60 to -110 um, near the
+    #: best defocus
+    session_share: float = 0.0
     #: defocus step of a focal series, A; 0 for single images
     focal_step_A: Range = (0.0, 0.0)
     #: share of samples whose contrast, and each other condition, is not told to the network

@@ -20,7 +20,11 @@ Outputs (ask only for those you need)
     offset      (batch, 2, H/2, W/2): row and col from that centre to the column, input pixels.
     sigma       (batch, 1, H/2, W/2): standard deviation of the position along an axis, input pixels.
 
-Each output but `candidates` is local: tiles overlapping by `config.emdl.margin_px` give the same inside as the whole frame.
+    contrast    (batch, 1): logit of bright against dark contrast; ask with contrast unknown in `conditions`, average
+    over frames.
+
+Each output but `candidates` and `contrast` is local: tiles overlapping by `config.emdl.margin_px` give the same inside
+as the whole frame.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from napari_emdl.training.hrtem.network import MULTIPLE, STRIDE, build
 from napari_emdl.training.hrtem.peaks import CANDIDATES, FIELDS, ExportedNet
 
 OPSET = 17
-OUTPUTS = ("candidates", "logit", "offset", "sigma")
+OUTPUTS = ("candidates", "logit", "offset", "sigma", "contrast")
 #: weights beside the ONNX file, half precision, from which fine-tuning starts
 WEIGHTS_NAME = "weights.npz"
 
@@ -50,7 +54,8 @@ def write_onnx(net: nn.Module, channels: int, path: Path) -> None:
     model = ExportedNet(net.float().cpu().eval())
     image, conditions = torch.zeros(2, channels, 128, 160), torch.zeros(2, SIZE)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}, "conditions": {0: "batch"}, "candidates": {0: "batch"}}
-    axes |= {name: {0: "batch", 2: "map_height", 3: "map_width"} for name in OUTPUTS[1:]}
+    axes |= {name: {0: "batch", 2: "map_height", 3: "map_width"} for name in OUTPUTS[1:4]}
+    axes["contrast"] = {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -81,7 +86,9 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
     net = build(config.architecture, config.images, len(config.species), config.widths)
-    net.load_state_dict(state["average"])
+    missing, extra = net.load_state_dict(state["average"], strict=False)
+    if extra or any("contrast_probe" not in name for name in missing):
+        raise ValueError(f"{path} holds another network")
     return net.eval(), config, state
 
 

@@ -81,7 +81,7 @@ def narrowed(config: ColumnsConfig, c: TuneConditions) -> ColumnsConfig:
         for k in ("dose_e_per_A2", "sampling_A", "C10_A", "Cs_A", "C12_A", "focal_spread_A")
         if getattr(c, k) is not None
     }
-    imaging = config.imaging.model_copy(update={**given, "contrast": c.contrast})
+    imaging = config.imaging.model_copy(update={**given, "contrast": c.contrast, "session_share": 0.0})
     if c.dose_e_per_A2 is not None:
         imaging.dose_focus_share = 0.0
     return config.model_copy(update={"imaging": imaging})
@@ -122,7 +122,8 @@ def score_batches(net: torch.nn.Module, batches: list[Batch]) -> tuple[dict[str,
         sign = {1: "bright", -1: "dark", 0: None}
         told = np.stack([encode(sign[int(c)], sampling_A=float(s)) for c, s in zip(b.contrast, b.sampling_A, strict=True)])
         with torch.no_grad():
-            found = candidates(net(b.image.cpu(), torch.as_tensor(told))).numpy()
+            conditions = torch.as_tensor(told)
+            found = candidates(net(b.image.cpu(), conditions), conditions).numpy()
         size = b.image.shape[-1]
         for k, f in enumerate(found):
             f = f[(f[:, 2] > 0.05) & np.all((f[:, :2] > 0) & (f[:, :2] < size - 1), axis=1)]

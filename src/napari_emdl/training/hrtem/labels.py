@@ -93,6 +93,6 @@ def column_loss(out: dict[str, torch.Tensor], t: Targets) -> tuple[torch.Tensor,
     d2 = ((out["offset"] - t.offset) ** 2).sum(1, keepdim=True)
     nll = 0.5 * d2 * torch.exp(-2 * s) + 2 * s
     position = (nll * torch.exp(s.detach()) * near).sum() / near.sum().clamp_min(1)
-    loss = 20 * map_loss + 0.1 * position
+    loss = 20 * map_loss + 0.25 * position
     rms = torch.sqrt((0.5 * d2 * near).sum() / near.sum().clamp_min(1))
     return loss, {"map": float(map_loss.detach()), "position": float(position.detach()), "rms_px": float(rms.detach())}

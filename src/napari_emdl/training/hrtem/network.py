@@ -79,9 +79,19 @@ class ColumnNet(nn.Module):
         self.decode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], species + 3, 3, padding=1)
         start_empty(self.head, species)
+        # fitted when all else is trained (see `contrast.fit_contrast`), never by gradient descent
+        self.contrast_probe = nn.Linear(2 * (widths[-1] + sum(widths[:-1])), 1).requires_grad_(False)
+        nn.init.zeros_(self.contrast_probe.weight)
+        nn.init.zeros_(self.contrast_probe.bias)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of a batch."""
+        return self.with_features(image, conditions)[0]
+
+    def with_features(
+        self, image: torch.Tensor, conditions: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        """Maps, and the features of the deepest level and of every decoder level."""
         e = self.embed(conditions)
         x = F.relu(self.stem(F.pixel_unshuffle(image, STRIDE)))
         skips = []
@@ -91,11 +101,14 @@ class ColumnNet(nn.Module):
             x = F.relu(down(x))
         for block in self.deep:
             x = block(x, e)
+        features = [x]
         for block, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"), e)
+            features.append(x)
         y = self.head(x).float()
         s = self.species
-        return {"logit": y[:, :s], "offset": 2 * y[:, s : s + 2], "log_sigma": y[:, s + 2 :].clamp(-4, 1.5)}
+        out = {"logit": y[:, :s], "offset": 2 * y[:, s : s + 2], "log_sigma": y[:, s + 2 :].clamp(-4, 1.5)}
+        return out, features
 
 
 class PublishedNet(nn.Module):

@@ -76,11 +76,14 @@ def draw_microscope(
         size = np.where(rng.random(n) < 0.5, rng.uniform(45e4, 115e4, n), rng.uniform(3e4, 50e4, n))
         cs = np.where(negative, -size, 0.8 * size)
     ratio = np.where(want > 0, rng.uniform(0.45, 1.2, n), rng.uniform(0.1, 0.9, n))
+    session = rng.random(n) < imaging.session_share
+    cs = np.where(session, rng.uniform(-110e4, -60e4, n), cs)
+    ratio = np.where(session, np.where(want > 0, rng.uniform(0.65, 1.0, n), rng.uniform(0.12, 0.5, n)), ratio)
     c10 = want * np.maximum(ratio * np.sqrt(np.abs(cs) * lam), rng.uniform(8, 30, n))
     if imaging.C10_A is not None:
         c10 = rng.uniform(*imaging.C10_A, n)
     elif imaging.Cs_A is None and imaging.contrast == "both":
-        broad = rng.random(n) < 0.1
+        broad = (rng.random(n) < 0.1) & ~session
         c10 = np.where(broad, rng.uniform(-220, 220, n), c10)
         cs = np.where(broad, rng.uniform(-130e4, 130e4, n), cs)
     if imaging.C12_A is not None:
@@ -88,6 +91,7 @@ def draw_microscope(
     else:
         c12 = np.where(rng.random(n) < 0.45, rng.uniform(0, 15, n), rng.uniform(0, 50, n))
     fs = rng.uniform(*(imaging.focal_spread_A or (12.0, 42.0)), n)
+    fs = np.where(session, rng.uniform(15, 32, n), fs)
     clean = rng.random(n) < 0.4
 
     def t(x: np.ndarray) -> torch.Tensor:
@@ -178,6 +182,10 @@ class Sampler:
         self.waves, self.imaging, self.crop, self.images, self.device = waves, imaging, crop_px, images, device
         self.merge = merge_species
         self.rng = np.random.default_rng(seed)
+        typical = [
+            m["kind"] == "metal" and m["zone"] == "110" and e == 300 for m, e in zip(waves.meta, waves.energy_keV, strict=True)
+        ]
+        self.typical = np.flatnonzero(typical)
 
     def _crop_origin(self, i: int, extent_A: float) -> np.ndarray:
         column = self.waves.columns(i)[0]
@@ -197,7 +205,10 @@ class Sampler:
     def batch(self, n: int, index: np.ndarray | None = None) -> Batch:
         """Draw `n` images."""
         rng, im = self.rng, self.imaging
-        index = rng.integers(len(self.waves), size=n) if index is None else index
+        if index is None:
+            index = rng.integers(len(self.waves), size=n)
+            if len(self.typical) and im.session_share:  # as many again of what typical sessions look at
+                index = np.where(rng.random(n) < im.session_share, rng.choice(self.typical, n), index)
         energy = self.waves.energy_keV[index]
         height = np.array([self.waves.meta[i]["height_A"] for i in index])
         scope, defocus = draw_microscope(rng, energy, height, im)

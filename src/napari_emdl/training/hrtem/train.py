@@ -59,8 +59,8 @@ class Trainer:
         if weights is not None:
             net.load_state_dict(weights)
         net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decay = [p for p in net.parameters() if p.ndim > 1]
-        rest = [p for p in net.parameters() if p.ndim <= 1]
+        decay = [p for p in net.parameters() if p.ndim > 1 and p.requires_grad]
+        rest = [p for p in net.parameters() if p.ndim <= 1 and p.requires_grad]
         optimiser = torch.optim.AdamW(
             [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
             lr=config.learning_rate,
