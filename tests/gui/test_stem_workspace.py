@@ -307,23 +307,30 @@ def test_a_reference_region_shifts_the_strain(workspace, wait_until):
     assert not np.array_equal(workspace.state.reference, mask)
 
 
-def test_a_job_file_has_every_setting(workspace, wait_until, tmp_path):
+def test_a_job_file_has_every_setting_and_loads_again(workspace, wait_until, tmp_path, told):
     import yaml
 
-    from napari_emdl.io import save as _save  # noqa: F401  (the package that writes results is there)
     from napari_emdl.params import Job
 
     run_all(workspace, wait_until)
-    workspace.export_step.save_job(tmp_path / "job.yaml")
-    assert not (tmp_path / "job.yaml").exists()  # a datacube in memory has no file to name
-    workspace.state.cube = Datacube(
-        workspace.state.cube.data, "datacube", workspace.state.cube.calibration, str(tmp_path / "cube.h5"), "c"
-    )
+    state = workspace.state
+    assert workspace.export_step.save_job(tmp_path / "job.yaml") == []  # a datacube in memory has no file to name
+    assert "no file" in told[0]
+    state.cube = Datacube(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "cube.h5"), "c")
     workspace.strain_step.form.editors["axis_deg"].put(30.0)
     workspace.strain_step.apply()
-    assert workspace.export_step.save_job(tmp_path / "job.yaml") is not None
-    job = Job.model_validate(yaml.safe_load((tmp_path / "job.yaml").read_text()))
-    assert job.disks.method == "template" and job.disks.min_score == pytest.approx(workspace.state.min_score)
+    files = workspace.export_step.save_job(tmp_path / "job.yaml")
+    assert [file.name for file in files] == ["job.yaml", "job_strain.yaml"]
+    disks, strain = (Job.model_validate(yaml.safe_load(file.read_text())) for file in files)
+    assert disks.disks.method == "template" and disks.disks.min_score == pytest.approx(state.min_score)
+    assert strain.input == disks.output and strain.strain.axis_deg == 30.0
+    workspace.strain_step.form.editors["axis_deg"].put(0.0)
+    workspace.strain_step.apply()
+    workspace.export_step.load_job(files[1])
+    assert state.strain_params.axis_deg == 30.0
+    (tmp_path / "bad.yaml").write_text("command: fly")
+    workspace.export_step.load_job(tmp_path / "bad.yaml")
+    assert "no job file" in told[-1]
 
 
 # things that go wrong
@@ -344,7 +351,7 @@ def test_closing_in_the_middle_of_a_run_leaves_no_thread(make_napari_viewer, til
 def test_closing_the_panel_gives_the_viewer_back(workspace, qtbot, wait_until):
     viewer = workspace.viewer
     callbacks = len(viewer.mouse_drag_callbacks)
-    docks = [name for name in viewer.window.dock_widgets]
+    docks = list(viewer.window.dock_widgets)
     assert any("4D-STEM" in name for name in docks) and "Diffraction" in docks
     dock = workspace._dock_of_panel()
     dock.destroyOnClose()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
@@ -57,18 +57,20 @@ class ScoreHistogram(QWidget):
         self.reset.setToolTip("Back to the method's own threshold")
         self.reset.clicked.connect(self._on_reset)
         self.count = QLabel("")
+        self.count.setContentsMargins(4, 0, 4, 2)
         self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row = QHBoxLayout()
         row.setContentsMargins(4, 0, 4, 0)
         row.addWidget(QLabel("Least score"))
         row.addWidget(self.spin)
         row.addWidget(self.reset)
-        row.addWidget(self.count, 1)
+        row.addStretch(1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
         column.addWidget(self.plot)
         column.addLayout(row)
+        column.addWidget(self.count)
         self._apply_theme()
 
     def changeEvent(self, event: Any) -> None:
@@ -158,4 +160,3 @@ class ScoreHistogram(QWidget):
         if in_all is not None:
             parts.append(f"{in_all:,} of {candidates:,} in the scan" if candidates is not None else f"{in_all:,} in the scan")
         self.count.setText(" · ".join(parts))
-        self.count.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

@@ -77,6 +77,16 @@ def has_window(viewer: Any) -> bool:
     return window is not None and getattr(window, "_qt_window", None) is not None
 
 
+def setting(category: str, name: str, default: Any) -> Any:
+    """Value from Preferences > Plugins, or `default` where this napari has no plugin settings (before 0.9)."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        return getattr(getattr(get_plugin_settings(PLUGIN), category), name)
+    except (ImportError, AttributeError, KeyError, ValueError):
+        return default
+
+
 class CloseWatch(QObject):
     """Calls `function` when a window is closed for good: accepted by it (a question may come first), before Qt deletes it."""
 
@@ -91,9 +101,8 @@ class CloseWatch(QObject):
             kind, visible = event.type(), bool(getattr(watched, "isVisible", lambda: False)())
             if kind == QEvent.Type.Close:
                 self._asked = True
-            if self._asked and (
-                kind == QEvent.Type.Hide and not event.spontaneous() or kind == QEvent.Type.Close and not visible
-            ):
+            hidden = kind == QEvent.Type.Hide and not event.spontaneous()
+            if self._asked and (hidden or (kind == QEvent.Type.Close and not visible)):
                 self._function()
         return False
 

@@ -16,7 +16,8 @@ from napari_emdl.gui.forms import narrow
 from napari_emdl.gui.session import role_of, tag
 
 AXES = ("q row", "q col")
-VIEWS = ("Pattern", "Bragg vector map")
+VIEWS = ("Pattern", "Vector map")
+FLAT = "translucent_no_depth"  # napari draws discs with depth, which would hide what lies below their transparent middle
 
 
 class DiffractionCanvas(QWidget):
@@ -53,7 +54,9 @@ class DiffractionCanvas(QWidget):
         self.auto.setToolTip("Set the contrast anew for every pattern")
         self.rings = QCheckBox("disks")
         self.rings.setChecked(True)
-        self.rings.setToolTip("Rings of the probe's radius around the disks, coloured by score")
+        self.rings.setToolTip(
+            "Rings of the probe's radius around the disks, coloured by score; crosses are the lattice fitted to them"
+        )
         self.rings.toggled.connect(self._on_rings)
         self.home = QPushButton("Fit")
         self.home.setToolTip("Show the whole pattern")
@@ -105,7 +108,7 @@ class DiffractionCanvas(QWidget):
             metadata=tag("pattern"),
             **self.space,
         )
-        styles.show_scale_bar(self.model)
+        styles.show_scale_bar(self.model, styles.nice_length(0.25 * shape[1] * q_pixel_invA[1]) if q_pixel_invA else None)
         self.view.setCurrentIndex(0)
         self.fit()
 
@@ -163,6 +166,7 @@ class DiffractionCanvas(QWidget):
                 features=table,
                 face_color="transparent",
                 symbol="disc",
+                blending=FLAT,
                 size=2 * self.radius_px,
                 border_width=0.09,
                 border_contrast_limits=(low, max(high, low + 1e-6)),
@@ -181,6 +185,27 @@ class DiffractionCanvas(QWidget):
         layer.border_color = "score"
         layer.refresh()
 
+    def show_fit(self, points_px: NDArray[Any]) -> None:
+        """Crosses at the points (n, 2) of the fitted lattice."""
+        layer = self.layer("fit")
+        if layer is not None:
+            layer.data = points_px
+        elif len(points_px):
+            layer = self.model.add_points(
+                points_px,
+                name="Fitted lattice",
+                symbol="cross",
+                size=0.7 * self.radius_px,
+                face_color=styles.CROSS_COLOR,
+                border_width=0,
+                blending=FLAT,
+                opacity=0.8,
+                visible=self.rings.isChecked() and self.view.currentText() == VIEWS[0],
+                metadata=tag("fit"),
+                **self.space,
+            )
+            layer.editable = False
+
     def show_vector_map(self, image: NDArray[Any], scale_px: float) -> None:
         """Show a Bragg vector map.
 
@@ -194,7 +219,8 @@ class DiffractionCanvas(QWidget):
         space = dict(self.space)
         space["scale"] = tuple(np.asarray(self.space["scale"], float) * scale_px)
         shown = np.sqrt(np.sqrt(np.maximum(image, 0))).astype(np.float32)  # weak orders beside the central beam
-        limits = (0.0, max(0.8 * float(shown.max()), 1e-6))
+        lit = shown[shown > 0]
+        limits = (0.0, float(np.quantile(lit, 0.97)) if lit.size else 1.0)
         layer = self.layer("vector map")
         if layer is None:
             self.model.add_image(
@@ -217,6 +243,7 @@ class DiffractionCanvas(QWidget):
         for role, visible in (
             ("pattern", pattern),
             ("disks", pattern and self.rings.isChecked()),
+            ("fit", pattern and self.rings.isChecked()),
             ("vector map", not pattern),
             ("lattice", not pattern),
         ):
@@ -226,9 +253,9 @@ class DiffractionCanvas(QWidget):
         self.view_changed.emit(text)
 
     def _on_rings(self, on: bool) -> None:
-        layer = self.layer("disks")
-        if layer is not None:
-            layer.visible = on and self.view.currentText() == VIEWS[0]
+        for layer in (self.layer("disks"), self.layer("fit")):
+            if layer is not None:
+                layer.visible = on and self.view.currentText() == VIEWS[0]
 
     def release(self) -> None:
         """Let go of the canvas; call once before the widget is closed."""

@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.gui import styles
 from napari_emdl.gui.session import role_of, tag
-from napari_emdl.gui.stem_canvas import DiffractionCanvas
+from napari_emdl.gui.stem_canvas import FLAT, DiffractionCanvas
 from napari_emdl.gui.stem_maps import ScanMaps
 from napari_emdl.gui.worker import Job, report_error
 from napari_emdl.signals import Datacube
@@ -76,7 +76,9 @@ class Detectors(QObject):
             name=name,
             edge_color=color,
             face_color=[0, 0, 0, 0],
-            edge_width=max(self.cube.detector_shape) / 150,
+            edge_width=max(self.cube.detector_shape) / 100,
+            opacity=1.0,
+            blending=FLAT,
             metadata=tag("detector", self.cube, key=f"virtual {self._count}"),
             **self.canvas.space,
         )

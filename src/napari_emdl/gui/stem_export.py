@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from pydantic import ValidationError
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.errors import EmdlError
@@ -16,7 +19,15 @@ from napari_emdl.params import Job as JobFile
 
 
 class ExportStep(Step):
-    """Writes results in a worker; file dialogs are asked for only when no path is given."""
+    """Writes results in a worker; file dialogs are asked for only when no path is given.
+
+    Signals
+    -------
+    job_loaded
+        A :class:`napari_emdl.params.Job` whose settings are to be used.
+    """
+
+    job_loaded = Signal(object)
 
     def __init__(self, state: StemState, parent: QWidget | None = None):
         super().__init__(5, "Export", "Save results, figures and the job", parent)
@@ -50,6 +61,7 @@ class ExportStep(Step):
         self.strain_button.clicked.connect(lambda *_: self.save("strain"))
         self.load_button.clicked.connect(lambda *_: self.load())
         self.save_job_button.clicked.connect(lambda *_: self.save_job())
+        self.load_job_button.clicked.connect(lambda *_: self.load_job())
         for signal in (state.cube_changed, state.disks_changed, state.strain_changed):
             signal.connect(self.refresh)
         self.refresh()
@@ -76,7 +88,8 @@ class ExportStep(Step):
         def work(control: Any, _block: Any) -> str:
             from napari_emdl.io import export
 
-            names = [path for result in (disks, strain) if result is not None for path in export(result, target)]
+            results = {"disks": disks, "strain": strain}
+            names = [path for name, result in results.items() if result is not None for path in export(result, target / name)]
             return f"{len(names)} files in {target}"
 
         return self._start("export", work)
@@ -125,33 +138,56 @@ class ExportStep(Step):
             return
         self.stem.take_disks(result)
 
-    def job_file(self, output: str | Path) -> JobFile:
-        """Everything set in the panel as a job."""
+    def job_files(self, stem_name: str) -> dict[str, JobFile]:
+        """Everything set in the panel as jobs: one for the disks and, when there is a map, one for the strain of them."""
         stem = self.stem
         if stem.cube is None:
             raise EmdlError("open a datacube before saving a job")
         if not stem.cube.path:
             raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
-        strain = stem.strain_params.model_copy(update={"min_score": stem.min_score, **reference_params(stem.reference)})
         disks = stem.disk_params.model_copy(update={"min_score": stem.min_score})
         run = stem.run_params.model_copy(update={"resume": None})
-        return JobFile(command="disks", input=stem.cube.path, output=str(output), disks=disks, strain=strain, run=run)
+        found = f"{stem_name}_disks.h5"
+        jobs = {f"{stem_name}.yaml": JobFile(command="disks", input=stem.cube.path, output=found, disks=disks, run=run)}
+        if stem.strain is not None:
+            strain = stem.strain_params.model_copy(update={"min_score": stem.min_score, **reference_params(stem.reference)})
+            jobs[f"{stem_name}_strain.yaml"] = JobFile(
+                command="strain", input=found, output=f"{stem_name}_strain.h5", strain=strain, run=run
+            )
+        return jobs
 
-    def save_job(self, path: str | Path | None = None) -> Path | None:
-        """Write the job file; `napari-emdl run` reads it."""
+    def save_job(self, path: str | Path | None = None) -> list[Path]:
+        """Write the job files; `napari-emdl run` reads them. Results go beside them."""
         try:
-            suggested = f"{Path(self.stem.cube.path).stem}_job.yaml" if self.stem.cube else "job.yaml"
+            suggested = f"{Path(self.stem.cube.path or 'datacube').stem}_job.yaml" if self.stem.cube else "job.yaml"
             path = path or QFileDialog.getSaveFileName(self, "Save job", suggested, "YAML (*.yaml)")[0]
             if not path:
-                return None
+                return []
             target = Path(path)
-            job = self.job_file(target.with_suffix(".h5"))
-            target.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False), encoding="utf-8")
+            written = []
+            for name, job in self.job_files(target.stem).items():
+                text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+                target.with_name(name).write_text(text, encoding="utf-8")
+                written.append(target.with_name(name))
         except (EmdlError, OSError) as error:
             report_error(error, "save job")
-            return None
-        self.note.setText(f"Saved {target.name}; run it with: napari-emdl run {target.name}")
-        return target
+            return []
+        self.note.setText("Run it with: " + " && ".join(f"napari-emdl run {file.name}" for file in written))
+        return written
+
+    def load_job(self, path: str | Path | None = None) -> None:
+        """Take over the settings of a job file; the data stay."""
+        path = path or QFileDialog.getOpenFileName(self, "Load job", "", "YAML (*.yaml *.yml)")[0]
+        if not path:
+            return
+        try:
+            job = JobFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            line = str(error).splitlines()[1 if isinstance(error, ValidationError) else 0]
+            report_error(EmdlError(f"{Path(path).name} is no job file: {line}"))
+            return
+        self.note.setText(f"settings of {Path(path).name}")
+        self.job_loaded.emit(job)
 
     def _start(self, name: str, work: Any) -> Job:
         job = Job(work, name)
@@ -176,8 +212,6 @@ class ExportStep(Step):
 
 def reference_params(reference: Any) -> dict[str, Any]:
     """Fields of StrainParams for a reference as the panel keeps it (a drawn region becomes its box)."""
-    import numpy as np
-
     if reference is None:
         return {}
     if isinstance(reference, str):

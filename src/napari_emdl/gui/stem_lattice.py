@@ -117,7 +117,7 @@ class LatticeStep(Step):
                     edge_color=list(styles.LATTICE_COLORS),
                     edge_width=max(self.canvas.shape or (1,)) / 120,
                     features={"g": ["g1", "g2"]},
-                    text={"string": "{g}", "size": 11, "color": "white", "anchor": "upper_left"},
+                    text={"string": "{g}", "size": 10, "color": "white", "anchor": "center"},
                     visible=self.canvas.view.currentText() == VIEWS[1],
                     metadata=tag("lattice", centre=centre),
                     **self.canvas.space,

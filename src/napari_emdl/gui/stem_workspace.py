@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui import session, styles
-from napari_emdl.gui.crosshair import Crosshair, bind, unbind
+from napari_emdl.gui.crosshair import Crosshair
 from napari_emdl.gui.help import show_help
 from napari_emdl.gui.histogram import ScoreHistogram
 from napari_emdl.gui.stem_canvas import DiffractionCanvas
 from napari_emdl.gui.stem_detectors import Detectors
 from napari_emdl.gui.stem_disks import DisksStep
 from napari_emdl.gui.stem_export import ExportStep
+from napari_emdl.gui.stem_keys import bind_keys, unbind_keys
 from napari_emdl.gui.stem_lattice import LatticeStep
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
+from napari_emdl.gui.stem_overlay import describe, show_overlay
 from napari_emdl.gui.stem_probe import ProbeStep
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
 from napari_emdl.gui.worker import report_error
+from napari_emdl.params import Job, RunParams
 from napari_emdl.signals import Datacube
 
 PANEL_PX = 318
@@ -45,6 +46,8 @@ class StemWorkspace(QWidget):
         self.setObjectName("stem_workspace")
         self.viewer = session.bare(napari_viewer)
         self.state = StemState(self)
+        self.state.run_params = preferred_run()
+        self.state.live_enabled = bool(session.setting("live", "enabled", True))
         self.canvas = DiffractionCanvas()
         self.maps: ScanMaps | None = None
         self.cross: Crosshair | None = None
@@ -62,7 +65,7 @@ class StemWorkspace(QWidget):
         self._add_detector_buttons()
         self._connect()
         self._dock_canvas()
-        self._keys = self._bind_keys()
+        self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
         self._adopt_first()
 
@@ -143,6 +146,7 @@ class StemWorkspace(QWidget):
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
+        self.export_step.job_loaded.connect(self.use_job)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.run_all_button.setEnabled(False)
 
@@ -185,27 +189,6 @@ class StemWorkspace(QWidget):
         while widget is not None and not hasattr(widget, "setFeatures"):
             widget = widget.parent()
         return widget
-
-    def _bind_keys(self) -> dict[Any, list[str]]:
-        actions = {
-            "[": lambda *_: self.histogram.step(-1),
-            "]": lambda *_: self.histogram.step(+1),
-            "Space": lambda *_: self.state.find_here(force=True),
-            "Escape": lambda *_: self.cancel(),
-        }
-        bound = {}
-        for viewer in (self.viewer, self.canvas.model):
-            bound[viewer] = [key for key, action in actions.items() if bind(viewer, key, action)]
-        for key in ("[", "]", "Escape"):
-            shortcut = QShortcut(QKeySequence(key), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(actions[key])
-        for key, (rows, cols) in {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}.items():
-            for modifier, length in (("", 1), ("Shift-", 10)):
-                step = (rows * length, cols * length)
-                if bind(self.canvas.model, modifier + key, partial(self._on_step_key, step)):
-                    bound[self.canvas.model].append(modifier + key)
-        return bound
 
     # opening
 
@@ -280,9 +263,6 @@ class StemWorkspace(QWidget):
         if self.cross is not None:
             self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
 
-    def _on_step_key(self, step: tuple[int, int], _viewer: Any) -> None:
-        self.step(*step)
-
     def _centre(self) -> tuple[float, float]:
         if self.state.lattice is not None and self.state.strain is not None:
             origin = np.asarray(self.state.strain.origin_px)
@@ -314,6 +294,19 @@ class StemWorkspace(QWidget):
             self.detectors.add_drawn()
             self.status.setText("draw an ellipse on the pattern; other shapes are in the layer's tools")
 
+    def use_job(self, job: Job) -> None:
+        """Take over the settings of a job file."""
+        if job.disks is not None:
+            self.probe_step.put(job.disks.probe)
+            self.disks_step.put(job.disks, job.run)
+            if job.disks.min_score is not None:
+                self.state.set_threshold(job.disks.min_score)
+        if job.strain is not None:
+            self.state.strain_params = job.strain
+            self.lattice_step.form.put(job.strain)
+            self.lattice_step.calibration.put(job.strain.calibrate)
+            self.strain_step.form.put(job.strain)
+
     def _fill_ideal(self) -> None:
         """An ideal reference needs g1 and g2; take those found."""
         view = self.state.lattice
@@ -333,45 +326,10 @@ class StemWorkspace(QWidget):
             self.canvas.radius_px = float(self.state.probe.radius_px)
 
     def _show_overlay(self) -> None:
-        state, found = self.state, self.state.kept_here()
-        if state.min_score is not None:
-            self.histogram.set_value(state.min_score)
-        candidates = state.here()
-        if state.disks is not None and state.histogram is not None:
-            self.histogram.show_counts(*state.histogram, default=state.default_min_score)
-        elif state.disks is None and candidates is not None:
-            self.histogram.show_scores(candidates["score"], state.default_min_score)
-        in_all = state.kept.n_peaks if state.kept is not None else None
-        total = state.disks.n_peaks if state.disks is not None else None
-        self.histogram.show_count(None if found is None else len(found), in_all, total)
-        if found is None:
-            return
-        positions = np.stack([found["row"], found["col"]], axis=-1).astype(float)
-        features = {name: found[name] for name in ("intensity", "sigma_px") if name in (found.dtype.names or ())}
-        low = state.min_score or 0.0
-        scores = candidates["score"] if candidates is not None and len(candidates) else np.array([low, low + 1])
-        high = 1.0 if scores.max() <= 1 else float(np.quantile(scores, 0.9))
-        self.canvas.show_disks(positions, found["score"], (low, max(high, low * 1.5)), **features)
-        self._show_values(len(found))
-
-    def _show_values(self, count: int) -> None:
-        if self.maps is None:
-            return
-        row, col = self.state.position
-        parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
-        strain = self.state.strain
-        if strain is not None:
-            if strain.mask[row, col]:
-                for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS):
-                    value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
-                    parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
-            else:
-                from napari_emdl.diffraction.strain import REASONS
-
-                parts.append(f"masked: {REASONS[int(strain.reason[row, col])]}")
-        text = " · ".join(parts)
-        self.status.setText(text)
-        self.maps.say("\n".join([" · ".join(parts[:2]), *parts[2:]]))
+        text = show_overlay(self.state, self.canvas, self.histogram)
+        if text and self.maps is not None:
+            self.status.setText(" · ".join(text))
+            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:]]))
 
     # closing
 
@@ -391,8 +349,7 @@ class StemWorkspace(QWidget):
         self.closed = True
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
-        for viewer, keys in self._keys.items():
-            unbind(viewer, keys)
+        unbind_keys(self._keys)
         self._close_cube()
         self.state.close()
         self.export_step.close_jobs()
@@ -402,18 +359,11 @@ class StemWorkspace(QWidget):
             session.remove_dock(self.viewer, dock)
 
 
-def describe(cube: Datacube) -> str:
-    """Two lines on what is open."""
-    rows, cols = cube.scan_shape
-    height, width = cube.detector_shape
-    known = cube.calibration
-    parts = [f"scan {rows} x {cols}", f"detector {height} x {width}", str(cube.dtype)]
-    if known.pixel_nm:
-        parts.append(f"step {np.mean(known.pixel_nm):.3g} nm")
-    if known.q_pixel_invA:
-        parts.append(f"{np.mean(known.q_pixel_invA):.4g} 1/Å a pixel")
-    else:
-        parts.append("detector pixel size unknown")
-    if known.energy_keV:
-        parts.append(f"{known.energy_keV:g} kV")
-    return f"{cube.name or 'datacube'}\n{', '.join(parts)}"
+def preferred_run() -> RunParams:
+    """Device and memory from the preferences; what is no size there is not used."""
+    wanted = {name: session.setting("run", name, RunParams.model_fields[name].default) for name in ("device", "max_memory")}
+    try:
+        return RunParams.model_validate(wanted)
+    except ValueError as error:
+        report_error(EmdlError(f"preferences of napari-emdl: {str(error).splitlines()[2].strip()}"))
+        return RunParams()

@@ -85,6 +85,13 @@ def show_colorbar(layer: Any, visible: bool = True) -> None:
         colorbar.visible = visible
 
 
-def show_scale_bar(viewer: Any) -> None:
-    """Scale bar in the units of the layers."""
+def show_scale_bar(viewer: Any, length: float | None = None) -> None:
+    """Scale bar in the units of the layers; a `length` keeps the unit as it is (napari would write 0.5 1/Å as 500 1/kÅ)."""
     viewer.scale_bar.visible = True
+    viewer.scale_bar.length = length
+
+
+def nice_length(about: float) -> float:
+    """1, 2 or 5 times a power of ten, near `about`."""
+    power = 10.0 ** np.floor(np.log10(about))
+    return float(max((f * power for f in (1.0, 2.0, 5.0) if f * power <= about), default=power))
