@@ -336,7 +336,7 @@ def fit_lattices(
     g: Floats,
     *,
     max_index_error: float = 0.3,
-    iterations: int = 4,
+    iterations: int = 3,
 ) -> LatticeFit:
     """Fit origin, g1 and g2 to the disks of every position at once.
 
@@ -373,14 +373,12 @@ def fit_lattices(
     covariance = np.full((segments.n, 3, 3), np.nan)
     total_weight = np.zeros(segments.n)
     robust = weight
+    root = np.sqrt(weight)
     for order in stages:
-        relative = position - origin[of]
-        fractional = np.einsum("ni,nij->nj", relative, np.linalg.inv(lattice)[of])
-        hk = np.rint(fractional)
-        miss = np.einsum("ni,nij->nj", fractional - hk, lattice[of])
-        distance = np.hypot(miss[:, 0], miss[:, 1])
-        used = finite & (distance < limit_px) & (np.abs(hk).max(axis=1, initial=0) <= order)
-        z = np.where(used, distance * np.sqrt(weight), np.nan)
+        h, k, distance = _index(position, origin, lattice, of)
+        hk = np.stack([h, k], axis=1)
+        used = finite & (distance < limit_px) & (np.abs(h) <= order) & (np.abs(k) <= order)
+        z = np.where(used, distance * root, np.nan)
         scale = segments.median(z)
         ratio = np.where(used, z / (2 * scale[of] + 1e-12), 0.0)
         robust = np.where(used, weight / (1 + np.square(ratio)), 0.0)
@@ -411,6 +409,20 @@ def fit_lattices(
         hk.astype(np.int64),
         used & fitted[of],
     )
+
+
+def _index(position: Floats, origin: Floats, lattice: Floats, of: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Nearest indices h, k of every peak on its position's lattice, and the distance from there in px, all (N,)."""
+    # written out by component: twice as fast as stacked products on millions of peaks
+    (a, b), (c, d) = lattice[:, 0].T, lattice[:, 1].T
+    determinant = a * d - b * c
+    x, y = position[:, 0] - origin[of, 0], position[:, 1] - origin[of, 1]
+    h = x * (d / determinant)[of] - y * (c / determinant)[of]
+    k = y * (a / determinant)[of] - x * (b / determinant)[of]
+    near_h, near_k = np.rint(h), np.rint(k)
+    h -= near_h
+    k -= near_k
+    return near_h, near_k, np.hypot(h * a[of] + k * c[of], h * b[of] + k * d[of])
 
 
 def _solve(
