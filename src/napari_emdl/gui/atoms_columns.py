@@ -194,10 +194,12 @@ class ColumnsPanel(ScrollPanel):
         self.columns_layer.remove()
         movie = self.session.movie
         if movie is not None:
-            self.pixel.put(ColumnParams(pixel_size_A=movie.calibration.pixel_nm and movie.pixel_A))
+            self.pixel.put(ColumnParams(pixel_size_A=movie.pixel_A))
             self.counts.set_frames(movie.n_frames)
         self.counts.setVisible(movie is not None and movie.n_frames > 1)
-        self._debounce.stop()
+        if self._debounce.isActive():
+            self._debounce.stop()
+            self._settings_changed()
         self._show_state()
         self._show_counts()
         self._show_frame(self.session.frame)
@@ -210,11 +212,7 @@ class ColumnsPanel(ScrollPanel):
         self.hint.setText(NO_MOVIE if movie is None else NO_PIXEL)
         for widget in self._working:
             widget.setEnabled(movie is not None)
-        self.pixel_source.setText("")
-        if movie is not None and known:
-            source = movie.calibration.source.get("pixel_nm", "file")
-            said = {"file": "from the file", "user": "typed by you", "measured": "measured in the FFT"}.get(source, source)
-            self.pixel_source.setText(f"{said} · field of view {self._field_nm()} nm")
+        self.pixel_source.setText(self.session.pixel_text())
         running = self.job is not None
         total = movie.n_frames if movie is not None else 0
         left_over = movie is not None and known and not running and self.session.candidates.done < total and self._left_over()
@@ -224,11 +222,6 @@ class ColumnsPanel(ScrollPanel):
         self.restart_button.setVisible(bool(left_over))
         self.run_button.setEnabled(bool(known) and not running)
         self.save_button.setEnabled(movie is not None and self.session.candidates.done == total and not running)
-
-    def _field_nm(self) -> str:
-        movie = self.session.movie
-        assert movie is not None and movie.calibration.pixel_nm is not None
-        return " x ".join(f"{n * p:.3g}" for n, p in zip(movie.frame_shape, movie.calibration.pixel_nm, strict=True))
 
     def _left_over(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from napari_emdl.gui.atoms_compare import CompareTab
 from napari_emdl.gui.atoms_diffusion_tabs import DwellTab, RatesTab, SiteTab
 from napari_emdl.gui.atoms_events import EventsTable
 from napari_emdl.gui.atoms_hand import SiteTools
-from napari_emdl.gui.atoms_jobs import export_result, fit_sites, mean_of, rethreshold, run_movie, save_result
+from napari_emdl.gui.atoms_jobs import export_result, fit_sites, mean_of, rethreshold, run_movie, save_result, write_job
 from napari_emdl.gui.atoms_plots import named
 from napari_emdl.gui.atoms_session import session_of
 from napari_emdl.gui.atoms_sites import HEATMAPS, SiteLayers
@@ -28,7 +28,7 @@ from napari_emdl.params import OccupancyParams
 from napari_emdl.peaks import PeakTable
 
 FORM = ("method", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
-NO_PIXEL = "<b>The pixel size is unknown.</b><br>Type or measure it in the panel Plugins &gt; napari-emdl &gt; HRTEM columns."
+NO_PIXEL = "<b>The pixel size is unknown.</b><br>Type or measure it in the panel Plugins &gt; EM deep learning &gt; HRTEM columns."
 NO_COLUMNS = "The columns of this movie are not found yet: the button finds them first, as set in the HRTEM columns panel."
 ONE_FRAME = "<b>This is a single image.</b><br>Occupancy needs a movie: open one with several frames."
 
@@ -86,7 +86,8 @@ class DiffusionPanel(ScrollPanel):
         body.addWidget(self.bar)
         self.video = named(QCheckBox("Export an annotated movie (MP4) as well"), "export_video")
         self.video.setChecked(True)
-        body.addWidget(Fold("Settings", self.form, self.video))
+        self.job_button = button("Save job…", "All settings as YAML for 'napari-emdl run JOB.yaml'", "save_job", self.save_job)
+        body.addWidget(Fold("Settings", self.form, self.video, self.job_button))
         body.addWidget(self.status)
         self.result = QWidget()
         body.addWidget(self.threshold)
@@ -235,6 +236,7 @@ class DiffusionPanel(ScrollPanel):
             self.fitted, self._columns = occupancy, self.session.candidates.table()
             self._make_mean(occupancy)
         self.layers.show(self.session.layer, occupancy, self.session.frame)
+        self.site_tab.trace.set_frames(occupancy.n_frames)
         groups = [name for code, name in enumerate(GROUPS) if (occupancy.groups == code).any()]
         self.events.show_events(event_table(occupancy), groups)
         self.rates.show_occupancy(occupancy)
@@ -327,6 +329,20 @@ class DiffusionPanel(ScrollPanel):
         """Save the occupancy as it is shown."""
         occupancy = self.session.occupancy
         self._write(lambda _control, _block: save_result(occupancy, path), "saving")
+
+    def save_job(self) -> None:
+        """Ask for a file and save all settings as a job for the command line."""
+        path, _ = QFileDialog.getSaveFileName(self, "Save job", "occupancy_job.yaml", "YAML (*.yaml)")
+        if path:
+            self.save_job_to(path)
+
+    def save_job_to(self, path: str) -> None:
+        """Save all settings as a job for the command line."""
+        session = self.session
+        try:
+            self.status.setText(write_job(path, session.movie, session.column_params, self.form.value(), session.run_params))
+        except (EmdlError, OSError) as error:
+            self.status.setText(report_error(error, "save job"))
 
     def export(self) -> None:
         """Ask for a folder and export tables, heatmaps and the annotated movie."""

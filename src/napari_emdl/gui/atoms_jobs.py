@@ -15,7 +15,7 @@ import platformdirs
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.checkpoint import discard_part, part_path
 from napari_emdl.jobs.control import Control
-from napari_emdl.params import ColumnParams, OccupancyParams, RunParams
+from napari_emdl.params import ColumnParams, Job, OccupancyParams, RunParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
 
@@ -211,3 +211,29 @@ def live_frame(control: Control, place: str, key: str, _state: Any) -> Any:
 def stopped_watch(output: str) -> bool:
     """True when a watch that was stopped left frames beside `output`."""
     return Path(f"{output}.live").is_dir()
+
+
+def write_job(path: str, movie: Movie | None, columns: ColumnParams, occupancy: OccupancyParams, run: RunParams) -> str:
+    """Write a job file that finds the columns and fits the occupancy; says how to run it.
+
+    Raises
+    ------
+    EmdlError
+        When the movie is no file.
+    """
+    import yaml
+
+    if movie is None or not movie.path:
+        raise EmdlError("this movie is no file: save it first, a job needs a file to read")
+    known = columns if columns.pixel_size_A else columns.model_copy(update={"pixel_size_A": movie.pixel_A})
+    target = Path(path)
+    job = Job(
+        command="occupancy",
+        input=movie.path,
+        output=str(target.with_suffix(".h5")),
+        columns=known,
+        occupancy=occupancy,
+        run=run.model_copy(update={"resume": None}),
+    )
+    target.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False), encoding="utf-8")
+    return f"saved {target.name}; run it with: napari-emdl run {target.name}"

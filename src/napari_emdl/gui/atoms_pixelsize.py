@@ -85,6 +85,8 @@ class PixelSizeDialog(QDialog):
     def _show_spectrum(self, spectrum: NDArray[np.float32]) -> None:
         self._spectrum = spectrum
         self.image.setImage(spectrum, levels=(float(np.percentile(spectrum, 30)), float(np.percentile(spectrum, 99.9))))
+        rows, cols = spectrum.shape  # lattice spots lie near the centre
+        self.view.setRange(xRange=(0.28 * cols, 0.72 * cols), yRange=(0.28 * rows, 0.72 * rows), padding=0)
         self.result_label.setText("No spot chosen yet.")
 
     def _clicked(self, event: Any) -> None:

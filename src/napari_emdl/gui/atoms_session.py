@@ -146,6 +146,17 @@ class AtomsSession(QObject):
             for layer in [other for other in self.viewer.layers if tuple(other.scale[-2:]) == old]:
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
                 layer.units = (*layer.units[:-2], "nm", "nm")
+            self.viewer.reset_view()
+
+    def pixel_text(self) -> str:
+        """Where the pixel size comes from, and the field of view; nothing when it is unknown."""
+        calibration = self.movie.calibration if self.movie is not None else Calibration()
+        if self.movie is None or calibration.pixel_nm is None:
+            return ""
+        source = calibration.source.get("pixel_nm", "file")
+        said = {"file": "from the file", "user": "typed by you", "measured": "measured in the FFT"}.get(source, source)
+        sides = [f"{n * p:.3g}" for n, p in zip(self.movie.frame_shape, calibration.pixel_nm, strict=True)]
+        return f"{said}; field of view {' x '.join(sides)} nm"
 
     def forget_columns(self) -> None:
         """Drop candidates, edits and what was made of them: the settings they came from have changed."""

@@ -28,7 +28,7 @@ from napari_emdl.gui.session import when_idle
 
 NO_MOVIE = (
     "<b>Open a movie to begin.</b><br>File &gt; Open File(s)… for an image, movie or focal series, "
-    "or File &gt; Open Sample &gt; napari-emdl for a simulated movie of a particle with blinking surface columns."
+    "or File &gt; Open Sample &gt; EM deep learning &gt; HRTEM movie with blinking sites."
 )
 
 
@@ -270,6 +270,7 @@ class EditBar(QWidget):
         self.redo_button = button("Redo", "Do it again (Ctrl+Shift+Z)", "redo", self.redo.emit)
         self.species = named(QComboBox(), "new_species")
         self.species.setToolTip("Species of the columns you add")
+        self.species.hide()
         self.species.currentIndexChanged.connect(self.species_chosen.emit)
         self.legend = line(name="legend")
         self.legend.setTextFormat(Qt.TextFormat.RichText)
