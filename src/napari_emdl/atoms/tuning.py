@@ -118,6 +118,7 @@ def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float
             minutes=minutes,
             progress=lambda share, text: control.report(round(STEPS * share), STEPS, text),
             cancel=lambda: control.cancelled,
+            name=name,
         )
         if report is None:
             raise Cancelled("cancelled by the user")

@@ -67,6 +67,8 @@ class ColumnsConfig(_Strict):
     description: str = ""
     species: list[str] = ["column"]
     images: int = 1
+    #: model folder whose weights training starts from; None: from random weights
+    start_from: str | None = None
     architecture: Literal["conditioned", "published"] = "conditioned"
     widths: list[int] = [24, 48, 96, 128]
     data: Data = Field(default_factory=Data)

@@ -144,6 +144,7 @@ def finetune(
     progress: Callable[[float, str], None] | None = None,
     cancel: Callable[[], bool] | None = None,
     seed: int = 1,
+    name: str | None = None,
 ) -> dict[str, Any] | None:
     """Fine-tune a shipped column network to one microscope session and write it as a model of its own.
 
@@ -165,6 +166,8 @@ def finetune(
         Called with a share in 0..1 and a line of text.
     cancel
         Asked often; when it says True, training stops and nothing is written.
+    name
+        Name on the card; that of the folder if not given.
 
     Returns
     -------

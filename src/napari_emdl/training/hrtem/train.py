@@ -37,6 +37,27 @@ def learning_rate(progress: float, step: int, config: ColumnsConfig) -> float:
     return config.learning_rate * warm * (1 - 0.99 * min(1.0, fall))
 
 
+def adapted(weights: dict[str, torch.Tensor], net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a network for one image and one species, as a start for one with more of either.
+
+    The middle image takes the stem, the others start at zero; every species starts as the one there was.
+    """
+    result = dict(net.state_dict())
+    for name, new in result.items():
+        old = weights.get(name)
+        if old is None:
+            continue
+        if old.shape == new.shape:
+            result[name] = old
+        elif name == "stem.weight":
+            start = (new.shape[1] // old.shape[1] // 2) * old.shape[1]
+            result[name] = torch.zeros_like(new)
+            result[name][:, start : start + old.shape[1]] = old
+        elif name.startswith("head."):
+            result[name] = torch.cat([old[:1].expand(len(new) - 3, *old.shape[1:]), old[-3:]])
+    return result
+
+
 @dataclass
 class Trainer:
     """State of a training: network, its running average, optimiser, sampler, step and seconds spent."""
@@ -57,7 +78,7 @@ class Trainer:
         device = pick_device(config.device)
         net = build(config.architecture, config.images, len(config.species), config.widths)
         if weights is not None:
-            net.load_state_dict(weights)
+            net.load_state_dict(adapted(weights, net))
         net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decay = [p for p in net.parameters() if p.ndim > 1 and p.requires_grad]
         rest = [p for p in net.parameters() if p.ndim <= 1 and p.requires_grad]
@@ -190,7 +211,12 @@ def train_columns(
     device = str(pick_device(c.device))
     for split, count in (("val", c.data.val_waves), ("train", c.data.train_waves)):
         generate(folder, count, split, c.data.seed, c.data.shares, device)
-    trainer = Trainer.new(c, load(folder, "train", c.data.train_waves))
+    weights = None
+    if c.start_from:
+        from napari_emdl.training.hrtem.export import WEIGHTS_NAME, load_weights
+
+        weights = load_weights(Path(c.start_from) / WEIGHTS_NAME)[0].state_dict()
+    trainer = Trainer.new(c, load(folder, "train", c.data.train_waves), weights)
     if resume and (out / "checkpoint.pt").exists():
         trainer.restore(torch.load(out / "checkpoint.pt", map_location=trainer.device, weights_only=False))
     run(trainer, out, progress, cancel)
