@@ -331,4 +331,5 @@ def mean_image(
         count += inside
     if total is None or count is None:
         return np.asarray(frame_of(0), np.float32)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    # where only a few frames look, the mean is noise
+    return np.where(count >= max(1.0, 0.25 * count.max()), total / np.maximum(count, 1), np.nan).astype(np.float32)

@@ -100,19 +100,18 @@ class CompareTab(QWidget):
 
     def _show(self, found: Comparison) -> None:
         self.comparison = found
-        self.text.setText(f"<b>{self._shown_name}</b> (this) against <b>{self._name}</b>, with 90 % intervals.")
+        self.text.setText(f"<b>{self._shown_name}</b> (this) against <b>{self._name}</b>, with 90 % intervals (* differs).")
         rows: list[tuple[Any, ...]] = [
             (
                 f"{r.group} {TITLES[r.rate]}",
                 f"{100 * r.second:.1f} %",
                 f"{100 * r.first:.1f} %",
-                f"{r.ratio:.2f} ({r.low:.2f}-{r.high:.2f})",
+                f"{r.ratio:.2f} ({r.low:.2f}-{r.high:.2f}){' *' if r.different else ''}",
                 f"{r.p_value:.2g}",
-                "differs" if r.different else "-",
             )
             for r in found.rows
         ]
-        fill_table(self.table, ("", "this", "other", "ratio", "p", ""), rows)
+        fill_table(self.table, ("", "this", "other", "ratio", "p"), rows)
         groups = list(dict.fromkeys(r.group for r in found.rows))
         series = []
         for rate, title in TITLES.items():

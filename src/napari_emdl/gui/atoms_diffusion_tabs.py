@@ -153,9 +153,7 @@ class DwellTab(QWidget):
         self.group = named(QComboBox(), "dwell_group")
         self.group.currentIndexChanged.connect(self._show)
         self.plot = SurvivalPlot()
-        note = line(
-            "Kaplan-Meier curves with 90 % bands; stays cut by the movie's end or by leaving the view count as such.", dim=True
-        )
+        note = line("Kaplan-Meier curves with 90 % bands; stays cut by the movie's end or the edge are censored.", dim=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.addWidget(row(line("Stays of"), self.group, stretch=(1, 2)))
@@ -230,7 +228,6 @@ def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequen
             table.setItem(r, c, item)
     sections: Any = table.horizontalHeader()
     sections.setMinimumSectionSize(30)
-    sections.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-    if header:
-        sections.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+    sections.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    sections.setStretchLastSection(True)
     table.setFixedHeight(28 + 18 * max(len(rows), 1))

@@ -57,7 +57,7 @@ class EventsModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.UserRole:
             return value
         if role == Qt.ItemDataRole.DisplayRole:
-            return f"{value:.3g}" if isinstance(value, float) else str(value)
+            return f"{value:.4g}" if isinstance(value, float) else str(value)
         if role == Qt.ItemDataRole.TextAlignmentRole and not isinstance(value, str):
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         return None
@@ -121,7 +121,9 @@ class EventsTable(QWidget):
         rows.setVisible(False)
         rows.setDefaultSectionSize(20)
         header: Any = self.view.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        self.view.setStyleSheet("QTableView, QHeaderView::section { font-size: 8pt; padding: 0px; }")
         header.setMinimumSectionSize(30)
         self.view.setMinimumHeight(120)
         selection: Any = self.view.selectionModel()

@@ -177,13 +177,16 @@ class SurvivalPlot(Plot):
             if not len(time):
                 continue
             colour = QColor((OCCUPIED_COLOUR, EMPTY_COLOUR)[index] if index < 2 else PALETTE[index % len(PALETTE)])
-            step = np.r_[time, time[-1:]]
             band = QColor(colour)
-            band.setAlpha(45)
-            lower = pg.PlotDataItem(step, low, stepMode="right" if len(step) == len(low) else "center", pen=None)
-            upper = pg.PlotDataItem(step, high, stepMode="right" if len(step) == len(high) else "center", pen=None)
-            self.addItem(pg.FillBetweenItem(lower, upper, brush=band))
-            self.plot(step, survival, stepMode="center", pen=pg.mkPen(colour, width=2), name=name)
+            band.setAlpha(60)
+            edges = [pg.PlotDataItem(*_steps(time, values), pen=None) for values in (low, high)]
+            self.addItem(pg.FillBetweenItem(*edges, brush=band))
+            self.plot(*_steps(time, survival), pen=pg.mkPen(colour, width=2), name=name)
+
+
+def _steps(time: NDArray[Any], survival: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Corners of a survival curve: 1 from the start, each value from its time on."""
+    return np.r_[0, np.repeat(time, 2)], np.repeat(np.r_[1, survival], 2)[:-1]
 
 
 class RatePlot(Plot):

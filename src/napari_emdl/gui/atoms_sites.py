@@ -65,7 +65,7 @@ class SiteLayers:
         limits = tuple(np.nanpercentile(mean, (0.5, 99.7)).tolist())
         if limits[0] >= limits[1]:
             limits = (limits[0], limits[0] + 1)
-        filled = np.where(np.isfinite(mean), mean, limits[0])
+        filled = np.where(np.isfinite(mean), mean, np.nanmedian(mean))
         if self.mean is None or self.mean not in self._viewer.layers:
             self.mean = Image(
                 filled, name="mean, drift-corrected", contrast_limits=limits, metadata=tag("mean"), **image_space(image)
