@@ -43,32 +43,32 @@ SITE_CAPTURE = 0.35
 OFF_LATTICE = 0.4
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
+#: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
+SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 _CHUNK = 64
 _DISKS_PER_CALL = 512
 _SATURATED_SHARE = 1e-4
 
+_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
+
 
 @dataclass
 class _Found:
-    """Disks of some patterns, flat."""
+    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1."""
 
     which: NDArray[np.intp]
     position: NDArray[np.float64]
     sigma: NDArray[np.float64]
     score: NDArray[np.float64]
     intensity: NDArray[np.float64]
+    prior: NDArray[np.float64]
 
     def pick(self, keep: NDArray[Any]) -> _Found:
-        return _Found(*(getattr(self, name)[keep] for name in ("which", "position", "sigma", "score", "intensity")))
+        return _Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
 
     @staticmethod
     def join(parts: list[_Found]) -> _Found:
-        return _Found(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ("which", "position", "sigma", "score", "intensity")
-            )
-        )
+        return _Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
 
     def table(self, n: int) -> PeakTable:
         order = np.lexsort((-self.score, self.which))
@@ -236,9 +236,8 @@ class NetworkFinder:
         if self._light is not None:
             table = self._light.propose(patterns, control)
             score = table.column("score").astype(float)
-            return _Found(
-                table.flat_index(), table.positions_px(), table.column("sigma_px").astype(float), score, np.square(score)
-            )
+            sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
+            return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
         grid = self._grid_of(patterns)
         candidates = self._run_proposer(grid.resample(patterns), ("candidates",), control)["candidates"].astype(float)
         which, _ = np.nonzero(candidates[..., 2] >= SCORE_FLOOR)
@@ -247,7 +246,8 @@ class NetworkFinder:
         on_detector = _inside(position, self.detector_shape, 0.0)
         # A spot's centroid is good to about half a pixel of the grid; only the refiner knows a sigma for each disk.
         sigma = np.full(len(flat), 0.5 / grid.scale)
-        return _Found(which, position, sigma, flat[:, 2], flat[:, 3]).pick(on_detector)
+        prior = np.minimum(flat[:, 2] / SURE_PROPOSAL, 1)
+        return _Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
 
     def _run_proposer(
         self, images: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
@@ -302,7 +302,7 @@ class NetworkFinder:
     def _measure(self, patterns: NDArray[np.float32], proposed: _Found, control: Control | None) -> _Found:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
-        first = self._pass(patterns, proposed.which, proposed.position, control)
+        first = self._pass(patterns, proposed, control)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
         found = self._more_passes(patterns, first, passes - 1, control)
@@ -310,11 +310,15 @@ class NetworkFinder:
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
         lattices = lattices_of(sure.table(n), radius, centre)
+        alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
+        found.score = np.where(alone, found.prior * found.score, found.score)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
         if len(which):
-            extra = self._pass(patterns, which, site, control)
+            unmeasured = np.zeros(len(which))
+            wanted = _Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
+            extra = self._pass(patterns, wanted, control)
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
@@ -338,17 +342,15 @@ class NetworkFinder:
 
     def _more_passes(self, patterns: NDArray[np.float32], found: _Found, passes: int, control: Control | None) -> _Found:
         for _ in range(passes):
-            found = self._pass(patterns, found.which, found.position, control)
+            found = self._pass(patterns, found, control)
         return found
 
-    def _pass(
-        self, patterns: NDArray[np.float32], which: NDArray[np.intp], position: NDArray[np.float64], control: Control | None
-    ) -> _Found:
+    def _pass(self, patterns: NDArray[np.float32], found: _Found, control: Control | None) -> _Found:
         """One pass of the refiner over all positions."""
         session = self._refiner
         assert session is not None
-        order = np.argsort(which, kind="stable")
-        which, position = which[order], position[order]
+        order = np.argsort(found.which, kind="stable")
+        which, position = found.which[order], found.position[order]
         measured = np.empty((len(which), 5), np.float64)
         radius = np.float32(self.probe.radius_px)
 
@@ -364,10 +366,11 @@ class NetworkFinder:
 
         session.in_batches(len(which), _DISKS_PER_CALL, call)
         back = np.argsort(order, kind="stable")
-        measured, which = measured[back], which[back]
+        measured = measured[back]
         bad = ~np.isfinite(measured).all(axis=1)
         measured[bad] = 0.0
-        return _Found(which, measured[:, :2], np.maximum(measured[:, 2], 1e-3), measured[:, 3], measured[:, 4])
+        sigma = np.maximum(measured[:, 2], 1e-3)
+        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
 
 
 def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
