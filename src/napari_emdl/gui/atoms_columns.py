@@ -292,8 +292,9 @@ class ColumnsPanel(ScrollPanel):
         attrs, done = self.session.candidates.attrs, self.session.candidates.done
         total = self.session.candidates.n_frames
         contrast = f", {attrs['contrast']} contrast" if attrs.get("contrast") else ""
-        frames = f"{done} of {total} frames" if total > 1 else "image"
-        self.status.setText(f"{frames} found with {attrs.get('model') or attrs.get('method', '')}{contrast}")
+        frames = f"{done} of {total} frames " if total > 1 else ""
+        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}")
+        self.save_button.setEnabled(done == total and self.job is None)
 
     def _threshold_changed(self, _value: float) -> None:
         if abs(self.threshold.value - self.session.min_score) > 1e-6:
