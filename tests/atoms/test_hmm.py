@@ -114,7 +114,10 @@ def test_no_blinking_site_is_said():
 def test_heavy_tails_are_told_from_gaussian_ones():
     random = np.random.default_rng(5)
     occupied = _blink(300, 60, 0.05, 0.05, random)
-    for noise, expected in ((random.standard_t(3, occupied.shape) * 0.6, 4.0), (random.normal(size=occupied.shape) * 0.8, 30.0)):
+    for noise, expected in (
+        (random.standard_t(3, occupied.shape) * 0.6, 4.0),
+        (random.normal(size=occupied.shape) * 0.8, 30.0),
+    ):
         y = np.where(occupied, 4.0, 0.0) + noise
         assert fit_site_classes(y, y > 2).emissions.dof == expected
 

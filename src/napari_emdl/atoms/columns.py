@@ -79,16 +79,13 @@ def make_finder(
         Unknown pixel size, no such model, or a model for another number of foci.
     """
     pixel = pixel_size_A(movie, params)
-    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
     model, note = _model_for(movie, params)
-    finder: ColumnFinder
+    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
     if model is None:
         finder = LogFinder(pixel, contrast, params.min_spacing_A)
-        finder.info["note"] = note
-    else:
-        finder = _network_finder(model, movie, params, pixel, contrast, run or RunParams())
-    finder.contrast_confidence = confidence
-    return finder
+        finder.info["note"], finder.contrast_confidence = note, confidence
+        return finder
+    return _network_finder(model, movie, params, pixel, contrast, confidence, run or RunParams(), control)
 
 
 def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
@@ -113,16 +110,46 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
 
 def _network_finder(
-    model: Any, movie: Movie, params: ColumnParams, pixel_A: float, contrast: str, run: RunParams
+    model: Any,
+    movie: Movie,
+    params: ColumnParams,
+    pixel_A: float,
+    contrast: str,
+    confidence: float | None,
+    run: RunParams,
+    control: Control | None,
 ) -> ColumnFinder:
+    """Network finder; a network that can tell the contrast decides "auto" where it is surer than the spots are."""
     from napari_emdl.atoms.network import NetworkColumnFinder
+    from napari_emdl.models.session import Session
 
+    session = Session(model, run.device, run.workers)
     known = {
         "energy_keV": params.energy_keV or movie.calibration.energy_keV,
         "Cs_A": None if params.cs_um is None else params.cs_um * 1e4,
         "C10_A": None if params.defocus_nm is None else params.defocus_nm * 10,
     }
-    return NetworkColumnFinder(model, pixel_A, contrast, known, params.min_spacing_A, run.device, run.workers, run.batch)
+
+    def finder_for(sign: str) -> NetworkColumnFinder:
+        return NetworkColumnFinder(
+            model, pixel_A, sign, known, params.min_spacing_A, batch=run.batch, session=session,
+            reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0,
+        )  # fmt: skip
+
+    if confidence is None or "contrast" not in session.outputs:
+        finder = finder_for(contrast)
+        finder.contrast_confidence = confidence
+        return finder
+    p_bright = finder_for("unknown").bright_probability(sample_frames(movie, 5), control)
+    sign, sure = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
+    finder = finder_for(sign if sure >= confidence else contrast)
+    finder.contrast_confidence = max(sure, confidence)
+    if sign != contrast:
+        finder.notes.append(
+            f"contrast is ambiguous: {finder.contrast} was taken (network says {sign} {sure:.0%}, "
+            f"spots say {contrast} {confidence:.0%}); give it if you know it"
+        )
+    return finder
 
 
 def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> tuple[str, float]:

@@ -13,6 +13,9 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
 
+#: how far below the floor the evidence of a site without a candidate is spread
+TAIL = 1.0
+
 
 def visible(sites_px: NDArray[np.float64], alignment: Alignment, shape: tuple[int, int], pixel_A: float) -> NDArray[np.bool_]:
     """(T, n) whether a site is in view in a usable frame."""
@@ -81,8 +84,11 @@ def evidence_from_detections(
     """
     points = alignment.to_frame(sites_px)
     logits = columns.column("logit") if "logit" in columns.fields else _logit(columns.column("score"))
-    floor = float(np.min(logits)) - 0.5 if len(logits) else -6.0
-    out = np.full(points.shape[:2], floor, np.float32)
+    floor = float(np.min(logits)) if len(logits) else -6.0
+    # no candidate means anything below the floor: spread like the tail of a noise, because one sharp value would look
+    # infinitely sure
+    tail = np.abs(np.random.default_rng(0).normal(0, TAIL, points.shape[:2]))
+    out = (floor - tail).astype(np.float32)
     found = np.zeros(points.shape[:2], bool)
     offset, position = columns.offset, columns.positions_px()
     for t in range(len(columns)):

@@ -55,6 +55,8 @@ class NetworkColumnFinder:
         Largest side of a tile.
     session
         A session that is open already.
+    reverse_foci
+        The series runs from large to small defocus; the network takes it the other way round.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class NetworkColumnFinder:
         batch: int | None = None,
         tile_px: int = TILE_PX,
         session: Session | None = None,
+        reverse_foci: bool = False,
     ) -> None:
         self.session = session or Session(model, device, threads)
         self.session.require(("image", "conditions"), ("candidates", "logit"))
@@ -96,12 +99,13 @@ class NetworkColumnFinder:
         self.min_spacing_A = min_spacing_A
         self.default_min_score = _threshold(facts.default_min_score, contrast)
         self.conditions = encode_conditions(extra.get("conditions", {}), contrast, known or {}, self.network_A)
-        self._notes = _range_notes(facts.ranges, self.pixel_A)
+        self.reverse_foci = reverse_foci
+        self.notes = _range_notes(facts.ranges, self.pixel_A)
 
     @property
     def info(self) -> dict[str, Any]:
         """Method, model, provider that really runs, and what the user should know."""
-        notes = [*self._notes, self.session.note]
+        notes = [*self.notes, self.session.note]
         return {
             "method": self.method, "model": self.model.name, "model_sha256": self.model.sha256,
             "provider": self.session.provider, "note": "; ".join(n for n in notes if n), "contrast": self.contrast,
@@ -168,6 +172,16 @@ class NetworkColumnFinder:
         part = logit[:, :, top : top + height, left : left + width].max(1)
         maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
 
+    def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
+        """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank."""
+        stack = self._checked(frames)
+        images, blank = self._prepared(stack, Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A))
+        tile = self._tiles(images.shape[-2:])[0]
+        if blank.all():
+            return 0.5
+        logit = self._run(self._cut(images[~blank], tile), ("contrast",), control)["contrast"]
+        return float(1 / (1 + np.exp(-logit.mean())))
+
     def _logit_maps(
         self, stack: NDArray[Any], grid: Grid, control: Control | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -202,7 +216,7 @@ class NetworkColumnFinder:
                 f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: "
                 "choose another model"
             )
-        return stack
+        return stack[:, ::-1] if self.reverse_foci else stack
 
     def _prepared(self, stack: NDArray[Any], grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Rescaled, normalised images (n, images, rows, cols), and which are blank."""

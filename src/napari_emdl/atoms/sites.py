@@ -229,7 +229,9 @@ def _supported(
         far = cKDTree(position[solid]).query(points)[0] > 1.2 / pixel_A
     area_A2 = max(1.0, shape[0] * shape[1] * pixel_A**2 - solid.sum() * np.pi * 1.2**2)
     expected = far.sum() / area_A2 * np.pi * min(max_distance_A, 0.6) ** 2
-    least = max(min(2, usable), np.ceil(min_fraction * usable), poisson.isf(1e-3, expected) if frames > 1 else 1)
+    # a cluster has one detection for certain; every one of them is a chance to be fooled
+    by_chance = float(poisson.isf(0.05 / len(position), expected)) + 2
+    least = min(usable, max(np.ceil(min_fraction * usable), by_chance))
     keep = (count >= least) & (share >= min_fraction)
     return position[keep], share[keep]
 
