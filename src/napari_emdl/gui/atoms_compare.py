@@ -104,14 +104,14 @@ class CompareTab(QWidget):
         rows: list[tuple[Any, ...]] = [
             (
                 f"{r.group} {TITLES[r.rate]}",
-                f"{100 * r.second:.1f} %",
-                f"{100 * r.first:.1f} %",
+                f"{100 * r.second:.1f}",
+                f"{100 * r.first:.1f}",
                 f"{r.ratio:.2f} ({r.low:.2f}-{r.high:.2f}){' *' if r.different else ''}",
                 f"{r.p_value:.2g}",
             )
             for r in found.rows
         ]
-        fill_table(self.table, ("", "this", "other", "ratio", "p"), rows)
+        fill_table(self.table, ("", "this %", "other %", "ratio", "p"), rows, whole=(0, 3))
         groups = list(dict.fromkeys(r.group for r in found.rows))
         series = []
         for rate, title in TITLES.items():

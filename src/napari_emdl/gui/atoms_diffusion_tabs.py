@@ -192,8 +192,10 @@ def percent(value: float) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """Interval in percent."""
-    return "-" if not (np.isfinite(low) and np.isfinite(high)) else f"{100 * low:.1f}-{100 * high:.1f}"
+    """Interval in percent, as short as it can be."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "-"
+    return "-".join(f"{100 * v:.0f}" if v >= 0.0995 else f"{100 * v:.1f}" for v in (low, high))
 
 
 def figure(value: float) -> str:
@@ -214,8 +216,14 @@ def plain_table(name: str) -> QTableWidget:
     return table
 
 
-def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequence[Any]], tips: Sequence[str] = ()) -> None:
-    """Show rows of texts, with a tooltip a row, and make the table as high as they are."""
+def fill_table(
+    table: QTableWidget,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tips: Sequence[str] = (),
+    whole: Sequence[int] = (0,),
+) -> None:
+    """Show rows of texts, with a tooltip a row, and make the table as high as they are; columns `whole` are never cut."""
     table.setColumnCount(len(header))
     table.setRowCount(len(rows))
     table.setHorizontalHeaderLabels(list(header))
@@ -228,6 +236,7 @@ def fill_table(table: QTableWidget, header: Sequence[str], rows: Sequence[Sequen
             table.setItem(r, c, item)
     sections: Any = table.horizontalHeader()
     sections.setMinimumSectionSize(30)
-    sections.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    sections.setStretchLastSection(True)
+    sections.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+    for section in whole if header else ():
+        sections.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
     table.setFixedHeight(28 + 18 * max(len(rows), 1))

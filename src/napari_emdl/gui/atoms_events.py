@@ -121,8 +121,7 @@ class EventsTable(QWidget):
         rows.setVisible(False)
         rows.setDefaultSectionSize(20)
         header: Any = self.view.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.view.setStyleSheet("QTableView, QHeaderView::section { font-size: 8pt; padding: 0px; }")
         header.setMinimumSectionSize(30)
         self.view.setMinimumHeight(120)
@@ -141,6 +140,10 @@ class EventsTable(QWidget):
     def show_events(self, columns: dict[str, NDArray[Any]], groups: Sequence[str]) -> None:
         """Show events; `columns` holds at least frame, site, kind and group."""
         self.model.set_columns(columns)
+        header: Any = self.view.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        if "kind" in columns:  # the one column of words that may not be cut
+            header.setSectionResizeMode(list(columns).index("kind"), QHeaderView.ResizeMode.ResizeToContents)
         self._fill(self.group, "All groups", list(groups))
         self._fill(self.site, "All sites", sorted({int(s) for s in columns.get("site", ())}))
         self._apply()

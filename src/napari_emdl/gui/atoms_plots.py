@@ -179,7 +179,7 @@ class SurvivalPlot(Plot):
             colour = QColor((OCCUPIED_COLOUR, EMPTY_COLOUR)[index] if index < 2 else PALETTE[index % len(PALETTE)])
             band = QColor(colour)
             band.setAlpha(60)
-            edges = [pg.PlotDataItem(*_steps(time, values), pen=None) for values in (low, high)]
+            edges = [pg.PlotCurveItem(*_steps(time, values)) for values in (low, high)]
             self.addItem(pg.FillBetweenItem(*edges, brush=band))
             self.plot(*_steps(time, survival), pen=pg.mkPen(colour, width=2), name=name)
 
