@@ -225,3 +225,15 @@ def test_closing_leaves_no_thread(show, sample, wait_until):
     panel.run()
     panel.close()
     wait_until(lambda: not threads(), 5, "the threads")
+
+
+def test_a_hidden_layer_is_filled_when_it_is_shown_again(panel, wait_until):
+    layer, session = panel.columns_layer.layer, panel.session
+    layer.visible = False
+    for frame in (2, 3, 4):
+        session.seek(frame)
+        wait_until(lambda frame=frame: session.candidates.rows(frame) is not None)
+    layer.visible = True
+    rows, _ = session.edits.merge(4, session.candidates.rows(4), session.min_score)
+    np.testing.assert_allclose(layer.data, np.stack([rows["row"], rows["col"]], -1))
+    assert len(layer.border_color) == len(rows)

@@ -52,6 +52,7 @@ class ColumnsLayer(QObject):
         self._species: list[str] = ["column"]
         self._shown: dict[int, tuple[float, float, int]] = {}
         self._new_species = 0
+        self._last: tuple[Any, ...] | None = None
         self._filling = False
 
     def remove(self) -> None:
@@ -83,13 +84,15 @@ class ColumnsLayer(QObject):
         )
         self._viewer.add_layer(self.layer)
         self.layer.events.data.connect(self._on_data)
+        self.layer.events.visible.connect(self._on_visible)
         if active is not None:
             self._viewer.layers.selection.active = active
         return self.layer
 
     def clear(self) -> None:
         """Show no columns."""
-        if self._alive() and len(self.layer.data):
+        self._last = None
+        if self._alive() and len(self.layer.data) and self.layer.visible:
             with self._own_change():
                 self.layer.selected_data = set()
                 self.layer.data = np.zeros((0, 2))
@@ -112,6 +115,9 @@ class ColumnsLayer(QObject):
             Pixel size, for the size of the rings; None takes 10 px.
         """
         layer = self.make(image)
+        self._last = (image, rows, keys, species, pixel_A)
+        if not layer.visible:  # napari slices no hidden layer, so its colours must not change with its length
+            return
         names = rows.dtype.names or ()
         self._species = list(species)
         kind = rows["species"].astype(int) if "species" in names else np.zeros(len(rows), int)
@@ -131,6 +137,12 @@ class ColumnsLayer(QObject):
                 layer.face_color = np.zeros((len(rows), 4))
             layer.feature_defaults = self._defaults(self._new_species)
         self._shown = {int(k): (float(r), float(c), int(s)) for k, (r, c), s in zip(keys, positions, kind, strict=True)}
+
+    def _on_visible(self) -> None:
+        if self.layer.visible and self._last is not None:
+            self.show(*self._last)
+        elif self.layer.visible:
+            self.clear()
 
     def set_new_species(self, index: int) -> None:
         """Species that columns added from now on get."""

@@ -48,6 +48,7 @@ class SiteLayers:
         self._heatmap = "Occupancy"
         self._over_movie = False
         self._marked: int | None = None
+        self._frame = 0
 
     def remove(self) -> None:
         """Take the layers out of the viewer and show the movie again."""
@@ -101,6 +102,7 @@ class SiteLayers:
                 np.zeros((0, 2)), name="events", ndim=2, border_width=0.08, border_color="black", metadata=tag("events"),
                 **image_space(image),
             )  # fmt: skip
+            self.events.events.visible.connect(lambda: self.show_frame(self._frame))
             self._add(self.events)
         self.set_heatmap(self._heatmap)
         self._colour_borders()
@@ -165,7 +167,9 @@ class SiteLayers:
             features["now_pct"] = occupied_now_pct(self._occupancy, frame)
             self.sites.features = features
             self.sites.refresh_colors()
-        if self.events is not None and self.events in self._viewer.layers:
+        self._frame = frame
+        # napari slices no hidden layer, so its colours must not change with its length
+        if self.events is not None and self.events in self._viewer.layers and self.events.visible:
             here = self._occupancy.events[self._occupancy.events["frame"] == frame]
             self.events.data = positions[here["site"]].reshape(-1, 2)
             self.events.size = 0.45 * site_spacing_px(self._occupancy)
