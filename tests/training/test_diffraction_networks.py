@@ -272,4 +272,4 @@ def test_shipped_folder_is_whole(name):
     assert [i.name for i in session.get_inputs()] == [t["id"] for t in card["inputs"]]
     with np.load(folder.joinpath("test_input.npz")) as inputs, np.load(folder.joinpath("test_output.npz")) as outputs:
         got = session.run(list(outputs), dict(inputs))
-        np.testing.assert_allclose(got[0], outputs[list(outputs)[0]], rtol=2e-3, atol=5e-3)
+        np.testing.assert_allclose(got[0], outputs[next(iter(outputs))], rtol=2e-3, atol=5e-3)
