@@ -383,8 +383,27 @@ def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
     return int((path[1:, sites] != path[:-1, sites]).sum())
 
 
+def _without_imagined(data: _Data, state: _State, classes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Classes without blinking when its "empty" frames show columns just as often as its "occupied" ones.
+
+    Where nothing ever blinks, the two states have nothing to hold on to and share out the noise of static sites between them.
+    """
+    w = classes[:, BLINKING] * data.known
+    p = hmm.smooth(_log_ratio(data, state.emissions), state.p_off, state.p_on).p_occupied
+    full, void = float((w * p).sum()), float((w * (1 - p)).sum())
+    if min(full, void) <= 0 or (w * (1 - p) * data.seen).sum() / void <= 0.7 * (w * p * data.seen).sum() / full:
+        return classes
+    out = classes.copy()
+    seen = data.share >= 0.5
+    out[seen, OCCUPIED] += out[seen, BLINKING]
+    out[~seen, EMPTY] += out[~seen, BLINKING]
+    out[:, BLINKING] = 0.0
+    return out
+
+
 def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
+    classes = _without_imagined(data, state, classes)
     best = np.argmax(classes, axis=1)
     note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
     e = state.emissions
