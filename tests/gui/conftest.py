@@ -66,7 +66,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wait_until(qtbot: Any) -> Callable[..., None]:
     """Run the event loop until a condition holds; fails after `timeout_s`."""
 
-    def wait(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> None:
+    def wait(condition: Callable[[], Any], timeout_s: float = 90.0, what: str = "") -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, f"waited {timeout_s} s in vain{f' for {what}' if what else ''}"

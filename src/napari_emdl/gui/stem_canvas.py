@@ -108,7 +108,7 @@ class DiffractionCanvas(QWidget):
             metadata=tag("pattern"),
             **self.space,
         )
-        styles.show_scale_bar(self.model, styles.nice_length(0.25 * shape[1] * q_pixel_invA[1]) if q_pixel_invA else None)
+        styles.show_scale_bar(self.model, shape[1] * q_pixel_invA[1] if q_pixel_invA else None)
         self.view.setCurrentIndex(0)
         self.fit()
 

@@ -30,6 +30,8 @@ class StemState(QObject):
         The pattern at the position was read: (shown, contrast limits).
     probe_changed, overlay_changed, disks_changed, kept_changed, lattice_changed, strain_changed
         The probe; the disks at the position; the scan's table; its thresholded view; vector map and basis; the strain map.
+    strain_failed
+        Why there is no map with the settings as they are; the last map stays.
     job_started
         A :class:`Job` to watch.
     message
@@ -45,6 +47,7 @@ class StemState(QObject):
     kept_changed = Signal()
     lattice_changed = Signal()
     strain_changed = Signal()
+    strain_failed = Signal(str)
     job_started = Signal(object)
     job_ended = Signal()
     message = Signal(str)
@@ -358,6 +361,8 @@ class StemState(QObject):
         where = {"live": "live disks", "keep": "threshold"}.get(name, name)
         line = f"{where}: {error_line(error)}"
         self.message.emit(line)
+        if name == "strain":
+            self.strain_failed.emit(error_line(error))
         if line != self._last_error:  # the same trouble at every step of the cross-hair is told once
             self._last_error = line
             report_error(error, where)

@@ -72,6 +72,7 @@ class StrainStep(Step):
         self.show_map.currentTextChanged.connect(self._on_show_map)
         self.rescale_button.clicked.connect(self._on_rescale)
         state.strain_changed.connect(self.show_strain)
+        state.strain_failed.connect(self._on_failed)
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()
@@ -100,6 +101,11 @@ class StrainStep(Step):
             self.stem.fit()
         except EmdlError as error:
             report_error(error)
+
+    def _on_failed(self, line: str) -> None:
+        old = " The maps shown are from before." if self.stem.strain is not None else ""
+        self.tell("warning", "not fitted", line)
+        self.evidence.setText(f"{line}.{old}")
 
     # reference
 

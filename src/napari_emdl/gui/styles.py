@@ -85,13 +85,20 @@ def show_colorbar(layer: Any, visible: bool = True) -> None:
         colorbar.visible = visible
 
 
-def show_scale_bar(viewer: Any, length: float | None = None) -> None:
-    """Scale bar in the units of the layers; a `length` keeps the unit as it is (napari would write 0.5 1/Å as 500 1/kÅ)."""
+def show_scale_bar(viewer: Any, width: float | None = None) -> None:
+    """Scale bar in the units of the layers.
+
+    Parameters
+    ----------
+    width
+        Width of the image in those units: the bar then keeps a round length of at least 1 where that fits, because napari
+        writes 0.5 1/Å as 500 1/kÅ.
+    """
     viewer.scale_bar.visible = True
-    viewer.scale_bar.length = length
+    viewer.scale_bar.length = max(1.0, nice_length(0.25 * width)) if width is not None and width > 1.5 else None
 
 
 def nice_length(about: float) -> float:
-    """1, 2 or 5 times a power of ten, near `about`."""
+    """1, 2 or 5 times a power of ten, at most `about`."""
     power = 10.0 ** np.floor(np.log10(about))
-    return float(max((f * power for f in (1.0, 2.0, 5.0) if f * power <= about), default=power))
+    return float(max(f * power for f in (1.0, 2.0, 5.0) if f * power <= about))
