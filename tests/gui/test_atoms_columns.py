@@ -178,6 +178,7 @@ def test_unknown_pixel_size_is_said_and_measured(show, sample, wait_until):
     ring = np.hypot(rows - 64, cols - 64)
     spot = np.unravel_index(np.argmax(np.where((ring > 4.5) & (ring < 12), spectrum, 0)), spectrum.shape)
     dialog.choose(float(spot[0]) + 1, float(spot[1]))
+    assert dialog.pixel_A is not None, dialog.result_label.text()
     dialog.spacing.setValue(dialog.spacing.value() * movie.pixel_A / dialog.pixel_A)
     dialog.accept()
     assert panel.session.movie.pixel_A == pytest.approx(movie.pixel_A, rel=1e-3)

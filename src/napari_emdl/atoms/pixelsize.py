@@ -25,6 +25,8 @@ KNOWN_SPACINGS_A = {
     "MoS₂ (100)": 2.738,
     "Si (111)": 3.136,
 }
+#: The zero frequency and what leaks from it reaches so far.
+CENTRE_PX = 4
 
 
 def log_spectrum(frame: NDArray[Any]) -> NDArray[np.float32]:
@@ -57,9 +59,11 @@ def refine_spot(spectrum: NDArray[np.floating], point_px: tuple[float, float], r
     row, col = round(point_px[0]), round(point_px[1])
     if not (radius_px < row < rows - radius_px - 1 and radius_px < col < cols - radius_px - 1):
         raise EmdlError("click on a spot inside the Fourier transform")
-    if np.hypot(row - rows // 2, col - cols // 2) < 4 + radius_px:
+    if np.hypot(row - rows // 2, col - cols // 2) < CENTRE_PX:
         raise EmdlError("this is too close to the centre; click on a spot of the lattice")
-    near = spectrum[row - radius_px : row + radius_px + 1, col - radius_px : col + radius_px + 1]
+    window = slice(row - radius_px, row + radius_px + 1), slice(col - radius_px, col + radius_px + 1)
+    centre = np.hypot(*np.ogrid[-(rows // 2) : rows - rows // 2, -(cols // 2) : cols - cols // 2]) < CENTRE_PX
+    near = np.where(centre[window], -np.inf, spectrum[window])
     i, j = np.unravel_index(int(np.argmax(near)), near.shape)
     row, col = row - radius_px + int(i), col - radius_px + int(j)
     offset = [_parabola(spectrum[row - 1 : row + 2, col]), _parabola(spectrum[row, col - 1 : col + 2])]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QTabWidget, QWidget
 
+from napari_emdl.atoms.compare import WEAK_SEPARATION
 from napari_emdl.atoms.occupancy import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import event_table, nearest_site, site_spacing_px
@@ -393,4 +394,5 @@ def summary(occupancy: Occupancy) -> str:
     separation = occupancy.attrs.get("separation")
     if separation:
         facts += f"; occupied and empty {separation:.1f} sigma apart"
-    return ". ".join([facts, *occupancy.attrs.get("notes", ())])
+    weak = ["⚠ This is little: rates and events are uncertain"] if separation and separation < WEAK_SEPARATION else []
+    return ". ".join([facts, *weak, *occupancy.attrs.get("notes", ())])
