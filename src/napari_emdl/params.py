@@ -84,7 +84,7 @@ class ProbeParams(Params):
     file: str | None = _field(None, "File with the vacuum probe, FILE or FILE::DATASET")
     radius_px: float | None = _field(None, "Disk radius of a synthetic probe", "px", gt=0.5, le=512)
     region: tuple[int, int, int, int] | None = _field(None, "Scan region of vacuum: row0, row1, col0, col1")
-    edge_width_px: float = _field(1.0, "Width of the edge of a synthetic probe", "px", advanced=True, ge=0.1, le=50)
+    edge_width_px: float = _field(0.5, "Width of the edge of a synthetic probe", "px", advanced=True, ge=0.1, le=50)
 
 
 class TemplateParams(Params):
@@ -119,7 +119,7 @@ class DiskParams(Params):
     edge_px: float | None = _field(
         None, "Disks closer than this to the detector's edge are left out; empty uses the probe radius", "px", ge=0
     )
-    max_disks: int = _field(100, "Most disks kept per pattern", ge=1, le=1000)
+    max_disks: int = _field(200, "Most disks kept per pattern", ge=1, le=1000)
     refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
     probe: ProbeParams = ProbeParams()
     template: TemplateParams = TemplateParams()

@@ -246,3 +246,12 @@ def test_probe_is_centred_and_measured_from_image_region_and_data(tmp_path):
         make_probe(cube, ProbeParams(region=(0, 5, 0, 2)), SHAPE)
     with pytest.raises(EmdlError, match="does not fit"):
         synthetic_probe(100.0, SHAPE)
+
+
+@pytest.mark.parametrize("radius_px", [4.7, 5.0, 5.4])
+def test_a_guessed_probe_does_not_shift_disks(radius_px: float) -> None:
+    """The edge is unknown with a typed radius: sharp disks must stay where they are all the same."""
+    images, place = noisy(4)
+    table = seen(TemplateFinder(synthetic_probe(radius_px, SHAPE), DiskParams(method="template"), SHAPE).find(images))
+    for peaks in table:
+        assert np.median(match(peaks, place)) < 0.1

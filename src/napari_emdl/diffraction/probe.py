@@ -47,7 +47,7 @@ class Probe:
 
 
 def synthetic_probe(
-    radius_px: float, detector_shape: tuple[int, int], edge_width_px: float = 1.0, source: str = "synthetic"
+    radius_px: float, detector_shape: tuple[int, int], edge_width_px: float = 0.5, source: str = "synthetic"
 ) -> Probe:
     """Uniform disk with a blurred edge in the middle of the detector.
 

@@ -90,8 +90,12 @@ class TemplateFinder:
         self._coarse: Bank | None = None
         self._fine: Bank | None = None
         if subpixel == "fit":
-            self._coarse = fit_bank(self.probe, self._crop, 1.0, reach, degree=min(3, _max_degree(radius)))
-            self._fine = fit_bank(self.probe, self._crop, 0.3, 2, degree=_max_degree(radius))
+            degree = _max_degree(radius)
+            if self.probe.source == "synthetic":
+                # a guessed radius or edge that is a little off lets higher degrees trade a shift for an inner slope
+                degree = min(degree, 2)
+            self._coarse = fit_bank(self.probe, self._crop, 1.0, reach, degree=min(3, degree))
+            self._fine = fit_bank(self.probe, self._crop, 0.3, 2, degree=degree)
         elif subpixel == "dft":
             self._coarse = correlation_bank(self.probe, self._crop, 1.0, reach)
             self._fine = correlation_bank(self.probe, self._crop, 0.25, 3)
