@@ -79,7 +79,8 @@ def _parabola(values: NDArray[np.floating]) -> float:
 
 def spacing_px(shape: tuple[int, int], spot_px: tuple[float, float]) -> float:
     """Plane spacing in pixels of a spot at (row, col) in the spectrum of a frame of this shape."""
-    return float(1 / np.hypot(*((spot - n // 2) / n for spot, n in zip(spot_px, shape, strict=True))))
+    row, col = ((spot - n // 2) / n for spot, n in zip(spot_px, shape, strict=True))
+    return float(1 / np.hypot(row, col))
 
 
 def pixel_size_A(shape: tuple[int, int], spot_px: tuple[float, float], spacing_A: float) -> float:

@@ -44,11 +44,11 @@ def find_frame(
 
     key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
     with _finders_lock:
-        finder = _finders.get(key)
-        if finder is None:
+        if key not in _finders:
             finder = make_finder(movie, params, run, control)
             _finders.clear()
-            _finders[key] = finder
+            _finders[key] = finder, movie.data  # as long as the data lives, its id means nothing else
+        finder, _ = _finders[key]
     table = finder.find(np.asarray(movie.frame(frame))[None], control)
     table.attrs.update(finder_attrs(movie, finder, params))
     return table
