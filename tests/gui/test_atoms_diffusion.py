@@ -65,7 +65,7 @@ def test_heatmap_and_trace_agree_with_the_truth(fitted, sample):
     np.testing.assert_allclose(fitted.site_tab.trace._curve.yData, occupancy.p_occupied[:, site], atol=1e-6)
 
 
-def test_clicking_an_event_goes_to_its_frame_and_site(fitted):
+def test_events_are_clicked_and_filtered(fitted):
     fitted.tabs.setCurrentWidget(fitted.events)
     events = fitted.events
     assert events.filter.rowCount() == len(fitted.session.occupancy.events) > 0
@@ -78,10 +78,7 @@ def test_clicking_an_event_goes_to_its_frame_and_site(fitted):
     assert fitted.site_tab.site is not None
     here = fitted.session.occupancy.events["frame"] == frame
     assert len(fitted.layers.events.data) == here.sum()
-
-
-def test_events_are_filtered(fitted):
-    events, all_events = fitted.events, fitted.session.occupancy.events
+    all_events = fitted.session.occupancy.events
     events.kind.setCurrentIndex(events.kind.findData("vanished"))
     assert events.filter.rowCount() == int((~all_events["arrives"]).sum())
     site = int(all_events["site"][0])
@@ -99,9 +96,11 @@ def test_sites_follow_the_drift_over_the_movie(fitted):
     np.testing.assert_allclose(fitted.layers.sites.data, occupancy.positions_in_frame(20))
     fitted.over_mean.click()
     np.testing.assert_allclose(fitted.layers.sites.data, occupancy.sites_px)
+    fitted.heatmap.setCurrentText("Transitions")
+    assert fitted.layers.sites.face_contrast_limits[1] == pytest.approx(fitted.layers.sites.features["transitions_pct"].max())
 
 
-def test_threshold_is_table_work(fitted, wait_until, monkeypatch):
+def test_threshold_is_table_work_and_rates_follow(fitted, wait_until, monkeypatch):
     import napari_emdl.atoms.columns as core
 
     monkeypatch.setattr(core, "make_finder", lambda *_: pytest.fail("the slider must not run a finder"))
@@ -115,17 +114,12 @@ def test_threshold_is_table_work(fitted, wait_until, monkeypatch):
     assert len(fitted.layers.sites.data) == after.n_sites
     fitted.threshold.default_button.click()
     wait_until(lambda: fitted.session.occupancy.n_sites == before.n_sites)
-
-
-def test_rates_and_dwell_times_are_shown(fitted):
     rates = fitted.session.occupancy.rates
     table = fitted.rates.table
     assert [table.horizontalHeaderItem(c).text() for c in range(1, table.columnCount())] == rates["group"].tolist()
     titles = {table.item(r, 0).text(): r for r in range(table.rowCount())}
     assert table.item(titles["vanish %"], 1).text() == f"{100 * rates['p_off'][0]:.1f}"
     assert len(fitted.dwell.plot.listDataItems()) >= 2
-    fitted.heatmap.setCurrentText("Transitions")
-    assert fitted.layers.sites.face_contrast_limits[1] == pytest.approx(fitted.layers.sites.features["transitions_pct"].max())
 
 
 def test_sites_are_changed_by_hand(fitted, wait_until):
@@ -157,7 +151,7 @@ def test_region_keeps_the_sites_inside(fitted):
     assert fitted.layers.region is None
 
 
-def test_export_and_save(fitted, wait_until, tmp_path):
+def test_export_save_and_job(fitted, wait_until, tmp_path):
     from napari_emdl.io import load
 
     fitted.export_to(str(tmp_path / "out"))
@@ -168,9 +162,8 @@ def test_export_and_save(fitted, wait_until, tmp_path):
     fitted.save_to(str(tmp_path / "o.h5"))
     wait_until(lambda: "saved" in fitted.status.text())
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
-
-
-def test_two_movies_are_compared(fitted, wait_until, tmp_path):
+    fitted.save_job_to(str(tmp_path / "job.yaml"))
+    assert "no file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
     assert "kept" in fitted.compare.text.text()
