@@ -338,7 +338,8 @@ class StemWorkspace(QWidget):
         super().closeEvent(event)
 
     def event(self, event: Any) -> bool:
-        if event.type() == QEvent.Type.DeferredDelete:
+        taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None  # how napari closes a dock
+        if taken_out or event.type() == QEvent.Type.DeferredDelete:
             self.shut_down()
         return super().event(event)
 
