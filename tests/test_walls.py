@@ -84,7 +84,10 @@ def test_training_is_behind_one_door(path: Path) -> None:
 def modules_after(code: str) -> set[str]:
     """Modules loaded by a fresh interpreter that ran `code`."""
     run = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n')"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n')"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return {name.split(".")[0] for name in run.stdout.split()}
 

@@ -68,9 +68,7 @@ def write_files(out: Path, method: DiskMethod | None = None) -> dict[str, float]
     print(f"{cube.scan_shape[0]} x {cube.scan_shape[1]} patterns, {kept.n_peaks} disks by {params.method} on {provider}")
     for name, value in errors.items():
         print(f"  {name}: {value:.3f}" + ("" if name == "indexed" else " % rms against the known strain"))
-    print(
-        f"No display was used. Result files and figures are in {out}{os.sep} (disks.h5, strain.h5, disks{os.sep}, strain{os.sep})"
-    )
+    print(f"No display was used. Result files and figures are in {out}: disks.h5, strain.h5 and a folder of each")
     return errors
 
 

@@ -5,16 +5,10 @@ import pytest
 from disks_made import G, lattice_points, pattern
 
 import napari_emdl as emdl
+from napari_emdl.diffraction.maxima import local_maxima, strongest, thin
+from napari_emdl.diffraction.patterns import bin_patterns, estimate_gain, fill_missing
 from napari_emdl.diffraction.probe import make_probe, measure_probe, probe_from_image, synthetic_probe
-from napari_emdl.diffraction.template import (
-    TemplateFinder,
-    bin_patterns,
-    estimate_gain,
-    fill_missing,
-    local_maxima,
-    strongest,
-    thin,
-)
+from napari_emdl.diffraction.template import TemplateFinder
 from napari_emdl.errors import EmdlError
 from napari_emdl.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.signals import in_memory

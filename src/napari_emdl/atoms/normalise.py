@@ -24,9 +24,9 @@ def _up(coarse: np.ndarray, axis: int, length: int) -> np.ndarray:
 
 
 def local_normalise(frames: np.ndarray, sampling_A: float) -> np.ndarray:
-    """Subtract the local mean and divide by the local standard deviation: (x - G(x)) / sqrt(G((x - G(x))^2)), with sigma = 12 A.
+    """Subtract the local mean, divide by the local standard deviation: (x - G(x)) / sqrt(G((x - G(x))^2)), sigma = 12 A.
 
-    G averages 16 x 16 blocks, then smooths them with a Gaussian that ignores what lies outside the frame, and interpolates linearly.
+    G averages 16 x 16 blocks, smooths them with a Gaussian that ignores what lies outside the frame, interpolates linearly.
     After Madsen et al. (2018). Gain and offset of the camera drop out.
 
     Parameters

@@ -74,10 +74,10 @@ class Grid:
     def _weights(self, axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(size, n) share of each detector pixel in each grid pixel along an axis, and the part of it on the detector.
 
-        A detector pixel is a box, shared out to the grid by a tent one grid pixel wide: every count arrives, and the centroid of
-        anything stays exactly where it is, which plain binning or interpolation does not guarantee.
+        A detector pixel is a box, shared out to the grid by a tent one grid pixel wide: every count arrives, and the centroid
+        of anything stays exactly where it is, which plain binning or interpolation does not guarantee.
         """
-        pixel = (np.arange(self.detector_shape[axis]) - self.centre_px[axis]) * self.scale + self.size // 2
+        pixel = (np.arange(self.detector_shape[axis], dtype=np.float64) - self.centre_px[axis]) * self.scale + self.size // 2
         away = pixel[None, :] - np.arange(self.size)[:, None]
         half = self.scale / 2
         weights = (_tent_integral(away + half) - _tent_integral(away - half)) / self.scale

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_emdl.diffraction.complete import lattices_of, missing_sites
+from napari_emdl.diffraction.maxima import strongest, thin
 from napari_emdl.diffraction.netgrid import Grid, choose_centre, choose_scale
+from napari_emdl.diffraction.patterns import estimate_gain, fill_missing
 from napari_emdl.diffraction.probe import Probe
 from napari_emdl.diffraction.spectrum import probe_spectrum
-from napari_emdl.diffraction.template import FIELDS, TemplateFinder, estimate_gain, fill_missing, strongest, thin
+from napari_emdl.diffraction.template import FIELDS, TemplateFinder
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.devices import CUDA_PROVIDER

@@ -32,7 +32,7 @@ def bind_keys(panel: StemWorkspace) -> Bound:
         shortcut = QShortcut(QKeySequence(key), panel)
         shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         shortcut.activated.connect(actions[key])
-    steps = {
+    steps: dict[str, Callable[..., Any]] = {
         modifier + key: partial(_step, panel, rows * length, cols * length)
         for key, (rows, cols) in ARROWS.items()
         for modifier, length in (("", 1), ("Shift-", BIG_STEP))

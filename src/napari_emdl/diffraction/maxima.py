@@ -1,0 +1,79 @@
+"""Candidates out of correlation maps: local maxima, one per spacing, the strongest of each pattern."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+
+def local_maxima(maps: NDArray[np.float32], floor: float) -> tuple[NDArray[Any], ...]:
+    """Places above `floor` and above all eight neighbours (ties: the first wins), not on the border.
+
+    Returns
+    -------
+    which, row, col, value
+        Flat arrays.
+    """
+    rows, cols = maps.shape[1:]
+    flat = maps.ravel()
+    place = np.flatnonzero(flat > floor)
+    within = place % (rows * cols)
+    row, col = within // cols, within % cols
+    place = place[(row > 0) & (row < rows - 1) & (col > 0) & (col < cols - 1)]
+    for step in (1, cols, cols + 1, cols - 1):
+        value = flat[place]
+        place = place[(value > flat[place - step]) & (value >= flat[place + step])]
+    which, within = np.divmod(place, rows * cols)
+    return which, within // cols, within % cols, flat[place]
+
+
+def parabola(maps: NDArray[np.float32], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any]) -> tuple[Any, Any]:
+    """Vertex of a parabola through each maximum and its neighbours, within half a step."""
+    here = maps[which, i, j]
+
+    def vertex(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+        curvature = before + after - 2 * here
+        return np.clip(np.where(curvature < 0, 0.5 * (before - after) / np.where(curvature < 0, curvature, -1), 0), -0.5, 0.5)
+
+    return vertex(maps[which, i - 1, j], maps[which, i + 1, j]), vertex(maps[which, i, j - 1], maps[which, i, j + 1])
+
+
+def thin(
+    which: NDArray[Any], row: NDArray[Any], col: NDArray[Any], score: NDArray[Any], spacing_px: float
+) -> NDArray[np.bool_]:
+    """Mask of the peaks that stay when, strongest first, each takes out the weaker ones within `spacing_px`."""
+    keep = np.ones(len(which), bool)
+    if spacing_px <= 0 or len(which) < 2:
+        return keep
+    apart = 10 * spacing_px + float(max(np.ptp(row), np.ptp(col)))
+    pairs = cKDTree(np.stack([row + which * apart, col], axis=1)).query_pairs(spacing_px, output_type="ndarray")
+    if not len(pairs):
+        return keep
+    rank = np.empty(len(which), np.intp)
+    rank[np.lexsort((np.arange(len(which)), -score))] = np.arange(len(which))
+    swap = rank[pairs[:, 0]] > rank[pairs[:, 1]]
+    strong, weak = np.where(swap, pairs[:, 1], pairs[:, 0]), np.where(swap, pairs[:, 0], pairs[:, 1])
+    undecided = np.zeros(len(which), bool)
+    undecided[pairs] = True
+    while undecided.any():
+        blocked = np.zeros(len(which), bool)
+        blocked[weak[undecided[strong]]] = True
+        settled = undecided & ~blocked  # nothing stronger and undecided is near: these stay
+        undecided &= ~settled
+        gone = weak[settled[strong]]
+        keep[gone] = False
+        undecided[gone] = False
+    return keep
+
+
+def strongest(which: NDArray[Any], score: NDArray[Any], most: int) -> NDArray[np.bool_]:
+    """Mask of the `most` highest scores of each pattern."""
+    order = np.lexsort((-score, which))
+    ordered = which[order]
+    first = np.searchsorted(ordered, ordered)
+    keep = np.empty(len(which), bool)
+    keep[order] = np.arange(len(which)) - first < most
+    return keep
