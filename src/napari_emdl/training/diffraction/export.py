@@ -231,14 +231,16 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
     return "disk_refiner", "Disk refiner", about, head | emdl
 
 
-def export(config_path: str | Path, folder: str | Path, metrics_path: str | Path | None = None) -> Path:
-    """Export the training of a configuration, with measured metrics (JSON) in the card."""
+def export(config_path: str | Path, folder: str | Path, metrics_path: str | Path | None = None, note: str = "") -> Path:
+    """Export the training of a configuration, with measured metrics (JSON) and a note on the training in the card."""
     config = load_config(config_path)
     model = load_trained(config)
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
     kind, name, description, emdl = describe(config, model, metrics)
+    if note:
+        emdl["training"]["note"] = note
     return export_folder(model, kind, folder, emdl, name, description)
 
 
@@ -248,8 +250,9 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("folder")
     parser.add_argument("--metrics", help="JSON of napari_emdl.training.diffraction.evaluate")
+    parser.add_argument("--note", default="", help="remark on the training for the card")
     args = parser.parse_args()
-    print(export(args.config, args.folder, args.metrics))
+    print(export(args.config, args.folder, args.metrics, args.note))
 
 
 if __name__ == "__main__":
