@@ -104,7 +104,9 @@ def regime_images(waves: Waves, regime: Regime, seed: int, sampling_A: float = 0
         ):  # nobody would call it that contrast
             continue
         d = Detector.ideal(torch.tensor([regime.dose_e_per_A2]))
-        d.c1, d.c2, d.c3 = torch.tensor([0.005]), torch.tensor([0.45]), torch.tensor([2.5])
+        # cameras from nearly perfect to ones that pass a tenth at Nyquist
+        d.c1, d.c2 = torch.tensor([0.005]), torch.tensor([rng.uniform(0.12, 0.5)], dtype=torch.float32)
+        d.c3, d.noise_power = torch.tensor([2.5]), torch.tensor([rng.uniform(0.5, 1.0)], dtype=torch.float32)
         counts = record(intensity, sampling_A, d, torch.Generator().manual_seed(seed * 1000 + i))[0].numpy()
         inside = np.all((p > -0.5) & (p < size - 0.5), axis=1)
         images.append(TestImage(counts, sampling_A, regime.contrast, p[inside], cls[inside].astype(int), surface[inside]))

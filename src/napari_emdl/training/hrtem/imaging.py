@@ -174,9 +174,9 @@ def image_intensity(
 class Detector:
     """Detector and dose of a batch; every field is a float tensor (batch,).
 
-    MTF(k) = (c0 - c1) / (1 + (k / 2 c2)^c3) + c1 with k in cycles a pixel; half of it acts before the Poisson process,
-    so that noise is
-    coloured by its square root.
+    MTF(k) = (c0 - c1) / (1 + (k / 2 c2)^c3) + c1 with k in cycles a pixel. MTF^noise_power acts after the Poisson
+    process and the rest of
+    it before, so noise is coloured by that power: 0.5 as in the seed work, 1 for a sensor that blurs what it has counted.
     """
 
     dose_e_per_A2: torch.Tensor
@@ -184,6 +184,7 @@ class Detector:
     c1: torch.Tensor
     c2: torch.Tensor
     c3: torch.Tensor
+    noise_power: torch.Tensor
     drift_row_px: torch.Tensor
     drift_col_px: torch.Tensor
     blur_px: torch.Tensor
@@ -196,7 +197,7 @@ class Detector:
     def ideal(cls, dose_e_per_A2: torch.Tensor) -> Detector:
         """A counting detector without blur, for the given doses (batch,)."""
         z = torch.zeros_like(dose_e_per_A2)
-        return cls(dose_e_per_A2, z + 1, z + 1, z + 1, z + 2, z, z, z, z, z, z, z)
+        return cls(dose_e_per_A2, z + 1, z + 1, z + 1, z + 2, z + 0.5, z, z, z, z, z, z, z)
 
 
 def _smooth_field(shape: torch.Size, generator: torch.Generator | None, order: int, device: torch.device) -> torch.Tensor:
@@ -240,14 +241,15 @@ def record(
     fc = torch.fft.rfftfreq(cols, device=device)[None]
     f = torch.sqrt(fr**2 + fc**2)[None]
     mtf = (b(d.c0) - b(d.c1)) / (1 + (f / (2 * b(d.c2))) ** b(d.c3)) + b(d.c1)
-    root = torch.sqrt(mtf)
+    after = mtf ** b(d.noise_power)
+    before = mtf / after
     motion = torch.sinc(fr * b(d.drift_row_px) + fc * b(d.drift_col_px)) * torch.exp(-2 * (np.pi * b(d.blur_px) * f) ** 2)
-    mean = torch.fft.irfft2(torch.fft.rfft2(intensity) * (root * motion), s=(rows, cols))
+    mean = torch.fft.irfft2(torch.fft.rfft2(intensity) * (before * motion), s=(rows, cols))
     field = 1 + b(d.illumination) * _smooth_field(intensity.shape, generator, 2, device)
     s = torch.as_tensor(sampling_A, dtype=torch.float32, device=device).expand(n)[:, None, None]
     expected = (mean * field).clamp_min(0) * b(d.dose_e_per_A2) * s**2
     counts = _electrons(expected.cpu(), generator).to(device)
-    counts = torch.fft.irfft2(torch.fft.rfft2(counts) * root, s=(rows, cols))
+    counts = torch.fft.irfft2(torch.fft.rfft2(counts) * after, s=(rows, cols))
     gain = 1 + b(d.gain_ripple) * _smooth_field(intensity.shape, generator, 8, device)
     if bool((d.pixel_gain > 0).any()):
         gain = gain + b(d.pixel_gain) * torch.randn(intensity.shape, generator=generator).to(device)

@@ -123,7 +123,8 @@ def draw_detector(rng: np.random.Generator, n: int, imaging: Imaging) -> Detecto
     return Detector(
         dose_e_per_A2=t(dose),
         c0=t(np.where(perfect, 1, rng.uniform(0.95, 1, n))), c1=t(np.where(perfect, 1, rng.uniform(0, 0.01, n))),
-        c2=t(np.where(rng.random(n) < 0.5, rng.uniform(0.17, 0.35, n), rng.uniform(0.35, 0.6, n))), c3=t(rng.uniform(2, 3, n)),
+        c2=t(np.where(rng.random(n) < 0.6, rng.uniform(0.1, 0.3, n), rng.uniform(0.3, 0.6, n))), c3=t(rng.uniform(1.6, 3,
+        n)), noise_power=t(rng.uniform(0.5, 1, n)),
         drift_row_px=t(drift * np.cos(angle)), drift_col_px=t(drift * np.sin(angle)),
         blur_px=t(np.where(rng.random(n) < 0.6, 0, rng.uniform(0, 2, n))),
         gain_ripple=t(np.where(rng.random(n) < 0.6, 0, rng.uniform(0, 0.04, n))),
