@@ -38,6 +38,8 @@ THRESHOLDS = np.arange(0.2, 0.81, 0.05)
 DOSES = (20.0, 50.0, 100.0, 200.0, 500.0, 2000.0)
 #: seeds of the held-out specimens: thresholds are chosen on one set, scores come from another
 VALIDATION_SEED, TEST_SEED = 32, 31
+#: added to the logit of single chalcogens in focal-series networks, chosen on half of the validation waves
+RARE_LOGIT = 2.0
 
 
 def prepare(image: np.ndarray, sampling_A: float) -> np.ndarray:
@@ -201,6 +203,10 @@ def ship_focal(checkpoint: Path, waves_folder: Path, out: Path, **training: Any)
     net, config, state = load_checkpoint(checkpoint)
     waves = load(waves_folder, "val")
     half = len(waves) // 2
+    # S1 is rare, so a short training hardly dares to name it; this prior costs 1 % of F1 on the choosing half and finds
+    # three quarters
+    with torch.no_grad():
+        net.head.bias[2] += RARE_LOGIT  # type: ignore[index,operator,union-attr]
     choose, test = waves.select(np.arange(half)), waves.select(np.arange(half, len(waves)))
     tried = {t: focal_confusion(net, config, choose, 1500.0, t, 2)["f1"] for t in (0.3, 0.4, 0.5, 0.6)}
     threshold = max(tried, key=lambda t: tried[t])
