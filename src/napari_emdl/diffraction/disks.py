@@ -126,6 +126,7 @@ def find_disks(
     )
     note = "; ".join(text for text in (finder.info["note"], _defects_seen(table.attrs)) if text)
     record["provider"], record["note"] = finder.info["provider"], note
+    record["range_note"] = finder.info.get("range_note", "")
     table.attrs.update(
         detector_shape=shape,
         probe=made.image,

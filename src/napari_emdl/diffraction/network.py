@@ -145,15 +145,16 @@ class NetworkFinder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """method, model, model_sha256, provider (that really ran), note."""
-        sessions = self._sessions
-        notes = [*dict.fromkeys(session.note for session in sessions), *self._range_notes()]
+        """method, model, model_sha256, provider (that really ran), note; range_note is what of it is about training range."""
+        sessions, outside = self._sessions, self._range_notes()
+        notes = [*dict.fromkeys(session.note for session in sessions), *outside]
         return {
             "method": self.params.method,
             "model": " + ".join(session.model.name for session in sessions),
             "model_sha256": " + ".join(session.model.sha256 for session in sessions),
             "provider": sessions[-1].provider,
             "note": "; ".join(note for note in notes if note),
+            "range_note": "; ".join(outside),
         }
 
     def _range_notes(self) -> list[str]:

@@ -17,6 +17,7 @@ from napari_emdl.gui.session import role_of, tag
 
 AXES = ("q row", "q col")
 VIEWS = ("Pattern", "Vector map")
+STRUCTURE_TIP = "What FCU-Net makes of the pattern: bright where it sees a disk's centre, however faint the disk is"
 FLAT = "translucent_no_depth"  # napari draws discs with depth, which would hide what lies below their transparent middle
 
 
@@ -27,10 +28,13 @@ class DiffractionCanvas(QWidget):
     -------
     display_changed
         Log or linear was chosen.
+    structure_wanted
+        The structure-factor image was switched on or off.
     """
 
     display_changed = Signal()
     view_changed = Signal(str)
+    structure_wanted = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
@@ -58,6 +62,9 @@ class DiffractionCanvas(QWidget):
             "Rings of the probe's radius around the disks, coloured by score; crosses are the lattice fitted to them"
         )
         self.rings.toggled.connect(self._on_rings)
+        self.structure = QCheckBox("structure factor")
+        self.structure.setToolTip(STRUCTURE_TIP)
+        self.structure.toggled.connect(self.structure_wanted)
         self.home = QPushButton("Fit")
         self.home.setToolTip("Show the whole pattern")
         self.home.clicked.connect(self.fit)
@@ -206,6 +213,35 @@ class DiffractionCanvas(QWidget):
             )
             layer.editable = False
 
+    def offer_structure(self, on: bool) -> None:
+        """Let the structure-factor image be switched on, or say why not."""
+        self.structure.setEnabled(on)
+        self.structure.setToolTip(STRUCTURE_TIP if on else "Only the methods fcunet and fcunet-plain make such an image")
+
+    def show_structure(self, image: NDArray[Any] | None) -> None:
+        """Show the network's image (rows, cols) over the pattern; None hides it."""
+        layer = self.layer("structure factor")
+        if image is None or self.shape is None:
+            if layer is not None:
+                layer.visible = False
+            return
+        visible = self.view.currentText() == VIEWS[0]
+        if layer is not None:
+            layer.data = image
+            layer.visible = visible
+            return
+        self.model.add_image(
+            image,
+            name="Structure factor",
+            colormap="magma",
+            contrast_limits=(0.0, 1.0),
+            blending="additive",
+            visible=visible,
+            metadata=tag("structure factor"),
+            **self.space,
+        )
+        self.model.layers.move(len(self.model.layers) - 1, 1)  # right above the pattern
+
     def show_vector_map(self, image: NDArray[Any], scale_px: float) -> None:
         """Show a Bragg vector map.
 
@@ -242,6 +278,7 @@ class DiffractionCanvas(QWidget):
         pattern = text == VIEWS[0]
         for role, visible in (
             ("pattern", pattern),
+            ("structure factor", pattern and self.structure.isChecked()),
             ("disks", pattern and self.rings.isChecked()),
             ("fit", pattern and self.rings.isChecked()),
             ("vector map", not pattern),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_emdl.errors import EmdlError
@@ -35,6 +36,11 @@ class DisksStep(Step):
         top.addWidget(self.live)
         top.addStretch(1)
         top.addWidget(self.badge)
+        self.ran = QLabel("")
+        self.ran.setWordWrap(True)
+        self.ran.setTextFormat(Qt.TextFormat.PlainText)
+        self.ran.hide()
+        self.ran.setToolTip("The networks that found the disks, and what is to be known about them")
         self.template_box = Fold("Template matching", self.template)
         self.output = QLineEdit()
         self.output.setToolTip("Result file; a run that was stopped goes on from here")
@@ -55,6 +61,7 @@ class DisksStep(Step):
         buttons.addWidget(self.resume_button)
         self.bar = JobBar("patterns")
         self.content.addLayout(top)
+        self.content.addWidget(self.ran)
         self.content.addWidget(self.form)
         self.content.addWidget(self.template_box)
         self.content.addWidget(self.run_box)
@@ -78,6 +85,7 @@ class DisksStep(Step):
         for signal in (self.stem.cube_changed, self.stem.disks_changed, self.stem.kept_changed, self.stem.probe_changed):
             signal.connect(self.refresh)
         self.stem.overlay_changed.connect(self._show_device)
+        self.stem.disks_changed.connect(self._show_run)
 
     def apply(self) -> None:
         """Use the settings as they stand."""
@@ -151,6 +159,22 @@ class DisksStep(Step):
         if live is not None and self.stem.job is None:
             info = live.info
             self.badge.show_provider(str(info.get("provider", "")), str(info.get("note", "")), 1 / max(live.seconds, 1e-6))
+            self._show_model(info)
+
+    def _show_run(self) -> None:
+        """Device and model of the scan's disks, as their provenance has them."""
+        disks = self.stem.disks
+        record = disks.attrs.get("provenance") if disks is not None else None
+        if isinstance(record, dict):
+            provider, note = str(record.get("provider") or ""), str(record.get("note") or "")
+            self.badge.show_provider(provider, note, self.badge.rate_per_s)
+            self._show_model({**(record.get("model") or {}), "range_note": record.get("range_note")})
+
+    def _show_model(self, info: dict[str, Any]) -> None:
+        model, outside = str(info.get("model") or ""), str(info.get("range_note") or "")
+        lines = [f"Network: {model}"] if model else []
+        self.ran.setText("\n".join([*lines, f"⚠ {outside}."] if outside else lines))
+        self.ran.setVisible(bool(self.ran.text()))
 
     def refresh(self) -> None:
         """Tell what is there and what is missing."""

@@ -54,6 +54,7 @@ class LiveFinder:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._use = threading.Lock()  # disks and structure-factor image are asked for by two threads
         self._key: Any = None
         self._finder: Any = None
 
@@ -71,10 +72,21 @@ class LiveFinder:
 
         finder = self._get(probe, params, pattern.shape, run)
         started_s = time.perf_counter()
-        table = finder.find(pattern[None], control)
+        with self._use:
+            table = finder.find(pattern[None], control)
         control.check()
         floor = params.min_score if params.min_score is not None else finder.default_min_score
         return LiveResult(position, table, dict(finder.info), float(floor), time.perf_counter() - started_s)
+
+    def structure_factor(
+        self, control: Control, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams
+    ) -> NDArray[np.float32]:
+        """FCU-Net's image of `pattern` (rows, cols), of the same shape."""
+        finder = self._get(probe, params, pattern.shape, run)
+        with self._use:
+            control.check()
+            image: NDArray[np.float32] = finder.structure_factor(pattern, control)
+        return image
 
     def _get(self, probe: Any, params: DiskParams, shape: tuple[int, ...], run: RunParams) -> Any:
         from napari_emdl.diffraction.disks import make_finder

@@ -30,6 +30,8 @@ class StemState(QObject):
         The pattern at the position was read: (shown, contrast limits).
     probe_changed, overlay_changed, disks_changed, kept_changed, lattice_changed, strain_changed
         The probe; the disks at the position; the scan's table; its thresholded view; vector map and basis; the strain map.
+    structure_changed
+        The network's structure-factor image of the pattern, or None where there is none.
     strain_failed
         Why there is no map with the settings as they are; the last map stays.
     job_started
@@ -47,6 +49,7 @@ class StemState(QObject):
     kept_changed = Signal()
     lattice_changed = Signal()
     strain_changed = Signal()
+    structure_changed = Signal(object)
     strain_failed = Signal(str)
     job_started = Signal(object)
     job_ended = Signal()
@@ -58,6 +61,7 @@ class StemState(QObject):
         self.position = (0, 0)
         self.log = True
         self.live_enabled = True
+        self.structure_wanted = False
         self.output: Path | None = None
         self.output_folder: Path | None = None  # where runs without a named file are kept; None is the cache folder
         self.run_params = RunParams()
@@ -68,10 +72,12 @@ class StemState(QObject):
         self.job: Job | None = None
         self._then_strain = False
         self._last_error = ""
+        finder = jobs.LiveFinder()
         self._latest = {
             "pattern": Latest(jobs.shown_pattern, "pattern"),
             "probe": Latest(jobs.measure_probe, "probe"),
-            "live": Latest(jobs.LiveFinder(), "live disks"),
+            "live": Latest(finder, "live disks"),
+            "structure": Latest(finder.structure_factor, "structure factor"),
             "keep": Latest(jobs.keep, "threshold", cancel_stale=False),
             "histogram": Latest(jobs.score_histogram, "histogram"),
             "lattice": Latest(jobs.LatticeFinder(), "lattice", cancel_stale=False),
@@ -80,6 +86,7 @@ class StemState(QObject):
         self._latest["pattern"].done.connect(self._on_pattern)
         self._latest["probe"].done.connect(self._on_probe)
         self._latest["live"].done.connect(self._on_live)
+        self._latest["structure"].done.connect(self._on_structure)
         self._latest["keep"].done.connect(self._on_kept)
         self._latest["histogram"].done.connect(self._on_histogram)
         self._latest["lattice"].done.connect(self._on_lattice)
@@ -138,6 +145,7 @@ class StemState(QObject):
             return
         self.pattern, shown, limits = result
         self.pattern_changed.emit(shown, limits)
+        self._refresh_structure()
         if (row, col) == self.position and not self._is_done():
             self.find_here()
 
@@ -153,6 +161,7 @@ class StemState(QObject):
             self.probe = probe
             self.probe_changed.emit()
             self.find_here()
+            self._refresh_structure()
 
     # disks at the position
 
@@ -169,6 +178,27 @@ class StemState(QObject):
         self._suggest_threshold(result.default_min_score)
         if result.position == self.position:
             self.overlay_changed.emit()
+
+    @property
+    def has_structure(self) -> bool:
+        """True for the methods that make a structure-factor image."""
+        return self.disk_params.method.startswith("fcunet")
+
+    def show_structure(self, on: bool) -> None:
+        """Follow the pattern with the network's structure-factor image, or stop doing so."""
+        self.structure_wanted = on
+        self._refresh_structure()
+
+    def _refresh_structure(self) -> None:
+        if not (self.structure_wanted and self.has_structure):
+            self._latest["structure"].drop()
+            self.structure_changed.emit(None)
+        elif self.probe is not None and self.pattern is not None:
+            self._latest["structure"].submit(self.pattern, self.probe, self.disk_params, self.run_params)
+
+    def _on_structure(self, image: NDArray[np.float32], args: Any) -> None:
+        if args[0] is self.pattern and self.structure_wanted and self.has_structure:
+            self.structure_changed.emit(image)
 
     def _suggest_threshold(self, value: float) -> None:
         if value != self.default_min_score:
@@ -210,6 +240,7 @@ class StemState(QObject):
             self.measure_probe()
         else:
             self.find_here(force=self.disks is None)
+            self._refresh_structure()
 
     def set_threshold(self, min_score: float) -> None:
         """Filter disks by score: the overlay at once, the scan's table and the strain right behind."""
@@ -358,7 +389,7 @@ class StemState(QObject):
             self.strain_changed.emit()
 
     def _on_failed(self, name: str, error: BaseException) -> None:
-        where = {"live": "live disks", "keep": "threshold"}.get(name, name)
+        where = {"live": "live disks", "keep": "threshold", "structure": "structure factor"}.get(name, name)
         line = f"{where}: {error_line(error)}"
         self.message.emit(line)
         if name == "strain":

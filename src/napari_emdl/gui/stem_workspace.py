@@ -129,6 +129,7 @@ class StemWorkspace(QWidget):
             button.setObjectName(f"detector_{name}")
             button.clicked.connect(action)
             row.addWidget(button)
+        row.addWidget(self.canvas.structure)
         row.addStretch(1)
 
     def _connect(self) -> None:
@@ -138,6 +139,9 @@ class StemWorkspace(QWidget):
         self.canvas.display_changed.connect(self._on_display)
         self.histogram.changed.connect(state.set_threshold)
         state.pattern_changed.connect(self.canvas.show_pattern)
+        state.structure_changed.connect(self.canvas.show_structure)
+        self.canvas.structure_wanted.connect(state.show_structure)
+        self.disks_step.form.changed.connect(lambda *_: self.canvas.offer_structure(state.has_structure))
         state.probe_changed.connect(self._on_probe)
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
