@@ -68,3 +68,26 @@ def test_disks_outside_the_training_range_are_told_in_the_panel(workspace, wait_
     workspace.probe_step.radius.setValue(0.8)
     wait_until(lambda: state.live is not None and "trained on" in str(state.live.info.get("range_note")), 60)
     assert "⚠" in workspace.disks_step.ran.text()
+
+
+def test_the_demo_opens_its_window_and_maps_the_strain(make_napari_viewer, small_sample, wait_until, monkeypatch):
+    import napari
+
+    from napari_emdl import demo, samples
+
+    opened = []
+
+    def run():
+        panel = session.registered(opened[0], session.WORKSPACE)
+        wait_until(lambda: panel.state.strain is not None, 180, "a strain map")
+        assert panel.maps.layer("exx").visible and panel.state.disks.attrs["method"] == "fcunet"
+
+    def viewer(title):
+        opened.append(make_napari_viewer(show=True, title=title))
+        return opened[0]
+
+    monkeypatch.setattr(napari, "Viewer", viewer)
+    monkeypatch.setattr(napari, "run", run)
+    monkeypatch.setattr(samples, "strained_datacube", lambda **_: small_sample)
+    demo.open_window()
+    assert opened and opened[0].title == "napari-emdl demo"

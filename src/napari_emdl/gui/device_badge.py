@@ -31,7 +31,7 @@ class DeviceBadge(QPushButton):
         kind = short.lower().split(" ")[0]
         text = short.upper() if kind in ("cpu", "cuda") else short
         if rate_per_s:
-            text += f" · {rate_per_s:,.3g}/s"
+            text = f"{text} · {rate_per_s:,.3g}/s" if text else f"{rate_per_s:,.3g}/s"
         self.setText((text or "no device yet") + (" ⚠" if note else ""))
         tip = note or ("what really runs; click for all devices" if provider else "nothing has run yet; click for all devices")
         self.setToolTip(f"<qt>{tip}</qt>")

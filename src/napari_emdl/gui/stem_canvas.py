@@ -219,23 +219,25 @@ class DiffractionCanvas(QWidget):
         self.structure.setToolTip(STRUCTURE_TIP if on else "Only the methods fcunet and fcunet-plain make such an image")
 
     def show_structure(self, image: NDArray[Any] | None) -> None:
-        """Show the network's image (rows, cols) over the pattern; None hides it."""
+        """Show the network's image (rows, cols) in place of the pattern; None hides it."""
         layer = self.layer("structure factor")
         if image is None or self.shape is None:
             if layer is not None:
                 layer.visible = False
             return
         visible = self.view.currentText() == VIEWS[0]
+        limits = (0.0, max(float(image.max()), 1e-6))
         if layer is not None:
             layer.data = image
+            layer.contrast_limits_range = layer.contrast_limits = limits
             layer.visible = visible
             return
         self.model.add_image(
             image,
             name="Structure factor",
             colormap="magma",
-            contrast_limits=(0.0, 1.0),
-            blending="additive",
+            contrast_limits=limits,
+            blending=FLAT,
             visible=visible,
             metadata=tag("structure factor"),
             **self.space,

@@ -189,6 +189,8 @@ class ScanMaps(QObject):
         for layer in self.viewer.layers:
             if role_of(layer) in names and tag_of(layer).get("signal") is self.cube:
                 layer.visible = role_of(layer) == role
+                if layer.visible:
+                    self.viewer.layers.selection.active = layer  # its contrast and colours are at hand
 
     def say(self, text: str) -> None:
         """One line in the corner of the main canvas."""
