@@ -65,7 +65,6 @@ def held_particles(count: int, seed: int, elements: tuple[str, ...] = ("Pd", "Ag
             "110",
             carbon_A=float(rng.uniform(15, 25)),
             thickness_A=(8, 20),
-            below=True,
         )
         if 90 < len(s.column_A) < 280:
             made.append((s, 300.0, 0.075))
@@ -75,22 +74,21 @@ def held_particles(count: int, seed: int, elements: tuple[str, ...] = ("Pd", "Ag
 def regime_images(waves: Waves, regime: Regime, seed: int, sampling_A: float = 0.095) -> list[TestImage]:
     """One image of every wave.
 
-    Defocus is set at the specimen, some 30 A above the exit face when it lies on its film: 95 to 115 A overfocus for
-    bright, 20 to 50 A
-    underfocus for dark contrast, which at Cs = -85 um are the two good settings.
+    Cs is -8 to -9 um and C10 50 to 80 A overfocus (bright) or underfocus (dark) at the exit face. Images whose columns
+    are not of the
+    regime's contrast are left out.
     """
     rng = np.random.default_rng([seed, 77])
     n = len(waves)
     sign = 1 if regime.contrast == "bright" else -1
-    height = torch.as_tensor([m["height_A"] for m in waves.meta], dtype=torch.float32)
 
     def t(low: float, high: float) -> torch.Tensor:
         return torch.as_tensor(rng.uniform(low, high, n), dtype=torch.float32)
 
     zero = torch.zeros(n)
     m = Microscope(
-        torch.as_tensor(waves.energy_keV, dtype=torch.float32), (t(95, 115) if sign > 0 else t(-50, -20)) - height,
-        t(-90e4, -80e4), t(*regime.C12_A), t(0, 6.28), zero, zero, zero, zero, t(20, 25), zero,
+        torch.as_tensor(waves.energy_keV, dtype=torch.float32), sign * t(50, 80),
+        t(-9e4, -8e4), t(*regime.C12_A), t(0, 6.28), zero, zero, zero, zero, t(20, 25), zero,
     )  # fmt: skip
     size = int(BOX_A / sampling_A)
     images = []

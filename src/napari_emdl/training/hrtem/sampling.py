@@ -69,17 +69,19 @@ def draw_microscope(
     n = len(energy_keV)
     lam = 12.398419843 / np.sqrt(energy_keV * (2 * 510.99895 + energy_keV))
     want = {"both": np.where(rng.random(n) < 0.58, 1, -1), "bright": np.ones(n), "dark": -np.ones(n)}[imaging.contrast]
+    session = rng.random(n) < imaging.session_share
     if imaging.Cs_A is not None:
         cs = rng.uniform(*imaging.Cs_A, n)
     else:
-        negative = rng.random(n) < np.where(want > 0, 0.88, 0.6)
-        size = np.where(rng.random(n) < 0.5, rng.uniform(45e4, 115e4, n), rng.uniform(3e4, 50e4, n))
-        cs = np.where(negative, -size, 0.8 * size)
-    ratio = np.where(want > 0, rng.uniform(0.45, 1.2, n), rng.uniform(0.1, 0.9, n))
-    session = rng.random(n) < imaging.session_share
-    cs = np.where(session, rng.uniform(-110e4, -60e4, n), cs)
-    ratio = np.where(session, np.where(want > 0, rng.uniform(0.65, 1.0, n), rng.uniform(0.12, 0.5, n)), ratio)
-    c10 = want * np.maximum(ratio * np.sqrt(np.abs(cs) * lam), rng.uniform(8, 30, n))
+        negative = session | (rng.random(n) < np.where(want > 0, 0.85, 0.6))
+        cs = np.where(negative, -1.0, 1.0) * np.where(
+            session, _log_uniform(rng, 3e4, 110e4, n), _log_uniform(rng, 0.5e4, 130e4, n)
+        )
+    # with |Cs| of a few um the defocus alone makes the contrast; with more it has to outweigh Cs (bright) or add to it (dark)
+    scherzer = np.sqrt(np.abs(cs) * lam)
+    white = rng.uniform(np.maximum(np.where(session, 55, 20), 0.5 * scherzer), np.maximum(130, 1.2 * scherzer))
+    black = rng.uniform(np.full(n, 8.0), np.maximum(100, 0.9 * scherzer))
+    c10 = np.where(want > 0, white, -black)
     if imaging.C10_A is not None:
         c10 = rng.uniform(*imaging.C10_A, n)
     elif imaging.Cs_A is None and imaging.contrast == "both":

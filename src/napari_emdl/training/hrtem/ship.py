@@ -75,7 +75,7 @@ def probe_contrast(net: ColumnNet, image: np.ndarray, sampling_A: float) -> floa
 
 def best_threshold(tables: list[list[dict[str, float]]]) -> float:
     """Threshold with the best mean F1 over several sweeps."""
-    return float(THRESHOLDS[int(np.argmax(np.mean([[row["f1"] for row in t] for t in tables], axis=0)))])
+    return round(float(THRESHOLDS[int(np.argmax(np.mean([[row["f1"] for row in t] for t in tables], axis=0)))]), 3)
 
 
 def rounded(table: dict[str, float]) -> dict[str, float]:
@@ -150,7 +150,7 @@ def ship(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> di
     accuracy = fit_contrast(net, probe, 250)
     threshold, regimes = regime_metrics(net, config.label_sigma_A)
     metrics = {
-        "held-out metal particles on [110] and carbon, 300 kV, Cs -85 um, only the contrast told": regimes,
+        "held-out metal particles on [110] and carbon, 300 kV, Cs -8.5 um, only the contrast told": regimes,
         "all kinds of specimens, random conditions, by dose, contrast told": dose_metrics(net, config, waves_folder, threshold),
         "contrast probe, accuracy on random held samples": round(accuracy, 3),
     }
