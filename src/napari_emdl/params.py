@@ -150,6 +150,7 @@ class StrainParams(Params):
         0.0, "Direction of the x axis of the strain, from the detector's row axis towards its col axis", "deg", ge=-360, le=360
     )
     min_score: float | None = _field(None, "Least score of a disk used", ge=0)
+    min_intensity: float | None = _field(None, "Least intensity of a disk used", ge=0)
     max_sigma_px: float | None = _field(None, "Largest sigma of a disk used", "px", gt=0)
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(

@@ -186,6 +186,25 @@ def test_the_threshold_acts_at_once_without_a_new_run(workspace, wait_until):
     wait_until(lambda: state.kept.n_peaks == before)
 
 
+def test_limits_on_intensity_and_sigma_act_without_a_new_run(workspace, wait_until):
+    run_all(workspace, wait_until)
+    state, form = workspace.state, workspace.limits.form
+    table, before, strain = state.disks, state.kept.n_peaks, state.strain
+    least = float(np.median(state.kept.column("intensity")))
+    form.editors["min_intensity"].put(least)
+    here = state.kept_here()
+    assert len(workspace.canvas.layer("disks").data) == len(here) < len(state.here()) and here["intensity"].min() >= least
+    wait_until(lambda: state.kept.n_peaks < before and state.strain is not strain)
+    assert state.kept.column("intensity").min() >= least * (1 - 1e-5) and state.disks is table
+    form.editors["min_intensity"].put(None)
+    wait_until(lambda: state.kept.n_peaks == before)
+    largest = float(np.median(state.kept.column("sigma_px")))
+    form.editors["max_sigma_px"].put(largest)
+    wait_until(lambda: state.kept.n_peaks < before)
+    assert state.kept.column("sigma_px").max() <= largest * (1 + 1e-3)
+    assert state.strain_params.max_sigma_px == pytest.approx(largest, abs=1e-3)
+
+
 def test_brackets_step_the_threshold(workspace):
     native = workspace.viewer.window._qt_viewer.canvas.native
     native.setFocus()

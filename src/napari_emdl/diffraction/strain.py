@@ -277,10 +277,7 @@ def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainPa
 
 def _select(disks: PeakTable, params: StrainParams) -> PeakTable:
     least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
-    limits = {"min_score": least}
-    if params.max_sigma_px is not None:
-        limits["max_sigma_px"] = params.max_sigma_px
-    return disks.filter(**limits)
+    return disks.filter(min_score=least, min_intensity=params.min_intensity, max_sigma_px=params.max_sigma_px)
 
 
 def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:

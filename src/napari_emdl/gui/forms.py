@@ -34,6 +34,7 @@ LABELS = {
     "min_spacing_px": "Spacing",
     "edge_px": "Edge",
     "max_disks": "Most disks",
+    "min_intensity": "Least intensity",
     "q_pixel_invA": "Detector pixel",
     "scan_step_nm": "Scan step",
     "max_memory": "Memory",

@@ -138,10 +138,20 @@ def default_output(cube: Datacube, folder: Path | None = None) -> Path:
     return (folder or user_cache_path("napari-emdl") / "runs") / f"{stem}-{key}_disks.h5"
 
 
-def keep(control: Control, table: PeakTable, min_score: float) -> PeakTable:
-    """Disks at or above the threshold, as a view."""
+def keep(control: Control, table: PeakTable, limits: dict[str, float | None]) -> PeakTable:
+    """Disks within the limits (``min_FIELD``, ``max_FIELD``), as a view."""
     control.check()
-    return table.filter(min_score=min_score)
+    return table.filter(**limits)
+
+
+def within(found: NDArray[np.void], limits: dict[str, float | None]) -> NDArray[np.void]:
+    """Disks of one position within the same limits; one on a field they do not have is left out."""
+    kept = np.ones(len(found), bool)
+    for key, limit in limits.items():
+        side, _, name = key.partition("_")
+        if limit is not None and name in (found.dtype.names or ()):
+            kept &= found[name] >= limit if side == "min" else found[name] <= limit
+    return found[kept]
 
 
 def join_blocks(blocks: dict[int, PeakTable], shape: tuple[int, int], attrs: dict[str, Any]) -> PeakTable:

@@ -25,7 +25,7 @@ class LatticeStep(Step):
         super().__init__(3, "Lattice", "Calibrate the patterns and choose the lattice vectors g1 and g2", parent)
         self.stem, self.canvas = state, canvas
         self._drawing = False
-        self.form = ParamsForm(state.strain_params, include=("g1", "g2", "min_disks", "max_sigma_px", "max_index_error"))
+        self.form = ParamsForm(state.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
         self.calibration = ParamsForm(state.strain_params.calibrate)
         self.show_button = QPushButton("Show vector map")
         self.show_button.setCheckable(True)

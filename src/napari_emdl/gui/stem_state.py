@@ -219,11 +219,19 @@ class StemState(QObject):
         return None
 
     def kept_here(self) -> NDArray[np.void] | None:
-        """Disks at the position that pass the threshold."""
+        """Disks at the position that pass the limits."""
         found = self.here()
-        if found is None or self.min_score is None:
-            return found
-        return found[found["score"] >= self.min_score]
+        return None if found is None else jobs.within(found, self.limits)
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What a disk must pass to be kept."""
+        chosen = self.strain_params
+        return {
+            "min_score": self.min_score,
+            "min_intensity": chosen.min_intensity,
+            "max_sigma_px": chosen.max_sigma_px,
+        }
 
     # settings
 
@@ -250,11 +258,16 @@ class StemState(QObject):
 
     def set_strain_params(self, params: StrainParams) -> None:
         """Take other settings for the strain and fit again when there is something to fit."""
-        if params != self.strain_params:
-            self.strain_params = params
-            self._refresh_lattice()
-            if self.strain is not None:
-                self.fit()
+        if params == self.strain_params:
+            return
+        before, self.strain_params = self.limits, params
+        if self.limits != before:
+            self.overlay_changed.emit()
+            self._refresh_kept()  # lattice and strain follow
+            return
+        self._refresh_lattice()
+        if self.strain is not None:
+            self.fit()
 
     def set_reference(self, reference: Any) -> None:
         """None (median of all), "lattice", or a bool mask over the scan; fits again when there is a map."""
@@ -350,7 +363,7 @@ class StemState(QObject):
 
     def _refresh_kept(self) -> None:
         if self.disks is not None and self.min_score is not None:
-            self._latest["keep"].submit(self.disks, self.min_score)
+            self._latest["keep"].submit(self.disks, self.limits)
 
     def _on_kept(self, kept: PeakTable, args: Any) -> None:
         if args[0] is not self.disks:

@@ -19,6 +19,7 @@ from napari_emdl.gui.stem_disks import DisksStep
 from napari_emdl.gui.stem_export import ExportStep
 from napari_emdl.gui.stem_keys import bind_keys, unbind_keys
 from napari_emdl.gui.stem_lattice import LatticeStep
+from napari_emdl.gui.stem_limits import Limits
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
 from napari_emdl.gui.stem_probe import ProbeStep
@@ -55,6 +56,8 @@ class StemWorkspace(QWidget):
         self.closed = False
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
+        self.limits = Limits(self.state)
+        self.canvas.below.addWidget(self.limits)
         self.probe_step = ProbeStep(self.state)
         self.disks_step = DisksStep(self.state)
         self.lattice_step = LatticeStep(self.state, self.canvas)
@@ -306,7 +309,8 @@ class StemWorkspace(QWidget):
             if job.disks.min_score is not None:
                 self.state.set_threshold(job.disks.min_score)
         if job.strain is not None:
-            self.state.strain_params = job.strain
+            self.state.set_strain_params(job.strain)
+            self.limits.form.put(job.strain)
             self.lattice_step.form.put(job.strain)
             self.lattice_step.calibration.put(job.strain.calibrate)
             self.strain_step.form.put(job.strain)

@@ -1,0 +1,36 @@
+"""Limits on the disks beside the least score: intensity and sigma."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_emdl.errors import EmdlError
+from napari_emdl.gui.forms import ParamsForm
+from napari_emdl.gui.stem_state import StemState
+from napari_emdl.gui.steps import Fold
+from napari_emdl.gui.worker import report_error
+from napari_emdl.params import StrainParams
+
+
+class Limits(QWidget):
+    """Foldable limits below the histogram; like the least score they act on rings, vector map and strain at once."""
+
+    def __init__(self, state: StemState, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.setObjectName("limits")
+        self.stem = state
+        self.form = ParamsForm(state.strain_params, include=("min_intensity", "max_sigma_px"))
+        self.box = Fold("More limits", self.form)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.box)
+        self.form.changed.connect(self.apply)
+
+    def apply(self) -> None:
+        """Use the limits as they stand."""
+        try:
+            params = StrainParams.model_validate({**dict(self.stem.strain_params), **self.form.values()})
+        except (EmdlError, ValueError) as error:
+            report_error(error, "limits")
+            return
+        self.stem.set_strain_params(params)
