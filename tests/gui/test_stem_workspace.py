@@ -158,6 +158,17 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     assert "Fitted at" in workspace.strain_step.evidence.text()
 
 
+def test_errors_and_residual_are_hidden_maps(workspace, wait_until):
+    run_all(workspace, wait_until)
+    strain, maps = workspace.state.strain, workspace.maps
+    sigma, residual = maps.layer("sigma_exy"), maps.layer("residual")
+    assert sigma.name == "Error of ε xy [%]" and not sigma.visible and not residual.visible
+    np.testing.assert_allclose(sigma.data, 100 * strain.sigma[..., 2], rtol=1e-5)
+    np.testing.assert_allclose(maps.layer("sigma_theta_rad").data, np.degrees(strain.sigma[..., 3]), rtol=1e-5)
+    np.testing.assert_allclose(residual.data, strain.residual_px, rtol=1e-5)
+    assert 0 < sigma.contrast_limits[0] < sigma.contrast_limits[1]
+
+
 def test_masked_positions_are_transparent_and_say_why(workspace, wait_until):
     run_all(workspace, wait_until)
     fifth = [np.sort(peaks["score"])[-5] for peaks in workspace.state.disks if len(peaks) >= 5]

@@ -115,6 +115,7 @@ class ScanMaps(QObject):
     def show_strain(self, strain: Any) -> None:
         """Strain maps in % and degrees, centred at 0, with colour bars; εxx, εyy and εxy share their contrast."""
         first = self.layer("exx") is None
+        self._show_errors(strain)
         shown = {}
         for name, title, factor, unit in styles.STRAIN_MAPS:
             values = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
@@ -135,6 +136,22 @@ class ScanMaps(QObject):
         if first:
             self.rescale_strain(shown)
         self._show_reasons(strain)
+
+    def _show_errors(self, strain: Any) -> None:
+        """Standard errors of the strain and residual of the fit, hidden at first."""
+        errors = {
+            f"sigma_{name}": (f"Error of {title} [{unit}]", np.asarray(strain.sigma)[..., i] * factor)
+            for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS)
+        }
+        errors["residual"] = ("Residual [px]", np.asarray(strain.residual_px))
+        for role, (name, values) in errors.items():
+            new = self.layer(role) is None
+            layer = self.image(
+                role, name, values.astype(np.float32), colormap=styles.matplotlib_colormap("viridis"), visible=False
+            )
+            if new:
+                styles.show_colorbar(layer)
+                self.fit_contrast(layer)
 
     def rescale_strain(self, shown: dict[str, NDArray[Any]] | None = None) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
