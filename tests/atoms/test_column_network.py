@@ -59,7 +59,7 @@ def test_columns_are_found_where_they_are(model, session, frame):
 def test_tiled_is_untiled(model, session, frame):
     frames, _ = frame
     whole = NetworkColumnFinder(model, 0.1, "bright", session=session, tile_px=1024)
-    tiled = NetworkColumnFinder(model, 0.1, "bright", session=session, tile_px=320)
+    tiled = NetworkColumnFinder(model, 0.1, "bright", session=session, tile_px=368)
     assert len(whole._tiles((416, 448))) == 1
     assert len(tiled._tiles((416, 448))) > 4
     maps = [f.logit_maps(frames)[0] for f in (whole, tiled)]

@@ -90,7 +90,7 @@ class NetworkColumnFinder:
             raise ModelError(f"{model.name}: the card does not tell pixel_A, the pixel size the network works at")
         self.species: tuple[str, ...] = tuple(facts.species or ("column",))
         self.images = int(extra.get("images", 1))
-        self.margin_px = int(extra.get("margin_px", 128))
+        self.margin_px = int(extra.get("margin_px", 160))
         self.multiple, self.stride = int(extra.get("multiple", 16)), int(extra.get("stride", 2))
         self.tile_px = max(int(tile_px) // self.multiple * self.multiple, 2 * self.margin_px + self.multiple)
         self.batch = batch

@@ -131,7 +131,7 @@ def export_model(
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
-        margin_px=128,
+        margin_px=160,
         normalisation="napari_emdl.atoms.normalise.local_normalise, sigma 12 A, whole frame",
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,
