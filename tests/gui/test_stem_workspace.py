@@ -320,6 +320,25 @@ def test_the_lattice_is_drawn_and_can_be_dragged(workspace, wait_until):
     wait_until(lambda: workspace.state.lattice.basis.source == "found")
 
 
+def test_the_profile_follows_its_line_and_the_map_shown(workspace, wait_until):
+    run_all(workspace, wait_until)
+    profile, strain = workspace.strain_step.profile, workspace.state.strain
+    profile.draw_button.click()
+    layer = profile.layer()
+    cols = strain.shape[1]
+    assert len(profile.shown.value) == cols and profile.shown.distance[-1] == pytest.approx((cols - 1) * 1.5)
+    layer.data = [np.array([[2.0, 0.0], [2.0, cols - 1.0]])]
+    np.testing.assert_allclose(profile.shown.value, strain.exx[2])
+    np.testing.assert_allclose(profile.shown.sigma, strain.sigma[2, :, 0])
+    workspace.strain_step.show_map.setCurrentText("ε yy")
+    np.testing.assert_allclose(profile.shown.value, strain.eyy[2])
+    layer.data = [np.array([[90.0, 90.0], [99.0, 99.0]])]
+    assert profile.shown is None and "outside the scan" in profile.note.text()
+    workspace.viewer.layers.remove(layer)
+    profile.refresh()
+    assert "Draw a line" in profile.note.text()
+
+
 def test_a_reference_region_shifts_the_strain(workspace, wait_until):
     run_all(workspace, wait_until)
     before = workspace.state.strain

@@ -51,7 +51,7 @@ class ScanMaps(QObject):
 
     def _below_cross(self) -> int:
         """Index under drawings and the cross-hair, above all images."""
-        drawn = [i for i, layer in enumerate(self.viewer.layers) if role_of(layer) in ("crosshair", "reference")]
+        drawn = [i for i, layer in enumerate(self.viewer.layers) if role_of(layer) in ("crosshair", "reference", "profile")]
         return min(drawn) if drawn else len(self.viewer.layers)
 
     def _insert(self, layer: Any) -> Any:

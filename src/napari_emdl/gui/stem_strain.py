@@ -13,8 +13,9 @@ from napari_emdl.gui import styles
 from napari_emdl.gui.forms import ParamsForm, narrow
 from napari_emdl.gui.session import bare, role_of, tag
 from napari_emdl.gui.stem_maps import ScanMaps
+from napari_emdl.gui.stem_profile import LineProfile
 from napari_emdl.gui.stem_state import StemState
-from napari_emdl.gui.steps import Step
+from napari_emdl.gui.steps import Fold, Step
 from napari_emdl.gui.worker import report_error
 from napari_emdl.params import StrainParams
 
@@ -65,6 +66,8 @@ class StrainStep(Step):
         self.content.addWidget(self.fit_button)
         self.content.addLayout(maps)
         self.content.addWidget(self.evidence)
+        self.profile = LineProfile(state, viewer)
+        self.content.addWidget(Fold("Line profile", self.profile))
         self.reference.currentTextChanged.connect(self._on_reference)
         self.draw_button.clicked.connect(self.draw_region)
         self.form.changed.connect(self.apply)
@@ -173,6 +176,7 @@ class StrainStep(Step):
     def _on_show_map(self, text: str) -> None:
         if self.maps is not None and text in MAP_TITLES:
             self.maps.show_only(MAP_TITLES[text])
+            self.profile.show_component(MAP_TITLES[text])
 
     def show_strain(self) -> None:
         """Maps on the main canvas, evidence in the panel."""

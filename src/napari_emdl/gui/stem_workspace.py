@@ -227,7 +227,7 @@ class StemWorkspace(QWidget):
         self._close_cube()
         self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
         self.maps = ScanMaps(self.viewer, cube, self)
-        self.strain_step.maps = self.maps
+        self.strain_step.maps = self.strain_step.profile.maps = self.maps
         styles.show_scale_bar(self.viewer)
         self.detectors = Detectors(self.canvas, self.maps, cube, self)
         self.detectors.navigation()
