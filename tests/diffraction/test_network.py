@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_emdl.diffraction.disks import find_disks
-from napari_emdl.diffraction.network import NetworkFinder
+from napari_emdl.diffraction.network import NetworkFinder, located
 from napari_emdl.diffraction.probe import synthetic_probe
 from napari_emdl.errors import Cancelled, EmdlError
 from napari_emdl.jobs.control import Control
@@ -224,3 +224,12 @@ def test_find_disks_uses_the_networks() -> None:
     assert table.attrs["provenance"]["provider"] == "CPUExecutionProvider"
     assert table.attrs["provenance"]["model"]["model"] == "disk_refiner"
     assert matched(table.filter(min_score=table.attrs["default_min_score"])[0, 2], place, 2.0)[1] > 0.9
+
+
+def test_a_disk_that_cannot_be_placed_is_no_find() -> None:
+    sure, vague = located(np.array([0.1, 4.0]), 5.0)
+    assert sure == pytest.approx(1.0, abs=1e-6)
+    # the fraction of normal deviates of that spread that fall within 2 px
+    offset = np.random.default_rng(0).normal(0, 4.0, (20000, 2))
+    assert vague == pytest.approx(np.mean(np.hypot(*offset.T) < 2.0), abs=0.01)
+    assert located(np.array([4.0]), 20.0)[0] > vague

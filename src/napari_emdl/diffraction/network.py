@@ -218,6 +218,7 @@ class NetworkFinder:
         found = self._propose(patterns, control)
         if self._refiner is not None:
             found = self._measure(patterns, found, control)
+            found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
         keep = (found.score >= SCORE_FLOOR) & _inside(found.position, self.detector_shape, self.edge_px)
         keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
@@ -407,6 +408,15 @@ def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, in
 def _trained_radii(model: Model) -> tuple[float, float]:
     ranges = model.card.emdl.ranges
     return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
+
+
+def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
+    """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
+
+    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
+    """
+    reach_px = max(2.0, 0.2 * radius_px)
+    return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))
 
 
 def _default_score(model: Model) -> float:
