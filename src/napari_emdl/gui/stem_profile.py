@@ -119,8 +119,10 @@ class LineProfile(QWidget):
         distance, value, sigma = self.shown.distance, self.shown.value * factor, self.shown.sigma * factor
         band = QColor(LINE_COLOR)
         band.setAlpha(70)
-        edges = [pg.PlotCurveItem(distance, value + sign * sigma, connect="finite", pen=None) for sign in (-1, 1)]
-        self.plot.addItem(pg.FillBetweenItem(*edges, brush=band))
+        known = np.flatnonzero(np.isfinite(value))
+        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):  # pyqtgraph fills no band with gaps
+            edges = [pg.PlotCurveItem(distance[run], (value + sign * sigma)[run]) for sign in (-1, 1)]
+            self.plot.addItem(pg.FillBetweenItem(*edges, brush=band))
         self.plot.plot(distance, value, connect="finite", pen=pg.mkPen(LINE_COLOR, width=2))
         self.plot.setLabel("bottom", f"distance ({unit})")
         self.plot.setLabel("left", f"{title} ({shown_unit})")
