@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.errors import EmdlError
 
-_CONFIGS = {"fcunet": "fcunet.yaml", "light": "light.yaml", "refiner": "refiner.yaml", "columns": "columns.yaml"}
+_CONFIGS = {"fcunet": "fcunet.yaml", "refiner": "refiner.yaml", "columns": "columns.yaml"}
 
 
 def train_network(
@@ -32,6 +32,9 @@ def train_network(
             raise EmdlError("--from and --conditions tune a column network: use 'napari-emdl train columns --from MODEL ...'")
         _tune(from_model, read_conditions(conditions), name, minutes)
         return
+    if network == "light":
+        network = "refiner"
+        typer.echo("the light method proposes by correlation and measures by the refiner: training the refiner", err=True)
     path = config or _shipped_config(network)
     if not path.is_file():
         raise EmdlError(f"there is no configuration {path}; see docs/training.md")
