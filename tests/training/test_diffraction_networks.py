@@ -25,6 +25,7 @@ from napari_emdl.training.diffraction.library import build, read_library  # noqa
 from napari_emdl.training.diffraction.networks import DiskRefiner  # noqa: E402
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error  # noqa: E402
 from napari_emdl.training.diffraction.train import Trainer, plot_curves, train_fcunet, train_refiner  # noqa: E402
+from napari_emdl.training.diffraction.weights import save_weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,22 @@ def test_resumed_training_continues_identically(library, tmp_path, network):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("network", ["refiner", "fcunet"])
+def test_training_starts_from_the_weights_of_a_model_folder(library, tmp_path, network):
+    first = _trainer(library, tmp_path / "first", network)
+    first.train_step()
+    save_weights(first.ema, tmp_path)
+    config = _config(library, tmp_path / "second", network).model_copy(update={"start_from": str(tmp_path)})
+    runs = read_library([library])
+    second = Trainer(config, runs, runs)
+    for name, value in second.model.state_dict().items():
+        torch.testing.assert_close(value, first.ema.state_dict()[name], rtol=1e-3, atol=1e-4)
+    for bad, message in ((tmp_path / "second", "no weights.npz"), (tmp_path, "do not fit")):
+        other = config.model_copy(update={"start_from": str(bad), "refiner": RefinerModel(), "fcunet": FcunetModel()})
+        with pytest.raises(EmdlError, match=message):
+            Trainer(other, runs, runs)
+
+
 def test_entry_writes_curves_and_checkpoint(library, tmp_path):
     config = _config(library, tmp_path / "run", "refiner", steps=2).model_dump(mode="json")
     path = tmp_path / "refiner.yaml"
@@ -218,7 +235,7 @@ def test_onnx_equals_torch(tmp_path, kind):
                 assert np.mean(near < 0.01) > 0.95
     card = yaml.safe_load((folder / "rdf.yaml").read_text())
     assert card["config"]["emdl"]["kind"] == kind
-    assert {p.name for p in folder.iterdir()} == {"model.onnx", "rdf.yaml", "test_input.npz", "test_output.npz"}
+    assert {p.name for p in folder.iterdir()} == {"model.onnx", "rdf.yaml", "test_input.npz", "test_output.npz", "weights.npz"}
 
 
 def test_wrong_configuration_is_one_line(tmp_path):

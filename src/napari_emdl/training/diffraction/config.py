@@ -63,6 +63,8 @@ class TrainConfig(BaseModel):
         Folder of checkpoints, loss curve and validation metrics.
     seed
         Seed of weights and of every sample: step n always sees the same patterns.
+    start_from
+        Model folder whose weights the training starts from, such as that of a shipped network; None: random weights.
     own_proposals
         Refiner: parts of the proposals that are replaced by the network's own result, once for each entry (0.5, 0.2: half of
         them after one pass, a fifth after two).
@@ -73,6 +75,7 @@ class TrainConfig(BaseModel):
     network: Literal["fcunet", "refiner"]
     library: list[str]
     output: str
+    start_from: str | None = None
     seed: int = 1
     threads: int = 1
     device: str = "cpu"

@@ -37,6 +37,7 @@ from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.tasks import make_task
+from napari_emdl.training.diffraction.weights import save_weights
 
 OPSET = 17
 _RECIPE = {"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern", "own_proposals"}
@@ -146,6 +147,7 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, folder)
     export_onnx(model, kind, folder / "model.onnx")
     inputs = example_inputs(kind)
     with torch.no_grad():

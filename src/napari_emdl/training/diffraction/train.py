@@ -23,6 +23,7 @@ from torch import nn
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.library import Run, read_library
 from napari_emdl.training.diffraction.tasks import Task, make_task
+from napari_emdl.training.diffraction.weights import load_weights
 
 
 class Trainer:
@@ -41,7 +42,10 @@ class Trainer:
         self.config = config
         self.runs, self.validation_runs = train_runs, validation_runs
         self.task: Task = make_task(config)
-        self.model: nn.Module = self.task.build().to(config.device)
+        self.model: nn.Module = self.task.build()
+        if config.start_from is not None:
+            load_weights(self.model, Path(config.start_from))
+        self.model = self.model.to(config.device)
         if config.device == "cpu":
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval()

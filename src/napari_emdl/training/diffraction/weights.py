@@ -1,0 +1,46 @@
+"""Weights of disk networks beside the exported graph, so that a training can start from a shipped network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_emdl.errors import EmdlError
+
+WEIGHTS_NAME = "weights.npz"
+
+
+def save_weights(model: nn.Module, folder: Path) -> Path:
+    """Write the weights of `model` in half precision into a model folder.
+
+    Moments of batch normalisation stay in single precision: their range is larger than that of half precision.
+    """
+    arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    half = {n: a.astype(np.float16) if a.dtype == np.float32 and "running" not in n else a for n, a in arrays.items()}
+    path = folder / WEIGHTS_NAME
+    np.savez_compressed(path, **half)  # type: ignore[arg-type]
+    return path
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Put the weights of a model folder into `model`.
+
+    Raises
+    ------
+    EmdlError
+        When the folder has no weights or they are those of a network of another size.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise EmdlError(f"{folder} has no {WEIGHTS_NAME} to start from; train from random weights or name another model folder")
+    with np.load(path, allow_pickle=False) as z:
+        state = {name: torch.as_tensor(z[name]) for name in z.files}
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise EmdlError(f"the weights in {folder} do not fit the network of the configuration: {first}") from error
