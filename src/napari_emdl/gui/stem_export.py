@@ -126,9 +126,9 @@ class ExportStep(Step):
             return load(source)
 
         job = self._start("load", work)
-        job.returned.connect(self._take)
+        job.returned.connect(lambda result: self._take(result, source))
 
-    def _take(self, result: Any) -> None:
+    def _take(self, result: Any, source: Path) -> None:
         from napari_emdl.peaks import PeakTable
 
         cube = self.stem.cube
@@ -136,7 +136,7 @@ class ExportStep(Step):
             there = getattr(result, "shape", "")
             report_error(EmdlError(f"this file holds no disks of the open datacube (it holds {type(result).__name__} {there})"))
             return
-        self.stem.take_disks(result)
+        self.stem.take_disks(result, file=source)
 
     def job_files(self, stem_name: str) -> dict[str, JobFile]:
         """Everything set in the panel as jobs: one for the disks and, when there is a map, one for the strain of them."""

@@ -12,6 +12,7 @@ from napari_emdl.gui import styles
 from napari_emdl.gui.forms import ParamsForm
 from napari_emdl.gui.session import tag
 from napari_emdl.gui.stem_canvas import VIEWS, DiffractionCanvas
+from napari_emdl.gui.stem_jobs import LatticeFinder
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Fold, Step
 from napari_emdl.gui.worker import report_error
@@ -48,6 +49,7 @@ class LatticeStep(Step):
         self.form.changed.connect(self.apply)
         self.calibration.changed.connect(self.apply)
         state.lattice_changed.connect(self.show_lattice)
+        state.map_changed.connect(lambda image: canvas.show_vector_map(image, 1.0 / LatticeFinder.UPSAMPLE))
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()
@@ -82,7 +84,6 @@ class LatticeStep(Step):
         view = self.stem.lattice
         if view is None:
             return
-        self.canvas.show_vector_map(view.image, 1.0 / view.upsample)
         if view.basis is None:
             self.tell("warning", "no lattice found", view.problem)
             self.note.setText(view.problem)

@@ -149,6 +149,12 @@ class StrainStep(Step):
         layer.mode = "select"
         self._use_region(layer)
 
+    def watch_region(self, layer: Any) -> None:
+        """Follow a reference region that a project brought, and use it when it is what counts."""
+        layer.events.data.connect(self._on_region)
+        if self.reference.currentText() == DRAWN:
+            self._use_region(layer)
+
     def _on_region(self, event: Any) -> None:
         action = str(getattr(event, "action", ""))
         if not action.endswith("ing") and self.reference.currentText() == DRAWN:
@@ -171,6 +177,7 @@ class StrainStep(Step):
 
     def _on_rescale(self) -> None:
         if self.maps is not None:
+            self.maps.looks.clear()
             self.maps.rescale_strain()
 
     def _on_show_map(self, text: str) -> None:
@@ -185,7 +192,7 @@ class StrainStep(Step):
             return
         first = self.maps.layer("exx") is None
         self.maps.show_strain(strain)
-        if first:
+        if first and not self.maps.looks:
             self._on_show_map(self.show_map.currentText())
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"

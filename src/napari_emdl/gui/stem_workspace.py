@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_emdl.errors import EmdlError
-from napari_emdl.gui import session, styles
+from napari_emdl.gui import session, stem_remember, styles
 from napari_emdl.gui.crosshair import Crosshair
 from napari_emdl.gui.help import show_help
 from napari_emdl.gui.histogram import ScoreHistogram
@@ -22,11 +22,14 @@ from napari_emdl.gui.stem_lattice import LatticeStep
 from napari_emdl.gui.stem_limits import Limits
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
+from napari_emdl.gui.stem_presets import ThresholdTools
 from napari_emdl.gui.stem_probe import ProbeStep
+from napari_emdl.gui.stem_project import restore
+from napari_emdl.gui.stem_session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
 from napari_emdl.gui.worker import report_error
-from napari_emdl.params import Job, RunParams
+from napari_emdl.params import Job, StrainParams
 from napari_emdl.signals import Datacube
 
 PANEL_PX = 318
@@ -47,8 +50,7 @@ class StemWorkspace(QWidget):
         self.setObjectName("stem_workspace")
         self.viewer = session.bare(napari_viewer)
         self.state = StemState(self)
-        self.state.run_params = preferred_run()
-        self.state.live_enabled = bool(session.setting("live", "enabled", True))
+        stem_remember.begin(self.state)
         self.canvas = DiffractionCanvas()
         self.maps: ScanMaps | None = None
         self.cross: Crosshair | None = None
@@ -58,11 +60,18 @@ class StemWorkspace(QWidget):
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
         self.canvas.below.addWidget(self.limits)
+        self.thresholds = ThresholdTools(self.state)
+        self.histogram.row.insertWidget(self.histogram.row.count() - 1, self.thresholds)
+        for widget in (self.histogram, self.limits):
+            self.thresholds.add_keys(widget)
         self.probe_step = ProbeStep(self.state)
         self.disks_step = DisksStep(self.state)
         self.lattice_step = LatticeStep(self.state, self.canvas)
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
+        self.project = ProjectMenu(self)
+        self.offer = Offer()
+        self.autosave = Autosave(self)
         self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self._build()
         self._add_detector_buttons()
@@ -90,11 +99,13 @@ class StemWorkspace(QWidget):
         self.help_button.setToolTip("Keys and the way through")
         top = QHBoxLayout()
         top.addWidget(self.run_all_button, 1)
+        top.addWidget(self.project)
         top.addWidget(self.help_button)
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(4, 2, 4, 2)
         column.setSpacing(4)
+        column.addWidget(self.offer)
         column.addWidget(self.title)
         column.addWidget(self.hint)
         column.addLayout(top)
@@ -154,6 +165,7 @@ class StemWorkspace(QWidget):
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.export_step.job_loaded.connect(self.use_job)
+        self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.run_all_button.setEnabled(False)
 
@@ -209,11 +221,14 @@ class StemWorkspace(QWidget):
 
     def _adopt(self, layer: Any) -> None:
         """Open the datacube behind a layer, with the disks a result file brought along."""
-        signal, disks = session.signal_of(layer), session.tag_of(layer).pop("disks", None)
-        if isinstance(signal, Datacube):
+        signal, found = session.signal_of(layer), session.tag_of(layer)
+        disks, file, opened = (found.pop(name, None) for name in ("disks", "disks_file", "project"))
+        if opened is not None:
+            restore(self, opened)
+        elif isinstance(signal, Datacube):
             self.open(signal)
             if disks is not None:
-                self.state.take_disks(disks)
+                self.state.take_disks(disks, file=file)
 
     def _on_layer_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
@@ -222,8 +237,11 @@ class StemWorkspace(QWidget):
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
-        if self.closed or cube is self.state.cube:
-            return
+        if not self.closed and cube is not self.state.cube:
+            self.start(cube)
+
+    def start(self, cube: Datacube) -> None:
+        """Begin with `cube`, also when it is the one that is open."""
         self._close_cube()
         self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
         self.maps = ScanMaps(self.viewer, cube, self)
@@ -238,6 +256,12 @@ class StemWorkspace(QWidget):
         self.hint.hide()
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self._fit_views)
+
+    def close_detectors(self) -> None:
+        """Take the virtual detectors off; their images stay."""
+        if self.detectors is not None:
+            for layer in self.detectors.layers():
+                self.canvas.model.layers.remove(layer)
 
     def _close_cube(self) -> None:
         if self.detectors is not None:
@@ -309,11 +333,22 @@ class StemWorkspace(QWidget):
             if job.disks.min_score is not None:
                 self.state.set_threshold(job.disks.min_score)
         if job.strain is not None:
-            self.state.set_strain_params(job.strain)
-            self.limits.form.put(job.strain)
-            self.lattice_step.form.put(job.strain)
-            self.lattice_step.calibration.put(job.strain.calibrate)
-            self.strain_step.form.put(job.strain)
+            self.put_strain(job.strain)
+
+    def put_strain(self, params: StrainParams) -> None:
+        """Show and use settings of lattice and strain."""
+        self.state.set_strain_params(params)
+        self.limits.form.put(params)
+        self.lattice_step.form.put(params)
+        self.lattice_step.calibration.put(params.calibrate)
+        self.strain_step.form.put(params)
+
+    def use_defaults(self) -> None:
+        """Parameters as they come; what belongs to the open file stays."""
+        disks, strain, run = stem_remember.defaults(self.state)
+        self.disks_step.put(disks, run)
+        self.put_strain(strain)
+        self.state.message.emit("all parameters are as they come; probe, lattice, reference and thresholds stay")
 
     def _fill_ideal(self) -> None:
         """An ideal reference needs g1 and g2; take those found."""
@@ -359,20 +394,13 @@ class StemWorkspace(QWidget):
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         unbind_keys(self._keys)
+        stem_remember.keep(self.state)
         self._close_cube()
         self.state.close()
         self.export_step.close_jobs()
+        self.project.close_jobs()
+        self.autosave.close()
         self.canvas.release()
         if self.canvas_dock is not None and session.has_window(self.viewer):
             dock, self.canvas_dock = self.canvas_dock, None
             session.remove_dock(self.viewer, dock)
-
-
-def preferred_run() -> RunParams:
-    """Device and memory from the preferences; what is no size there is not used."""
-    wanted = {name: session.setting("run", name, RunParams.model_fields[name].default) for name in ("device", "max_memory")}
-    try:
-        return RunParams.model_validate(wanted)
-    except ValueError as error:
-        report_error(EmdlError(f"preferences of napari-emdl: {str(error).splitlines()[2].strip()}"))
-        return RunParams()
