@@ -517,7 +517,7 @@ def test_presets_undo_and_redo_of_the_limits(workspace, wait_until):
     run_all(workspace, wait_until)
     state, tools = workspace.state, workspace.thresholds
     begin, default = state.limits, state.kept.n_peaks
-    positions = [value for value in np.linspace(begin.min_score, 3 * begin.min_score, 8)[1:]]
+    positions = np.linspace(begin.min_score, 3 * begin.min_score, 8)[1:]
     for value in positions:  # a drag of the line
         workspace.histogram.line.setValue(np.log10(value))
     tools.history.settle()

@@ -140,6 +140,22 @@ def _own_layers(layers: Any, drawn: tuple[str, ...]) -> tuple[list[LayerData], l
     return kept, left_out
 
 
+def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, Any]]:
+    """The user's own layers, drawings and virtual images on the scan; and what was set, for the record."""
+    cube = panel.state.cube
+    images = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la).startswith(("nav", "virt"))]
+    layers, left_out = _own_layers(panel.viewer.layers, _DRAWN)
+    for layer in images:
+        data, attributes, kind = layer.as_layer_data_tuple()
+        name = "navigation" if role_of(layer) == "navigation" else layer.name
+        layers.append((np.array(data), {**attributes, "name": name}, kind))  # it may still fill in
+    try:
+        settings = collect(panel).project.model_dump(mode="json", exclude={"display"}, exclude_none=True)
+    except EmdlError:  # a datacube in memory
+        settings = {}
+    return layers, {"settings": settings, "left_out": left_out}
+
+
 def look_of(layer: Any) -> dict[str, Any]:
     """Visibility, opacity, contrast and colours of a layer, as plain values."""
     found = {name: getattr(layer, name) for name in _LOOK if hasattr(layer, name)}

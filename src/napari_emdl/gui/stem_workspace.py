@@ -24,7 +24,7 @@ from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
 from napari_emdl.gui.stem_presets import ThresholdTools
 from napari_emdl.gui.stem_probe import ProbeStep
-from napari_emdl.gui.stem_project import restore
+from napari_emdl.gui.stem_project import layers_to_export, restore
 from napari_emdl.gui.stem_session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
@@ -165,6 +165,7 @@ class StemWorkspace(QWidget):
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.export_step.job_loaded.connect(self.use_job)
+        self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.run_all_button.setEnabled(False)
