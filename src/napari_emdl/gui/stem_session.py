@@ -95,7 +95,7 @@ class Autosave(QObject):
             return
         self._last = digest
         self._job = Job(lambda _control, _block: _write(self.path, collected), "autosave")
-        self._job.returned.connect(lambda *_: self.written.emit())
+        self._job.returned.connect(self._on_written)
         self._job.failed.connect(self._on_failed)
         self._job.start()
 
@@ -108,6 +108,9 @@ class Autosave(QObject):
                     known.update(f"{layer.name}{layer.visible}{layer.opacity}".encode())
                     known.update(_data_digest(layer))
         return known.hexdigest()
+
+    def _on_written(self, _result: Any) -> None:
+        self.written.emit()
 
     def _on_failed(self, error: BaseException) -> None:
         self._timer.stop()  # told once; a full disk does not get better by the second
@@ -212,8 +215,13 @@ class ProjectMenu(QToolButton):
         if not path:
             return None
         target = Path(path) if str(path).endswith(ENDING) else Path(f"{path}{ENDING}")
-        job = self._start(lambda: _write(target, collected), "save project")
-        job.returned.connect(lambda *_: self._on_saved(target, collected.left_out))
+
+        def work() -> tuple[Path, list[str]]:
+            _write(target, collected)
+            return target, collected.left_out
+
+        job = self._start(work, "save project")
+        job.returned.connect(self._on_saved)
         return job
 
     def _suggested(self) -> str:
@@ -225,7 +233,8 @@ class ProjectMenu(QToolButton):
         file = Path(cube.path.split("::")[0])
         return str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
 
-    def _on_saved(self, target: Path, left_out: list[str]) -> None:
+    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
+        target, left_out = saved
         self.path = target
         rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
         self.panel.state.message.emit(f"saved {target.name}{rest}")

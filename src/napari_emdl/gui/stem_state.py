@@ -247,9 +247,9 @@ class StemState(QObject):
         self.min_score = least
         self.strain_params = self.strain_params.model_copy(update=others)
         if self.limits != before:
+            self.limits_changed.emit()
             self.overlay_changed.emit()
             self._refresh_kept()
-            self.limits_changed.emit()
 
     # settings
 
@@ -271,9 +271,9 @@ class StemState(QObject):
     def set_threshold(self, min_score: float) -> None:
         """Filter disks by score: the overlay at once, the scan's table and the strain right behind."""
         self.min_score = float(min_score)
+        self.limits_changed.emit()
         self.overlay_changed.emit()
         self._refresh_kept()
-        self.limits_changed.emit()
 
     def set_strain_params(self, params: StrainParams) -> None:
         """Take other settings for the strain and fit again when there is something to fit."""
@@ -281,9 +281,9 @@ class StemState(QObject):
             return
         before, self.strain_params = self.limits, params
         if self.limits != before:
+            self.limits_changed.emit()
             self.overlay_changed.emit()
             self._refresh_kept()  # lattice and strain follow
-            self.limits_changed.emit()
             return
         self._refresh_lattice()
         if self.strain is not None:
