@@ -8,6 +8,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QAction, QKeySequence, QShortcut
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QInputDialog, QMenu, QToolButton, QWidget
 
+from napari_emdl.gui import styles
 from napari_emdl.gui.remembered import recall, remember
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.params import DiskLimits
@@ -144,7 +145,8 @@ class ThresholdTools(QWidget):
         self.undo_button = self._button("↶", "Take the last change of the limits back (Ctrl+Z)", self.history.undo)
         self.redo_button = self._button("↷", "Make it again (Ctrl+Shift+Z)", self.history.redo)
         self.menu_button = QToolButton()
-        self.menu_button.setText("Presets")
+        self.menu_button.setText("Presets ▾")
+        self.menu_button.setStyleSheet(styles.MENU_BUTTON)
         self.menu_button.setObjectName("threshold_presets")
         self.menu_button.setToolTip("Sets of limits: strict, default, everything, and your own, which are kept between starts")
         self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)

@@ -16,6 +16,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.errors import EmdlError
+from napari_emdl.gui import styles
 from napari_emdl.gui.session import role_of
 from napari_emdl.gui.stem_project import Collected, Opened, collect, opened_layers, own, read_opened, restore
 from napari_emdl.gui.worker import Job, report_error
@@ -182,7 +183,8 @@ class ProjectMenu(QToolButton):
         self.panel = panel
         self.path: Path | None = None
         self._jobs: list[Job] = []
-        self.setText("Project")
+        self.setText("Project ▾")
+        self.setStyleSheet(styles.MENU_BUTTON)
         self.setObjectName("project_menu")
         self.setToolTip("Save everything that is set, and open it again as it was")
         self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)

@@ -56,6 +56,7 @@ class StemWorkspace(QWidget):
         self.cross: Crosshair | None = None
         self.detectors: Detectors | None = None
         self.closed = False
+        self._had_strain = False  # a map of the open datacube was shown
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
@@ -160,7 +161,8 @@ class StemWorkspace(QWidget):
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
         state.strain_changed.connect(self._show_overlay)
-        state.message.connect(self.status.setText)
+        state.message.connect(self.say)
+        state.strain_changed.connect(self._on_first_strain)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
@@ -243,6 +245,7 @@ class StemWorkspace(QWidget):
 
     def start(self, cube: Datacube) -> None:
         """Begin with `cube`, also when it is the one that is open."""
+        self._had_strain = False
         self._close_cube()
         self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
         self.maps = ScanMaps(self.viewer, cube, self)
@@ -324,7 +327,7 @@ class StemWorkspace(QWidget):
         """Detector for the user to draw."""
         if self.detectors is not None:
             self.detectors.add_drawn()
-            self.status.setText("draw an ellipse on the pattern; other shapes are in the layer's tools")
+            self.say("draw an ellipse on the pattern; other shapes are in the layer's tools")
 
     def use_job(self, job: Job) -> None:
         """Take over the settings of a job file."""
@@ -369,10 +372,23 @@ class StemWorkspace(QWidget):
         if self.state.probe is not None:
             self.canvas.radius_px = float(self.state.probe.radius_px)
 
+    def _on_first_strain(self) -> None:
+        """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
+        if self.state.strain is not None and not self._had_strain:
+            self._had_strain = True
+            self.disks_step.unfold(False)
+            self.strain_step.unfold()
+            self.export_step.unfold()
+
+    def say(self, text: str) -> None:
+        """One line, or a few, at the bottom of the panel."""
+        self.status.setText(text)
+        self.status.setMinimumHeight(self.status.heightForWidth(self.status.width()))  # layouts do not ask wrapped text again
+
     def _show_overlay(self) -> None:
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
-            self.status.setText(" · ".join(text))
+            self.say(" · ".join([*text, self.disks_step.badge.device]))
             self.maps.say("\n".join([" · ".join(text[:2]), *text[2:]]))
 
     # closing

@@ -100,6 +100,10 @@ def apply_look(layer: Any, look: dict[str, Any]) -> None:
             setattr(layer, name, look[name])
 
 
+#: For a tool button with a menu, whose text ends in ▾: Qt's own arrow would lie over the text.
+MENU_BUTTON = "QToolButton::menu-indicator { image: none; } QToolButton { padding: 2px 6px; }"
+
+
 def show_scale_bar(viewer: Any, width: float | None = None) -> None:
     """Scale bar in the units of the layers.
 
