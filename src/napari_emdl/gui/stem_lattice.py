@@ -78,6 +78,9 @@ class LatticeStep(Step):
         if self.stem.disks is None:
             self.tell("missing", "needs disks")
             self.note.setText("Run the disks on the scan first (step 2).")
+        elif self.stem.lattice is None:
+            self.tell("ready", "looking for g1, g2 …")
+            self.note.setText("")
 
     def show_lattice(self) -> None:
         """Draw vector map and basis, and tell how well it explains the disks."""

@@ -85,10 +85,9 @@ class StrainStep(Step):
         there = self.stem.disks is not None
         self.fit_button.setEnabled(there)
         self.draw_button.setVisible(self.reference.currentText() == DRAWN)
-        if not there:
-            self.tell("missing", "needs disks")
-        elif self.stem.strain is None:
-            self.tell("ready", "press Fit strain")
+        if self.stem.strain is None:  # what was said of another map does not stay
+            self.evidence.setText("" if there else "Run the disks on the scan first (step 2).")
+            self.tell(*(("ready", "press Fit strain") if there else ("missing", "needs disks")))
 
     def apply(self) -> None:
         """Use the settings as they stand."""
