@@ -78,6 +78,9 @@ def _write_layer(group: h5py.Group, data: Any, attributes: dict[str, Any], kind:
     if kind == "image" and isinstance(colormap, dict):
         group.create_dataset("colormap", data=np.asarray(colormap["colors"], float))
         plain["colormap"] = str(colormap.get("name", "saved"))
+    text = attributes.get("text")
+    if isinstance(text, dict) and isinstance(text.get("string"), (str, dict)):
+        plain["text"] = text
     group.attrs["attributes"] = json.dumps(plain, default=_plain)
     role = attributes.get("metadata", {}).get(METADATA_KEY, {})
     if isinstance(role, dict) and role.get("role"):
@@ -99,7 +102,7 @@ def _write_features(group: h5py.Group, features: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.dtype.kind in "biuf" else [str(item) for item in value]
+        return (value if value.dtype.kind in "biuf" else value.astype(str)).tolist()
     if isinstance(value, np.generic):
         return value.item()
     return str(value)

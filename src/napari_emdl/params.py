@@ -137,7 +137,17 @@ class CalibrateParams(Params):
     rotation_deg: float | None = _field(None, "Rotation from scan axes to detector axes", "deg", ge=-360, le=360)
 
 
-class StrainParams(Params):
+class DiskLimits(Params):
+    """What a disk must pass to be used; limits filter what was found, nothing is found anew."""
+
+    min_score: float | None = _field(None, "Least score of a disk used", ge=0)
+    min_intensity: float | None = _field(None, "Least intensity of a disk used", ge=0)
+    max_sigma_px: float | None = _field(None, "Largest sigma of a disk used", "px", gt=0)
+    min_spacing_px: float | None = _field(None, "Disks nearer than this to one of higher score are not used", "px", ge=0)
+    edge_px: float | None = _field(None, "Disks nearer than this to the detector's edge are not used", "px", ge=0)
+
+
+class StrainParams(DiskLimits):
     """Fit a lattice at every position and compare it with the reference."""
 
     g1: Pair | None = _field(None, "First lattice vector (row, col); empty finds it", "px")
@@ -149,9 +159,6 @@ class StrainParams(Params):
     axis_deg: float = _field(
         0.0, "Direction of the x axis of the strain, from the detector's row axis towards its col axis", "deg", ge=-360, le=360
     )
-    min_score: float | None = _field(None, "Least score of a disk used", ge=0)
-    min_intensity: float | None = _field(None, "Least intensity of a disk used", ge=0)
-    max_sigma_px: float | None = _field(None, "Largest sigma of a disk used", "px", gt=0)
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(
         0.3, "Largest distance from a lattice point, in units of the shorter lattice vector", advanced=True, gt=0, le=0.5

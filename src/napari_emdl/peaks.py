@@ -110,6 +110,11 @@ class PeakTable:
         return self._kept_offset
 
     @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which peaks of the table it is a view of are shown; None for all."""
+        return self._mask
+
+    @property
     def n_positions(self) -> int:
         """Number of scan positions or frames."""
         return len(self._offset) - 1

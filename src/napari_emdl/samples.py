@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,10 @@ def strained_datacube(
         semiangle_mrad=SEMIANGLE_MRAD,
         source=dict.fromkeys(("pixel_nm", "q_pixel_invA", "energy_keV", "semiangle_mrad"), "file"),
     )
-    cube = in_memory(counts, "datacube", calibration, name="SiGe layer in Si (sample)")
-    assert isinstance(cube, Datacube)
+    made = in_memory(counts, "datacube", calibration, name="SiGe layer in Si (sample)")
+    assert isinstance(made, Datacube)
+    # how it was made stays with it: a project that was saved on the sample makes it again
+    cube = replace(made, metadata={"sample": {"shape": (rows, cols), "detector": tuple(detector), "seed": seed}})
     return cube, {
         **_strain_of(f, crystal),
         "deformation": f,

@@ -511,3 +511,38 @@ def test_a_threshold_that_leaves_no_lattice_is_told(workspace, told, wait_until)
     assert "not fitted" in workspace.strain_step.line.text()
     workspace.histogram.reset.click()
     wait_until(lambda: workspace.strain_step.line.text().endswith("of the scan"))
+
+
+def test_presets_undo_and_redo_of_the_limits(workspace, wait_until):
+    run_all(workspace, wait_until)
+    state, tools = workspace.state, workspace.thresholds
+    begin, default = state.limits, state.kept.n_peaks
+    positions = np.linspace(begin.min_score, 3 * begin.min_score, 8)[1:]
+    for value in positions:  # a drag of the line
+        workspace.histogram.line.setValue(np.log10(value))
+    tools.history.settle()
+    dragged = state.limits
+    workspace.limits.form.editors["min_spacing_px"].put(25.0)
+    assert len(workspace.canvas.layer("disks").data) == len(state.kept_here())
+    tools.history.settle()
+    wait_until(lambda: state.kept.n_peaks < default)
+    tools.undo_button.click()
+    assert state.limits == dragged and workspace.limits.form.editors["min_spacing_px"].get() is None
+    tools.undo_button.click()  # the whole drag is one step
+    assert state.limits == begin and not tools.undo_button.isEnabled()
+    tools.redo_button.click()
+    assert state.limits == dragged and workspace.histogram.value == pytest.approx(dragged.min_score)
+    workspace.limits.form.editors["edge_px"].put(9.0)
+    tools.save("mine")
+    tools.use("everything")
+    wait_until(lambda: state.kept.n_peaks == state.disks.n_peaks)
+    tools.use("strict")
+    assert state.min_score == 2 * state.default_min_score and state.strain_params.edge_px is None
+    tools.use("mine")
+    assert state.limits == dragged.model_copy(update={"edge_px": 9.0})
+    tools.fill_menu()
+    assert [action.text() for action in tools.menu.actions() if action.text()][3:] == ["mine", "Save as preset …", "Delete"]
+    tools.delete("mine")
+    tools.use("default")
+    wait_until(lambda: state.kept.n_peaks == default)
+    assert state.limits == begin

@@ -322,3 +322,18 @@ def test_result_opened_as_data_says_so(tmp_path: Path) -> None:
     io.save(disks(), tmp_path / "d.h5")
     with pytest.raises(OpenError, match=r"holds a result \(disks\); load it"):
         io.open(tmp_path / "d.h5")
+
+
+@pytest.mark.parametrize("counts", [[1] * 6, [3] * 6, [0] * 6, [0, 2, 1, 3, 0, 4]])
+def test_equal_numbers_of_disks_at_every_position(tmp_path: Path, counts: list[int]) -> None:
+    n = sum(counts)
+    columns = {name: np.arange(n, dtype=np.float32) + i for i, name in enumerate(("row", "col", "score", "intensity"))}
+    table = PeakTable((2, 3), np.r_[0, np.cumsum(counts)], columns, {"detector_shape": (64, 64), "default_min_score": 0.0})
+    io.save(table, tmp_path / "disks.h5")
+    with h5py.File(tmp_path / "disks.h5") as file:
+        found: list[h5py.Dataset] = []
+        file.visititems(lambda name, item: found.append(item) if name.endswith("_v_uncal/data") else None)
+        lists = found[0][()].ravel()
+        assert [len(points) for points in lists] == counts
+        np.testing.assert_array_equal(np.concatenate([points["qy"] for points in lists]), columns["col"])
+    assert io.load(tmp_path / "disks.h5").n_peaks == n

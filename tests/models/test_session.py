@@ -15,7 +15,7 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.models import devices as devices_module
 from napari_emdl.models import session as session_module
 from napari_emdl.models.card import make_card, sha256_of
-from napari_emdl.models.devices import CPU_PROVIDER, cuda_problem, devices
+from napari_emdl.models.devices import CPU_PROVIDER, cuda_problem, devices, is_warning
 from napari_emdl.models.session import OutOfMemory, Session
 
 
@@ -180,6 +180,10 @@ def test_cuda_that_cannot_be_had(
         Session(model_folder, "cuda")
     session = Session(model_folder, "auto")
     assert session.provider == CPU_PROVIDER and "running on the CPU: no NVIDIA driver" in session.note
+    monkeypatch.setattr("napari_emdl.models.devices.gpu_present", lambda: False)
+    assert not is_warning(Session(model_folder, "auto").note)  # nothing else is there: plain, but never silent
+    monkeypatch.setattr("napari_emdl.models.devices.gpu_present", lambda: True)
+    assert is_warning(Session(model_folder, "auto").note)
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
         Session(model_folder, "tpu")
     assert "onnxruntime" not in capfd.readouterr().err

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.diffraction.calibrate import DiffractionCalibration, calibrate
 from napari_emdl.diffraction.lattice import Basis, LatticeFit, find_basis, fit_lattices, given_basis
+from napari_emdl.diffraction.limits import within_limits
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import StrainParams
@@ -277,7 +278,7 @@ def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainPa
 
 def _select(disks: PeakTable, params: StrainParams) -> PeakTable:
     least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
-    return disks.filter(min_score=least, min_intensity=params.min_intensity, max_sigma_px=params.max_sigma_px)
+    return within_limits(disks, params.model_copy(update={"min_score": least}))
 
 
 def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:

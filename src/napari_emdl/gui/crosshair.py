@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_emdl.gui.session import role_of, tag
+from napari_emdl.gui.session import camera_of, role_of, tag
 from napari_emdl.gui.styles import CROSS_COLOR
 
 GRAB_PX = 14  # how near to the cross a press must be to drag it, in pixels of the screen
@@ -108,7 +108,7 @@ class Crosshair(QObject):
             return
         if active is not None and str(active.mode) not in ("pan_zoom", "Mode.PAN_ZOOM"):
             return  # the user draws or edits
-        camera = viewer.camera
+        camera = camera_of(viewer)
         pressed = self._pixel(event)
         zoom = camera.zoom * self._scale  # screen pixels per map pixel
         grabbed = bool(np.hypot(*((pressed - self.position) * zoom)) < GRAB_PX)

@@ -7,6 +7,8 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QPushButton, QWidget
 
+from napari_emdl.models.devices import is_warning
+
 _COLORS = {"cuda": "#2e9e5b", "tensorrt": "#2e9e5b", "coreml": "#2e9e5b", "cpu": "#4a6fa5", "": "#7a7a7a"}
 
 
@@ -19,7 +21,7 @@ class DeviceBadge(QPushButton):
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.clicked.connect(self.show_devices)
-        self.provider = ""
+        self.provider = self.device = ""
         self.note = ""
         self.rate_per_s: float | None = None
         self.show_provider("")
@@ -32,7 +34,8 @@ class DeviceBadge(QPushButton):
         text = short.upper() if kind in ("cpu", "cuda") else short
         if rate_per_s:
             text = f"{text} · {rate_per_s:,.3g}/s" if text else f"{rate_per_s:,.3g}/s"
-        self.setText((text or "no device yet") + (" ⚠" if note else ""))
+        self.device = short.upper() if kind in ("cpu", "cuda") else short or "no device yet"
+        self.setText((text or "no device yet") + (" ⚠" if is_warning(note) else ""))
         tip = note or ("what really runs; click for all devices" if provider else "nothing has run yet; click for all devices")
         self.setToolTip(f"<qt>{tip}</qt>")
         color = _COLORS.get(kind, _COLORS[""])

@@ -11,6 +11,7 @@ STEM_KEYS = (
     ("[ and ]", "lower and raise the least score"),
     ("Space", "find the disks of the current pattern"),
     ("Esc", "stop what runs on the scan"),
+    ("Ctrl+Z, Ctrl+Shift+Z", "undo and redo changes of the limits (click the histogram or the limits first)"),
     ("Click on a map", "put the cross-hair there"),
     ("Drag the cross-hair", "follow the pattern under the mouse"),
 )
@@ -19,7 +20,8 @@ STEM_WAY = (
     "Open a datacube (File > Open, or File > Open Sample > Strained 4D-STEM datacube). The navigation image fills in, the "
     "pattern under the cross-hair and its disks are shown beside it.",
     "Run all takes you to strain maps with automatic settings. Or go step by step: every step says what is there or missing.",
-    "The threshold acts at once: disks are found once and only filtered afterwards.",
+    "The threshold acts at once: disks are found once and only filtered afterwards. Presets keep sets of limits by name.",
+    "Project keeps everything that is set in one file, and opens it again as it was.",
     "BF, ADF and Draw put a virtual detector on the pattern; move it with napari's own tools and its image follows.",
 )
 

@@ -59,7 +59,7 @@ class ScoreHistogram(QWidget):
         self.count = QLabel("")
         self.count.setContentsMargins(4, 0, 4, 2)
         self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        row = QHBoxLayout()
+        self.row = row = QHBoxLayout()
         row.setContentsMargins(4, 0, 4, 0)
         row.addWidget(QLabel("Least score"))
         row.addWidget(self.spin)
@@ -104,7 +104,8 @@ class ScoreHistogram(QWidget):
     def _set_axis(self, logarithmic: bool) -> None:
         self._logarithmic = logarithmic
         self.plot.getPlotItem().getAxis("bottom").setLogMode(logarithmic)
-        self.spin.setDecimals(1 if logarithmic else 3)
+        with QSignalBlocker(self.spin):  # fewer decimals round what is shown, not the threshold
+            self.spin.setDecimals(1 if logarithmic else 3)
         self.spin.setSingleStep(1.0 if logarithmic else 0.02)
 
     def _draw(self, edges: NDArray[Any], counts: NDArray[Any], default: float | None) -> None:

@@ -18,13 +18,18 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 
 def read_path(path: str) -> list[LayerTuple]:
-    """Layers of one file or folder: saved layers, a result, or data."""
+    """Layers of one file or folder: saved layers, a project, a result, or data."""
     from napari_emdl._writer import is_layer_file, read_layers
     from napari_emdl.gui.open_dialog import open_asking
     from napari_emdl.io import load
+    from napari_emdl.project import is_project
 
     if is_layer_file(path):
         return read_layers(path)
+    if is_project(path):
+        from napari_emdl.gui.stem_project import project_layers
+
+        return project_layers(path)
     if is_result(path):
         return result_layers(load(path), path)
     try:
@@ -122,7 +127,7 @@ def disk_layers(disks: Any, path: str = "") -> list[LayerTuple]:
     source = source_cube(disks)
     if source is not None:
         layers = signal_layers(source)
-        layers[0][1]["metadata"][styles.METADATA_KEY]["disks"] = disks
+        layers[0][1]["metadata"][styles.METADATA_KEY] |= {"disks": disks, "disks_file": Path(path) if path else None}
     space = _scan_space(disks.attrs.get("calibration") if source is None else source.calibration)
     counts = kept.counts().astype(np.float32)
     look = {"colormap": "viridis", "contrast_limits": (0.0, max(1.0, float(counts.max(initial=1)))), "visible": source is None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,12 @@ class OpenDialog(QDialog):
         from napari_emdl.io import open as open_file
 
         try:
-            self.opened = open_file(self.path, **self.options())
+            options = self.options()
+            opened = open_file(self.path, **options)
         except (EmdlError, OSError) as error:
             self.reason.setText(error_line(error))
             return
+        self.opened = replace(opened, metadata={**opened.metadata, "open_options": options})  # a project opens it so again
         self.accept()
 
 

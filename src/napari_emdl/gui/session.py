@@ -53,6 +53,11 @@ def bare(viewer: Any) -> Any:
     return getattr(viewer, "__wrapped__", viewer)
 
 
+def camera_of(viewer: Any) -> Any:
+    """Camera of a viewer; napari 0.9 keeps it in the scene and warns of the old place."""
+    return getattr(viewer, "scene", viewer).camera
+
+
 def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget

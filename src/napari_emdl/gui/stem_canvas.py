@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBox
 
 from napari_emdl.gui import styles
 from napari_emdl.gui.forms import narrow
-from napari_emdl.gui.session import role_of, tag
+from napari_emdl.gui.session import camera_of, role_of, tag
 
 AXES = ("q row", "q col")
 VIEWS = ("Pattern", "Vector map")
@@ -92,12 +92,12 @@ class DiffractionCanvas(QWidget):
             QTimer.singleShot(0, self.fit)
 
     def _zoomed(self) -> bool:
-        return self._fit_zoom is not None and abs(self.model.camera.zoom / self._fit_zoom - 1) > 1e-3
+        return self._fit_zoom is not None and abs(camera_of(self.model).zoom / self._fit_zoom - 1) > 1e-3
 
     def fit(self) -> None:
         """Show the whole pattern."""
         self.model.reset_view()
-        self._fit_zoom = self.model.camera.zoom
+        self._fit_zoom = camera_of(self.model).zoom
 
     def sizeHint(self) -> QSize:
         return QSize(370, 480)

@@ -65,6 +65,17 @@ class Detectors(QObject):
         layer.mode = "add_ellipse"
         return layer
 
+    def add_saved(self, shapes: list[np.ndarray], attributes: dict[str, Any], key: str) -> Any:
+        """Detector from a project: its shapes, attributes of its layer, and the key its image goes by."""
+        layer = self.canvas.model.add_shapes(
+            shapes or None, **{**attributes, "metadata": tag("detector", self.cube, key=key), "blending": FLAT}
+        )
+        self._count = max(self._count, int(key.rpartition(" ")[2]))
+        layer.events.data.connect(partial(self._on_data, layer))
+        if len(shapes):
+            self._want(layer)
+        return layer
+
     def _add(self, title: str, shapes: list[np.ndarray], kind: str) -> Any:
         self._count += 1
         names = {layer.name for layer in self.canvas.model.layers}
@@ -93,6 +104,7 @@ class Detectors(QObject):
         return layer
 
     def _on_data(self, layer: Any, event: Any = None) -> None:
+        self.maps.looks.pop(layer.metadata[styles.METADATA_KEY]["key"], None)  # another image, another contrast
         self._want(layer)
 
     def _want(self, layer: Any) -> None:

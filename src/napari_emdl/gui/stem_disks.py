@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_emdl.errors import EmdlError
@@ -112,7 +112,8 @@ class DisksStep(Step):
 
     def put(self, params: DiskParams, run: RunParams | None = None) -> None:
         """Show settings, such as those of a job file."""
-        self.template.put(params.template)
+        with QSignalBlocker(self.template):  # half of the settings are nothing to act on
+            self.template.put(params.template)
         self.form.put(params)
         if run is not None:
             self.run_form.put(run)

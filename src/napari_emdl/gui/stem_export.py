@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,15 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Step
 from napari_emdl.gui.worker import Job, report_error
 from napari_emdl.params import Job as JobFile
+
+FORMATS = ("png", "svg", "pdf")
 
 
 class ExportStep(Step):
@@ -32,9 +36,17 @@ class ExportStep(Step):
     def __init__(self, state: StemState, parent: QWidget | None = None):
         super().__init__(5, "Export", "Save results, figures and the job", parent)
         self.stem = state
+        self.layers: Callable[[], tuple[list[Any], dict[str, Any]]] = lambda: ([], {})  # what is exported beside the results
         self._jobs: list[Job] = []
         self.export_button = QPushButton("Export to folder …")
-        self.export_button.setToolTip("CSV, TIFF with units, PNG figures with colour bars, JSON provenance")
+        self.export_button.setToolTip(
+            "Disks and strain as CSV, TIFF with units and figures with colour bars; virtual images; your own points, shapes "
+            "and labels; JSON provenance"
+        )
+        self.formats = {name: QCheckBox(name.upper()) for name in FORMATS}
+        for name, box in self.formats.items():
+            box.setChecked(name == FORMATS[0])
+            box.setToolTip(f"Figures as {name.upper()}{'' if name == FORMATS[0] else ', for print: lines and text stay sharp'}")
         self.disks_button = QPushButton("Save disks …")
         self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
         self.strain_button = QPushButton("Save strain …")
@@ -47,11 +59,17 @@ class ExportStep(Step):
         self.load_job_button.setToolTip("Take over the settings of a job file")
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
+        kinds = QHBoxLayout()
+        kinds.addWidget(QLabel("Figures"))
+        for box in self.formats.values():
+            kinds.addWidget(box)
+        kinds.addStretch(1)
         grid.addWidget(self.export_button, 0, 0, 1, 2)
+        grid.addLayout(kinds, 1, 0, 1, 2)
         for i, button in enumerate(
             (self.disks_button, self.strain_button, self.load_button, self.save_job_button, self.load_job_button)
         ):
-            grid.addWidget(button, 1 + i // 2, i % 2)
+            grid.addWidget(button, 2 + i // 2, i % 2)
         self.note = QLabel("")
         self.note.setWordWrap(True)
         self.content.addLayout(grid)
@@ -83,13 +101,25 @@ class ExportStep(Step):
         folder = folder or QFileDialog.getExistingDirectory(self, "Export to folder")
         if not folder:
             return None
-        disks, strain, target = self.stem.kept or self.stem.disks, self.stem.strain, Path(folder)
+        stem, target = self.stem, Path(folder)
+        strain = stem.strain
+        if strain is not None and not isinstance(stem.reference, str) and stem.reference is not None:
+            strain = replace(strain, attrs={**strain.attrs, "reference": stem.reference})  # the figure outlines it
+        results = {"disks": stem.kept or stem.disks, "strain": strain}
+        formats = [name for name, box in self.formats.items() if box.isChecked()]
+        layers, record = self.layers()
 
         def work(control: Any, _block: Any) -> str:
             from napari_emdl.io import export
+            from napari_emdl.io.annotations import export_layers
 
-            results = {"disks": disks, "strain": strain}
-            names = [path for name, result in results.items() if result is not None for path in export(result, target / name)]
+            names = []
+            for name, result in results.items():
+                control.check()
+                if result is not None:
+                    names += export(result, target / name, figure_formats=formats)
+            control.check()
+            names += export_layers(layers, target / "layers", record, formats)
             return f"{len(names)} files in {target}"
 
         return self._start("export", work)
@@ -126,9 +156,9 @@ class ExportStep(Step):
             return load(source)
 
         job = self._start("load", work)
-        job.returned.connect(self._take)
+        job.returned.connect(lambda result: self._take(result, source))
 
-    def _take(self, result: Any) -> None:
+    def _take(self, result: Any, source: Path) -> None:
         from napari_emdl.peaks import PeakTable
 
         cube = self.stem.cube
@@ -136,7 +166,7 @@ class ExportStep(Step):
             there = getattr(result, "shape", "")
             report_error(EmdlError(f"this file holds no disks of the open datacube (it holds {type(result).__name__} {there})"))
             return
-        self.stem.take_disks(result)
+        self.stem.take_disks(result, file=source)
 
     def job_files(self, stem_name: str) -> dict[str, JobFile]:
         """Everything set in the panel as jobs: one for the disks and, when there is a map, one for the strain of them."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
-from napari_emdl.params import DiskParams, ProbeParams, RunParams, StrainParams
+from napari_emdl.params import DiskLimits, DiskParams, ProbeParams, RunParams, StrainParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Datacube
 
@@ -138,19 +138,38 @@ def default_output(cube: Datacube, folder: Path | None = None) -> Path:
     return (folder or user_cache_path("napari-emdl") / "runs") / f"{stem}-{key}_disks.h5"
 
 
-def keep(control: Control, table: PeakTable, limits: dict[str, float | None]) -> PeakTable:
-    """Disks within the limits (``min_FIELD``, ``max_FIELD``), as a view."""
+def keep(control: Control, table: PeakTable, limits: DiskLimits) -> PeakTable:
+    """Disks within the limits, as a view."""
+    from napari_emdl.diffraction.limits import within_limits
+
     control.check()
-    return table.filter(**limits)
+    return within_limits(table, limits, control.check)
 
 
-def within(found: NDArray[np.void], limits: dict[str, float | None]) -> NDArray[np.void]:
+def prepare_limits(control: Control, table: PeakTable) -> None:
+    """What limits on spacing and edge need to know of a table, before the first slider moves."""
+    from napari_emdl.diffraction.limits import prepare
+
+    prepare(table, control.check)
+
+
+def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[int, int]) -> NDArray[np.void]:
     """Disks of one position within the same limits; one on a field they do not have is left out."""
+    from napari_emdl.diffraction.limits import edge_distance_px, stronger_distance_px
+
+    names = found.dtype.names or ()
     kept = np.ones(len(found), bool)
-    for key, limit in limits.items():
-        side, _, name = key.partition("_")
-        if limit is not None and name in (found.dtype.names or ()):
-            kept &= found[name] >= limit if side == "min" else found[name] <= limit
+    if limits.min_score is not None:
+        kept &= found["score"] >= limits.min_score
+    if limits.min_intensity is not None and "intensity" in names:
+        kept &= found["intensity"] >= limits.min_intensity
+    if limits.max_sigma_px is not None and "sigma_px" in names:
+        kept &= found["sigma_px"] <= limits.max_sigma_px
+    if limits.min_spacing_px is not None:
+        apart = stronger_distance_px(found["row"], found["col"], found["score"], (0, len(found)))
+        kept &= apart >= limits.min_spacing_px
+    if limits.edge_px is not None:
+        kept &= edge_distance_px(found["row"], found["col"], detector_shape) >= limits.edge_px
     return found[kept]
 
 
@@ -183,11 +202,9 @@ def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> t
 
 @dataclass(frozen=True)
 class LatticeView:
-    """Bragg vector map and basis as the canvas shows them."""
+    """Basis as the canvas shows it on the Bragg vector map."""
 
-    image: NDArray[np.float32]
     centre_px: tuple[float, float]
-    upsample: int
     basis: Any
     problem: str = ""
 
@@ -198,18 +215,24 @@ class LatticeFinder:
     UPSAMPLE = 2
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # map and basis are asked for by two threads
         self._key: Any = None
         self._origin: Any = None
+        self._map: Any = None
+
+    def image(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> NDArray[np.float32]:
+        """Vector map of the disks kept, in time for a slider; where each disk falls is known from the last time."""
+        self._prepare(disks, params)
+        control.check()
+        image: NDArray[np.float32] = self._map.image(kept)
+        return image
 
     def __call__(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> LatticeView:
         """Meant for :class:`napari_emdl.gui.worker.Latest`."""
-        from napari_emdl.diffraction.lattice import bragg_vector_map, find_basis, given_basis
+        from napari_emdl.diffraction.lattice import find_basis, given_basis
 
-        origin = self._origin_of(disks, params)
-        control.check()
-        shape = tuple(int(n) for n in disks.attrs["detector_shape"])
-        centre = (float(shape[0] // 2), float(shape[1] // 2))
-        image = bragg_vector_map(kept, origin, (shape[0], shape[1]), centre, self.UPSAMPLE)
+        self._prepare(disks, params)
+        origin, centre = self._origin, self._centre(disks)
         control.check()
         basis, problem = None, ""
         try:
@@ -219,17 +242,26 @@ class LatticeFinder:
                 basis = find_basis(kept, origin)
         except EmdlError as error:  # no lattice is a finding, not a failure: the map is shown and the step says why
             problem = str(error)
-        return LatticeView(image, centre, self.UPSAMPLE, basis, problem)
+        return LatticeView(centre, basis, problem)
 
-    def _origin_of(self, disks: PeakTable, params: StrainParams) -> Any:
+    @staticmethod
+    def _centre(disks: PeakTable) -> tuple[float, float]:
+        rows, cols = (int(n) for n in disks.attrs["detector_shape"])
+        return float(rows // 2), float(cols // 2)
+
+    def _prepare(self, disks: PeakTable, params: StrainParams) -> None:
         from napari_emdl.diffraction.calibrate import calibrate
+        from napari_emdl.diffraction.vectormap import VectorMap
 
         key = (id(disks), params.calibrate)
-        if key != self._key:
+        with self._lock:
+            if key == self._key:
+                return
             strong = disks.filter(min_score=disks.attrs.get("default_min_score"))
             self._origin = calibrate(strong, params.calibrate).origin_px
+            rows, cols = (int(n) for n in disks.attrs["detector_shape"])
+            self._map = VectorMap(disks, self._origin, (rows, cols), self._centre(disks), self.UPSAMPLE)
             self._key = key
-        return self._origin
 
 
 def virtual_image(

@@ -12,6 +12,7 @@ from napari_emdl.gui import styles
 from napari_emdl.gui.forms import ParamsForm
 from napari_emdl.gui.session import tag
 from napari_emdl.gui.stem_canvas import VIEWS, DiffractionCanvas
+from napari_emdl.gui.stem_jobs import LatticeFinder
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Fold, Step
 from napari_emdl.gui.worker import report_error
@@ -48,6 +49,7 @@ class LatticeStep(Step):
         self.form.changed.connect(self.apply)
         self.calibration.changed.connect(self.apply)
         state.lattice_changed.connect(self.show_lattice)
+        state.map_changed.connect(lambda image: canvas.show_vector_map(image, 1.0 / LatticeFinder.UPSAMPLE))
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()
@@ -76,13 +78,15 @@ class LatticeStep(Step):
         if self.stem.disks is None:
             self.tell("missing", "needs disks")
             self.note.setText("Run the disks on the scan first (step 2).")
+        elif self.stem.lattice is None:
+            self.tell("ready", "looking for g1, g2 …")
+            self.note.setText("")
 
     def show_lattice(self) -> None:
         """Draw vector map and basis, and tell how well it explains the disks."""
         view = self.stem.lattice
         if view is None:
             return
-        self.canvas.show_vector_map(view.image, 1.0 / view.upsample)
         if view.basis is None:
             self.tell("warning", "no lattice found", view.problem)
             self.note.setText(view.problem)

@@ -1,7 +1,8 @@
-"""Limits on the disks beside the least score: intensity and sigma."""
+"""Limits on the disks beside the least score: intensity, sigma, spacing and edge."""
 
 from __future__ import annotations
 
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emdl.errors import EmdlError
@@ -9,7 +10,10 @@ from napari_emdl.gui.forms import ParamsForm
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.steps import Fold
 from napari_emdl.gui.worker import report_error
-from napari_emdl.params import StrainParams
+from napari_emdl.params import DiskLimits, StrainParams
+
+#: All limits but the score, which has its histogram.
+OTHERS = [name for name in DiskLimits.model_fields if name != "min_score"]
 
 
 class Limits(QWidget):
@@ -19,12 +23,19 @@ class Limits(QWidget):
         super().__init__(parent)
         self.setObjectName("limits")
         self.stem = state
-        self.form = ParamsForm(state.strain_params, include=("min_intensity", "max_sigma_px"))
+        self.form = ParamsForm(state.strain_params, include=tuple(OTHERS))
         self.box = Fold("More limits", self.form)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.box)
         self.form.changed.connect(self.apply)
+        state.limits_changed.connect(self.show_limits)
+
+    def show_limits(self) -> None:
+        """Show limits that were set elsewhere: a preset, undo."""
+        if self.form.values() != {name: getattr(self.stem.strain_params, name) for name in OTHERS}:
+            with QSignalBlocker(self.form):
+                self.form.put(self.stem.strain_params)
 
     def apply(self) -> None:
         """Use the limits as they stand."""

@@ -36,6 +36,7 @@ class ScanMaps(QObject):
         self.viewer = bare(viewer)
         self.cube = cube
         self.space = styles.space(cube.calibration.pixel_nm, "nm", AXES)
+        self.looks: dict[str, dict[str, Any]] = {}  # role -> look of a layer that is to come, from a project
         self._dirty: set[str] = set()
         self._linking = False
         self._timer = QTimer(self)
@@ -57,6 +58,7 @@ class ScanMaps(QObject):
     def _insert(self, layer: Any) -> Any:
         selected = self.viewer.layers.selection.active
         self.viewer.layers.insert(self._below_cross(), layer)
+        styles.apply_look(layer, self.looks.get(role_of(layer), {}))
         if selected is not None:
             self.viewer.layers.selection.active = selected
         return layer
@@ -100,8 +102,17 @@ class ScanMaps(QObject):
         self._dirty.clear()
         self._timer.stop()
 
+    def dress(self) -> None:
+        """Give the layers that are there the looks of a project."""
+        for role, look in self.looks.items():
+            layer = self.layer(role)
+            if layer is not None:
+                styles.apply_look(layer, look)
+
     def fit_contrast(self, layer: Any) -> None:
-        """Contrast from the values that are there."""
+        """Contrast from the values that are there, unless a project gave it."""
+        if "contrast_limits" in self.looks.get(role_of(layer), {}):
+            return
         data = np.asarray(layer.data)
         finite = data[np.isfinite(data)]
         if finite.size:
@@ -134,7 +145,7 @@ class ScanMaps(QObject):
                 styles.show_colorbar(layer)
                 layer.events.contrast_limits.connect(self._link_contrast)
         if first:
-            self.rescale_strain(shown)
+            self.rescale_strain({name: values for name, values in shown.items() if name not in self.looks})
         self._show_reasons(strain)
 
     def _show_errors(self, strain: Any) -> None:
@@ -155,7 +166,9 @@ class ScanMaps(QObject):
 
     def rescale_strain(self, shown: dict[str, NDArray[Any]] | None = None) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
-        maps = shown or {n: np.asarray(la.data) for n, *_ in styles.STRAIN_MAPS if (la := self.layer(n)) is not None}
+        maps = shown
+        if maps is None:
+            maps = {n: np.asarray(la.data) for n, *_ in styles.STRAIN_MAPS if (la := self.layer(n)) is not None}
         together = [maps[n] for n in ("exx", "eyy", "exy") if n in maps]
         for name, values in maps.items():
             layer = self.layer(name)

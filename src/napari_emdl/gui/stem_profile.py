@@ -85,6 +85,11 @@ class LineProfile(QWidget):
         layer.mode = "select"
         self.refresh()
 
+    def watch(self, layer: Any) -> None:
+        """Follow a line that a project brought."""
+        layer.events.data.connect(self._on_data)
+        self.refresh()
+
     def _on_data(self, event: Any) -> None:
         if not str(getattr(event, "action", "")).endswith("ing"):
             self.refresh()

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui import stem_jobs as jobs
 from napari_emdl.gui.worker import Job, Latest, error_line, report_error
-from napari_emdl.params import DiskParams, RunParams, StrainParams
+from napari_emdl.params import DiskLimits, DiskParams, RunParams, StrainParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Datacube
 
@@ -30,6 +30,10 @@ class StemState(QObject):
         The pattern at the position was read: (shown, contrast limits).
     probe_changed, overlay_changed, disks_changed, kept_changed, lattice_changed, strain_changed
         The probe; the disks at the position; the scan's table; its thresholded view; vector map and basis; the strain map.
+    limits_changed
+        What a disk must pass was changed by hand.
+    map_changed
+        The Bragg vector map of the disks kept; the basis follows later.
     structure_changed
         The network's structure-factor image of the pattern, or None where there is none.
     strain_failed
@@ -44,10 +48,12 @@ class StemState(QObject):
     position_changed = Signal(int, int)
     pattern_changed = Signal(object, object)
     probe_changed = Signal()
+    limits_changed = Signal()
     overlay_changed = Signal()
     disks_changed = Signal()
     kept_changed = Signal()
     lattice_changed = Signal()
+    map_changed = Signal(object)
     strain_changed = Signal()
     structure_changed = Signal(object)
     strain_failed = Signal(str)
@@ -72,15 +78,17 @@ class StemState(QObject):
         self.job: Job | None = None
         self._then_strain = False
         self._last_error = ""
-        finder = jobs.LiveFinder()
+        finder, lattice = jobs.LiveFinder(), jobs.LatticeFinder()
         self._latest = {
             "pattern": Latest(jobs.shown_pattern, "pattern"),
             "probe": Latest(jobs.measure_probe, "probe"),
             "live": Latest(finder, "live disks"),
             "structure": Latest(finder.structure_factor, "structure factor"),
             "keep": Latest(jobs.keep, "threshold", cancel_stale=False),
+            "prepare": Latest(jobs.prepare_limits, "limits"),
             "histogram": Latest(jobs.score_histogram, "histogram"),
-            "lattice": Latest(jobs.LatticeFinder(), "lattice", cancel_stale=False),
+            "map": Latest(lattice.image, "vector map", cancel_stale=False),
+            "lattice": Latest(lattice, "lattice", cancel_stale=False),
             "strain": Latest(self._fit_strain, "strain", cancel_stale=False),
         }
         self._latest["pattern"].done.connect(self._on_pattern)
@@ -89,6 +97,7 @@ class StemState(QObject):
         self._latest["structure"].done.connect(self._on_structure)
         self._latest["keep"].done.connect(self._on_kept)
         self._latest["histogram"].done.connect(self._on_histogram)
+        self._latest["map"].done.connect(lambda image, args: args[0] is self.disks and self.map_changed.emit(image))
         self._latest["lattice"].done.connect(self._on_lattice)
         self._latest["strain"].done.connect(self._on_strain)
         for name, latest in self._latest.items():
@@ -101,6 +110,7 @@ class StemState(QObject):
         self.min_score: float | None = None
         self.default_min_score: float | None = None
         self.disks: PeakTable | None = None
+        self.disks_file: Path | None = None  # result file that holds them as they are, when there is one
         self.done: NDArray[np.bool_] | None = None
         self.kept: PeakTable | None = None
         self.histogram: Any = None  # (edges, counts, logarithmic) of the scan's scores
@@ -221,17 +231,25 @@ class StemState(QObject):
     def kept_here(self) -> NDArray[np.void] | None:
         """Disks at the position that pass the limits."""
         found = self.here()
-        return None if found is None else jobs.within(found, self.limits)
+        return None if found is None or self.cube is None else jobs.within(found, self.limits, self.cube.detector_shape)
 
     @property
-    def limits(self) -> dict[str, float | None]:
+    def limits(self) -> DiskLimits:
         """What a disk must pass to be kept."""
-        chosen = self.strain_params
-        return {
-            "min_score": self.min_score,
-            "min_intensity": chosen.min_intensity,
-            "max_sigma_px": chosen.max_sigma_px,
-        }
+        chosen = {name: getattr(self.strain_params, name) for name in DiskLimits.model_fields}
+        return DiskLimits(**{**chosen, "min_score": self.min_score})
+
+    def set_limits(self, limits: DiskLimits) -> None:
+        """Take other limits, score and all; a least score of None is the method's own."""
+        least = self.default_min_score if limits.min_score is None else limits.min_score
+        others = limits.model_dump(exclude={"min_score"})
+        before = self.limits
+        self.min_score = least
+        self.strain_params = self.strain_params.model_copy(update=others)
+        if self.limits != before:
+            self.limits_changed.emit()
+            self.overlay_changed.emit()
+            self._refresh_kept()
 
     # settings
 
@@ -253,6 +271,7 @@ class StemState(QObject):
     def set_threshold(self, min_score: float) -> None:
         """Filter disks by score: the overlay at once, the scan's table and the strain right behind."""
         self.min_score = float(min_score)
+        self.limits_changed.emit()
         self.overlay_changed.emit()
         self._refresh_kept()
 
@@ -262,6 +281,7 @@ class StemState(QObject):
             return
         before, self.strain_params = self.limits, params
         if self.limits != before:
+            self.limits_changed.emit()
             self.overlay_changed.emit()
             self._refresh_kept()  # lattice and strain follow
             return
@@ -285,7 +305,7 @@ class StemState(QObject):
             raise EmdlError(f"{self.job.name} is running; cancel it first")
         self._then_strain = then_strain
         if not resume:
-            self._blocks, self.disks, self.kept, self.strain = {}, None, None, None
+            self._blocks, self.disks, self.kept, self.strain, self.disks_file = {}, None, None, None, None
             self.done = np.zeros(self.cube.scan_shape, bool)
         self._latest["live"].drop()
         params = self.run_params.model_copy(update={"resume": resume})
@@ -311,13 +331,13 @@ class StemState(QObject):
 
     def _on_disks(self, table: PeakTable) -> None:
         self._blocks = {}
-        self.take_disks(table)
+        self.take_disks(table, file=self.output)
         if self._then_strain:
             self.fit()
 
-    def take_disks(self, table: PeakTable, done: NDArray[np.bool_] | None = None) -> None:
+    def take_disks(self, table: PeakTable, done: NDArray[np.bool_] | None = None, file: Path | None = None) -> None:
         """Use a table over the scan: from a run, a partial run or a file."""
-        self.disks = table
+        self.disks, self.disks_file = table, file
         self.done = np.ones(table.shape, bool) if done is None else done
         default = table.attrs.get("default_min_score")
         if default is not None:
@@ -326,6 +346,7 @@ class StemState(QObject):
             self.min_score = 0.0
         self.histogram = None
         self._latest["histogram"].submit(table.column("score"))
+        self._latest["prepare"].submit(table)
         self.disks_changed.emit()
         self.overlay_changed.emit()
         self._refresh_kept()
@@ -376,7 +397,8 @@ class StemState(QObject):
 
     def _refresh_lattice(self) -> None:
         if self.disks is not None and self.kept is not None:
-            self._latest["lattice"].submit(self.disks, self.kept, self.strain_params)
+            for name in ("map", "lattice"):
+                self._latest[name].submit(self.disks, self.kept, self.strain_params)
 
     def _on_lattice(self, lattice: jobs.LatticeView, args: Any) -> None:
         if args[0] is self.disks:

@@ -85,10 +85,9 @@ class StrainStep(Step):
         there = self.stem.disks is not None
         self.fit_button.setEnabled(there)
         self.draw_button.setVisible(self.reference.currentText() == DRAWN)
-        if not there:
-            self.tell("missing", "needs disks")
-        elif self.stem.strain is None:
-            self.tell("ready", "press Fit strain")
+        if self.stem.strain is None:  # what was said of another map does not stay
+            self.evidence.setText("" if there else "Run the disks on the scan first (step 2).")
+            self.tell(*(("ready", "press Fit strain") if there else ("missing", "needs disks")))
 
     def apply(self) -> None:
         """Use the settings as they stand."""
@@ -149,6 +148,12 @@ class StrainStep(Step):
         layer.mode = "select"
         self._use_region(layer)
 
+    def watch_region(self, layer: Any) -> None:
+        """Follow a reference region that a project brought, and use it when it is what counts."""
+        layer.events.data.connect(self._on_region)
+        if self.reference.currentText() == DRAWN:
+            self._use_region(layer)
+
     def _on_region(self, event: Any) -> None:
         action = str(getattr(event, "action", ""))
         if not action.endswith("ing") and self.reference.currentText() == DRAWN:
@@ -171,6 +176,7 @@ class StrainStep(Step):
 
     def _on_rescale(self) -> None:
         if self.maps is not None:
+            self.maps.looks.clear()
             self.maps.rescale_strain()
 
     def _on_show_map(self, text: str) -> None:
@@ -185,7 +191,7 @@ class StrainStep(Step):
             return
         first = self.maps.layer("exx") is None
         self.maps.show_strain(strain)
-        if first:
+        if first and not self.maps.looks:
             self._on_show_map(self.show_map.currentText())
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"

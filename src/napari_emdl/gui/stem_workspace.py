@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_emdl.errors import EmdlError
-from napari_emdl.gui import session, styles
+from napari_emdl.gui import session, stem_remember, styles
 from napari_emdl.gui.crosshair import Crosshair
 from napari_emdl.gui.help import show_help
 from napari_emdl.gui.histogram import ScoreHistogram
@@ -22,11 +22,14 @@ from napari_emdl.gui.stem_lattice import LatticeStep
 from napari_emdl.gui.stem_limits import Limits
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
+from napari_emdl.gui.stem_presets import ThresholdTools
 from napari_emdl.gui.stem_probe import ProbeStep
+from napari_emdl.gui.stem_project import layers_to_export, restore
+from napari_emdl.gui.stem_session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
 from napari_emdl.gui.worker import report_error
-from napari_emdl.params import Job, RunParams
+from napari_emdl.params import Job, StrainParams
 from napari_emdl.signals import Datacube
 
 PANEL_PX = 318
@@ -47,22 +50,29 @@ class StemWorkspace(QWidget):
         self.setObjectName("stem_workspace")
         self.viewer = session.bare(napari_viewer)
         self.state = StemState(self)
-        self.state.run_params = preferred_run()
-        self.state.live_enabled = bool(session.setting("live", "enabled", True))
+        stem_remember.begin(self.state)
         self.canvas = DiffractionCanvas()
         self.maps: ScanMaps | None = None
         self.cross: Crosshair | None = None
         self.detectors: Detectors | None = None
         self.closed = False
+        self._had_strain = False  # a map of the open datacube was shown
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
         self.canvas.below.addWidget(self.limits)
+        self.thresholds = ThresholdTools(self.state)
+        self.histogram.row.insertWidget(self.histogram.row.count() - 1, self.thresholds)
+        for widget in (self.histogram, self.limits):
+            self.thresholds.add_keys(widget)
         self.probe_step = ProbeStep(self.state)
         self.disks_step = DisksStep(self.state)
         self.lattice_step = LatticeStep(self.state, self.canvas)
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
+        self.project = ProjectMenu(self)
+        self.offer = Offer()
+        self.autosave = Autosave(self)
         self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self._build()
         self._add_detector_buttons()
@@ -90,11 +100,13 @@ class StemWorkspace(QWidget):
         self.help_button.setToolTip("Keys and the way through")
         top = QHBoxLayout()
         top.addWidget(self.run_all_button, 1)
+        top.addWidget(self.project)
         top.addWidget(self.help_button)
         inner = QWidget()
         column = QVBoxLayout(inner)
         column.setContentsMargins(4, 2, 4, 2)
         column.setSpacing(4)
+        column.addWidget(self.offer)
         column.addWidget(self.title)
         column.addWidget(self.hint)
         column.addLayout(top)
@@ -149,11 +161,14 @@ class StemWorkspace(QWidget):
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
         state.strain_changed.connect(self._show_overlay)
-        state.message.connect(self.status.setText)
+        state.message.connect(self.say)
+        state.strain_changed.connect(self._on_first_strain)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.export_step.job_loaded.connect(self.use_job)
+        self.export_step.layers = lambda: layers_to_export(self)
+        self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.run_all_button.setEnabled(False)
 
@@ -209,11 +224,14 @@ class StemWorkspace(QWidget):
 
     def _adopt(self, layer: Any) -> None:
         """Open the datacube behind a layer, with the disks a result file brought along."""
-        signal, disks = session.signal_of(layer), session.tag_of(layer).pop("disks", None)
-        if isinstance(signal, Datacube):
+        signal, found = session.signal_of(layer), session.tag_of(layer)
+        disks, file, opened = (found.pop(name, None) for name in ("disks", "disks_file", "project"))
+        if opened is not None:
+            restore(self, opened)
+        elif isinstance(signal, Datacube):
             self.open(signal)
             if disks is not None:
-                self.state.take_disks(disks)
+                self.state.take_disks(disks, file=file)
 
     def _on_layer_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
@@ -222,8 +240,12 @@ class StemWorkspace(QWidget):
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
-        if self.closed or cube is self.state.cube:
-            return
+        if not self.closed and cube is not self.state.cube:
+            self.start(cube)
+
+    def start(self, cube: Datacube) -> None:
+        """Begin with `cube`, also when it is the one that is open."""
+        self._had_strain = False
         self._close_cube()
         self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
         self.maps = ScanMaps(self.viewer, cube, self)
@@ -238,6 +260,12 @@ class StemWorkspace(QWidget):
         self.hint.hide()
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self._fit_views)
+
+    def close_detectors(self) -> None:
+        """Take the virtual detectors off; their images stay."""
+        if self.detectors is not None:
+            for layer in self.detectors.layers():
+                self.canvas.model.layers.remove(layer)
 
     def _close_cube(self) -> None:
         if self.detectors is not None:
@@ -299,7 +327,7 @@ class StemWorkspace(QWidget):
         """Detector for the user to draw."""
         if self.detectors is not None:
             self.detectors.add_drawn()
-            self.status.setText("draw an ellipse on the pattern; other shapes are in the layer's tools")
+            self.say("draw an ellipse on the pattern; other shapes are in the layer's tools")
 
     def use_job(self, job: Job) -> None:
         """Take over the settings of a job file."""
@@ -309,11 +337,22 @@ class StemWorkspace(QWidget):
             if job.disks.min_score is not None:
                 self.state.set_threshold(job.disks.min_score)
         if job.strain is not None:
-            self.state.set_strain_params(job.strain)
-            self.limits.form.put(job.strain)
-            self.lattice_step.form.put(job.strain)
-            self.lattice_step.calibration.put(job.strain.calibrate)
-            self.strain_step.form.put(job.strain)
+            self.put_strain(job.strain)
+
+    def put_strain(self, params: StrainParams) -> None:
+        """Show and use settings of lattice and strain."""
+        self.state.set_strain_params(params)
+        self.limits.form.put(params)
+        self.lattice_step.form.put(params)
+        self.lattice_step.calibration.put(params.calibrate)
+        self.strain_step.form.put(params)
+
+    def use_defaults(self) -> None:
+        """Parameters as they come; what belongs to the open file stays."""
+        disks, strain, run = stem_remember.defaults(self.state)
+        self.disks_step.put(disks, run)
+        self.put_strain(strain)
+        self.state.message.emit("all parameters are as they come; probe, lattice, reference and thresholds stay")
 
     def _fill_ideal(self) -> None:
         """An ideal reference needs g1 and g2; take those found."""
@@ -333,10 +372,23 @@ class StemWorkspace(QWidget):
         if self.state.probe is not None:
             self.canvas.radius_px = float(self.state.probe.radius_px)
 
+    def _on_first_strain(self) -> None:
+        """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
+        if self.state.strain is not None and not self._had_strain:
+            self._had_strain = True
+            self.disks_step.unfold(False)
+            self.strain_step.unfold()
+            self.export_step.unfold()
+
+    def say(self, text: str) -> None:
+        """One line, or a few, at the bottom of the panel."""
+        self.status.setText(text)
+        self.status.setMinimumHeight(self.status.heightForWidth(self.status.width()))  # layouts do not ask wrapped text again
+
     def _show_overlay(self) -> None:
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
-            self.status.setText(" · ".join(text))
+            self.say(" · ".join([*text, self.disks_step.badge.device]))
             self.maps.say("\n".join([" · ".join(text[:2]), *text[2:]]))
 
     # closing
@@ -359,20 +411,13 @@ class StemWorkspace(QWidget):
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         unbind_keys(self._keys)
+        stem_remember.keep(self.state)
         self._close_cube()
         self.state.close()
         self.export_step.close_jobs()
+        self.project.close_jobs()
+        self.autosave.close()
         self.canvas.release()
         if self.canvas_dock is not None and session.has_window(self.viewer):
             dock, self.canvas_dock = self.canvas_dock, None
             session.remove_dock(self.viewer, dock)
-
-
-def preferred_run() -> RunParams:
-    """Device and memory from the preferences; what is no size there is not used."""
-    wanted = {name: session.setting("run", name, RunParams.model_fields[name].default) for name in ("device", "max_memory")}
-    try:
-        return RunParams.model_validate(wanted)
-    except ValueError as error:
-        report_error(EmdlError(f"preferences of napari-emdl: {str(error).splitlines()[2].strip()}"))
-        return RunParams()

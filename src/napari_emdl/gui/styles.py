@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from napari.utils.colormaps import Colormap
+from napari.utils.colormaps import AVAILABLE_COLORMAPS, Colormap
 
 #: Key of layer.metadata under which the package keeps what it needs to know a layer again.
 METADATA_KEY = "napari_emdl"
@@ -83,6 +83,25 @@ def show_colorbar(layer: Any, visible: bool = True) -> None:
     colorbar = getattr(layer, "colorbar", None)
     if colorbar is not None:
         colorbar.visible = visible
+
+
+def apply_look(layer: Any, look: dict[str, Any]) -> None:
+    """Give a layer the visibility, opacity, contrast and colours of `look`; what it does not have is left out."""
+    limits = look.get("contrast_limits")
+    if limits is not None and hasattr(layer, "contrast_limits_range") and limits[0] < limits[1]:
+        low, high = layer.contrast_limits_range
+        layer.contrast_limits_range = (min(low, limits[0]), max(high, limits[1]))
+        layer.contrast_limits = limits
+    colormap = look.get("colormap")
+    if colormap in AVAILABLE_COLORMAPS and colormap != getattr(layer.colormap, "name", colormap):
+        layer.colormap = colormap
+    for name in ("visible", "opacity", "gamma"):
+        if name in look and hasattr(layer, name):
+            setattr(layer, name, look[name])
+
+
+#: For a tool button with a menu, whose text ends in ▾: Qt's own arrow would lie over the text.
+MENU_BUTTON = "QToolButton::menu-indicator { image: none; } QToolButton { padding: 2px 6px; }"
 
 
 def show_scale_bar(viewer: Any, width: float | None = None) -> None:

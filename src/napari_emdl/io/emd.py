@@ -124,7 +124,9 @@ def write_bragg_vectors(root: h5py.Group, disks: PeakTable, detector_shape: tupl
     vectors = node(group, "_v_uncal", "custom_pointlistarray", "PointListArray")
     dataset = vectors.create_dataset("data", (rows, cols), h5py.vlen_dtype(POINT))
     if disks.n_positions:
-        dataset[...] = lists.reshape(rows, cols)
+        # h5py takes lists of one point each for points, and the last axis for the lists: give it that axis
+        single = bool((np.diff(offset) == 1).all())
+        dataset[...] = points.reshape(rows, cols, 1) if single else lists.reshape(rows, cols)
     shapes = {"Rshape": (rows, cols), "Qshape": tuple(int(n) for n in detector_shape)}
     write_metadata(group, "_braggvectors_shape", shapes)
     return group

@@ -91,7 +91,13 @@ def _draw_reference(axes: Any, reference: Any) -> None:
             Rectangle((col0 - 0.5, row0 - 0.5), col1 - col0, row1 - row0, fill=False, edgecolor="black", linestyle="--")
         )
     elif region.ndim == 2 and region.any():
-        axes.contour(region.astype(float), levels=[0.5], colors="black", linestyles="--", linewidths=1)
+        rows, cols = region.shape
+        around = np.pad(region.astype(float), 1)  # so that the outline is closed where the region meets the border
+        limits = axes.get_xlim(), axes.get_ylim()
+        axes.contour(
+            np.arange(-1, cols + 1), np.arange(-1, rows + 1), around, [0.5], colors="black", linestyles="--", linewidths=1
+        )
+        axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def draw_image(

@@ -12,10 +12,12 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+NO_GPU = "no NVIDIA driver and no NVIDIA GPU on this computer"
 #: onnxruntime's level that lets nothing but fatal errors through: it prints pages when CUDA is missing, which we say in a line.
 _ORT_FATAL, _ORT_ERROR = 4, 3
 
@@ -107,6 +109,28 @@ def _driver_problem() -> str:
         )
         return f"the NVIDIA driver finds no GPU{why}; run nvidia-smi to see, or use --device cpu"
     return ""
+
+
+def gpu_present() -> bool:
+    """Whether this computer has an NVIDIA GPU, usable or not: its driver finds one, or one is on the bus without a driver."""
+    if not _driver_problem():
+        return True
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            display = (device / "class").read_text().startswith("0x03")
+            if display and (device / "vendor").read_text().strip() == "0x10de":
+                return True
+    return False
+
+
+def cpu_note(problem: str) -> str:
+    """Why "auto" runs on the CPU: `problem`, or that there is nothing else on this computer."""
+    return f"running on the CPU: {problem if gpu_present() else NO_GPU}"
+
+
+def is_warning(note: str) -> bool:
+    """True when a note of a session tells more than that the computer has no GPU, which is nothing to mend."""
+    return bool(note.replace(f"running on the CPU: {NO_GPU}", "").strip("; "))
 
 
 def cuda_problem() -> str:

@@ -14,7 +14,7 @@ from napari_emdl.errors import Cancelled, DeviceError, ModelError
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.card import Tensor, file_in
-from napari_emdl.models.devices import CPU_PROVIDER, CUDA_PROVIDER, cuda_problem, ort, quiet_ort
+from napari_emdl.models.devices import CPU_PROVIDER, CUDA_PROVIDER, cpu_note, cuda_problem, ort, quiet_ort
 from napari_emdl.models.registry import Model, load_model
 
 _DTYPES = {
@@ -100,7 +100,7 @@ class Session:
                 problem = "onnxruntime could not start CUDA (is the driver too old, or the GPU full?); run nvidia-smi to see"
             if device == "cuda":
                 raise DeviceError(f"CUDA cannot be used: {problem}")
-            self._device_note = f"running on the CPU: {problem}"
+            self._device_note = cpu_note(problem)
         return self._create([CPU_PROVIDER])
 
     def _create(self, providers: list[Any]) -> Any:
