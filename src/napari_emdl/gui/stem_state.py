@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,13 @@ class StemState(QObject):
         self._latest["strain"].done.connect(self._on_strain)
         for name, latest in self._latest.items():
             latest.failed.connect(lambda error, name=name: self._on_failed(name, error))
+
+    def follow(self, name: str, function: Callable[..., Any], done: Callable[[Any, Any], None], **options: Any) -> Latest:
+        """Worker of a further part of the panel; ``done(result, args)`` gets what it finds, and it ends with the workspace."""
+        latest = self._latest[name] = Latest(function, name, **options)
+        latest.done.connect(done)
+        latest.failed.connect(lambda error: self._on_failed(name, error))
+        return latest
 
     def _reset_results(self) -> None:
         self.pattern: NDArray[Any] | None = None

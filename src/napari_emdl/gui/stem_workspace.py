@@ -22,6 +22,7 @@ from napari_emdl.gui.stem_lattice import LatticeStep
 from napari_emdl.gui.stem_limits import Limits
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
+from napari_emdl.gui.stem_parts import add_parts
 from napari_emdl.gui.stem_probe import ProbeStep
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.stem_strain import StrainStep
@@ -64,6 +65,7 @@ class StemWorkspace(QWidget):
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
         self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
+        self.parts = add_parts(self)
         self._build()
         self._add_detector_buttons()
         self._connect()
