@@ -137,6 +137,19 @@ class CalibrateParams(Params):
     rotation_deg: float | None = _field(None, "Rotation from scan axes to detector axes", "deg", ge=-360, le=360)
 
 
+class RegionParams(Params):
+    """Lattice and reference of one region of a scan with several lattices."""
+
+    label: int = _field(1, "Its number in the label image", ge=1, le=255)
+    name: str = _field("", "Name of the phase")
+    g1: Pair | None = _field(None, "First lattice vector (row, col); empty finds it", "px")
+    g2: Pair | None = _field(None, "Second lattice vector (row, col); empty finds it", "px")
+    reference: tuple[int, int, int, int] | None = _field(
+        None, "Unstrained scan region: row0, row1, col0, col1; empty uses the scan's reference or the median of the region"
+    )
+    reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
+
+
 class StrainParams(Params):
     """Fit a lattice at every position and compare it with the reference."""
 
@@ -156,6 +169,12 @@ class StrainParams(Params):
     max_index_error: float = _field(
         0.3, "Largest distance from a lattice point, in units of the shorter lattice vector", advanced=True, gt=0, le=0.5
     )
+    regions: str | None = _field(
+        None,
+        "Label image over the scan (TIFF, PNG or .npy) for several lattices: every number above 0 is a region with a lattice and "
+        "reference of its own, 0 is left out",
+    )
+    phases: tuple[RegionParams, ...] = _field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()
 
 

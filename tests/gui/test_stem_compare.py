@@ -56,3 +56,59 @@ def test_a_run_that_was_kept_gives_maps_of_agreement(workspace, wait_until, tmp_
     np.testing.assert_allclose(layer.data, 100 * box.second.difference[..., 0], rtol=1e-5)
     box.choice.setCurrentText(KEPT)
     assert box.pairing is not None and f"only {box.second.kept_name}" in box.here_text.text()
+
+
+def test_the_histogram_judges_the_map_that_is_shown(workspace, wait_until):
+    run_all(workspace, wait_until)
+    histogram, strain = workspace.parts.histogram, workspace.state.strain
+    assert histogram.shown.n == strain.mask.sum()
+    assert histogram.shown.mean == pytest.approx(100 * np.nanmean(strain.exx))
+    workspace.strain_step.show_map.setCurrentText("θ")
+    assert histogram.shown.median == pytest.approx(np.degrees(np.nanmedian(strain.theta_rad)))
+    workspace.strain_step.show_map.setCurrentText("ε yy")
+    histogram.within.setCurrentText("a region drawn on it")
+    layer = histogram.layer()
+    layer.data = [np.array([[-0.5, -0.5], [-0.5, 3.5], [1.5, 3.5], [1.5, -0.5]])]
+    inside = strain.eyy[:2, :4][strain.mask[:2, :4]]
+    assert histogram.shown.n == inside.size and histogram.shown.mean == pytest.approx(100 * inside.mean())
+    where = tuple(np.argwhere(strain.mask)[0])
+    workspace.cross.move_to(*where)
+    low, high = histogram.shown.edges[[0, -1]]
+    assert histogram.here.value() == pytest.approx(np.clip(100 * strain.eyy[where], low, high))
+
+
+def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
+    run_all(workspace, wait_until)
+    wait_until(lambda: workspace.state.lattice is not None)
+    assert "not quantitative" not in workspace.viewer.text_overlay.text
+    workspace.strain_step.reference.setCurrentText("ideal lattice: g1, g2 as given")
+    wait_until(lambda: "ε xx is not quantitative" in workspace.viewer.text_overlay.text)
+    assert "camera length" in workspace.strain_step.evidence.text()
+    workspace.strain_step.show_map.setCurrentText("θ")
+    assert "not quantitative" not in workspace.viewer.text_overlay.text
+
+
+def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
+    run_all(workspace, wait_until)
+    arrows, state = workspace.parts.arrows, workspace.state
+    where = tuple(np.argwhere(state.strain.mask)[0])
+    workspace.cross.move_to(*where)
+    arrows.choice.setCurrentText("disk to fitted lattice")
+    layer = workspace.canvas.layer("arrows")
+    assert len(layer.data) == state.strain.n_indexed[where]
+    longest = np.linalg.norm(layer.data[:, 1], axis=1).max()
+    arrows.factor.setValue(40)
+    assert np.linalg.norm(workspace.canvas.layer("arrows").data[:, 1], axis=1).max() == pytest.approx(2 * longest)
+    arrows.choice.setCurrentText("reference to fitted lattice")
+    assert len(workspace.canvas.layer("arrows").data) > len(layer.data)
+    before = state.strain
+    arrows.axis.setChecked(True)
+    line = np.array(arrows.axis_layer().data[0])
+    np.testing.assert_allclose(line[0], before.origin_px[where])
+    arrows.axis_layer().data = [np.array([line[0], line[0] + [20.0, 20.0]])]
+    wait_until(lambda: state.strain is not before)
+    assert state.strain.axis_deg == 45.0 and workspace.strain_step.form.editors["axis_deg"].get() == 45.0
+    u = np.array([[before.exx[where], before.exy[where]], [before.exy[where], before.eyy[where]]])
+    assert state.strain.exx[where] == pytest.approx(np.ones(2) @ u @ np.ones(2) / 2, abs=1e-9)
+    workspace.canvas.view.setCurrentText("Vector map")
+    assert not workspace.canvas.layer("arrows").visible and not arrows.axis_layer().visible

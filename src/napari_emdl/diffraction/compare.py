@@ -106,14 +106,15 @@ def pair_disks(first: PeakTable, second: PeakTable, max_distance_px: float, cont
         if control is not None:
             control.check()
         stop = min(start + _CHUNK, first.n_positions)
-        parts.append(_pair_block(place_a, place_b, first.offset[start : stop + 1], second.offset[start : stop + 1]))
-        a, b, squared = parts[-1]
+        rows_a, rows_b, squared = _pair_block(place_a, place_b, first.offset[start : stop + 1], second.offset[start : stop + 1])
         near = squared <= max_distance_px**2
-        parts[-1] = a[near], b[near], squared[near]
-    a, b, squared = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (np.zeros(0, np.int64),) * 3
+        parts.append((rows_a[near], rows_b[near], squared[near]))
+    none = np.zeros(0, np.int64)
+    a, b = (np.concatenate([none, *(part[i] for part in parts)]) for i in (0, 1))
+    distance = np.sqrt(np.concatenate([np.zeros(0), *(part[2] for part in parts)]))
     alone_a, alone_b = np.ones(first.n_peaks, bool), np.ones(second.n_peaks, bool)
     alone_a[a], alone_b[b] = False, False
-    return Pairing(a, b, np.sqrt(squared), np.flatnonzero(alone_a), np.flatnonzero(alone_b))
+    return Pairing(a, b, distance, np.flatnonzero(alone_a), np.flatnonzero(alone_b))
 
 
 def _pair_block(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_emdl.gui.stem_arrows import PatternArrows
 from napari_emdl.gui.stem_compare import CompareBox
+from napari_emdl.gui.stem_judge import MapHistogram
+from napari_emdl.gui.stem_strain import MAP_TITLES
 from napari_emdl.gui.steps import Fold
 
 if TYPE_CHECKING:
@@ -17,10 +20,23 @@ class Parts:
     """What :func:`add_parts` added."""
 
     compare: CompareBox
+    histogram: MapHistogram
+    arrows: PatternArrows
+
+    def verdict(self) -> list[str]:
+        """What is to be known about the map shown, for the corner of the main canvas."""
+        return [f"⚠ {self.histogram.line}"] if "not quantitative" in self.histogram.line else []
 
 
 def add_parts(panel: StemWorkspace) -> Parts:
     """Add the parts to the steps of a workspace."""
-    compare = CompareBox(panel.state, panel.canvas, lambda: panel.maps)
+    state, strain_step = panel.state, panel.strain_step
+    compare = CompareBox(state, panel.canvas, lambda: panel.maps)
     panel.disks_step.content.addWidget(Fold("Compare two methods", compare))
-    return Parts(compare)
+    histogram = MapHistogram(state, panel.viewer, lambda: panel.maps)
+    arrows = PatternArrows(state, panel.canvas)
+    strain_step.content.addWidget(Fold("Histogram", histogram))
+    strain_step.content.addWidget(Fold("Arrows on the pattern", arrows))
+    strain_step.show_map.currentTextChanged.connect(lambda text: histogram.show_component(MAP_TITLES[text]))
+    arrows.axis_dragged.connect(lambda angle: strain_step.turn_axis(angle))
+    return Parts(compare, histogram, arrows)

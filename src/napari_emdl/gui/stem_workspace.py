@@ -155,6 +155,7 @@ class StemWorkspace(QWidget):
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
+        self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.run_all_button.setEnabled(False)
@@ -339,7 +340,7 @@ class StemWorkspace(QWidget):
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
             self.status.setText(" · ".join(text))
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:]]))
+            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *self.parts.verdict()]))
 
     # closing
 
