@@ -171,8 +171,8 @@ class StrainParams(Params):
     )
     regions: str | None = _field(
         None,
-        "Label image over the scan (TIFF, PNG or .npy) for several lattices: every number above 0 is a region with a lattice and "
-        "reference of its own, 0 is left out",
+        "Label image over the scan (TIFF, PNG or .npy) for several lattices: every number above 0 is a region with a lattice "
+        "and reference of its own, 0 is left out",
     )
     phases: tuple[RegionParams, ...] = _field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()

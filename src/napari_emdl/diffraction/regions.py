@@ -27,7 +27,7 @@ _OUTSIDE = REASONS.index("outside the regions")
 _NO_LATTICE, _FEW_DISKS = REASONS.index("too few disks on the lattice"), REASONS.index("too few disks")
 _PER_POSITION = ("exx", "eyy", "exy", "theta_rad", "sigma", "g1", "g2", "origin_px", "residual_px")
 #: Bins of the clustering, in units of the distance between disks, and the blur over them in bins.
-_BIN, _BLUR, _MOST_BINS = 0.12, 1.0, 96
+_BIN, _BLUR, _MOST_BINS = 0.12, 0.8, 96
 _COMPONENTS_KEPT, _RESTARTS = 8, 8
 
 
@@ -313,7 +313,7 @@ def _features(disks: PeakTable, origin_px: NDArray[np.float64]) -> sparse.csr_ma
     half = int(np.ceil(reach / size)) + 3
     width = 2 * half + 1
     # the blur is written out over the bins around each disk, so that the matrix stays sparse
-    around = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
     at = relative / size + half
     bins = np.rint(at).astype(np.int64)[:, None] + around
     weight = np.exp(-0.5 * np.square((bins - at[:, None]) / _BLUR).sum(axis=2))
@@ -333,8 +333,8 @@ def _leading(features: sparse.csr_matrix) -> NDArray[np.float64]:
         return np.zeros((n, 1))
     centred = sparse.linalg.LinearOperator(
         (n, bins),
-        matvec=lambda v: features @ v - mean @ v,
-        rmatvec=lambda v: features.T @ v - mean * v.sum(),
+        matvec=lambda v: features @ v.ravel() - mean @ v.ravel(),
+        rmatvec=lambda v: features.T @ v.ravel() - mean * v.sum(),
         dtype=np.float64,
     )
     start = np.random.default_rng(0).standard_normal(min(n, bins))
@@ -351,7 +351,7 @@ def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> ND
         if control is not None:
             control.check()
         try:
-            centres, group = kmeans2(points, k, minit="++", rng=np.random.default_rng(start), missing="raise")
+            centres, group = kmeans2(points, k, minit="++", seed=start, missing="raise")
         except Exception as error:  # scipy's ClusterError: a group ran empty from this start
             if type(error).__name__ != "ClusterError":
                 raise
