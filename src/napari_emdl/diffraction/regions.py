@@ -29,6 +29,8 @@ _PER_POSITION = ("exx", "eyy", "exy", "theta_rad", "sigma", "g1", "g2", "origin_
 #: Bins of the clustering, in units of the distance between disks, and the blur over them in bins.
 _BIN, _BLUR, _MOST_BINS = 0.12, 0.8, 96
 _COMPONENTS_KEPT, _RESTARTS = 8, 8
+#: Positions the directions and centres are learnt from.
+_LEARNT = 4000
 
 
 def check_regions(regions: ArrayLike, shape: tuple[int, ...]) -> Labels:
@@ -290,7 +292,10 @@ def segment_positions(
     features = _features(chosen, origin)[rich]
     if control is not None:
         control.check()
-    group = _k_means(_leading(features), n_regions, control)
+    learn = np.unique(np.linspace(0, len(rich) - 1, _LEARNT).astype(np.int64))
+    points = _leading(features, learn)
+    centres = _k_means(points[learn], n_regions, control)
+    group = np.square(points[:, None] - centres).sum(axis=2).argmin(axis=1)
     order = np.argsort(-np.bincount(group, minlength=n_regions), kind="stable")
     rank = np.empty(n_regions, np.uint8)
     rank[order] = np.arange(1, n_regions + 1)
@@ -324,29 +329,30 @@ def _features(disks: PeakTable, origin_px: NDArray[np.float64]) -> sparse.csr_ma
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(length, 1e-12)) @ matrix)
 
 
-def _leading(features: sparse.csr_matrix) -> NDArray[np.float64]:
-    """(n, k) coordinates along the directions in which positions differ most."""
-    n, bins = features.shape
-    mean = np.asarray(features.mean(axis=0)).ravel()
+def _leading(features: sparse.csr_matrix, learn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, k) coordinates along the directions in which the positions `learn` differ most."""
+    sample = features[learn]
+    n, bins = sample.shape
+    mean = np.asarray(sample.mean(axis=0)).ravel()
     k = min(_COMPONENTS_KEPT, n - 1, bins - 1)
     if k < 1:
-        return np.zeros((n, 1))
+        return np.zeros((features.shape[0], 1))
     centred = sparse.linalg.LinearOperator(
         (n, bins),
-        matvec=lambda v: features @ v.ravel() - mean @ v.ravel(),
-        rmatvec=lambda v: features.T @ v.ravel() - mean * v.sum(),
+        matvec=lambda v: sample @ v.ravel() - mean @ v.ravel(),
+        rmatvec=lambda v: sample.T @ v.ravel() - mean * v.sum(),
         dtype=np.float64,
     )
     start = np.random.default_rng(0).standard_normal(min(n, bins))
-    u, s, _ = sparse.linalg.svds(centred, k=k, v0=start)
-    return np.asarray(u * s)
+    direction = sparse.linalg.svds(centred, k=k, v0=start, return_singular_vectors="vh")[2]
+    return np.asarray(features @ direction.T - direction @ mean)
 
 
-def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> NDArray[np.int64]:
-    """(n,) group of each point: the best of several starts, the same for the same data."""
+def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> NDArray[np.float64]:
+    """(k, d) centres of the groups: the best of several starts, the same for the same data."""
     from scipy.cluster.vq import kmeans2
 
-    best, least = np.zeros(len(points), np.int64), np.inf
+    best, least = points[:k], np.inf
     for start in range(_RESTARTS):
         if control is not None:
             control.check()
@@ -358,7 +364,7 @@ def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> ND
             continue
         cost = float(np.square(points - centres[group]).sum())
         if cost < least:
-            best, least = group.astype(np.int64), cost
+            best, least = centres, cost
     return best
 
 
