@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from test_stem_workspace import run_all, show
 
+from napari_emdl.gui.session import role_of
+from napari_emdl.gui.stem_canvas import VIEWS
 from napari_emdl.gui.stem_compare import KEPT
 from napari_emdl.gui.stem_marks import AGREED_COLOR, DASHES
 
@@ -17,6 +19,14 @@ def workspace(make_napari_viewer, small_sample, wait_until):
     panel = show(make_napari_viewer(show=True), small_sample[0])
     wait_until(lambda: panel.state.live is not None, what="live disks")
     return panel
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Error lines shown to the user."""
+    lines: list[str] = []
+    monkeypatch.setattr("napari_emdl.gui.worker.show_error", lines.append)
+    return lines
 
 
 def test_a_second_method_is_drawn_and_told_apart(workspace, wait_until):
@@ -112,3 +122,50 @@ def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
     assert state.strain.exx[where] == pytest.approx(np.ones(2) @ u @ np.ones(2) / 2, abs=1e-9)
     workspace.canvas.view.setCurrentText("Vector map")
     assert not workspace.canvas.layer("arrows").visible and not arrows.axis_layer().visible
+
+
+def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer, small_sample, wait_until, told, tmp_path):
+    from napari_emdl.signals import in_memory
+
+    data = np.array(small_sample[0].data)
+    data[:, 4:] = np.swapaxes(data[:, 4:], 2, 3)  # another crystal: rows and cols of the pattern change places
+    panel = show(make_napari_viewer(show=True), in_memory(data, "datacube", small_sample[0].calibration, name="two"))
+    wait_until(lambda: panel.state.live is not None)
+    run_all(panel, wait_until)
+    box, state, one = panel.parts.regions, panel.state, panel.state.strain
+    assert one.mask[:, 4:].mean() < 0.5 or one.mask[:, :4].mean() < 0.5
+    box.find_button.click()
+    wait_until(lambda: state.strain.region is not None, what="strain by region")
+    assert len(np.unique(state.regions[:, :4])) == len(np.unique(state.regions[:, 4:])) == 1
+    strain = state.strain
+    assert strain.mask.mean() > 0.9 and "Region 2" in box.note.text() and "indexed" in box.note.text()
+    layer = box.layer()
+    assert role_of(layer) == "regions" and np.array_equal(layer.data, state.regions)
+
+    right = int(state.regions[0, 5])
+    box.shown.setCurrentIndex(right)
+    panel.canvas.view.setCurrentText(VIEWS[1])
+    wanted = np.abs(np.asarray(strain.attrs["regions"][str(right)]["reference_g"]))
+    wait_until(lambda: np.allclose(np.abs(state.lattice.basis.g), wanted, atol=0.5), what="the lattice of the region")
+    lines = [np.array(line) for line in panel.canvas.layer("lattice").data]
+    g = np.array(state.lattice.basis.g)
+    lines[0][1] += g[1]
+    panel.canvas.layer("lattice").data = lines
+    wait_until(lambda: state.strain_params.phases and state.strain is not strain)
+    assert state.strain_params.phases[0].label == right and state.strain_params.g1 is None
+    np.testing.assert_allclose(state.strain_params.phases[0].g1, g[0] + g[1], atol=0.5)
+
+    panel.state.cube = type(state.cube)(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "c.h5"), "c")
+    files = panel.export_step.save_job(tmp_path / "job.yaml")
+    assert files and np.array_equal(np.load(tmp_path / "job_regions.npy"), state.regions)
+
+    layer.data_setitem((np.array([0, 0]), np.array([0, 1])), np.array([0, 0]))
+    wait_until(lambda: (state.regions[0, :2] == 0).all() and not state.strain.mask[0, :2].any())
+    panel.cross.move_to(0, 0)
+    wait_until(lambda: "outside the regions" in panel.status.text())
+    panel.viewer.layers.remove(layer)
+    wait_until(lambda: state.regions is None and state.strain.region is None)
+    assert "One lattice" in box.note.text()
+    panel.viewer.layers.selection.active = panel.maps.layer("navigation")
+    box.take_button.click()
+    assert "Labels layer" in told[-1]

@@ -167,7 +167,7 @@ class SecondMethod(QObject):
         stem = self.stem
         if self.kept is not None and stem.strain is not None:
             params = stem.strain_params.model_copy(update={"min_score": None, "min_intensity": None, "max_sigma_px": None})
-            self._strain.submit(self.kept, stem.strain, stem.reference, params)
+            self._strain.submit(self.kept, stem.strain, stem.reference, params, stem.regions)
 
     def _on_difference(self, difference: Any, args: Any) -> None:
         if args[0] is self.kept and args[1] is self.stem.strain:
@@ -181,11 +181,11 @@ def _compare(control: Any, first: PeakTable, second: PeakTable, max_distance_px:
     return compare_disks(first, second, max_distance_px, control)
 
 
-def _difference(control: Any, disks: PeakTable, strain: Any, reference: Any, params: StrainParams) -> Any:
+def _difference(control: Any, disks: PeakTable, strain: Any, reference: Any, params: StrainParams, regions: Any) -> Any:
     from napari_emdl.diffraction.compare import strain_difference
     from napari_emdl.diffraction.strain import fit_strain
 
-    second = fit_strain(disks.compact(), reference=reference, params=params, control=control)
+    second = fit_strain(disks.compact(), reference=reference, params=params, control=control, regions=regions)
     return strain_difference(second, strain)
 
 

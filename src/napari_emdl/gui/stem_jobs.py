@@ -201,11 +201,20 @@ class LatticeFinder:
         self._key: Any = None
         self._origin: Any = None
 
-    def __call__(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> LatticeView:
-        """Meant for :class:`napari_emdl.gui.worker.Latest`."""
+    def __call__(
+        self,
+        control: Control,
+        disks: PeakTable,
+        kept: PeakTable,
+        params: StrainParams,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> LatticeView:
+        """Meant for :class:`napari_emdl.gui.worker.Latest`; `inside` are the scan positions that count."""
         from napari_emdl.diffraction.lattice import bragg_vector_map, find_basis, given_basis
 
         origin = self._origin_of(disks, params)
+        if inside is not None:
+            kept = kept.where(inside.ravel()[kept.flat_index()])
         control.check()
         shape = tuple(int(n) for n in disks.attrs["detector_shape"])
         centre = (float(shape[0] // 2), float(shape[1] // 2))

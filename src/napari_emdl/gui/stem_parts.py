@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napari_emdl.gui.stem_arrows import PatternArrows
 from napari_emdl.gui.stem_compare import CompareBox
 from napari_emdl.gui.stem_judge import MapHistogram
+from napari_emdl.gui.stem_regions import RegionsBox
 from napari_emdl.gui.stem_strain import MAP_TITLES
 from napari_emdl.gui.steps import Fold
 
@@ -22,6 +23,11 @@ class Parts:
     compare: CompareBox
     histogram: MapHistogram
     arrows: PatternArrows
+    regions: RegionsBox
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        self.regions.release()
 
     def verdict(self) -> list[str]:
         """What is to be known about the map shown, for the corner of the main canvas."""
@@ -39,4 +45,8 @@ def add_parts(panel: StemWorkspace) -> Parts:
     strain_step.content.addWidget(Fold("Arrows on the pattern", arrows))
     strain_step.show_map.currentTextChanged.connect(lambda text: histogram.show_component(MAP_TITLES[text]))
     arrows.axis_dragged.connect(lambda angle: strain_step.turn_axis(angle))
-    return Parts(compare, histogram, arrows)
+    regions = RegionsBox(state, panel.viewer, lambda: panel.maps)
+    lattice_step = panel.lattice_step
+    lattice_step.content.addWidget(Fold("Several lattices", regions))
+    lattice_step.vectors_dragged = lambda g: None if regions.take_vectors(g) else lattice_step.take_vectors(g)
+    return Parts(compare, histogram, arrows, regions)

@@ -312,7 +312,9 @@ class StemWorkspace(QWidget):
             if job.disks.min_score is not None:
                 self.state.set_threshold(job.disks.min_score)
         if job.strain is not None:
-            self.state.set_strain_params(job.strain)
+            self.state.set_strain_params(job.strain.model_copy(update={"regions": None}))
+            if job.strain.regions is not None:
+                self.parts.regions.load(job.strain.regions)
             self.limits.form.put(job.strain)
             self.lattice_step.form.put(job.strain)
             self.lattice_step.calibration.put(job.strain.calibrate)
@@ -362,6 +364,7 @@ class StemWorkspace(QWidget):
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         unbind_keys(self._keys)
+        self.parts.release()
         self._close_cube()
         self.state.close()
         self.export_step.close_jobs()
