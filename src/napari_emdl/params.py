@@ -121,6 +121,12 @@ class DiskParams(Params):
     )
     max_disks: int = _field(200, "Most disks kept per pattern", ge=1, le=1000)
     refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
+    flip_passes: bool = _field(
+        False,
+        "Find the disks in the pattern's three mirror images as well and average: four times the work; sigma is widened where "
+        "the passes disagree",
+        advanced=True,
+    )
     probe: ProbeParams = ProbeParams()
     template: TemplateParams = TemplateParams()
 
