@@ -169,3 +169,17 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     panel.viewer.layers.selection.active = panel.maps.layer("navigation")
     box.take_button.click()
     assert "Labels layer" in told[-1]
+
+
+def test_the_trust_box_checks_and_is_stopped_with_the_window(workspace, wait_until):
+    run_all(workspace, wait_until)
+    box = workspace.parts.trust
+    box.number.setValue(2)
+    box.button.click()
+    wait_until(lambda: box.found is not None, what="the check")
+    assert box.found.gain.mean == pytest.approx(1, abs=0.1) and "Gain " in box.text.text() and "agree on" in box.text.text()
+    box.number.setValue(100)
+    box.button.click()
+    job = box.job
+    workspace.shut_down()
+    assert not job.running

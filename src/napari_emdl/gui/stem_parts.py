@@ -10,6 +10,7 @@ from napari_emdl.gui.stem_compare import CompareBox
 from napari_emdl.gui.stem_judge import MapHistogram
 from napari_emdl.gui.stem_regions import RegionsBox
 from napari_emdl.gui.stem_strain import MAP_TITLES
+from napari_emdl.gui.stem_trust import TrustBox
 from napari_emdl.gui.steps import Fold
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ class Parts:
     histogram: MapHistogram
     arrows: PatternArrows
     regions: RegionsBox
+    trust: TrustBox
 
     def release(self) -> None:
-        """Let go of the viewer."""
+        """Let go of the viewer and end the check."""
         self.regions.release()
+        self.trust.cancel()
 
     def verdict(self) -> list[str]:
         """What is to be known about the map shown, for the corner of the main canvas."""
@@ -43,10 +46,12 @@ def add_parts(panel: StemWorkspace) -> Parts:
     arrows = PatternArrows(state, panel.canvas)
     strain_step.content.addWidget(Fold("Histogram", histogram))
     strain_step.content.addWidget(Fold("Arrows on the pattern", arrows))
+    trust = TrustBox(state)
+    strain_step.content.addWidget(Fold("Trust", trust))
     strain_step.show_map.currentTextChanged.connect(lambda text: histogram.show_component(MAP_TITLES[text]))
     arrows.axis_dragged.connect(lambda angle: strain_step.turn_axis(angle))
     regions = RegionsBox(state, panel.viewer, lambda: panel.maps)
     lattice_step = panel.lattice_step
     lattice_step.content.addWidget(Fold("Several lattices", regions))
     lattice_step.vectors_dragged = lambda g: None if regions.take_vectors(g) else lattice_step.take_vectors(g)
-    return Parts(compare, histogram, arrows, regions)
+    return Parts(compare, histogram, arrows, regions, trust)
