@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.diffraction.compare import Agreement, agreement_distance_px, compare_disks
-from napari_emdl.diffraction.disks import make_finder
+from napari_emdl.diffraction.disks import DiskFinder, make_finder
 from napari_emdl.diffraction.gain import GainCheck, check_gain, gain_line
 from napari_emdl.diffraction.probe import Probe
 from napari_emdl.diffraction.strain import StrainMap
@@ -149,7 +149,7 @@ def _found(
     run: RunParams | None,
     min_score: float | None,
     control: Control | None,
-) -> tuple[PeakTable, object]:
+) -> tuple[PeakTable, DiskFinder]:
     finder = make_finder(params, probe, cube.detector_shape, run)
     table = finder.find(patterns, control)
     return table.filter(min_score=finder.default_min_score if min_score is None else min_score), finder

@@ -171,7 +171,7 @@ class ExportStep(Step):
                 text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
                 target.with_name(name).write_text(text, encoding="utf-8")
                 written.append(target.with_name(name))
-                if job.strain is not None and job.strain.regions is not None:
+                if job.strain is not None and job.strain.regions is not None and self.stem.regions is not None:
                     np.save(target.with_name(job.strain.regions), self.stem.regions)
         except (EmdlError, OSError) as error:
             report_error(error, "save job")

@@ -190,7 +190,8 @@ class ScanMaps(QObject):
             layer.data = reasons
             return
         shown = ("transparent", "#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")  # in the order of REASONS
-        colors = {None: "transparent", **dict(enumerate(shown))}
+        colors: dict[int | None, str] = {None: "transparent"}
+        colors.update(enumerate(shown))
         layer = Labels(
             reasons,
             name="Masked: why",

@@ -60,12 +60,11 @@ class RegionsBox(QWidget):
         self.note = QLabel(HINT)
         self.note.setWordWrap(True)
         first, second = QHBoxLayout(), QHBoxLayout()
-        for row, widgets in (
-            (first, (self.draw_button, self.find_button, self.number)),
-            (second, (self.take_button, self.clear_button)),
-        ):
-            for widget in widgets:
-                row.addWidget(widget, 0 if widget is self.number else 1)
+        for button in (self.draw_button, self.find_button):
+            first.addWidget(button, 1)
+        first.addWidget(self.number)
+        for button in (self.take_button, self.clear_button):
+            second.addWidget(button, 1)
         self.one = QWidget()
         rows = QFormLayout(self.one)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -86,7 +85,7 @@ class RegionsBox(QWidget):
 
     def _connect(self) -> None:
         self.draw_button.clicked.connect(lambda *_: self.paint())
-        self.find_button.clicked.connect(lambda *_: self.find())
+        self.find_button.clicked.connect(lambda *_: self.find_regions())
         self.take_button.clicked.connect(lambda *_: self.take())
         self.clear_button.clicked.connect(lambda *_: self.clear())
         self.shown.currentIndexChanged.connect(self._on_shown)
@@ -141,7 +140,7 @@ class RegionsBox(QWidget):
         self.note.setText("Paint the second lattice with the brush (label 2), or use the polygon tool.")
         self.read_layer()
 
-    def find(self) -> None:
+    def find_regions(self) -> None:
         """Group the positions, in the background."""
         if self.stem.kept is not None:
             self.note.setText("looking for regions …")
