@@ -121,6 +121,12 @@ class DiskParams(Params):
     )
     max_disks: int = _field(200, "Most disks kept per pattern", ge=1, le=1000)
     refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
+    flip_passes: bool = _field(
+        False,
+        "Find the disks in the pattern's three mirror images as well and average: four times the work; sigma is widened where "
+        "the passes disagree",
+        advanced=True,
+    )
     probe: ProbeParams = ProbeParams()
     template: TemplateParams = TemplateParams()
 
@@ -147,6 +153,19 @@ class DiskLimits(Params):
     edge_px: float | None = _field(None, "Disks nearer than this to the detector's edge are not used", "px", ge=0)
 
 
+class RegionParams(Params):
+    """Lattice and reference of one region of a scan with several lattices."""
+
+    label: int = _field(1, "Its number in the label image", ge=1, le=255)
+    name: str = _field("", "Name of the phase")
+    g1: Pair | None = _field(None, "First lattice vector (row, col); empty finds it", "px")
+    g2: Pair | None = _field(None, "Second lattice vector (row, col); empty finds it", "px")
+    reference: tuple[int, int, int, int] | None = _field(
+        None, "Unstrained scan region: row0, row1, col0, col1; empty uses the scan's reference or the median of the region"
+    )
+    reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
+
+
 class StrainParams(DiskLimits):
     """Fit a lattice at every position and compare it with the reference."""
 
@@ -163,6 +182,12 @@ class StrainParams(DiskLimits):
     max_index_error: float = _field(
         0.3, "Largest distance from a lattice point, in units of the shorter lattice vector", advanced=True, gt=0, le=0.5
     )
+    regions: str | None = _field(
+        None,
+        "Label image over the scan (TIFF, PNG or .npy) for several lattices: every number above 0 is a region with a lattice "
+        "and reference of its own, 0 is left out",
+    )
+    phases: tuple[RegionParams, ...] = _field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()
 
 

@@ -110,7 +110,7 @@ def disks(
 
 
 @app.command()
-@with_sections(strain=Section(StrainParams))
+@with_sections(strain=Section(StrainParams, frozenset({"phases"})))
 def strain(
     disks: Annotated[str, typer.Argument(help="Disks, as 'disks' or py4DSTEM writes them.")], *, output: Output, strain: Any
 ) -> None:
@@ -202,7 +202,9 @@ def run(
         work.disks(source, target, todo.disks, running)
     elif todo.command == "strain":
         assert todo.strain is not None
-        work.strain(source, target, todo.strain)
+        regions = todo.strain.regions
+        params = todo.strain.model_copy(update={"regions": str(_beside(job, regions))}) if regions else todo.strain
+        work.strain(source, target, params)
     elif todo.command == "columns":
         assert todo.columns is not None
         work.columns(source, target, todo.columns, running)

@@ -122,6 +122,9 @@ def strain(source: str, output: Path, params: StrainParams) -> None:
     valid = int(np.count_nonzero(fitted.mask))
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
+    for number, facts in (fitted.attrs.get("regions") or {}).items():
+        g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
+        typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")
 
 
 def _spread(values: Any) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.diffraction.probe import Probe, make_probe
+from napari_emdl.diffraction.trained import outside_training
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import DiskParams, ProbeParams, RunParams
@@ -49,6 +50,11 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
     detector_shape
         (rows, cols) of the patterns.
     """
+    if params.flip_passes:
+        from napari_emdl.diffraction.flips import FlipFinder
+
+        once = params.model_copy(update={"flip_passes": False})
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
     if params.method == "template":
         from napari_emdl.diffraction.template import TemplateFinder
 
@@ -124,9 +130,10 @@ def find_disks(
         on_block=on_block,
         parallel=getattr(finder, "parallel", True),
     )
-    note = "; ".join(text for text in (finder.info["note"], _defects_seen(table.attrs)) if text)
+    outside = outside_training(params, signal.calibration)
+    note = "; ".join(text for text in (finder.info["note"], *outside, _defects_seen(table.attrs)) if text)
     record["provider"], record["note"] = finder.info["provider"], note
-    record["range_note"] = finder.info.get("range_note", "")
+    record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
     table.attrs.update(
         detector_shape=shape,
         probe=made.image,

@@ -9,6 +9,7 @@ where the lattice is turned from the col axis towards the row axis.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ REASONS = (
     "too few disks on the lattice",
     "lattice far from the reference",
     "high residual",
+    "outside the regions",
 )
 COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
 #: A lattice vector further than this from the scan's basis, in units of the shorter vector, is another lattice.
@@ -89,13 +91,16 @@ class StrainMap:
     residual_px
         (R, C) weighted rms distance of those disks from it.
     reference_g
-        (2, 2) rows g1, g2 of the unstrained lattice in px.
+        (2, 2) rows g1, g2 of the unstrained lattice in px; of the first region where there are several.
     axis_deg
         Direction of the x axis from the detector's row axis towards the col axis.
     calibration
         Origin, ellipse and units used.
     evidence
         Whether to trust it.
+    region
+        (R, C) uint8 number of the region (phase) each position belongs to, 0 for none; None for a scan of one lattice.
+        ``attrs["regions"]`` has the lattice and evidence of each by its number as text.
     """
 
     exx: Floats
@@ -115,11 +120,18 @@ class StrainMap:
     calibration: DiffractionCalibration | None = None
     evidence: Evidence | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
+    region: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(scan rows, scan cols)."""
         return self.exx.shape[0], self.exx.shape[1]
+
+    def reference_g_at(self, position: tuple[int, int]) -> Floats:
+        """(2, 2) unstrained lattice that counts at a scan position: that of its region where there are several."""
+        if self.region is None:
+            return self.reference_g
+        return np.asarray(self.attrs["regions"][str(int(self.region[position]))]["reference_g"], dtype=np.float64)
 
     def component(self, name: str) -> Floats:
         """(R, C) map of one of :data:`COMPONENTS`."""
@@ -134,6 +146,8 @@ def fit_strain(
     reference: Any = None,
     params: StrainParams | None = None,
     control: Control | None = None,
+    regions: ArrayLike | str | Path | None = None,
+    calibration: DiffractionCalibration | None = None,
     **overrides: Any,
 ) -> StrainMap:
     """Strain map from disks.
@@ -146,6 +160,11 @@ def fit_strain(
     reference
         Unstrained region (row0, row1, col0, col1), a bool mask (R, C), "lattice" for g1 and g2 themselves, or None for the
         median of all positions.
+    regions
+        (R, C) labels for a scan of several lattices, or the name of their file; see
+        :func:`napari_emdl.diffraction.regions.fit_strain_regions`.
+    calibration
+        Origin, ellipse and units when they are measured already.
     overrides
         Fields of :class:`StrainParams`, such as ``axis_deg=45``.
 
@@ -157,13 +176,19 @@ def fit_strain(
     params = _with_overrides(params or StrainParams(), overrides)
     if len(disks.shape) != 2:
         disks = disks.reshape((1, disks.n_positions))
+    regions = params.regions if regions is None else regions
+    if regions is not None:
+        from napari_emdl.diffraction.regions import fit_strain_regions, read_regions
+
+        labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
+        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control)
     if control is not None:
         control.check()
         control.report(0, 3, "origin")
     chosen = _select(disks, params)
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
-    measured = calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
+    measured = calibration or calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
     basis = _basis(chosen, params, measured, reference)
     if control is not None:
         control.check()

@@ -24,7 +24,8 @@ class DisksStep(Step):
         super().__init__(2, "Disks", "Find the Bragg disks of the pattern at the cross-hair, then of the whole scan", parent)
         self.stem = state
         self.form = ParamsForm(
-            state.disk_params, include=("method", "model", "min_spacing_px", "edge_px", "max_disks", "refine_passes")
+            state.disk_params,
+            include=("method", "model", "min_spacing_px", "edge_px", "max_disks", "refine_passes", "flip_passes"),
         )
         self.template = ParamsForm(state.disk_params.template)
         self.run_form = ParamsForm(state.run_params, exclude=("resume",))

@@ -181,6 +181,8 @@ class ExportStep(Step):
         jobs = {f"{stem_name}.yaml": JobFile(command="disks", input=stem.cube.path, output=found, disks=disks, run=run)}
         if stem.strain is not None:
             strain = stem.strain_params.model_copy(update={"min_score": stem.min_score, **reference_params(stem.reference)})
+            if stem.regions is not None:
+                strain = strain.model_copy(update={"regions": f"{stem_name}_regions.npy"})
             jobs[f"{stem_name}_strain.yaml"] = JobFile(
                 command="strain", input=found, output=f"{stem_name}_strain.h5", strain=strain, run=run
             )
@@ -199,6 +201,8 @@ class ExportStep(Step):
                 text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
                 target.with_name(name).write_text(text, encoding="utf-8")
                 written.append(target.with_name(name))
+                if job.strain is not None and job.strain.regions is not None and self.stem.regions is not None:
+                    np.save(target.with_name(job.strain.regions), self.stem.regions)
         except (EmdlError, OSError) as error:
             report_error(error, "save job")
             return []
@@ -216,6 +220,9 @@ class ExportStep(Step):
             line = str(error).splitlines()[1 if isinstance(error, ValidationError) else 0]
             report_error(EmdlError(f"{Path(path).name} is no job file: {line}"))
             return
+        if job.strain is not None and job.strain.regions is not None:
+            regions = str(Path(path).parent / job.strain.regions)
+            job = job.model_copy(update={"strain": job.strain.model_copy(update={"regions": regions})})
         self.note.setText(f"settings of {Path(path).name}")
         self.job_loaded.emit(job)
 

@@ -209,6 +209,11 @@ class LatticeView:
     problem: str = ""
 
 
+def _inside(kept: PeakTable, inside: NDArray[np.bool_] | None) -> PeakTable:
+    """Disks of the scan positions that count."""
+    return kept if inside is None else kept.where(inside.ravel()[kept.flat_index()])
+
+
 class LatticeFinder:
     """Vector map and basis of the disks kept; the origins are fitted once for a table, not at each threshold."""
 
@@ -220,19 +225,34 @@ class LatticeFinder:
         self._origin: Any = None
         self._map: Any = None
 
-    def image(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> NDArray[np.float32]:
+    def image(
+        self,
+        control: Control,
+        disks: PeakTable,
+        kept: PeakTable,
+        params: StrainParams,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float32]:
         """Vector map of the disks kept, in time for a slider; where each disk falls is known from the last time."""
         self._prepare(disks, params)
         control.check()
-        image: NDArray[np.float32] = self._map.image(kept)
+        image: NDArray[np.float32] = self._map.image(_inside(kept, inside))
         return image
 
-    def __call__(self, control: Control, disks: PeakTable, kept: PeakTable, params: StrainParams) -> LatticeView:
-        """Meant for :class:`napari_emdl.gui.worker.Latest`."""
+    def __call__(
+        self,
+        control: Control,
+        disks: PeakTable,
+        kept: PeakTable,
+        params: StrainParams,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> LatticeView:
+        """Meant for :class:`napari_emdl.gui.worker.Latest`; `inside` are the scan positions that count."""
         from napari_emdl.diffraction.lattice import find_basis, given_basis
 
         self._prepare(disks, params)
         origin, centre = self._origin, self._centre(disks)
+        kept = _inside(kept, inside)
         control.check()
         basis, problem = None, ""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class LatticeStep(Step):
         super().__init__(3, "Lattice", "Calibrate the patterns and choose the lattice vectors g1 and g2", parent)
         self.stem, self.canvas = state, canvas
         self._drawing = False
+        self.vectors_dragged: Callable[[list[tuple[float, float]]], None] = self.take_vectors
         self.form = ParamsForm(state.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
         self.calibration = ParamsForm(state.strain_params.calibrate)
         self.show_button = QPushButton("Show vector map")
@@ -141,6 +143,10 @@ class LatticeStep(Step):
             return  # the user deleted an arrow; the next fit draws both again
         centre = np.asarray(self.stem.lattice.centre_px)
         tips = [np.asarray(line, float)[-1, -2:] - centre for line in layer.data]
-        for name, tip in zip(("g1", "g2"), tips, strict=True):
-            self.form.editors[name].put(tuple(float(v) for v in tip))
+        self.vectors_dragged([(float(row), float(col)) for row, col in tips])
+
+    def take_vectors(self, vectors: list[tuple[float, float]]) -> None:
+        """Use g1 and g2 as they were dragged."""
+        for name, vector in zip(("g1", "g2"), vectors, strict=True):
+            self.form.editors[name].put(vector)
         self.apply()

@@ -18,6 +18,8 @@ from napari_emdl.signals import Datacube
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
+#: Roles of layers that stay above all maps.
+DRAWN = ("crosshair", "reference", "profile", "statistics", "regions")
 
 
 class ScanMaps(QObject):
@@ -52,7 +54,7 @@ class ScanMaps(QObject):
 
     def _below_cross(self) -> int:
         """Index under drawings and the cross-hair, above all images."""
-        drawn = [i for i, layer in enumerate(self.viewer.layers) if role_of(layer) in ("crosshair", "reference", "profile")]
+        drawn = [i for i, layer in enumerate(self.viewer.layers) if role_of(layer) in DRAWN]
         return min(drawn) if drawn else len(self.viewer.layers)
 
     def _insert(self, layer: Any) -> Any:
@@ -200,7 +202,9 @@ class ScanMaps(QObject):
         if layer is not None:
             layer.data = reasons
             return
-        colors = {None: "transparent", 0: "transparent", 1: "#9a9a9a", 2: "#c79b3b", 3: "#b0548f", 4: "#4c8f6b", 5: "#6b6bd6"}
+        shown = ("transparent", "#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")  # in the order of REASONS
+        colors: dict[int | None, str] = {None: "transparent"}
+        colors.update(enumerate(shown))
         layer = Labels(
             reasons,
             name="Masked: why",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ class StemState(QObject):
         self.disk_params = DiskParams()
         self.strain_params = StrainParams()
         self.reference: Any = None  # None, "lattice" or a bool mask over the scan
+        self.regions: NDArray[np.uint8] | None = None  # labels over the scan for several lattices, 0 for none
+        self.region_shown = 0  # region whose lattice the vector map shows, 0 for all disks
         self._reset_results()
         self.job: Job | None = None
         self._then_strain = False
@@ -103,6 +106,13 @@ class StemState(QObject):
         for name, latest in self._latest.items():
             latest.failed.connect(lambda error, name=name: self._on_failed(name, error))
 
+    def follow(self, name: str, function: Callable[..., Any], done: Callable[[Any, Any], None], **options: Any) -> Latest:
+        """Worker of a further part of the panel; ``done(result, args)`` gets what it finds, and it ends with the workspace."""
+        latest = self._latest[name] = Latest(function, name, **options)
+        latest.done.connect(done)
+        latest.failed.connect(lambda error: self._on_failed(name, error))
+        return latest
+
     def _reset_results(self) -> None:
         self.pattern: NDArray[Any] | None = None
         self.probe: Any = None
@@ -127,7 +137,8 @@ class StemState(QObject):
             latest.drop()
         self._reset_results()
         self.cube = cube
-        self.reference = None
+        self.reference = self.regions = None
+        self.region_shown = 0
         self.position = (cube.scan_shape[0] // 2, cube.scan_shape[1] // 2)
         self.output = jobs.default_output(cube, self.output_folder)
         self.cube_changed.emit()
@@ -398,7 +409,32 @@ class StemState(QObject):
     def _refresh_lattice(self) -> None:
         if self.disks is not None and self.kept is not None:
             for name in ("map", "lattice"):
-                self._latest[name].submit(self.disks, self.kept, self.strain_params)
+                self._latest[name].submit(self.disks, self.kept, *self._lattice_of())
+
+    def _lattice_of(self) -> tuple[StrainParams, NDArray[np.bool_] | None]:
+        """Settings and positions of the lattice that is shown."""
+        if self.regions is None or not self.region_shown:
+            return self.strain_params, None
+        phase = next((p for p in self.strain_params.phases if p.label == self.region_shown), None)
+        own = {"g1": phase.g1 if phase else None, "g2": phase.g2 if phase else None}
+        return self.strain_params.model_copy(update=own), self.regions == self.region_shown
+
+    def set_regions(self, regions: NDArray[np.uint8] | None) -> None:
+        """Labels over the scan (0: none) for several lattices, or None for one; fits again when there is a map."""
+        self.regions = regions
+        if regions is None or not (regions == self.region_shown).any():
+            self.region_shown = 0
+        present = set() if regions is None else set(np.unique(regions).tolist())
+        phases = tuple(phase for phase in self.strain_params.phases if phase.label in present)
+        self.strain_params = self.strain_params.model_copy(update={"phases": phases})
+        self._refresh_lattice()
+        if self.strain is not None:
+            self.fit()
+
+    def show_region(self, number: int) -> None:
+        """Show the lattice of one region on the vector map, 0 for that of the whole scan."""
+        self.region_shown = number
+        self._refresh_lattice()
 
     def _on_lattice(self, lattice: jobs.LatticeView, args: Any) -> None:
         if args[0] is self.disks:
@@ -410,13 +446,13 @@ class StemState(QObject):
         if self.disks is None:
             raise EmdlError("there are no disks yet; press Run to find them first")
         params = self.strain_params.model_copy(update={"min_score": self.min_score})
-        self._latest["strain"].submit(self.disks, self.reference, params)
+        self._latest["strain"].submit(self.disks, self.reference, params, self.regions)
 
     @staticmethod
-    def _fit_strain(control: Any, disks: PeakTable, reference: Any, params: StrainParams) -> Any:
+    def _fit_strain(control: Any, disks: PeakTable, reference: Any, params: StrainParams, regions: Any) -> Any:
         from napari_emdl.diffraction.strain import fit_strain
 
-        return fit_strain(disks, reference=reference, params=params, control=control)
+        return fit_strain(disks, reference=reference, params=params, control=control, regions=regions)
 
     def _on_strain(self, strain: Any, args: Any) -> None:
         if args[0] is self.disks:

@@ -97,6 +97,11 @@ class StrainStep(Step):
         except (EmdlError, ValueError) as error:
             report_error(error, "strain")
 
+    def turn_axis(self, angle_deg: float) -> None:
+        """Turn the x axis of the strain, as its arrow on the pattern was."""
+        self.form.editors["axis_deg"].put(angle_deg)
+        self.apply()
+
     def fit(self) -> None:
         """Fit now."""
         try:
@@ -183,6 +188,8 @@ class StrainStep(Step):
         if self.maps is not None and text in MAP_TITLES:
             self.maps.show_only(MAP_TITLES[text])
             self.profile.show_component(MAP_TITLES[text])
+            if self.stem.strain is not None:
+                self.evidence.setText(evidence(self.stem.strain, MAP_TITLES[text]))
 
     def show_strain(self) -> None:
         """Maps on the main canvas, evidence in the panel."""
@@ -197,11 +204,12 @@ class StrainStep(Step):
         text = f"{100 * fitted:.0f} % of the scan"
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
         self.tell("warning" if warnings or fitted < 0.5 else "done", text, " · ".join((f"lattice fitted at {text}", *warnings)))
-        self.evidence.setText(evidence(strain))
+        self.evidence.setText(evidence(strain, MAP_TITLES[self.show_map.currentText()]))
 
 
-def evidence(strain: Any) -> str:
-    """What speaks for or against a strain map, in a few lines."""
+def evidence(strain: Any, component: str = "exx") -> str:
+    """What speaks for or against a strain map, in a few lines; the last is about the map `component` alone."""
+    from napari_emdl.diffraction.evidence import verdict, verdict_line
     from napari_emdl.diffraction.strain import REASONS
 
     mask, found = np.asarray(strain.mask), strain.evidence
@@ -210,11 +218,15 @@ def evidence(strain: Any) -> str:
         sigma = 100 * float(np.nanmedian(np.asarray(strain.sigma)[mask][:, :3]))
         lines.append(
             f"{100 * found.indexed_fraction:.0f} % of the disks indexed, {100 * found.basis_consensus:.0f} % of the positions "
-            f"agree, residual {found.median_residual_px:.3f} px, error of the strain {sigma:.3f} %."
+            f"agree, residual {found.median_residual_px:.3f} px, error of the strain {sigma:.3f} %, reference "
+            + (f"of {found.reference_inliers:,} positions." if found.reference_inliers else "an ideal lattice.")
         )
     reasons = np.asarray(strain.reason)[~mask]
     masked = [f"{int((reasons == code).sum()):,} {REASONS[int(code)]}" for code in np.unique(reasons)]
     if masked:
         lines.append("Masked: " + ", ".join(masked) + ".")
     lines += [f"⚠ {warning}." for warning in (found.warnings if found is not None else ())]
+    line = verdict_line(strain, component)
+    if line:
+        lines.append(f"{'' if verdict(strain, component).quantitative else '⚠ '}{line}.")
     return "\n".join(lines)

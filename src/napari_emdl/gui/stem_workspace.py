@@ -22,6 +22,7 @@ from napari_emdl.gui.stem_lattice import LatticeStep
 from napari_emdl.gui.stem_limits import Limits
 from napari_emdl.gui.stem_maps import AXES, ScanMaps
 from napari_emdl.gui.stem_overlay import describe, show_overlay
+from napari_emdl.gui.stem_parts import add_parts
 from napari_emdl.gui.stem_presets import ThresholdTools
 from napari_emdl.gui.stem_probe import ProbeStep
 from napari_emdl.gui.stem_project import layers_to_export, restore
@@ -74,6 +75,7 @@ class StemWorkspace(QWidget):
         self.offer = Offer()
         self.autosave = Autosave(self)
         self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
+        self.parts = add_parts(self)
         self._build()
         self._add_detector_buttons()
         self._connect()
@@ -166,6 +168,7 @@ class StemWorkspace(QWidget):
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
+        self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
@@ -337,7 +340,9 @@ class StemWorkspace(QWidget):
             if job.disks.min_score is not None:
                 self.state.set_threshold(job.disks.min_score)
         if job.strain is not None:
-            self.put_strain(job.strain)
+            self.put_strain(job.strain.model_copy(update={"regions": None}))
+            if job.strain.regions is not None:
+                self.parts.regions.load(job.strain.regions)
 
     def put_strain(self, params: StrainParams) -> None:
         """Show and use settings of lattice and strain."""
@@ -389,7 +394,7 @@ class StemWorkspace(QWidget):
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
             self.say(" · ".join([*text, self.disks_step.badge.device]))
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:]]))
+            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *self.parts.verdict()]))
 
     # closing
 
@@ -412,6 +417,7 @@ class StemWorkspace(QWidget):
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         unbind_keys(self._keys)
         stem_remember.keep(self.state)
+        self.parts.release()
         self._close_cube()
         self.state.close()
         self.export_step.close_jobs()

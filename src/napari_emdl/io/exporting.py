@@ -208,6 +208,8 @@ def _export_strain(writer: _Writer, strain: Any) -> None:
         )
         sigma = strain.sigma[..., i].astype(np.float32)
         writer.tiff(f"sigma_{name}.ome.tif", sigma, step, description=f"standard error of {name}; NaN: no fit")
+    if strain.region is not None:
+        writer.tiff("region.ome.tif", strain.region, step, description="region (phase) of each position; 0: none")
     params = strain.attrs.get("params") or {}
     reference = strain.attrs.get("reference")
     reference = params.get("reference") if reference is None or isinstance(reference, str) else reference

@@ -238,8 +238,11 @@ def _write_strain(file: h5py.File, strain: Any) -> None:
     # py4DSTEM keeps zeros where its mask is False; numbers of masked positions stay NaN in strain/.
     stack = np.stack([np.where(strain.mask, np.nan_to_num(np.asarray(m, float)), 0.0) for m in maps])
     step = calibration.pixel_nm
+    labels: tuple[str, ...] = STRAIN_LABELS
+    if strain.region is not None:
+        stack, labels = np.concatenate([stack, strain.region[None].astype(float)]), (*labels, "region")
     emd.write_stack(
-        root, "strainmap", stack, STRAIN_LABELS, "RealSlice", (1.0, "pixels") if step is None else (float(np.mean(step)), "nm")
+        root, "strainmap", stack, labels, "RealSlice", (1.0, "pixels") if step is None else (float(np.mean(step)), "nm")
     )
     origin = getattr(strain.calibration, "origin_px", strain.origin_px)
     emd.write_calibration(root, calibration, [], origin if np.isfinite(origin).all() else None)

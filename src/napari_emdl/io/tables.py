@@ -79,6 +79,8 @@ def strain_columns(strain: Any, reasons: tuple[str, ...]) -> dict[str, Any]:
         vectors = getattr(strain, name)
         out |= {f"{name}_row_px": vectors[..., 0].ravel(), f"{name}_col_px": vectors[..., 1].ravel()}
     out |= {"fitted": strain.mask.ravel(), "n_indexed": strain.n_indexed.ravel(), "residual_px": strain.residual_px.ravel()}
+    if strain.region is not None:
+        out["region"] = strain.region.ravel()
     return out | {"reason": [reasons[code] if code < len(reasons) else str(code) for code in strain.reason.ravel()]}
 
 
