@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, sparse
 
 from napari_emdl.diffraction.calibrate import calibrate
-from napari_emdl.diffraction.strain import REASONS, Evidence, StrainMap, fit_strain
+from napari_emdl.diffraction.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import RegionParams, StrainParams
@@ -117,8 +117,7 @@ def fit_strain_regions(
         disks = disks.reshape((1, disks.n_positions))
     shape = (disks.shape[0], disks.shape[1])
     labels = check_regions(regions, shape)
-    least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
-    chosen = disks.filter(min_score=least, min_intensity=params.min_intensity, max_sigma_px=params.max_sigma_px)
+    chosen = select_disks(disks, params)
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
     measured = calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
@@ -162,15 +161,13 @@ def _params_of(phase: RegionParams, params: StrainParams) -> StrainParams:
 
 def _reference_of(phase: RegionParams, reference: Any, params: StrainParams, inside: NDArray[np.bool_]) -> tuple[Any, str]:
     """Reference of a region and what is to be said about it."""
-    from napari_emdl.diffraction.strain import _reference_mask
-
     ideal = isinstance(reference, str) and reference == "lattice"
     if phase.reference_lattice or (phase.reference is None and (ideal or params.reference_lattice)):
         return "lattice", ""
     wanted = phase.reference if phase.reference is not None else params.reference if reference is None else reference
     if wanted is None:
         return None, ""
-    mask = _reference_mask(inside.shape, wanted) & inside
+    mask = reference_mask(inside.shape, wanted) & inside
     if mask.any():
         return mask, ""
     return None, "the reference lies outside it, so its zero is the median of its own positions"
@@ -281,8 +278,7 @@ def segment_positions(
     params = params or StrainParams()
     if not 1 <= n_regions <= MAX_REGIONS:
         raise EmdlError(f"the number of regions must lie between 1 and {MAX_REGIONS}, got {n_regions}")
-    least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
-    chosen = disks.filter(min_score=least, min_intensity=params.min_intensity, max_sigma_px=params.max_sigma_px)
+    chosen = select_disks(disks, params)
     rich = np.flatnonzero(chosen.counts().ravel() >= params.min_disks)
     if len(rich) < n_regions:
         raise EmdlError(f"only {len(rich)} positions have {params.min_disks} disks or more, too few for {n_regions} regions")

@@ -185,7 +185,7 @@ def fit_strain(
     if control is not None:
         control.check()
         control.report(0, 3, "origin")
-    chosen = _select(disks, params)
+    chosen = select_disks(disks, params)
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
     measured = calibration or calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
@@ -245,7 +245,7 @@ def lattice_consistent(
     """
     params = _with_overrides(params or StrainParams(), overrides)
     table = disks if len(disks.shape) == 2 else disks.reshape((1, disks.n_positions))
-    chosen = _select(table, params)
+    chosen = select_disks(table, params)
     origin = calibrate(chosen, params.calibrate, disks.attrs.get("calibration")).origin_px.reshape(-1, 2)
     basis = _find_or_given(chosen, params, origin)
     fit = fit_lattices(chosen.positions_px(), disk_weights(chosen), chosen.offset, origin, basis.g)
@@ -301,7 +301,8 @@ def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainPa
         raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None
 
 
-def _select(disks: PeakTable, params: StrainParams) -> PeakTable:
+def select_disks(disks: PeakTable, params: StrainParams) -> PeakTable:
+    """Disks that count with these settings, by the default threshold of the method where none is set."""
     least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
     return within_limits(disks, params.model_copy(update={"min_score": least}))
 
@@ -343,14 +344,15 @@ def _reference_lattice(
     """Reference lattice and the number of positions that made it."""
     if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
         return np.array([params.g1, params.g2], dtype=float), 0
-    inside = _reference_mask(shape, params.reference if reference is None else reference).ravel() & good
+    inside = reference_mask(shape, params.reference if reference is None else reference).ravel() & good
     if not inside.any():
         where = "the reference region" if reference is not None or params.reference is not None else "the scan"
         raise EmdlError(f"no position in {where} has a fitted lattice; choose another region or lower the thresholds")
     return np.median(g[inside], axis=0), int(inside.sum())
 
 
-def _reference_mask(shape: tuple[int, ...], reference: ArrayLike | None) -> NDArray[np.bool_]:
+def reference_mask(shape: tuple[int, ...], reference: ArrayLike | None) -> NDArray[np.bool_]:
+    """Positions of a reference over the scan: None (all), a mask, or row0, row1, col0, col1."""
     if reference is None:
         return np.ones(shape, bool)
     if isinstance(reference, str):

@@ -29,7 +29,7 @@ from napari_emdl.gui.stem_marks import (
 )
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.worker import report_error
-from napari_emdl.params import StrainParams
+from napari_emdl.params import DiskLimits, StrainParams
 from napari_emdl.peaks import PeakTable
 
 NOTHING, KEPT = "nothing", "the run kept"
@@ -166,7 +166,7 @@ class SecondMethod(QObject):
         """Difference of the strain from both tables, in the background."""
         stem = self.stem
         if self.kept is not None and stem.strain is not None:
-            params = stem.strain_params.model_copy(update={"min_score": None, "min_intensity": None, "max_sigma_px": None})
+            params = stem.strain_params.model_copy(update=dict.fromkeys(DiskLimits.model_fields))
             self._strain.submit(self.kept, stem.strain, stem.reference, params, stem.regions)
 
     def _on_difference(self, difference: Any, args: Any) -> None:

@@ -22,7 +22,7 @@ from napari_emdl.signals import Datacube
 if TYPE_CHECKING:
     from napari_emdl.gui.stem_workspace import StemWorkspace
 
-DISKS, DONE = "disks.h5", "done.npy"
+DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
 #: An image of the user's own above this is left out (and named): a project is no place for another movie.
 MAX_IMAGE_BYTES = 256 * 2**20
@@ -76,6 +76,9 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
     disks_file = None if copy_disks else state.disks_file
     if state.disks is not None and disks_file is None:
         parts |= _disk_parts(state.disks, state.done)
+    if state.regions is not None:
+        regions = state.regions.copy()
+        parts[REGIONS] = lambda path: np.save(path, regions)
     scan, left_out = _own_layers(panel.viewer.layers, _DRAWN)
     diffraction, more = _own_layers(panel.canvas.model.layers, ("detector",))
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
@@ -196,7 +199,7 @@ def read_opened(path: str | Path) -> Opened:
     """
     from napari_emdl.io import load
 
-    readers = {DISKS: load, DONE: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
+    readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
     project, parts = read_project(path, readers)
     cube = open_cube(project, path)
     if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
@@ -241,6 +244,8 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
     _put_canvas(panel, project.display.get("canvas") or {})
     _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
+    if REGIONS in opened.parts:
+        panel.parts.regions.use_checked(opened.parts[REGIONS])
     disks = opened.parts.get(DISKS)
     if disks is not None:
         state.take_disks(disks, opened.parts.get(DONE), Path(project.disks_file) if project.disks_file else None)
