@@ -299,6 +299,7 @@ def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
             continue
         old = panel.maps.layer(role) if panel.maps is not None else None
         if old is not None:
+            tag_of(old)["role"] = "replaced"  # its going is not the user's
             panel.viewer.layers.remove(old)
         layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
         (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
