@@ -116,7 +116,7 @@ def _pixel_nm(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def _place(vertices: NDArray[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Row and col in pixels and, where the layer has them, in nm; a layer shifted against the map is shifted here too."""
-    points = np.asarray(vertices, float).reshape(len(vertices), -1)[:, -2:]
+    points = np.asarray(vertices, float)[..., -2:].reshape(-1, 2)
     scale = np.asarray(tuple(attributes.get("scale", (1.0, 1.0)))[-2:], float)
     points = points + np.asarray(tuple(attributes.get("translate", (0.0, 0.0)))[-2:], float) / scale
     out = {"row_px": points[:, 0], "col_px": points[:, 1]}
