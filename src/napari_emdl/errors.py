@@ -21,3 +21,7 @@ class ModelError(EmdlError):
 
 class Cancelled(Exception):
     """Raised inside a job after the user cancelled it; what was finished stays in the result file."""
+
+
+class OtherJobError(EmdlError):
+    """A partial result belongs to a job with other settings; it has to be finished with those or begun anew."""

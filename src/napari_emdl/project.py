@@ -1,8 +1,8 @@
 """Project file: everything that was set in a 4D-STEM workspace, to be opened again as it was.
 
-A project is one zip file (``.emdl.zip``): ``project.yaml`` (settings, plain text), ``disks.h5`` (an ordinary result file) and
-``*.emdl.h5`` (ordinary layer files). A zip, because every part is written and read by what writes and reads it on its own, can
-be taken out with any tool, and the whole still moves as one file. The disks are copied in, so a project depends on no cache;
+A project is one zip file (``.emdl-project``): ``project.yaml`` (settings, plain text), ``disks.h5`` (an ordinary result file)
+and ``*.emdl.h5`` (ordinary layer files). A zip, because every part is written and read by what writes and reads it on its own,
+can be taken out with any tool, and the whole still moves as one file. The disks are copied in: a project depends on no cache;
 the datacube is named, not copied, relative to the project when it lies beside or below it.
 """
 
@@ -22,7 +22,7 @@ from napari_emdl.io.results import atomic_path
 from napari_emdl.params import DiskParams, Params, RunParams, StrainParams
 from napari_emdl.signals import Datacube
 
-ENDING = ".emdl.zip"
+ENDING = ".emdl-project"
 SETTINGS = "project.yaml"
 VERSION = 1
 

@@ -85,7 +85,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
     wait_until(lambda: panel.state.probe is not None)
     set_everything(panel, wait_until)
-    before, target = panel.state, cube_file.with_name("work.emdl.zip")
+    before, target = panel.state, cube_file.with_name("work.emdl-project")
     panel.project.save(target)
     wait_until(lambda: panel.project.path == target)
     before.output.unlink()  # the cache is emptied, and the folder moves
@@ -126,7 +126,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
 
 def test_a_project_whose_datacube_is_gone_says_what_to_do(make_napari_viewer, cube_file, wait_until, told):
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
-    target = cube_file.parent.parent / "work.emdl.zip"
+    target = cube_file.parent.parent / "work.emdl-project"
     panel.project.save(target)
     wait_until(lambda: panel.project.path == target)
     cube_file.rename(cube_file.with_name("renamed.h5"))

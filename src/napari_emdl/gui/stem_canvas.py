@@ -107,17 +107,23 @@ class DiffractionCanvas(QWidget):
         self.model.layers.clear()
         self.shape = shape
         self.space = styles.space(q_pixel_invA, "1/angstrom", AXES)
-        self.model.add_image(
+        self._add_pattern(shape)
+        styles.show_scale_bar(self.model, shape[1] * q_pixel_invA[1] if q_pixel_invA else None)
+        self.view.setCurrentIndex(0)
+        self.fit()
+
+    def _add_pattern(self, shape: tuple[int, int]) -> Any:
+        layer = self.model.add_image(
             np.zeros(shape, np.float32),
             name="Pattern",
             colormap=styles.PATTERN_COLORMAP,
             contrast_limits=(0, 1),
+            visible=self.view.currentText() == VIEWS[0],
             metadata=tag("pattern"),
             **self.space,
         )
-        styles.show_scale_bar(self.model, shape[1] * q_pixel_invA[1] if q_pixel_invA else None)
-        self.view.setCurrentIndex(0)
-        self.fit()
+        self.model.layers.move(len(self.model.layers) - 1, 0)  # below everything, also where the user had deleted it
+        return layer
 
     def layer(self, role: str) -> Any:
         """Layer of that role, or None when there is none or the user deleted it."""
@@ -133,9 +139,11 @@ class DiffractionCanvas(QWidget):
         limits
             Contrast limits, used while "auto" is on.
         """
+        if self.shape is None:
+            return
         layer = self.layer("pattern")
         if layer is None:
-            return
+            layer = self._add_pattern(self.shape)
         layer.data = shown
         if self.auto.isChecked():
             low, high = limits

@@ -24,6 +24,8 @@ class Limits(QWidget):
         self.setObjectName("limits")
         self.stem = state
         self.form = ParamsForm(state.strain_params, include=tuple(OTHERS))
+        for editor in self.form.editors.values():
+            editor.setSpecialValueText("no limit")
         self.box = Fold("More limits", self.form)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

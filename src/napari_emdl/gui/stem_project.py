@@ -26,6 +26,8 @@ DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
 #: An image of the user's own above this is left out (and named): a project is no place for another movie.
 MAX_IMAGE_BYTES = 256 * 2**20
+#: The same while a session is kept, which happens every few seconds.
+MAX_IMAGE_BYTES_KEPT = 16 * 2**20
 #: Drawings of ours on the scan that are kept with the user's own layers; everything else of ours is made anew.
 _DRAWN = ("reference", "profile")
 _LOOK = ("visible", "opacity", "gamma", "contrast_limits")
@@ -58,7 +60,8 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
     Parameters
     ----------
     copy_disks
-        Copy the disks into the project; False names the file they lie in, where there is one (autosave on this computer).
+        Copy the disks into the project. False (autosave) names the file they lie in; those of a run that was stopped are in its
+        journal, from which Resume goes on.
 
     Raises
     ------
@@ -74,13 +77,14 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
         raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
     parts: dict[str, Callable[[Path], Any]] = {}
     disks_file = None if copy_disks else state.disks_file
-    if state.disks is not None and disks_file is None:
+    if state.disks is not None and copy_disks:
         parts |= _disk_parts(state.disks, state.done)
     if state.regions is not None:
         regions = state.regions.copy()
         parts[REGIONS] = lambda path: np.save(path, regions)
-    scan, left_out = _own_layers(panel.viewer.layers, _DRAWN)
-    diffraction, more = _own_layers(panel.canvas.model.layers, ("detector",))
+    largest = MAX_IMAGE_BYTES if copy_disks else MAX_IMAGE_BYTES_KEPT
+    scan, left_out = _own_layers(panel.viewer.layers, _DRAWN, largest)
+    diffraction, more = _own_layers(panel.canvas.model.layers, ("detector",), largest)
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
         if layers:
             parts[name] = _layer_writer(layers)
@@ -127,14 +131,14 @@ def own(layer: Any) -> bool:
     return not role or role.startswith("saved ")
 
 
-def _own_layers(layers: Any, drawn: tuple[str, ...]) -> tuple[list[LayerData], list[str]]:
+def _own_layers(layers: Any, drawn: tuple[str, ...], largest: int = MAX_IMAGE_BYTES) -> tuple[list[LayerData], list[str]]:
     """Layer data of the user's own layers and of drawings of ours; names of what is too large or lazy."""
     kept, left_out = [], []
     for layer in layers:
         if not (own(layer) or role_of(layer) in drawn):
             continue
         data, attributes, kind = layer.as_layer_data_tuple()
-        if kind == "image" and not (isinstance(data, np.ndarray) and data.nbytes <= MAX_IMAGE_BYTES):
+        if kind == "image" and not (isinstance(data, np.ndarray) and data.nbytes <= largest):
             left_out.append(layer.name)
             continue
         if kind == "labels":
@@ -304,6 +308,7 @@ def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
             continue
         old = panel.maps.layer(role) if panel.maps is not None else None
         if old is not None:
+            tag_of(old)["role"] = "replaced"  # its going is not the user's
             panel.viewer.layers.remove(old)
         layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
         (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)

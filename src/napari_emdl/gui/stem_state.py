@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.errors import EmdlError, OtherJobError
 from napari_emdl.gui import stem_jobs as jobs
 from napari_emdl.gui.worker import Job, Latest, error_line, report_error
 from napari_emdl.params import DiskLimits, DiskParams, RunParams, StrainParams
@@ -372,6 +372,11 @@ class StemState(QObject):
         self._keep_partial()
 
     def _on_job_failed(self, error: BaseException) -> None:
+        if isinstance(error, OtherJobError):
+            error = EmdlError(
+                "the run that was stopped had other settings; press Run on the scan to begin anew with these, "
+                "or set the others again and press Resume"
+            )
         self.message.emit(report_error(error, "finding disks"))
         self._keep_partial()
 

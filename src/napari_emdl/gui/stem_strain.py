@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushBut
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui import styles
 from napari_emdl.gui.forms import ParamsForm, narrow
-from napari_emdl.gui.session import bare, role_of, tag
+from napari_emdl.gui.session import bare, tag
 from napari_emdl.gui.stem_maps import ScanMaps
 from napari_emdl.gui.stem_profile import LineProfile
 from napari_emdl.gui.stem_state import StemState
@@ -118,7 +118,13 @@ class StrainStep(Step):
 
     def region_layer(self) -> Any:
         """Shapes layer of the reference, or None."""
-        return next((la for la in self.viewer.layers if role_of(la) == "reference"), None)
+        return self.maps.layer("reference") if self.maps is not None else None
+
+    def forget_region(self) -> None:
+        """The user deleted the region: it counts no longer, and the panel says what does."""
+        if self.reference.currentText() == DRAWN:
+            self.reference.setCurrentText(MEDIAN)
+            self.stem.message.emit("the reference region was deleted; the median of the scan is the reference now")
 
     def _on_reference(self, text: str) -> None:
         self.draw_button.setVisible(text == DRAWN)
@@ -135,9 +141,11 @@ class StrainStep(Step):
         if self.stem.cube is None or self.maps is None:
             return
         layer = self.region_layer()
-        if layer is None:
-            rows, cols = self.stem.cube.scan_shape
-            box = np.array([[-0.5, -0.5], [-0.5, cols / 4], [rows - 0.5, cols / 4], [rows - 0.5, -0.5]])
+        rows, cols = self.stem.cube.scan_shape
+        box = np.array([[-0.5, -0.5], [-0.5, cols / 4], [rows - 0.5, cols / 4], [rows - 0.5, -0.5]])
+        if layer is not None and not len(layer.data):
+            layer.add(box, shape_type="rectangle")
+        elif layer is None:
             layer = self.viewer.add_shapes(
                 [box],
                 shape_type="rectangle",

@@ -173,6 +173,7 @@ class StemWorkspace(QWidget):
         self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        self.viewer.layers.events.removed.connect(self._on_layer_removed)
         self.run_all_button.setEnabled(False)
 
     def _dock_canvas(self) -> None:
@@ -241,10 +242,18 @@ class StemWorkspace(QWidget):
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
             QTimer.singleShot(0, self._adopt_first)
 
+    def _on_layer_removed(self, event: Any) -> None:
+        if session.role_of(event.value) == "reference" and session.tag_of(event.value).get("signal") is self.state.cube:
+            self.strain_step.forget_region()
+
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
-        if not self.closed and cube is not self.state.cube:
-            self.start(cube)
+        if self.closed or cube is self.state.cube:
+            return
+        for layer in self.viewer.layers:  # maps of another scan would lie over this one
+            if self.state.cube is not None and session.tag_of(layer).get("signal") is self.state.cube:
+                layer.visible = False
+        self.start(cube)
 
     def start(self, cube: Datacube) -> None:
         """Begin with `cube`, also when it is the one that is open."""
@@ -393,7 +402,9 @@ class StemWorkspace(QWidget):
     def _show_overlay(self) -> None:
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
-            self.say(" · ".join([*text, self.disks_step.badge.device]))
+            shown = self.strain_step.show_map.currentText()
+            values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
+            self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
             self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *self.parts.verdict()]))
 
     # closing
@@ -415,6 +426,7 @@ class StemWorkspace(QWidget):
         self.closed = True
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
+        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         unbind_keys(self._keys)
         stem_remember.keep(self.state)
         self.parts.release()

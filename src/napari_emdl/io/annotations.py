@@ -116,7 +116,7 @@ def _pixel_nm(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def _place(vertices: NDArray[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Row and col in pixels and, where the layer has them, in nm; a layer shifted against the map is shifted here too."""
-    points = np.asarray(vertices, float).reshape(len(vertices), -1)[:, -2:]
+    points = np.asarray(vertices, float)[..., -2:].reshape(-1, 2)
     scale = np.asarray(tuple(attributes.get("scale", (1.0, 1.0)))[-2:], float)
     points = points + np.asarray(tuple(attributes.get("translate", (0.0, 0.0)))[-2:], float) / scale
     out = {"row_px": points[:, 0], "col_px": points[:, 1]}
@@ -128,9 +128,12 @@ def _place(vertices: NDArray[Any], attributes: Mapping[str, Any]) -> dict[str, A
 
 def point_columns(data: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """One row a point: its place and its features."""
-    features = attributes.get("features")
-    extra = {str(name): np.asarray(features[name]) for name in getattr(features, "columns", ())}
-    return {**_place(np.asarray(data), attributes), **extra}
+    return {**_place(np.asarray(data), attributes), **_features(attributes)}
+
+
+def _features(attributes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    table: Any = attributes.get("features")
+    return {str(name): np.asarray(table[name]) for name in getattr(table, "columns", ())}
 
 
 def shape_columns(data: Sequence[Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,11 +143,10 @@ def shape_columns(data: Sequence[Any], attributes: Mapping[str, Any]) -> dict[st
     kinds = attributes.get("shape_type", "polygon")
     kinds = [kinds] * len(data) if isinstance(kinds, str) else [str(kind) for kind in kinds]
     corners = np.concatenate([np.asarray(shape, float)[:, -2:] for shape in data]) if counts else np.zeros((0, 2))
-    features = attributes.get("features")
     return {
         "shape": of,
         "type": np.asarray(kinds, dtype=object)[of] if counts else np.zeros(0, object),
         "corner": np.concatenate([np.arange(n) for n in counts]) if counts else np.zeros(0, int),
         **_place(corners, attributes),
-        **{str(name): np.asarray(features[name])[of] for name in getattr(features, "columns", ())},
+        **{name: values[of] for name, values in _features(attributes).items()},
     }

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.errors import EmdlError, OtherJobError
 from napari_emdl.jobs.blocks import Block
 from napari_emdl.peaks import PeakTable
 
@@ -88,7 +88,7 @@ class Checkpoint:
             found = json.loads(file.read(length))["fingerprint"]
             self._scan(file)
             if found != self.fingerprint:
-                raise EmdlError(
+                raise OtherJobError(
                     f"{self.path} holds the start of another job (other input, parameters or model); "
                     "use --restart to throw it away"
                 )
