@@ -10,7 +10,7 @@ import numpy as np
 from napari.utils.color import transform_color
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui import stem_jobs as jobs
@@ -240,14 +240,14 @@ class CompareBox(QWidget):
         buttons = QHBoxLayout()
         buttons.addWidget(self.keep_button)
         buttons.addWidget(self.load_button)
-        rows = QFormLayout(self)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("Compare with", self.choice)
-        rows.addRow("Agree within", self.distance)
-        rows.addRow(self.here_text)
-        rows.addRow(buttons)
-        rows.addRow("Map", self.map)
-        rows.addRow(self.scan_text)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(_row("Compare with", self.choice))
+        column.addLayout(_row("Agree within", self.distance))
+        column.addWidget(self.here_text)
+        column.addLayout(buttons)
+        column.addLayout(_row("Map", self.map))
+        column.addWidget(self.scan_text)
         self.second = SecondMethod(state, self.refresh, self)
         self.choice.currentTextChanged.connect(self.second.choose)
         self.distance.valueChanged.connect(self._on_distance)
@@ -357,6 +357,15 @@ class CompareBox(QWidget):
 
 def _as_table(found: NDArray[np.void]) -> PeakTable:
     return PeakTable.from_lists([{"row": found["row"], "col": found["col"], "score": found["score"]}])
+
+
+def _row(text: str, widget: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    label = QLabel(text)
+    label.setMinimumWidth(90)
+    row.addWidget(label)
+    row.addWidget(widget, 1)
+    return row
 
 
 def _dot(color: str) -> str:
