@@ -55,7 +55,7 @@ def deform_pattern(pattern: NDArray[Any], f: ArrayLike, g: ArrayLike, origin_px:
     """Pattern (rows, cols) of a crystal deformed by F (2, 2) as well.
 
     Every disk is moved as it is, from `origin + hk @ g` to `origin + hk @ g @ inv(F)`, with the cell of the lattice around it.
-    A stretched pattern would have stretched disks, which a strained crystal has not, and whose brighter edges pull at positions.
+    A stretched pattern would have stretched disks, which a strained crystal has not; their brighter edges pull at positions.
     """
     before, origin = np.asarray(g, float), np.asarray(origin_px, float)
     after = before @ np.linalg.inv(np.asarray(f, float))

@@ -369,4 +369,4 @@ def _row(text: str, widget: QWidget) -> QHBoxLayout:
 
 
 def _dot(color: str) -> str:
-    return f'<span style="color:{color}">⬤</span>'
+    return f'<span style="color:{color}">●</span>'

@@ -56,7 +56,7 @@ class Marks:
         if layer is not None:  # napari keeps as many colours as there were vectors
             self.canvas.model.layers.remove(layer)
         selected = self.canvas.model.layers.selection.active
-        look = {"edge_width": max(self.canvas.shape) / 120, **self.look}
+        look = {"edge_width": max(self.canvas.shape) / 75, "opacity": 1.0, **self.look}
         if colors is not None:
             look["edge_color"] = colors
         layer = self.canvas.model.add_vectors(

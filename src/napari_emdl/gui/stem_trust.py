@@ -10,8 +10,8 @@ from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.worker import Job, JobBar, error_line
 
 HINT = (
-    "The disks of some patterns are moved by small strains to see whether these come back, and a second method looks at the same "
-    "patterns."
+    "The disks of some patterns are moved by small strains to see whether these come back, and a second method looks at the "
+    "same patterns."
 )
 
 
@@ -24,11 +24,12 @@ class TrustBox(QWidget):
         self.stem = state
         self.found: Any = None  # diffraction.trust.Trust
         self.job: Job | None = None
-        self.button = QPushButton("Check gain and agreement")
+        self.button = QPushButton("Check some patterns")
         self.button.setToolTip(HINT)
         self.number = QSpinBox()
         self.number.setRange(1, 100)
         self.number.setValue(6)
+        self.number.setMaximumWidth(84)
         self.number.setToolTip("Patterns to look at, spread over the fitted positions; the disks of each are moved eight times")
         self.bar = JobBar("patterns")
         self.text = QLabel(HINT)
@@ -36,7 +37,6 @@ class TrustBox(QWidget):
         self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
-        row.addWidget(QLabel("on"))
         row.addWidget(self.number)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
