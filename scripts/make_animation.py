@@ -143,7 +143,7 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
     panel._fit_views()
     film.shoot(2200)
 
-    film.caption = "Move the cross-hair: the network finds the disks of each pattern at once"
+    film.caption = "Move the cross-hair: the disks of each pattern are found at once"
     for row, col in ((12, 16), (10, 13), (8, 11), (10, 18), (14, 24)):
         panel.cross.move_to(row, col)
         film.until(lambda: state.live is not None and state.live.position == state.position)
@@ -161,11 +161,12 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
             film.shoot(350)
     panel.disks_step.unfold(False)
     panel.strain_step.unfold()
+    panel.strain_step.show_map.setCurrentText("ε yy")
     film.wait(0.5)
     film.caption = "The strain map, with what speaks for and against it"
     film.shoot(2000)
 
-    film.caption = "Drag the threshold: disks, counts and map follow, nothing is computed again by the network"
+    film.caption = "Drag the threshold: disks, counts and map follow, the disks are not found anew"
     histogram, start = panel.histogram, state.min_score
     low, high = histogram.plot.getPlotItem().viewRange()[0]
     for part in (0.0, 0.35, 0.7, 1.0, 0.5, 0.0):
@@ -177,9 +178,7 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
     histogram.reset.click()
     film.wait(0.5)
 
-    film.caption = (
-        "Look at any position: its pattern, its disks (rings), its lattice (crosses), its strain with error"
-    )
+    film.caption = "Look at any position: its pattern, its disks (rings), its lattice (crosses), its strain with error"
     for row, col in ((13, 20), (12, 12), (9, 11), (15, 12)):
         panel.cross.move_to(row, col)
         film.wait(0.3)
@@ -215,9 +214,11 @@ def main() -> None:
     """Make the animation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parents[1] / "docs/images/stem-workspace.gif")
-    parser.add_argument("--method", default="fcunet", choices=("fcunet", "fcunet-plain", "light", "template"))
+    parser.add_argument("--method", default="light", choices=("fcunet", "fcunet-plain", "light", "template"))
     options = parser.parse_args()
+    options.output = options.output.absolute()
     with display(), tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # so that the window shows no path of the machine it was made on
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):  # the window of somebody who never saw the program
             os.environ[name] = str(Path(folder) / name)
         import napari
@@ -231,8 +232,7 @@ def main() -> None:
         viewer.open_sample("napari-emdl", "strained_datacube")
         panel = open_panel(viewer, "4D-STEM workspace")
         panel.disks_step.form.editors["method"].put(options.method)
-        panel.state.output_folder = Path(folder)
-        tell_story(film, viewer, panel, Path(folder) / "export")
+        tell_story(film, viewer, panel, Path("figures"))
         size = film.save(options.output)
         viewer.close()
     print(f"{options.output}: {len(film.frames)} frames, {size / 1e6:.1f} MB")

@@ -103,13 +103,13 @@ def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
     arrows, state = workspace.parts.arrows, workspace.state
     where = tuple(np.argwhere(state.strain.mask)[0])
     workspace.cross.move_to(*where)
-    arrows.choice.setCurrentText("disk to fitted lattice")
+    arrows.choice.setCurrentText("disk to fit")
     layer = workspace.canvas.layer("arrows")
     assert len(layer.data) == state.strain.n_indexed[where]
     longest = np.linalg.norm(layer.data[:, 1], axis=1).max()
     arrows.factor.setValue(40)
     assert np.linalg.norm(workspace.canvas.layer("arrows").data[:, 1], axis=1).max() == pytest.approx(2 * longest)
-    arrows.choice.setCurrentText("reference to fitted lattice")
+    arrows.choice.setCurrentText("reference to fit")
     assert len(workspace.canvas.layer("arrows").data) > len(layer.data)
     before = state.strain
     arrows.axis.setChecked(True)

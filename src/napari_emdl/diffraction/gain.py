@@ -1,8 +1,8 @@
 """Gain check: does the way from pattern to strain return a strain that is put in?
 
-Measured patterns are deformed by small known strains, their disks found and their lattices fitted like any others, and what
+The disks of measured patterns are moved as small known strains would, found and their lattices fitted like any others, and what
 comes back is divided by what went in. 1 is right; less than 1 means that the map shows too little strain, as finders do that
-pull disks to whole pixels. Deforming a pattern smooths its noise a little, so this tells the gain, not the noise.
+pull disks to whole pixels. Moving disks by parts of a pixel smooths their noise a little: this tells the gain, not the noise.
 """
 
 from __future__ import annotations
@@ -51,19 +51,25 @@ class GainCheck:
         return float(self.gain.mean())
 
 
-def deform_pattern(pattern: NDArray[Any], f: Floats, origin_px: ArrayLike) -> NDArray[np.float32]:
-    """Pattern (rows, cols) of a crystal deformed by F (2, 2) as well: disks move from v to v @ inv(F) around the origin."""
-    origin = np.asarray(origin_px, float)
-    moved = ndimage.affine_transform(
-        np.nan_to_num(np.asarray(pattern, np.float32)), f.T, offset=origin - f.T @ origin, order=3, mode="nearest"
-    )
-    return np.maximum(moved, 0)
+def deform_pattern(pattern: NDArray[Any], f: ArrayLike, g: ArrayLike, origin_px: ArrayLike) -> NDArray[np.float32]:
+    """Pattern (rows, cols) of a crystal deformed by F (2, 2) as well.
+
+    Every disk is moved as it is, from `origin + hk @ g` to `origin + hk @ g @ inv(F)`, with the cell of the lattice around it.
+    A stretched pattern would have stretched disks, which a strained crystal has not; their brighter edges pull at positions.
+    """
+    before, origin = np.asarray(g, float), np.asarray(origin_px, float)
+    after = before @ np.linalg.inv(np.asarray(f, float))
+    place = np.stack(np.indices(pattern.shape), axis=-1).astype(float)
+    hk = np.rint((place - origin) @ np.linalg.inv(after))
+    source = place - hk @ (after - before)
+    image = np.nan_to_num(np.asarray(pattern, np.float32))
+    return np.maximum(ndimage.map_coordinates(image, np.moveaxis(source, -1, 0), order=3, mode="nearest"), 0)
 
 
 def check_gain(
     patterns: NDArray[Any],
     finder: Any,
-    basis_g: ArrayLike,
+    g: ArrayLike,
     origin_px: ArrayLike,
     *,
     params: StrainParams | None = None,
@@ -76,13 +82,11 @@ def check_gain(
     Parameters
     ----------
     patterns
-        (n, rows, cols) with a lattice near `basis_g`.
+        (n, rows, cols) with a lattice each.
     finder
         :class:`napari_emdl.diffraction.disks.DiskFinder`.
-    basis_g
-        (2, 2) rows g1, g2 in px.
-    origin_px
-        (n, 2) origin of each pattern.
+    g, origin_px
+        (n, 2, 2) rows g1, g2 and (n, 2) origin of each pattern in px.
     params
         Settings of the fit.
     min_score
@@ -96,14 +100,15 @@ def check_gain(
         When no pattern keeps its lattice.
     """
     params = params or StrainParams()
-    g, origin = np.asarray(basis_g, float), np.asarray(origin_px, float).reshape(-1, 2)
-    stretches = _deformations(strain)
-    parts, total = [], len(patterns)
+    lattices, origin = np.asarray(g, float).reshape(-1, 2, 2), np.asarray(origin_px, float).reshape(-1, 2)
+    shapes = _deformations(strain)
+    gains, total, each = [], len(patterns), np.arange(4)
     for i, pattern in enumerate(patterns):
         if control is not None:
             control.check()
             control.report(i, total, "gain")
-        deformed = np.stack([deform_pattern(pattern, f, origin[i]) for f in stretches])
+        own = lattices[i]
+        deformed = np.stack([deform_pattern(pattern, f, own, origin[i]) for f in shapes])
         found = finder.find(deformed, control).filter(min_score=finder.default_min_score if min_score is None else min_score)
         if not found.n_peaks:
             continue
@@ -111,22 +116,21 @@ def check_gain(
             found.positions_px(),
             disk_weights(found),
             found.offset,
-            np.repeat(origin[i : i + 1], len(stretches), axis=0),
-            g,
+            np.repeat(origin[i : i + 1], len(shapes), axis=0),
+            own,
             max_index_error=params.max_index_error,
         )
         if _good(fit, params):
-            parts.append(strain_components(fit.g, g))
-    if not parts:
+            got = strain_components(fit.g, own).reshape(4, 2, 4)
+            true = strain_components(own @ np.linalg.inv(shapes), own).reshape(4, 2, 4)
+            gains.append((got[each, 0, each] - got[each, 1, each]) / (true[each, 0, each] - true[each, 1, each]))
+    if not gains:
         raise EmdlError(
             "no pattern kept its lattice, so there is no gain to check; choose fitted positions or other thresholds"
         )
-    got = np.stack(parts).reshape(len(parts), 4, 2, 4)
-    true = strain_components(g @ np.linalg.inv(stretches), g).reshape(4, 2, 4)
-    each = np.arange(4)
-    gains = (got[:, each, 0, each] - got[:, each, 1, each]) / (true[each, 0, each] - true[each, 1, each])
-    sigma = gains.std(axis=0, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.full(4, np.nan)
-    return GainCheck(gains.mean(axis=0), sigma, len(gains), strain)
+    found_gains = np.stack(gains)
+    error = found_gains.std(axis=0, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.full(4, np.nan)
+    return GainCheck(found_gains.mean(axis=0), error, len(gains), strain)
 
 
 def _deformations(strain: float) -> Floats:

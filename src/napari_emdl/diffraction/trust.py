@@ -79,7 +79,7 @@ def check_trust(
     n_patterns: int = 6,
     control: Control | None = None,
 ) -> Trust:
-    """Check gain and agreement on patterns spread over the fitted positions of a scan.
+    """Check gain and agreement on patterns spread over the fitted positions of a scan (of its largest region).
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def check_trust(
     min_score
         Least score in use; the method's own when None.
     n_patterns
-        Patterns to look at; each is deformed eight times.
+        Patterns to look at; the disks of each are moved eight times.
 
     Raises
     ------
@@ -103,6 +103,7 @@ def check_trust(
     if not len(fitted):
         raise EmdlError("no position is fitted, so there is nothing to check; fit the strain first")
     positions = fitted[np.unique(np.linspace(0, len(fitted) - 1, n_patterns).astype(int))]
+    rows, cols = positions.T
     patterns = np.stack([np.asarray(cube.data[int(r), int(c)]) for r, c in positions])
     other = "template" if disk_params.method != "template" else "light"
     found, finder = _found(disk_params, probe, cube, patterns, run, min_score, control)
@@ -117,8 +118,8 @@ def check_trust(
         gain = check_gain(
             patterns,
             finder,
-            strain.reference_g_at((int(positions[0, 0]), int(positions[0, 1]))),
-            strain.origin_px[positions[:, 0], positions[:, 1]],
+            np.stack([strain.g1[rows, cols], strain.g2[rows, cols]], axis=1),
+            strain.origin_px[rows, cols],
             params=strain_params,
             min_score=min_score,
             control=control,

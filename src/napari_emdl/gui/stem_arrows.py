@@ -15,7 +15,7 @@ from napari_emdl.gui.stem_canvas import VIEWS, DiffractionCanvas
 from napari_emdl.gui.stem_marks import ARROW_COLOR, Marks, arrows
 from napari_emdl.gui.stem_state import StemState
 
-NONE, RESIDUALS, DISPLACEMENT = "no arrows", "disk to fitted lattice", "reference to fitted lattice"
+NONE, RESIDUALS, DISPLACEMENT = "no arrows", "disk to fit", "reference to fit"
 AXIS_COLOR = "#ff8a3d"
 
 
@@ -42,6 +42,7 @@ class PatternArrows(QWidget):
             vector_style="arrow",
             edge_width=max(canvas.shape or (128,)) / 90,
         )
+        self.head = Marks(canvas, "x axis head", "x axis", edge_color=AXIS_COLOR, vector_style="arrow")
         self._drawing = False
         self.choice = narrow(QComboBox())
         self.choice.addItems([NONE, RESIDUALS, DISPLACEMENT])
@@ -110,11 +111,14 @@ class PatternArrows(QWidget):
         """Draw the x axis of the strain through the origin of the pattern."""
         layer, shape = self.axis_layer(), self.canvas.shape
         if shape is None or not self.axis.isChecked():
+            self.head.show(np.zeros((0, 2, 2)))
             self._set_axis_visible()
             return
         turn = np.deg2rad(self.stem.strain_params.axis_deg)
         origin = self._origin()
-        line = np.array([origin, origin + 0.38 * min(shape) * np.array([np.cos(turn), np.sin(turn)])])
+        along = 0.38 * min(shape) * np.array([np.cos(turn), np.sin(turn)])
+        line = np.array([origin, origin + along])
+        self.head.show(arrows(line[:1], line[1:], 1.0))
         self._drawing = True
         try:
             if layer is None:
@@ -125,16 +129,18 @@ class PatternArrows(QWidget):
                     edge_color=AXIS_COLOR,
                     edge_width=max(shape) / 110,
                     features={"axis": ["x"]},
-                    text={"string": "{axis}", "size": 12, "color": AXIS_COLOR, "anchor": "center"},
+                    text={"string": "{axis}", "size": 14, "color": AXIS_COLOR, "anchor": "center", "translation": 0.6 * along},
+                    opacity=0.9,
                     metadata=tag("x axis"),
                     **self.canvas.space,
                 )
                 layer.events.data.connect(self._on_dragged)
                 self.canvas.model.layers.selection.active = layer
-                layer.mode = "direct"
+                layer.mode = "direct"  # the tip is a handle
             elif len(layer.data) == 1:
                 if not np.allclose(layer.data[0], line):
                     layer.data = [line]
+                    layer.text.translation = 0.6 * along
             else:
                 layer.data = [line]
         finally:

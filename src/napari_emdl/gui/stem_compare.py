@@ -10,7 +10,17 @@ import numpy as np
 from napari.utils.color import transform_color
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui import stem_jobs as jobs
@@ -62,6 +72,7 @@ class SecondMethod(QObject):
         self._strain = state.follow("second strain", _difference, self._on_difference)
         self._file = state.follow("second run", _load, self._on_loaded)
         self._asked: Any = None
+        self._wanted_px: float | None = None
         for signal in (state.pattern_changed, state.probe_changed, state.overlay_changed):
             signal.connect(lambda *_: self.find_here())
         state.kept_changed.connect(self.compare_scan)
@@ -150,10 +161,10 @@ class SecondMethod(QObject):
         return agreement_distance_px(float(getattr(self.stem.probe, "radius_px", 5.0)))
 
     def compare_scan(self, max_distance_px: float | None = None) -> None:
-        """Agreement of both tables at every position, in the background."""
-        self._wanted_px = max_distance_px or getattr(self, "_wanted_px", None) or self.max_distance_px
+        """Agreement of both tables at every position, in the background; a distance that is given counts from now on."""
+        self._wanted_px = max_distance_px or self._wanted_px
         if self.kept is not None and self.stem.kept is not None:
-            self._pairs.submit(self.stem.kept, self.kept, self._wanted_px)
+            self._pairs.submit(self.stem.kept, self.kept, self._wanted_px or self.max_distance_px)
         else:
             self.changed()
 
@@ -234,20 +245,22 @@ class CompareBox(QWidget):
         self.map.addItems([SHARE, *(f"difference of {title}" for _, title, _, _ in styles.STRAIN_MAPS)])
         self.map.setToolTip("What the map Comparison on the main canvas shows, once two runs are there")
         self.here_text, self.scan_text = QLabel(""), QLabel("")
-        for label in (self.here_text, self.scan_text):
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.RichText)
+        self.here_text.setTextFormat(Qt.TextFormat.RichText)
+        self.here_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.scan_text.setTextFormat(Qt.TextFormat.PlainText)
+        self.scan_text.setWordWrap(True)
+        self.scan_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         buttons = QHBoxLayout()
         buttons.addWidget(self.keep_button)
         buttons.addWidget(self.load_button)
-        rows = QFormLayout(self)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addRow("Compare with", self.choice)
-        rows.addRow("Agree within", self.distance)
-        rows.addRow(self.here_text)
-        rows.addRow(buttons)
-        rows.addRow("Map", self.map)
-        rows.addRow(self.scan_text)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(_row("Compare with", self.choice))
+        column.addLayout(_row("Agree within", self.distance))
+        column.addWidget(self.here_text)
+        column.addLayout(buttons)
+        column.addLayout(_row("Map", self.map))
+        column.addWidget(self.scan_text)
         self.second = SecondMethod(state, self.refresh, self)
         self.choice.currentTextChanged.connect(self.second.choose)
         self.distance.valueChanged.connect(self._on_distance)
@@ -359,5 +372,14 @@ def _as_table(found: NDArray[np.void]) -> PeakTable:
     return PeakTable.from_lists([{"row": found["row"], "col": found["col"], "score": found["score"]}])
 
 
+def _row(text: str, widget: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    label = QLabel(text)
+    label.setMinimumWidth(90)
+    row.addWidget(label)
+    row.addWidget(widget, 1)
+    return row
+
+
 def _dot(color: str) -> str:
-    return f'<span style="color:{color}">⬤</span>'
+    return f'<span style="color:{color}">●</span>'

@@ -12,9 +12,9 @@ from napari_emdl.gui.stem_canvas import FLAT, VIEWS, DiffractionCanvas
 
 AGREED_COLOR, ONLY_FIRST_COLOR, ONLY_SECOND_COLOR = "#3ddc84", "#ffb000", "#ff5ad1"
 ARROW_COLOR = "#ffe45c"
-DASHES = 12
+DASHES = 10
 #: Dashed rings are this much wider than the probe, so that both methods' rings are seen.
-WIDER = 1.28
+WIDER = 1.3
 
 
 class Marks:
@@ -56,7 +56,7 @@ class Marks:
         if layer is not None:  # napari keeps as many colours as there were vectors
             self.canvas.model.layers.remove(layer)
         selected = self.canvas.model.layers.selection.active
-        look = {"edge_width": max(self.canvas.shape) / 220, **self.look}
+        look = {"edge_width": max(self.canvas.shape) / 75, "opacity": 1.0, **self.look}
         if colors is not None:
             look["edge_color"] = colors
         layer = self.canvas.model.add_vectors(

@@ -9,7 +9,10 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QSpinB
 from napari_emdl.gui.stem_state import StemState
 from napari_emdl.gui.worker import Job, JobBar, error_line
 
-HINT = "Small strains are put into some patterns to see whether they come back, and a second method looks at the same patterns."
+HINT = (
+    "The disks of some patterns are moved by small strains to see whether these come back, and a second method looks at the "
+    "same patterns."
+)
 
 
 class TrustBox(QWidget):
@@ -21,13 +24,13 @@ class TrustBox(QWidget):
         self.stem = state
         self.found: Any = None  # diffraction.trust.Trust
         self.job: Job | None = None
-        self.button = QPushButton("Check gain and agreement")
+        self.button = QPushButton("Check some patterns")
         self.button.setToolTip(HINT)
         self.number = QSpinBox()
         self.number.setRange(1, 100)
         self.number.setValue(6)
-        self.number.setSuffix(" patterns")
-        self.number.setToolTip("Patterns to look at, spread over the fitted positions; each is deformed eight times")
+        self.number.setMaximumWidth(84)
+        self.number.setToolTip("Patterns to look at, spread over the fitted positions; the disks of each are moved eight times")
         self.bar = JobBar("patterns")
         self.text = QLabel(HINT)
         self.text.setWordWrap(True)
