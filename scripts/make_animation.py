@@ -24,6 +24,8 @@ SCREEN = (1366, 768)
 SHOWN = (1000, 562)
 CAPTION_PX = 34
 MOST_BYTES = 3_000_000
+#: Colours of cross-hair, reference, rings by score and marks of the steps.
+ACCENTS = ("#ffb000", "#21d07a", "#4666dd", "#2aa3f0", "#1fd0a0", "#a3f03d", "#f0b030", "#e04010", "#2e9e5b", "#d9822b")
 
 
 @contextmanager
@@ -110,9 +112,12 @@ class Film:
     def save(self, path: Path) -> int:
         """Write the GIF with as many colours as the size allows; returns its bytes."""
         for colors in (160, 96, 64, 40):
-            sample = Image.new("RGB", (SHOWN[0], 6 * SHOWN[1]))
+            sample = Image.new("RGB", (SHOWN[0], 7 * SHOWN[1]))
             for i, k in enumerate(np.linspace(0, len(self.frames) - 1, 6).astype(int)):
                 sample.paste(self.frames[k], (0, i * SHOWN[1]))
+            swatch = SHOWN[0] // len(ACCENTS)
+            for i, color in enumerate(ACCENTS):  # thin lines must keep their colour although they cover few pixels
+                sample.paste(color, (i * swatch, 6 * SHOWN[1], (i + 1) * swatch, 7 * SHOWN[1]))
             palette = sample.quantize(colors, dither=Image.Dither.NONE)
             small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
             temporary = path.with_name(f".{path.name}")

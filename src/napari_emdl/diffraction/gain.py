@@ -59,7 +59,7 @@ def deform_pattern(pattern: NDArray[Any], f: ArrayLike, g: ArrayLike, origin_px:
     """
     before, origin = np.asarray(g, float), np.asarray(origin_px, float)
     after = before @ np.linalg.inv(np.asarray(f, float))
-    place = np.stack(np.indices(pattern.shape), axis=-1).astype(float)
+    place = np.moveaxis(np.indices(pattern.shape), 0, -1).astype(float)
     hk = np.rint((place - origin) @ np.linalg.inv(after))
     source = place - hk @ (after - before)
     image = np.nan_to_num(np.asarray(pattern, np.float32))
