@@ -74,6 +74,7 @@ def set_everything(panel, wait_until) -> None:
     space = panel.maps.space
     viewer.add_points([[1.0, 2.0], [3.0, 4.0]], name="mine", features={"grain": ["a", "b"]}, text="grain", **space)
     viewer.add_labels(np.arange(48).reshape(6, 8) % 3, name="grains", **space)
+    panel.parts.regions.use_checked(np.broadcast_to(np.arange(8) // 4 + 1, (6, 8)))
     panel.canvas.model.add_shapes([[[5, 5], [5, 9], [9, 9], [9, 5]]], name="spot", **panel.canvas.space)
     wait_until(lambda: not panel.state.busy and not panel.detectors.busy, what="everything to settle")
     panel.maps.layer("eyy").contrast_limits = (-1.5, 1.5)
@@ -104,6 +105,8 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     assert state.probe.radius_px == before.probe.radius_px == 5.5
     assert state.disks.n_peaks == before.disks.n_peaks and state.kept.n_peaks == before.kept.n_peaks
     np.testing.assert_array_equal(state.reference, before.reference)
+    np.testing.assert_array_equal(state.regions, before.regions)
+    assert state.strain.region is not None
     np.testing.assert_allclose(state.strain.exx, before.strain.exx, atol=1e-9)
     layers = {layer.name: layer for layer in again.viewer.layers}
     assert list(layers["mine"].features["grain"]) == ["a", "b"] and list(layers["mine"].text.values) == ["a", "b"]

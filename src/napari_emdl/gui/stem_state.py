@@ -100,7 +100,7 @@ class StemState(QObject):
         self._latest["structure"].done.connect(self._on_structure)
         self._latest["keep"].done.connect(self._on_kept)
         self._latest["histogram"].done.connect(self._on_histogram)
-        self._latest["map"].done.connect(lambda image, args: args[0] is self.disks and self.map_changed.emit(image))
+        self._latest["map"].done.connect(self._on_map)
         self._latest["lattice"].done.connect(self._on_lattice)
         self._latest["strain"].done.connect(self._on_strain)
         for name, latest in self._latest.items():
@@ -440,6 +440,10 @@ class StemState(QObject):
         """Show the lattice of one region on the vector map, 0 for that of the whole scan."""
         self.region_shown = number
         self._refresh_lattice()
+
+    def _on_map(self, image: NDArray[np.float32], args: Any) -> None:
+        if args[0] is self.disks:
+            self.map_changed.emit(image)
 
     def _on_lattice(self, lattice: jobs.LatticeView, args: Any) -> None:
         if args[0] is self.disks:
