@@ -95,7 +95,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     again = opened(make_napari_viewer(show=True), moved / target.name, wait_until)
     state = again.state
     wait_until(lambda: state.strain is not None and not state.busy and not again.detectors.busy, what="the project")
-    assert state.cube.path == str(moved / cube_file.name)
+    assert state.cube.path == str(moved / cube_file.name) and again.project.path == moved / target.name
     assert (state.position, state.min_score, state.limits) == (before.position, before.min_score, before.limits)
     assert (state.disk_params, state.strain_params, state.run_params) == (
         before.disk_params,

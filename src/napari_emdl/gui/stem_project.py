@@ -257,6 +257,7 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
         state.message.emit(f"the disks were in {project.disks_file}, which is gone: run them again")
     if disks is not None and project.fitted:
         state.fit()
+    panel.project.took(opened)
 
 
 def _same_cube(a: Datacube, b: Datacube) -> bool:

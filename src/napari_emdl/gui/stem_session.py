@@ -260,11 +260,15 @@ class ProjectMenu(QToolButton):
         else:
             for data in opened_layers(opened):
                 panel.viewer._add_layer_from_data(*data)
-        offered = panel.offer.paths[:1] == [opened.path]
+
+    def took(self, opened: Opened) -> None:
+        """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
+        offer = self.panel.offer
+        offered = offer.paths[:1] == [opened.path]
         self.path = None if offered else opened.path
         if offered:
-            panel.autosave.written.connect(panel.offer.forget)  # kept until this window's own session is
-            panel.offer.hide()
+            self.panel.autosave.written.connect(offer.forget)  # kept until this window's own session is
+            offer.hide()
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
