@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from datetime import datetime
 from hashlib import sha256
 from itertools import count
@@ -76,6 +77,7 @@ class Autosave(QObject):
         self.panel = panel
         self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
         self._job: Job | None = None
+        self._closed = threading.Event()
         self._last = ""
         self._timer = QTimer(self)
         self._timer.setInterval(int(1000 * AUTOSAVE_S))
@@ -95,7 +97,14 @@ class Autosave(QObject):
         if digest == self._last:
             return
         self._last = digest
-        self._job = Job(lambda _control, _block: _write(self.path, collected), "autosave")
+        path, closed = self.path, self._closed
+
+        def work(_control: Any, _block: Any) -> None:
+            _write(path, collected)
+            if closed.is_set():  # the window did not wait for a slow disk
+                path.unlink(missing_ok=True)
+
+        self._job = Job(work, "autosave")
         self._job.returned.connect(self._on_written)
         self._job.failed.connect(self._on_failed)
         self._job.start()
@@ -120,6 +129,7 @@ class Autosave(QObject):
     def close(self, timeout_s: float = 3.0) -> bool:
         """A window that is closed leaves nothing to restore."""
         self._timer.stop()
+        self._closed.set()
         ended = self._job is None or self._job.wait(timeout_s)
         self.path.unlink(missing_ok=True)
         return ended
