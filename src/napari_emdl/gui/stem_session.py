@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from datetime import datetime
@@ -52,11 +53,18 @@ def _alive(path: Path) -> bool:
     """True while the program that wrote this session runs; a later program may have been given its process number."""
     import psutil
 
+    number = re.match(rf"\.?{_host()}-(\d+)-", path.name)
     try:
-        process = psutil.Process(int(path.name.removesuffix(ENDING).split("-")[-2]))
-        return process.create_time() <= path.stat().st_mtime + 1
-    except (psutil.Error, ValueError, IndexError, OSError):
+        return number is not None and psutil.Process(int(number[1])).create_time() <= path.stat().st_mtime + 1
+    except (psutil.Error, OSError):
         return False
+
+
+def sweep() -> None:
+    """Remove what programs that were killed had only begun to write."""
+    for path in sessions_folder().glob(f".{_host()}-*.tmp"):
+        if not _alive(path):
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, collected: Collected) -> None:
@@ -75,6 +83,7 @@ class Autosave(QObject):
     def __init__(self, panel: StemWorkspace):
         super().__init__(panel)
         self.panel = panel
+        sweep()
         self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
         self._job: Job | None = None
         self._closed = threading.Event()
