@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import threading
 from datetime import datetime
 from hashlib import sha256
 from itertools import count
@@ -51,11 +53,18 @@ def _alive(path: Path) -> bool:
     """True while the program that wrote this session runs; a later program may have been given its process number."""
     import psutil
 
+    number = re.match(rf"\.?{_host()}-(\d+)-", path.name)
     try:
-        process = psutil.Process(int(path.name.removesuffix(ENDING).split("-")[-2]))
-        return process.create_time() <= path.stat().st_mtime + 1
-    except (psutil.Error, ValueError, IndexError, OSError):
+        return number is not None and psutil.Process(int(number[1])).create_time() <= path.stat().st_mtime + 1
+    except (psutil.Error, OSError):
         return False
+
+
+def sweep() -> None:
+    """Remove what programs that were killed had only begun to write."""
+    for path in sessions_folder().glob(f".{_host()}-*.tmp"):
+        if not _alive(path):
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, collected: Collected) -> None:
@@ -74,8 +83,10 @@ class Autosave(QObject):
     def __init__(self, panel: StemWorkspace):
         super().__init__(panel)
         self.panel = panel
+        sweep()
         self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
         self._job: Job | None = None
+        self._closed = threading.Event()
         self._last = ""
         self._timer = QTimer(self)
         self._timer.setInterval(int(1000 * AUTOSAVE_S))
@@ -95,7 +106,14 @@ class Autosave(QObject):
         if digest == self._last:
             return
         self._last = digest
-        self._job = Job(lambda _control, _block: _write(self.path, collected), "autosave")
+        path, closed = self.path, self._closed
+
+        def work(_control: Any, _block: Any) -> None:
+            _write(path, collected)
+            if closed.is_set():  # the window did not wait for a slow disk
+                path.unlink(missing_ok=True)
+
+        self._job = Job(work, "autosave")
         self._job.returned.connect(self._on_written)
         self._job.failed.connect(self._on_failed)
         self._job.start()
@@ -120,6 +138,7 @@ class Autosave(QObject):
     def close(self, timeout_s: float = 3.0) -> bool:
         """A window that is closed leaves nothing to restore."""
         self._timer.stop()
+        self._closed.set()
         ended = self._job is None or self._job.wait(timeout_s)
         self.path.unlink(missing_ok=True)
         return ended
