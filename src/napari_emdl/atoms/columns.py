@@ -290,7 +290,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "contrast": finder.contrast,
         "contrast_confidence": finder.contrast_confidence,
         "params": params.model_dump(),
-        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note")},
+        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
     }
 
 

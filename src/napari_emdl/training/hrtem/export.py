@@ -76,7 +76,7 @@ def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
     with np.load(path, allow_pickle=False) as z:
         config = ColumnsConfig.model_validate_json(str(z["__config__"]))
         state = {k: torch.as_tensor(z[k]) for k in z.files if k != "__config__"}
-    net = build(config.architecture, config.images, len(config.species), config.widths)
+    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return net.eval(), config
 
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     """Averaged network, configuration and state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
-    net = build(config.architecture, config.images, len(config.species), config.widths)
+    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
     missing, extra = net.load_state_dict(state["average"], strict=False)
     if extra or any("contrast_probe" not in name for name in missing):
         raise ValueError(f"{path} holds another network")
