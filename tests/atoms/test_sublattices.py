@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_emdl.atoms.sublattices import SublatticeStep, assign_species, species_mass, two_colour
+from napari_emdl.errors import ModelError
+from napari_emdl.models.registry import find_model
 
 BOND = 18.2
 
@@ -37,10 +41,10 @@ def test_flawed_strained_honeycomb_is_split(turn):
     keep = rng.random(len(xy)) > 0.08
     xy, kind = xy[keep], kind[keep]
     false = rng.uniform(0, 380, (6, 2))
-    lattice = two_colour(np.concatenate([xy, false]))
-    split = lattice.colour[: len(xy)]
+    colour, piece = two_colour(np.concatenate([xy, false]))
+    split = colour[: len(xy)]
     assert np.mean(split >= 0) > 0.85
-    main = (split >= 0) & (lattice.piece[: len(xy)] == np.bincount(lattice.piece[lattice.piece >= 0]).argmax())
+    main = (split >= 0) & (piece[: len(xy)] == np.bincount(piece[piece >= 0]).argmax())
     assert main.sum() > 0.8 * len(xy)
     assert agreement(split[main], kind[main]) > 0.995
 
@@ -50,13 +54,11 @@ def test_mirrored_grains_are_labelled_apart():
     other = 2 * one.max(0) * [0, 1] + one * [1, -1] + [0, 2.2 * BOND]
     points = np.concatenate([one, other])
     kinds = np.concatenate([kind, 1 - kind])
-    lattice = two_colour(points)
-    assert lattice.piece.max() == 1
+    _, piece = two_colour(points)
+    assert piece.max() == 1
     likelihood = np.where(kinds[:, None] == 0, [0.6, 0.35, 0.05], [0.4, 0.5, 0.1])
-    species, _ = assign_species(
-        points, likelihood, [[0], [1, 2]], np.ones(len(points), bool), np.zeros((3, 300, 700)), 0.1
-    )  # fmt: skip
-    labelled = lattice.piece >= 0
+    species, _ = assign_species(points, likelihood, [[0], [1, 2]], np.ones(len(points), bool))
+    labelled = piece >= 0
     assert np.array_equal(species[labelled], kinds[labelled])
 
 
@@ -69,8 +71,8 @@ def test_many_weak_votes_beat_noise_and_singles_stay_singles():
     likelihood = np.stack([metal, (1 - metal) * np.where(single, 0.2, 0.9), (1 - metal) * np.where(single, 0.8, 0.1)], 1)
     assert np.mean((likelihood.argmax(1) == 0) == (kind == 0)) < 0.75, "one by one they are often wrong"
     voters = rng.random(len(xy)) < 0.97
-    species, log_odds = assign_species(xy, likelihood, [[0], [1, 2]], voters, np.zeros((3, 380, 380)), 0.1)
-    labelled = np.isfinite(log_odds)
+    species, evidence = assign_species(xy, likelihood, [[0], [1, 2]], voters)
+    labelled = np.isfinite(evidence)
     assert labelled.mean() > 0.85 and not labelled[~voters].any()
     assert np.array_equal(species[labelled], np.where(kind == 0, 0, np.where(single, 2, 1))[labelled])
     assert np.array_equal(species[~labelled], likelihood.argmax(1)[~labelled])
@@ -79,10 +81,10 @@ def test_many_weak_votes_beat_noise_and_singles_stay_singles():
 def test_without_a_lattice_nothing_changes():
     points = np.random.default_rng(0).uniform(0, 380, (60, 2))
     likelihood = np.random.default_rng(1).dirichlet([1, 1, 1], 60)
-    species, log_odds = assign_species(points, likelihood, [[0], [1, 2]], np.ones(60, bool), np.zeros((3, 380, 380)), 0.1)
-    free = np.isnan(log_odds)
+    species, evidence = assign_species(points, likelihood, [[0], [1, 2]], np.ones(60, bool))
+    free = np.isnan(evidence)
     assert free.mean() > 0.6 and np.array_equal(species[free], likelihood.argmax(1)[free])
-    none = assign_species(points[:0], likelihood[:0], [[0], [1, 2]], np.zeros(0, bool), np.zeros((3, 9, 9)), 0.1)
+    none = assign_species(points[:0], likelihood[:0], [[0], [1, 2]], np.zeros(0, bool))
     assert len(none[0]) == len(none[1]) == 0
 
 
@@ -94,5 +96,14 @@ def test_factors_and_mass_of_species():
     step = SublatticeStep(("Mo", "S2", "S1"), [["Mo"], ["S2", "S1"]], factors={"S1": 3.0})
     xy, kind = honeycomb(380, 0.1)
     likelihood = np.where(kind[:, None] == 0, [0.8, 0.15, 0.05], [0.1, 0.5, 0.3])
-    species, log_odds = step(xy, likelihood, np.ones(len(xy), bool), np.zeros((3, 380, 380)), 0.1)
-    assert set(species[(kind == 1) & np.isfinite(log_odds)]) == {2}
+    species, evidence = step(xy, likelihood, np.ones(len(xy), bool))
+    assert set(species[(kind == 1) & np.isfinite(evidence)]) == {2}
+
+
+def test_card_must_split_its_species_in_two():
+    model = find_model("columns_mos2_focal")
+    extra = {"sublattices": {"groups": [["Mo"], ["S2"]]}}
+    config = model.card.config.model_copy(update={"emdl": model.card.emdl.model_copy(update=extra)})
+    with pytest.raises(ModelError, match="split its species in two"):
+        SublatticeStep.of(replace(model, card=model.card.model_copy(update={"config": config})))
+    assert SublatticeStep.of(find_model("columns")) is None

@@ -102,7 +102,7 @@ class NetworkColumnFinder:
         self.conditions = encode_conditions(extra.get("conditions", {}), contrast, known or {}, self.network_A)
         self.reverse_foci = reverse_foci
         self.sublattices = SublatticeStep.of(model)
-        self.fields = FIELDS + (("lattice_log_odds",) if self.sublattices else ())
+        self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
         self.notes = _range_notes(facts.ranges, self.pixel_A)
 
     @property
@@ -133,8 +133,8 @@ class NetworkColumnFinder:
             _maps.put(self._key(image), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
         tables = []
-        for parts, image, normalised, is_blank in zip(found, stack, images, blank, strict=True):
-            tables.append(empty if is_blank else self._columns(np.concatenate(parts), grid, image, normalised))
+        for parts, image, is_blank in zip(found, stack, blank, strict=True):
+            tables.append(empty if is_blank else self._columns(np.concatenate(parts), grid, image))
         return PeakTable.from_lists(tables) if tables else PeakTable.empty((0,), self.fields)
 
     def sample(
@@ -262,9 +262,7 @@ class NetworkColumnFinder:
         self.session.in_batches(len(inputs), batch, call)
         return {name: np.concatenate([part[name] for part in results]) for name in outputs}
 
-    def _columns(
-        self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any], normalised: NDArray[np.float32]
-    ) -> dict[str, NDArray[Any]]:
+    def _columns(self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Fields of one frame from candidates (k, 6) on the grid, with the mass of every species behind them where the
         model tells species by sublattice."""
         kept = candidates[candidates[:, 2] >= FLOOR]
@@ -289,9 +287,9 @@ class NetworkColumnFinder:
         }
         if self.sublattices:
             voters = kept[:, 2] >= self.default_min_score
-            species, log_odds = self.sublattices(kept[:, :2], kept[:, 6:], voters, normalised, self.network_A)
-            columns["species"] = np.where(np.isnan(log_odds), columns["species"], species).astype(np.int16)
-            columns["lattice_log_odds"] = log_odds.astype(np.float32)
+            species, evidence = self.sublattices(kept[:, :2], kept[:, 6:], voters)
+            columns["species"] = np.where(np.isnan(evidence), columns["species"], species).astype(np.int16)
+            columns["lattice_evidence"] = evidence.astype(np.float32)
         return columns
 
 

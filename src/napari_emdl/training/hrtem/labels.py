@@ -76,9 +76,7 @@ def make_targets(
     return Targets(heat.view(n, species, h, w), offset.view(2, n, h, w).transpose(0, 1), weight.view(n, 1, h, w))
 
 
-def column_loss(
-    out: dict[str, torch.Tensor], t: Targets, species_weight: float = 0.0
-) -> tuple[torch.Tensor, dict[str, float]]:
+def column_loss(out: dict[str, torch.Tensor], t: Targets, species_weight: float = 0.0) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss of a batch: binary cross-entropy of the map, and a Gaussian likelihood of offset and sigma near columns; with
     `species_weight` also the cross-entropy between the species near columns.
 

@@ -1,73 +1,87 @@
-"""Ship a focal-series network of monolayers: fit the polarity classifier, choose thresholds, measure through the program's
-own finder, and write the model folder. Run by `ship`."""
+"""Ship a focal-series network of monolayers: choose its thresholds, measure it through the program's own finder, and write
+the model folder. Run by `ship`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_emdl.atoms.network import NetworkColumnFinder
-from napari_emdl.models.card import EmdlConfig, read_card, sha256_of, write_card
+from napari_emdl.models.card import EmdlConfig, read_card, write_card
 from napari_emdl.models.registry import Model, load_model
 from napari_emdl.models.session import Session
 from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging
 from napari_emdl.training.hrtem.evaluate import TOLERANCE_A, match
 from napari_emdl.training.hrtem.export import export_model, load_checkpoint
-from napari_emdl.training.hrtem.polarity import calibrate, fit_polarity, gather, save
 from napari_emdl.training.hrtem.sampling import Sampler
 from napari_emdl.training.hrtem.ship import provenance
 from napari_emdl.training.hrtem.waves import Waves, load
 
 GROUPS = (("Mo",), ("S2", "S1"))
-CLASSIFIER_NAME = "polarity.npz"
-#: pieces of monolayer the classifier learns from, and is calibrated on
-PIECES, CALIBRATION_PIECES = 6000, 1000
 #: side of the fields that are measured, pixels, and columns so near the border that they don't count
 FIELD_PX, BORDER_PX = 384, 10
 DOSES = (500.0, 1500.0, 5000.0)
 #: dose at which thresholds are chosen
 CHOOSING_DOSE = 1500.0
+#: score thresholds that are tried
+SCORES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 #: factors on the likelihood of a single chalcogen that are tried: it is rare, so the network hardly dares to name it
 SINGLE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0)
 #: greatest share of pairs that may be called single on the choosing half
 MOST_FALSE_SINGLE = 0.03
 
 
-def measure(
-    finder_of: Any, config: ColumnsConfig, waves: Waves, dose: float, fields: int = 40, seed: int = 98, **imaging: Any
-) -> list[dict[str, Any]]:
-    """Find columns in random fields as a user would, nothing told but the pixel size.
+@dataclass
+class Field:
+    """A simulated field of view: raw series (1, foci, rows, cols), true columns in pixels with their class, material."""
+
+    series: np.ndarray
+    columns: tuple[np.ndarray, np.ndarray]
+    pixel_A: float
+    material: str
+
+
+def draw_fields(
+    config: ColumnsConfig, waves: Waves, dose: float, count: int, seed: int, imaging: dict[str, Any] | None = None
+) -> list[Field]:
+    """Random fields at one dose an image, within the training's ranges but for what `imaging` changes."""
+    ranges: Imaging = config.imaging.model_copy(
+        update={"dose_e_per_A2": (dose, dose), "sampling_A": config.imaging.native_sampling_A, **(imaging or {})}
+    )
+    sampler = Sampler(waves, ranges, FIELD_PX, config.images, [seed, int(dose)], False, raw=True)
+    fields = []
+    for i in sampler.rng.integers(len(waves), size=count):
+        b = sampler.batch(1, np.array([i]))
+        fields.append(Field(b.image.numpy(), b.columns[0], float(b.sampling_A[0]), waves.meta[int(i)]["element"]))
+    return fields
+
+
+def measure(finder_of: Callable[[float], NetworkColumnFinder], fields: list[Field]) -> list[dict[str, Any]]:
+    """Find columns as a user would, nothing told but the pixel size.
 
     Parameters
     ----------
     finder_of
         Function of the pixel size (A) that gives a finder.
-    imaging
-        Changes to the training's ranges.
 
     Returns
     -------
-    One dict a field: `confusion` (3 species x 3 found or missed), `false` detections, `material`, `dose`.
+    One dict a field: `confusion` (3 species x 3 found or missed), `false` detections, `material`.
     """
-    ranges: Imaging = config.imaging.model_copy(
-        update={"dose_e_per_A2": (dose, dose), "sampling_A": config.imaging.native_sampling_A, **imaging}
-    )
-    sampler = Sampler(waves, ranges, FIELD_PX, config.images, [seed, int(dose)], False, raw=True)
     results = []
-    for _ in range(fields):
-        index = sampler.rng.integers(len(waves), size=1)
-        b = sampler.batch(1, index)
-        pixel_A = float(b.sampling_A[0])
-        finder = finder_of(pixel_A)
-        table = finder.find(b.image.numpy()).filter(min_score=finder.default_min_score).at(0)
-        results.append({**_confusion(*b.columns[0], table, pixel_A), "material": waves.meta[int(index[0])]["element"]})
+    for field in fields:
+        finder = finder_of(field.pixel_A)
+        table = finder.find(field.series).filter(min_score=finder.default_min_score).at(0)
+        results.append({**_confusion(*field.columns, table, field.pixel_A), "material": field.material})
     return results
 
 
-def _confusion(xy: np.ndarray, cls: np.ndarray, table: dict[str, np.ndarray], pixel_A: float) -> dict[str, Any]:
-    """Truth against found columns of one field."""
+def _confusion(xy: np.ndarray, cls: np.ndarray, table: np.ndarray, pixel_A: float) -> dict[str, Any]:
+    """Truth against found columns (structured array) of one field."""
     found = np.stack([table["row"], table["col"]], 1)
 
     def inner(p: np.ndarray) -> np.ndarray:
@@ -98,14 +112,10 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe_sublattices(folder: Path, single_factor: float, min_score: float, metrics: dict[str, Any] | None = None) -> None:
-    """Put groups, classifier, thresholds and metrics into the card."""
+    """Put sublattices, threshold and metrics into the card."""
     card = read_card(folder)
     entries = card.emdl.model_dump(exclude_none=True)
-    entries["sublattices"] = {
-        "groups": [list(g) for g in GROUPS],
-        "factors": {"S1": single_factor},
-        "classifier": {"source": CLASSIFIER_NAME, "sha256": sha256_of(folder / CLASSIFIER_NAME)},
-    }
+    entries["sublattices"] = {"groups": [list(g) for g in GROUPS], "factors": {"S1": single_factor}}
     entries["default_min_score"] = min_score
     if metrics is not None:
         entries["metrics"] = metrics
@@ -113,20 +123,21 @@ def describe_sublattices(folder: Path, single_factor: float, min_score: float, m
     write_card(folder, card)
 
 
-def finders(model: Model) -> Any:
+def finders(model: Model) -> Callable[[float], NetworkColumnFinder]:
     """Function of the pixel size that gives the model's finder, all sharing one session."""
     session = Session(model, "cpu", 1)
     return lambda pixel_A: NetworkColumnFinder(model, pixel_A, session=session)
 
 
 def choose(folder: Path, config: ColumnsConfig, waves: Waves) -> tuple[float, float]:
-    """Score threshold with the best F1, and the factor that finds most single chalcogens within `MOST_FALSE_SINGLE`."""
+    """Factor that finds most single chalcogens within `MOST_FALSE_SINGLE`, and score threshold with the best F1."""
+    fields = draw_fields(config, waves, CHOOSING_DOSE, 40, 97)
 
     def at(factor: float, score: float) -> dict[str, Any]:
         describe_sublattices(folder, factor, score)
-        return summary(measure(finders(load_model(folder)), config, waves, CHOOSING_DOSE, 30, 97))
+        return summary(measure(finders(load_model(folder)), fields))
 
-    scores = {t: at(1.0, t)["f1"] for t in (0.3, 0.4, 0.5, 0.6)}
+    scores = {t: at(1.0, t)["f1"] for t in SCORES}
     score = max(scores, key=lambda t: scores[t])
     factor = SINGLE_FACTORS[0]
     for candidate in SINGLE_FACTORS:
@@ -138,22 +149,21 @@ def choose(folder: Path, config: ColumnsConfig, waves: Waves) -> tuple[float, fl
 def all_metrics(finder_of: Any, config: ColumnsConfig, waves: Waves) -> dict[str, Any]:
     """Metrics by dose of all materials, of MoS2 alone, and of MoS2 at 80 kV without coma and three-fold astigmatism."""
     result: dict[str, Any] = {}
-    clean: dict[str, Any] = {"C21_A": (0.0, 0.0), "C23_A": (0.0, 0.0)}
+    clean = {"C21_A": (0.0, 0.0), "C23_A": (0.0, 0.0)}
     mos2 = np.array([i for i, m in enumerate(waves.meta) if m["element"] == "MoS2" and waves.energy_keV[i] == 80.0])
     for dose in DOSES:
-        every = measure(finder_of, config, waves, dose)
+        every = measure(finder_of, draw_fields(config, waves, dose, 60, 98))
+        simple = measure(finder_of, draw_fields(config, waves.select(mos2), dose, 60, 96, clean))
         result[f"{dose:g} e/A2 an image"] = {
             "all materials": summary(every),
             "MoS2": summary([r for r in every if r["material"] == "MoS2"]),
-            "MoS2, 80 kV, no coma or three-fold astigmatism": summary(
-                measure(finder_of, config, waves.select(mos2), dose, seed=96, **clean)
-            ),
+            "MoS2, 80 kV, no coma or three-fold astigmatism": summary(simple),
         }
     return result
 
 
 def ship_focal(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> dict[str, Any]:
-    """Fit, choose on half of the validation waves, measure on the other half, export; returns the card's metrics."""
+    """Choose on half of the validation waves, measure on the other half, export; returns the card's metrics."""
     net, config, state = load_checkpoint(checkpoint)
     waves = load(waves_folder, "val")
     half = len(waves) // 2
@@ -161,32 +171,14 @@ def ship_focal(checkpoint: Path, waves_folder: Path, out: Path, **training: Any)
     example = Sampler(test, config.imaging, 128, config.images, 0, False).batch(1)
     export_model(
         net, config, out, (example.image.numpy(), example.conditions.numpy()), config.description,
-        default_min_score=0.5, limits=LIMITS, training={**provenance(config, state), "polarity": _about(config), **training},
+        default_min_score=0.5, limits=LIMITS, training={**provenance(config, state), **training},
     )  # fmt: skip
-    _classifier(out / CLASSIFIER_NAME, config, load(waves_folder, "train", config.data.train_waves), choosing)
     factor, score = choose(out, config, choosing)
     describe_sublattices(out, factor, score)
     metrics = all_metrics(finders(load_model(out)), config, test)
     held = {"held-out monolayers through the program's finder, species " + ", ".join(config.species): metrics}
     describe_sublattices(out, factor, score, held)
     return metrics
-
-
-def _classifier(path: Path, config: ColumnsConfig, train: Waves, held: Waves) -> None:
-    """Fit and write the polarity classifier; one that is there already is kept."""
-    if path.exists():
-        return
-
-    def pieces(waves: Waves, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        sampler = Sampler(waves, config.imaging, config.crop_px, config.images, [config.seed, seed], False)
-        return gather(sampler, count)[:2]
-
-    fitted = fit_polarity(*pieces(train, PIECES, 5))
-    save(calibrate(fitted, *pieces(held, CALIBRATION_PIECES, 6)), path)
-
-
-def _about(config: ColumnsConfig) -> dict[str, Any]:
-    return {"pieces": PIECES, "calibration pieces": CALIBRATION_PIECES, "seeds": [[config.seed, 5], [config.seed, 6]]}
 
 
 LIMITS = (
