@@ -23,7 +23,7 @@ from napari_emdl.training.hrtem.structures import (  # noqa: E402
     metal_particle,
     random_structure,
 )
-from napari_emdl.training.hrtem.waves import SHARD, draw_structure, generate, held_out, load, simulate  # noqa: E402
+from napari_emdl.training.hrtem.waves import SHARD, Mixture, draw_structure, generate, held_out, load, simulate  # noqa: E402
 
 KINDS = ("metal", "oxide", "monolayer", "graphene")
 
@@ -148,16 +148,16 @@ def test_normalisation_is_the_same_in_training_and_in_use():
 
 def test_held_out_kind_is_never_trained_on_and_shards_resume(tmp_path, carbon, monkeypatch):
     rng = np.random.default_rng(0)
-    drawn = [draw_structure(rng, carbon, {"metal": 1.0}, "train")[0] for _ in range(80)]
+    drawn = [draw_structure(rng, carbon, Mixture({"metal": 1.0}), "train")[0] for _ in range(80)]
     assert not any(held_out(s) for s in drawn)
     monkeypatch.setattr("napari_emdl.training.hrtem.waves.SHARD", 2)
-    generate(tmp_path, 4, "train", 1, {"graphene": 1.0})
+    generate(tmp_path, 4, "train", 1, Mixture({"graphene": 1.0}))
     first = load(tmp_path, "train")
     (tmp_path / "train_0001.npz").unlink()
-    generate(tmp_path, 4, "train", 1, {"graphene": 1.0})
+    generate(tmp_path, 4, "train", 1, Mixture({"graphene": 1.0}))
     again = load(tmp_path, "train")
     assert len(first) == 4 and np.array_equal(first.half, again.half) and np.array_equal(first.column_A, again.column_A)
-    generate(tmp_path, 2, "val", 1, {"graphene": 1.0})
+    generate(tmp_path, 2, "val", 1, Mixture({"graphene": 1.0}))
     assert not np.array_equal(load(tmp_path, "val").half, first.half[:2])
     assert SHARD > 2
 

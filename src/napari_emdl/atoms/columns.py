@@ -80,7 +80,12 @@ def make_finder(
     """
     pixel = pixel_size_A(movie, params)
     model, note = _model_for(movie, params)
-    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
+    if params.contrast != "auto":
+        contrast, confidence = params.contrast, None
+    elif model is not None and not _takes_contrast(model):
+        contrast, confidence = "unknown", None
+    else:
+        contrast, confidence = choose_contrast(movie, params, control)
     if model is None:
         finder = LogFinder(pixel, contrast, params.min_spacing_A)
         finder.info["note"], finder.contrast_confidence = note, confidence
@@ -107,6 +112,12 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
     if movie.n_foci > 1:
         raise EmdlError(f"no installed network takes a focal series of {movie.n_foci} images: choose a model, or 'log'")
     return None, "no column network is installed: the classical finder (log) was used"
+
+
+def _takes_contrast(model: Any) -> bool:
+    """Whether a network is told the contrast: one of focal series sees it."""
+    layout = (model.card.config.emdl.model_extra or {}).get("conditions", {})
+    return bool(layout.get("contrast"))
 
 
 def _network_finder(
@@ -265,6 +276,8 @@ def find_columns(
     )
     table.attrs.update(finder_attrs(movie, finder, settings))
     record["note"] = finder.info["note"]
+    if finder.info.get("sublattices"):
+        record["sublattices"] = finder.info["sublattices"]
     table.attrs["provenance"] = record
     return table
 
@@ -290,7 +303,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "contrast": finder.contrast,
         "contrast_confidence": finder.contrast_confidence,
         "params": params.model_dump(),
-        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note")},
+        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
     }
 
 

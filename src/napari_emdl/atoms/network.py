@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.normalise import local_normalise
 from napari_emdl.atoms.resample import Grid
+from napari_emdl.atoms.sublattices import SublatticeStep, species_mass
 from napari_emdl.errors import EmdlError, ModelError
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.registry import Model
@@ -100,6 +101,8 @@ class NetworkColumnFinder:
         self.default_min_score = _threshold(facts.default_min_score, contrast)
         self.conditions = encode_conditions(extra.get("conditions", {}), contrast, known or {}, self.network_A)
         self.reverse_foci = reverse_foci
+        self.sublattices = SublatticeStep.of(model)
+        self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
         self.notes = _range_notes(facts.ranges, self.pixel_A)
 
     @property
@@ -109,6 +112,7 @@ class NetworkColumnFinder:
         return {
             "method": self.method, "model": self.model.name, "model_sha256": self.model.sha256,
             "provider": self.session.provider, "note": "; ".join(n for n in notes if n), "contrast": self.contrast,
+            "sublattices": self.sublattices.description if self.sublattices else "",
         }  # fmt: skip
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
@@ -121,15 +125,17 @@ class NetworkColumnFinder:
         for tile in self._tiles(grid.shape):
             outputs = self._run(self._cut(images, tile), ("candidates", "logit"), control)
             self._paste(maps, outputs["logit"], tile)
-            for index, candidates in enumerate(outputs["candidates"]):
+            for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
+                if self.sublattices:
+                    candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
                 found[index].append(_in_core(candidates, tile))
         for image, values in zip(stack, maps, strict=True):
             _maps.put(self._key(image), values)
-        empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in FIELDS}
+        empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
         tables = []
         for parts, image, is_blank in zip(found, stack, blank, strict=True):
             tables.append(empty if is_blank else self._columns(np.concatenate(parts), grid, image))
-        return PeakTable.from_lists(tables) if tables else PeakTable.empty((0,), FIELDS)
+        return PeakTable.from_lists(tables) if tables else PeakTable.empty((0,), self.fields)
 
     def sample(
         self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None
@@ -257,7 +263,8 @@ class NetworkColumnFinder:
         return {name: np.concatenate([part[name] for part in results]) for name in outputs}
 
     def _columns(self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Fields of one frame from candidates (k, 6) on the grid."""
+        """Fields of one frame from candidates (k, 6) on the grid, with the mass of every species behind them where the
+        model tells species by sublattice."""
         kept = candidates[candidates[:, 2] >= FLOOR]
         kept = kept[np.argsort(-kept[:, 2], kind="stable")]
         points = grid.to_frame(kept[:, :2])
@@ -269,7 +276,7 @@ class NetworkColumnFinder:
         values = np.nan_to_num(ndi.map_coordinates(
             np.asarray(images, np.float32).mean(0), points.T, order=1, mode="nearest", output=np.float32
         ))  # fmt: skip
-        return {
+        columns = {
             "row": points[:, 0].astype(np.float32),
             "col": points[:, 1].astype(np.float32),
             "score": kept[:, 2].astype(np.float32),
@@ -278,6 +285,12 @@ class NetworkColumnFinder:
             "intensity": values,
             "logit": kept[:, 5].astype(np.float32),
         }
+        if self.sublattices:
+            voters = kept[:, 2] >= self.default_min_score
+            species, evidence = self.sublattices(kept[:, :2], kept[:, 6:], voters)
+            columns["species"] = np.where(np.isnan(evidence), columns["species"], species).astype(np.int16)
+            columns["lattice_evidence"] = evidence.astype(np.float32)
+        return columns
 
 
 class _MapCache:

@@ -31,6 +31,9 @@ class Imaging(_Strict):
     Cs_A: Range | None = None
     C12_A: Range | None = None
     focal_spread_A: Range | None = None
+    #: coma and three-fold astigmatism of the three samples in five that have any
+    C21_A: Range = (0.0, 500.0)
+    C23_A: Range = (0.0, 800.0)
     #: share of samples from a typical aberration-corrected session: 300 kV, metal on [110], Cs -60 to -110 um, near the
     #: best defocus
     session_share: float = 0.0
@@ -41,8 +44,9 @@ class Imaging(_Strict):
     conditions_unknown: float = 0.6
 
     @field_validator(
-        "dose_e_per_A2", "sampling_A", "native_sampling_A", "C12_A", "focal_spread_A", "C10_A", "Cs_A", "dose_focus_e_per_A2"
-    )
+        "dose_e_per_A2", "sampling_A", "native_sampling_A", "C12_A", "focal_spread_A", "C10_A", "Cs_A", "dose_focus_e_per_A2",
+        "C21_A", "C23_A",
+    )  # fmt: skip
     @classmethod
     def _ordered(cls, v: Range | None) -> Range | None:
         if v is not None and v[0] > v[1]:
@@ -58,6 +62,9 @@ class Data(_Strict):
     val_waves: int = 256
     seed: int = 2026
     shares: dict[str, float] = Field(default_factory=lambda: {"metal": 0.78, "oxide": 0.1, "monolayer": 0.07, "graphene": 0.05})
+    #: relative shares of the monolayers' materials and of the beam energies of sheets; None: those of the simulator
+    materials: dict[str, float] | None = None
+    sheet_keV: dict[float, float] | None = None
 
 
 class ColumnsConfig(_Strict):
@@ -71,6 +78,8 @@ class ColumnsConfig(_Strict):
     start_from: str | None = None
     architecture: Literal["conditioned", "published"] = "conditioned"
     widths: list[int] = [24, 48, 96, 128]
+    #: whether the mean of the deepest features over the field joins the conditions
+    context: bool = False
     data: Data = Field(default_factory=Data)
     imaging: Imaging = Field(default_factory=Imaging)
     crop_px: int = 256
@@ -82,6 +91,8 @@ class ColumnsConfig(_Strict):
     weight_decay: float = 1e-3
     ema: float = 0.998
     label_sigma_A: float = 0.38
+    #: weight of the cross-entropy between species at the columns
+    species_weight: float = 0.0
     seed: int = 1
     device: str = "auto"
     threads: int | None = None

@@ -24,7 +24,8 @@ Outputs (ask only for those you need)
     over frames.
 
 Each output but `candidates` and `contrast` is local: tiles overlapping by `config.emdl.margin_px` give the same inside
-as the whole frame.
+as the whole frame. A network with field context (`context` of the training) also takes a mean over the tile, so tiles are
+to be large.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
     with np.load(path, allow_pickle=False) as z:
         config = ColumnsConfig.model_validate_json(str(z["__config__"]))
         state = {k: torch.as_tensor(z[k]) for k in z.files if k != "__config__"}
-    net = build(config.architecture, config.images, len(config.species), config.widths)
+    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return net.eval(), config
 
@@ -85,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     """Averaged network, configuration and state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
-    net = build(config.architecture, config.images, len(config.species), config.widths)
+    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
     missing, extra = net.load_state_dict(state["average"], strict=False)
     if extra or any("contrast_probe" not in name for name in missing):
         raise ValueError(f"{path} holds another network")
@@ -135,8 +136,9 @@ def export_model(
         normalisation="napari_emdl.atoms.normalise.local_normalise, sigma 12 A, whole frame",
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,
-        contrast=["bright", "dark", "unknown"],
-        conditions={"size": SIZE, "contrast": {"bright": 0, "dark": 1},
+        contrast=["unknown"] if config.images > 1 else ["bright", "dark", "unknown"],
+        # a focal series shows its contrasts itself: being told one changed nothing, being told a wrong one did harm
+        conditions={"size": SIZE, "contrast": {} if config.images > 1 else {"bright": 0, "dark": 1},
                     "numeric": [{"name": n, "known": 2 + 2 * i, "value": 3 + 2 * i, "scale": s} for i, (n, s) in
                     enumerate(NUMERIC)],
                     "zone": {z: 2 + 2 * len(NUMERIC) + i for i, z in enumerate(ZONES)}},

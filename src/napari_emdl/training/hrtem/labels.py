@@ -76,8 +76,9 @@ def make_targets(
     return Targets(heat.view(n, species, h, w), offset.view(2, n, h, w).transpose(0, 1), weight.view(n, 1, h, w))
 
 
-def column_loss(out: dict[str, torch.Tensor], t: Targets) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of a batch: binary cross-entropy of the map, and a Gaussian likelihood of offset and sigma near columns.
+def column_loss(out: dict[str, torch.Tensor], t: Targets, species_weight: float = 0.0) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss of a batch: binary cross-entropy of the map, and a Gaussian likelihood of offset and sigma near columns; with
+    `species_weight` also the cross-entropy between the species near columns.
 
     The likelihood is weighted with sigma (Seitzer et al. 2022, beta = 0.5), which keeps hard columns from being given up.
     """
@@ -95,4 +96,10 @@ def column_loss(out: dict[str, torch.Tensor], t: Targets) -> tuple[torch.Tensor,
     position = (nll * torch.exp(s.detach()) * near).sum() / near.sum().clamp_min(1)
     loss = 20 * map_loss + 0.25 * position
     rms = torch.sqrt((0.5 * d2 * near).sum() / near.sum().clamp_min(1))
-    return loss, {"map": float(map_loss.detach()), "position": float(position.detach()), "rms_px": float(rms.detach())}
+    terms = {"map": float(map_loss.detach()), "position": float(position.detach()), "rms_px": float(rms.detach())}
+    if species_weight:
+        each = torch.nn.functional.cross_entropy(logit, t.heat.argmax(1), reduction="none")[:, None]
+        species = (each * near).sum() / near.sum().clamp_min(1)
+        loss = loss + species_weight * species
+        terms["species"] = float(species.detach())
+    return loss, terms

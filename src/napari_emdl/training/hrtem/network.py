@@ -51,6 +51,9 @@ class ColumnNet(nn.Module):
     with `logit`
     (batch, species, H/2, W/2), `offset` (batch, 2, H/2, W/2) in image pixels from the map pixel's centre, and `log_sigma`
     (batch, 1, H/2, W/2), the log of the position's standard deviation along an axis in image pixels.
+
+    With `context`, the mean of the deepest features over the whole field joins the conditions after the first deep block:
+    the optics are the same everywhere in a field, so what they are is best read off all of it.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ColumnNet(nn.Module):
         widths: Sequence[int] = (24, 48, 96, 128),
         deep_blocks: int = 3,
         embedding: int = 48,
+        context: bool = False,
     ) -> None:
         super().__init__()
         self.settings = {
@@ -68,6 +72,7 @@ class ColumnNet(nn.Module):
             "widths": list(widths),
             "deep_blocks": deep_blocks,
             "embedding": embedding,
+            "context": context,
         }
         self.species = species
         self.embed = nn.Sequential(nn.Linear(SIZE, embedding), nn.ReLU(), nn.Linear(embedding, embedding), nn.ReLU())
@@ -75,6 +80,12 @@ class ColumnNet(nn.Module):
         self.encode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.deep = nn.ModuleList(ResidualBlock(widths[-1], embedding) for _ in range(deep_blocks))
+        self.context = None
+        if context:
+            last = nn.Linear(embedding, embedding)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.context = nn.Sequential(nn.Linear(widths[-1], embedding), nn.ReLU(), last)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], species + 3, 3, padding=1)
@@ -99,8 +110,10 @@ class ColumnNet(nn.Module):
             x = block(x, e)
             skips.append(x)
             x = F.relu(down(x))
-        for block in self.deep:
+        for i, block in enumerate(self.deep):
             x = block(x, e)
+            if i == 0 and self.context is not None:
+                e = e + self.context(x.mean((2, 3)))
         features = [x]
         for block, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = block(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"), e)
@@ -162,10 +175,10 @@ class _PublishedBlock(nn.Module):
         return self.last(x + self.middle(x))
 
 
-def build(architecture: str, channels: int, species: int, widths: Sequence[int]) -> nn.Module:
-    """A network by name: "conditioned" or "published"."""
+def build(architecture: str, channels: int, species: int, widths: Sequence[int], context: bool = False) -> nn.Module:
+    """A network by name: "conditioned" (with or without field-wide `context`) or "published"."""
     if architecture == "conditioned":
-        return ColumnNet(channels, species, widths)
+        return ColumnNet(channels, species, widths, context=context)
     if architecture == "published":
         return PublishedNet(channels, species, widths)
     raise ValueError(f"unknown architecture {architecture!r}; use conditioned or published")

@@ -102,8 +102,8 @@ def draw_microscope(
     angles = rng.uniform(0, 2 * np.pi, (3, n))
     m = Microscope(
         energy_keV=t(energy_keV), C10_A=t(c10 - height_A), Cs_A=t(cs), C12_A=t(c12), phi12_rad=t(angles[0]),
-        C21_A=t(np.where(clean, 0, rng.uniform(0, 500, n))), phi21_rad=t(angles[1]),
-        C23_A=t(np.where(clean, 0, rng.uniform(0, 800, n))), phi23_rad=t(angles[2]),
+        C21_A=t(np.where(clean, 0, rng.uniform(*imaging.C21_A, n))), phi21_rad=t(angles[1]),
+        C23_A=t(np.where(clean, 0, rng.uniform(*imaging.C23_A, n))), phi23_rad=t(angles[2]),
         focal_spread_A=t(fs), angular_spread_mrad=t(np.where(rng.random(n) < 0.4, 0, rng.uniform(0, 0.4, n))),
     )  # fmt: skip
     return m, c10
@@ -170,7 +170,10 @@ def _told(rng: np.random.Generator, imaging: Imaging, contrast: int, zone: str, 
 
 
 class Sampler:
-    """Draws batches from a bank of waves; all randomness comes from one generator, whose state can be saved."""
+    """Draws batches from a bank of waves; all randomness comes from one generator, whose state can be saved.
+
+    With `raw`, images are counts times a random gain, not normalised.
+    """
 
     def __init__(
         self,
@@ -181,8 +184,10 @@ class Sampler:
         seed: int | list[int],
         merge_species: bool,
         device: str = "cpu",
+        raw: bool = False,
     ) -> None:
         self.waves, self.imaging, self.crop, self.images, self.device = waves, imaging, crop_px, images, device
+        self.raw = raw
         self.merge = merge_species
         self.rng = np.random.default_rng(seed)
         typical = [
@@ -248,7 +253,8 @@ class Sampler:
             factor = final / size
             image = F.interpolate(image, size=(final, final), mode="bicubic", antialias=True)
         told_s = s / factor
-        image = torch_normalise(image, torch.as_tensor(told_s, dtype=torch.float32, device=self.device))
+        if not self.raw:
+            image = torch_normalise(image, torch.as_tensor(told_s, dtype=torch.float32, device=self.device))
         image = image * torch.as_tensor(np.exp(rng.normal(0, 0.08, (n, 1, 1, 1))), dtype=torch.float32, device=self.device)
         parts = [self._columns(int(i), origin[k], size * s[k], s[k]) for k, i in enumerate(index)]
         columns = [((p + 0.5) * factor - 0.5, c) for p, c, _ in parts]

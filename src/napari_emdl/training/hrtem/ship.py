@@ -19,12 +19,10 @@ from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging
 from napari_emdl.training.hrtem.contrast import fit_contrast
 from napari_emdl.training.hrtem.evaluate import (
     REGIMES,
-    TOLERANCE_A,
     Score,
     TestImage,
     held_particles,
     log_best,
-    match,
     regime_images,
     sweep,
 )
@@ -32,14 +30,12 @@ from napari_emdl.training.hrtem.export import export_model, load_checkpoint
 from napari_emdl.training.hrtem.network import MULTIPLE, ColumnNet
 from napari_emdl.training.hrtem.peaks import candidates
 from napari_emdl.training.hrtem.sampling import Sampler
-from napari_emdl.training.hrtem.waves import Waves, load
+from napari_emdl.training.hrtem.waves import load
 
 THRESHOLDS = np.arange(0.2, 0.81, 0.05)
 DOSES = (20.0, 50.0, 100.0, 200.0, 500.0, 2000.0)
 #: seeds of the held-out specimens: thresholds are chosen on one set, scores come from another
 VALIDATION_SEED, TEST_SEED = 32, 31
-#: added to the logit of single chalcogens in focal-series networks, chosen on half of the validation waves
-RARE_LOGIT = 2.0
 
 
 def prepare(image: np.ndarray, sampling_A: float) -> np.ndarray:
@@ -162,66 +158,6 @@ def ship(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> di
     return metrics
 
 
-def focal_confusion(
-    net: torch.nn.Module, config: ColumnsConfig, waves: Waves, dose: float, threshold: float, batches: int = 3
-) -> dict[str, Any]:
-    """Recall and class accuracy by species, false detections and F1 of a focal-series network at one dose an image.
-
-    Conditions are random within the training's ranges and not told, but for the pixel size.
-    """
-    imaging = config.imaging.model_copy(update={"dose_e_per_A2": (dose, dose), "sampling_A": config.imaging.native_sampling_A})
-    sampler = Sampler(waves, imaging, config.crop_px, config.images, [98, int(dose)], False)
-    confusion, false = np.zeros((3, 4), int), 0
-    for _ in range(batches):
-        b = sampler.batch(8)
-        told = torch.as_tensor(np.stack([encode(None, sampling_A=float(s)) for s in b.sampling_A]))
-        with torch.no_grad():
-            found = candidates(net(b.image, told), told, config.label_sigma_A).numpy()
-        for k, f in enumerate(found):
-            xy, cls = b.columns[k]
-            f = f[f[:, 2] >= threshold]
-            i, j = match(xy, f[:, :2], TOLERANCE_A / b.sampling_A[k])
-            got = np.full(len(xy), 3)
-            got[i] = f[j, 4].astype(int)
-            inner = np.all((xy > 8) & (xy < config.crop_px - 9), axis=1)
-            np.add.at(confusion, (cls[inner], got[inner]), 1)
-            extra = np.delete(f, j, axis=0)[:, :2]
-            false += int(np.all((extra > 8) & (extra < config.crop_px - 9), axis=1).sum())
-    seen = confusion[:, :3].sum(1)
-    found_all = int(seen.sum())
-    f1 = 2 * found_all / max(1, found_all + false + int(confusion.sum()))
-    return {
-        "recall": [round(float(x), 3) for x in seen / np.maximum(1, confusion.sum(1))],
-        "class accuracy": [round(float(x), 3) for x in np.diag(confusion) / np.maximum(1, seen)],
-        "S2 called S1": round(float(confusion[1, 2] / max(1, seen[1])), 3),
-        "false": false, "columns": int(confusion.sum()), "f1": round(f1, 3),
-    }  # fmt: skip
-
-
-def ship_focal(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> dict[str, Any]:
-    """Choose the threshold of a focal-series network on half of the validation waves, measure it on the other half, export."""
-    net, config, state = load_checkpoint(checkpoint)
-    waves = load(waves_folder, "val")
-    half = len(waves) // 2
-    # S1 is rare, so a short training hardly dares to name it; this prior costs 1 % of F1 on the choosing half and finds
-    # three quarters
-    with torch.no_grad():
-        net.head.bias[2] += RARE_LOGIT  # type: ignore[index,operator,union-attr]
-    choose, test = waves.select(np.arange(half)), waves.select(np.arange(half, len(waves)))
-    tried = {t: focal_confusion(net, config, choose, 1500.0, t, 2)["f1"] for t in (0.3, 0.4, 0.5, 0.6)}
-    threshold = max(tried, key=lambda t: tried[t])
-    metrics = {
-        f"{dose:g} e/A2 an image": focal_confusion(net, config, test, dose, threshold) for dose in (500.0, 1500.0, 5000.0)
-    }
-    example = Sampler(test, config.imaging, 128, config.images, 0, False).batch(1)
-    export_model(
-        net, config, out, (example.image.numpy(), example.conditions.numpy()), config.description,
-        default_min_score=threshold, metrics={"held-out monolayers, species " + ", ".join(config.species): metrics},
-        limits=FOCAL_LIMITS, training={**provenance(config, state), **training},
-    )  # fmt: skip
-    return metrics
-
-
 def provenance(config: ColumnsConfig, state: dict[str, Any]) -> dict[str, Any]:
     """What the network was trained on and how."""
     return {
@@ -240,15 +176,14 @@ LIMITS = (
     "errors. Columns nearer than 1.2 A to each other are merged."
 )
 
-FOCAL_LIMITS = (
-    "Simulated training data only: MoS2, WS2, MoSe2 and WSe2 monolayers on up to two graphene sheets, 60 to 300 kV, three "
-    "images 40 to 60 A apart in defocus, aligned to each other, in order of defocus. Which chalcogen of a pair is missing is "
-    "not told."
-)
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     source, bank, target = (Path(a) for a in sys.argv[1:4])
-    ship_it = ship_focal if load_checkpoint(source)[1].images > 1 else ship
-    for key, value in ship_it(source, bank, target).items():
+    if load_checkpoint(source)[1].images > 1:
+        from napari_emdl.training.hrtem.ship_focal import ship_focal
+
+        shipped = ship_focal(source, bank, target)
+    else:
+        shipped = ship(source, bank, target)
+    for key, value in shipped.items():
         print(key, value)

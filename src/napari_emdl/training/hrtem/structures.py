@@ -468,17 +468,24 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
     return _assemble(symbols, atoms, columns, support, meta)
 
 
-def random_structure(rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float]) -> Structure:
-    """Draw a specimen; `shares` gives the relative share of metal, oxide, monolayer and graphene."""
-    names = list(shares)
-    p = np.array([shares[k] for k in names], float)
-    kind = str(rng.choice(names, p=p / p.sum()))
+def _draw(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    """A name, drawn by its relative share."""
+    p = np.array(list(shares.values()), float)
+    return str(rng.choice(list(shares), p=p / p.sum()))
+
+
+def random_structure(
+    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], materials: dict[str, float] | None = None
+) -> Structure:
+    """Draw a specimen; `shares` gives the relative share of metal, oxide, monolayer and graphene, `materials` that of
+    the monolayers' materials (MoS2, ...)."""
+    kind = _draw(rng, shares)
     if kind == "metal":
         return metal_particle(rng, carbon)
     if kind == "oxide":
         return oxide(rng, carbon)
     if kind == "monolayer":
-        return monolayer(rng)
+        return monolayer(rng, _draw(rng, materials) if materials else None)
     if kind == "graphene":
         return graphene(rng)
     raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer or graphene")

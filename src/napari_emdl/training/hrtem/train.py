@@ -17,10 +17,12 @@ from napari_emdl.training.hrtem.config import ColumnsConfig, read_config
 from napari_emdl.training.hrtem.labels import column_loss, make_targets
 from napari_emdl.training.hrtem.network import build
 from napari_emdl.training.hrtem.sampling import Sampler
-from napari_emdl.training.hrtem.waves import Waves, generate, load
+from napari_emdl.training.hrtem.waves import Mixture, Waves, generate, load
 
 #: the learning rate is constant after the warm-up, and falls to 1 % of itself over the last part of the training
 DECAY_FROM = 0.5
+#: what `loss.csv` holds beside step and seconds; `species` is empty where its weight is 0
+LOGGED = ("loss", "map", "position", "rms_px", "rate", "species")
 
 
 def pick_device(name: str) -> torch.device:
@@ -76,7 +78,7 @@ class Trainer:
         """A fresh training, from random or given weights."""
         torch.manual_seed(config.seed)
         device = pick_device(config.device)
-        net = build(config.architecture, config.images, len(config.species), config.widths)
+        net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
         if weights is not None:
             net.load_state_dict(adapted(weights, net))
         net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,7 +128,7 @@ class Trainer:
             group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             out = self.net(batch.image.contiguous(memory_format=torch.channels_last), batch.conditions)
-        loss, terms = column_loss(out, t)
+        loss, terms = column_loss(out, t, c.species_weight)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
@@ -167,7 +169,7 @@ def run(
     with open(log, "a", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         if new:
-            writer.writerow(["step", "seconds", "loss", "map", "position", "rms_px", "rate"])
+            writer.writerow(["step", "seconds", *LOGGED])
         while trainer.progress < 1:
             if cancel is not None and cancel():
                 done = False
@@ -179,7 +181,7 @@ def run(
                     [
                         trainer.step,
                         round(trainer.seconds, 1),
-                        *(f"{terms[k]:.5g}" for k in ("loss", "map", "position", "rms_px", "rate")),
+                        *(f"{terms[k]:.5g}" if k in terms else "" for k in LOGGED),
                     ]
                 )
                 f.flush()
@@ -210,7 +212,8 @@ def train_columns(
     folder, out = Path(c.data.folder), Path(c.out)
     device = str(pick_device(c.device))
     for split, count in (("val", c.data.val_waves), ("train", c.data.train_waves)):
-        generate(folder, count, split, c.data.seed, c.data.shares, device)
+        mixture = Mixture(c.data.shares, c.data.materials, c.data.sheet_keV)
+        generate(folder, count, split, c.data.seed, mixture, device)
     weights = None
     if c.start_from:
         from napari_emdl.training.hrtem.export import WEIGHTS_NAME, load_weights

@@ -28,16 +28,28 @@ def held_out(structure: Structure) -> bool:
     return structure.meta["element"] == "Pd" and structure.meta["zone"] == "110"
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """What a bank of waves is drawn from: relative shares of the kinds of specimen, of the monolayers' materials and of
+    the beam energies (keV) of sheets; None stands for the simulator's own."""
+
+    shares: dict[str, float]
+    materials: dict[str, float] | None = None
+    sheet_keV: dict[float, float] | None = None
+
+
 def draw_structure(
-    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], split: str
+    rng: np.random.Generator, carbon: CarbonBank, mixture: Mixture, split: str
 ) -> tuple[Structure, float, float]:
     """A structure of the given split ("train" or "val") with its beam energy (keV) and thermal amplitude (A)."""
     while True:
-        s = random_structure(rng, carbon, shares)
+        s = random_structure(rng, carbon, mixture.shares, mixture.materials)
         if split == "val" or not held_out(s):
             break
-    table = SHEET_KEV if s.meta["kind"] in ("monolayer", "graphene") else METAL_KEV
-    energy = float(rng.choice([e for e, _ in table], p=[p for _, p in table]))
+    sheet = tuple(mixture.sheet_keV.items()) if mixture.sheet_keV else SHEET_KEV
+    table = sheet if s.meta["kind"] in ("monolayer", "graphene") else METAL_KEV
+    p = np.array([p for _, p in table])
+    energy = float(rng.choice([e for e, _ in table], p=p / p.sum()))
     return s, energy, float(rng.choice(U_RMS_A))
 
 
@@ -107,11 +119,11 @@ def simulate(structures: list[tuple[Structure, float, float]], solver: Multislic
 
 
 def write_shard(
-    folder: Path, number: int, seed: int, split: str, shares: dict[str, float], solver: Multislice, carbon: CarbonBank
+    folder: Path, number: int, seed: int, split: str, mixture: Mixture, solver: Multislice, carbon: CarbonBank
 ) -> None:
     """Simulate shard `number` of a split; its random stream depends on (seed, split, number) alone."""
     rng = np.random.default_rng([seed, {"train": 0, "val": 1, "test": 2}[split], number])
-    w = simulate([draw_structure(rng, carbon, shares, "val" if split != "train" else split) for _ in range(SHARD)], solver)
+    w = simulate([draw_structure(rng, carbon, mixture, "val" if split != "train" else split) for _ in range(SHARD)], solver)
     path = folder / f"{split}_{number:04d}.npz"
     part = path.with_suffix(".part")
     with open(part, "wb") as f:
@@ -128,14 +140,14 @@ def write_shard(
     part.rename(path)
 
 
-def generate(folder: Path, count: int, split: str, seed: int, shares: dict[str, float], device: str = "cpu") -> None:
+def generate(folder: Path, count: int, split: str, seed: int, mixture: Mixture, device: str = "cpu") -> None:
     """Write shards until the split has at least `count` waves; shards that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     solver = Multislice(box_A=BOX_A, grid=GRID, device=device)
     carbon = CarbonBank(np.random.default_rng([seed, {"train": 10, "val": 11, "test": 12}[split]]))
     for number in range(-(-count // SHARD)):
         if not (folder / f"{split}_{number:04d}.npz").exists():
-            write_shard(folder, number, seed, split, shares, solver, carbon)
+            write_shard(folder, number, seed, split, mixture, solver, carbon)
 
 
 def load(folder: Path, split: str, limit: int | None = None) -> Waves:
