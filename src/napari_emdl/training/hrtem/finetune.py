@@ -177,8 +177,8 @@ def join(parts: list[Waves]) -> Waves:
 def settle_contrast(net: torch.nn.Module, contrast: str) -> None:
     """Let the contrast probe always give the one contrast the network knows: its features are not those it was fitted to."""
     with torch.no_grad():
-        net.contrast_probe.weight.zero_()  # type: ignore[union-attr,operator]
-        net.contrast_probe.bias.fill_(SETTLED_LOGIT if contrast == "bright" else -SETTLED_LOGIT)  # type: ignore[union-attr,operator]
+        net.contrast_probe.out.weight.zero_()  # type: ignore[union-attr,operator]
+        net.contrast_probe.out.bias.fill_(SETTLED_LOGIT if contrast == "bright" else -SETTLED_LOGIT)  # type: ignore[union-attr,operator]
 
 
 def score_batches(
