@@ -40,8 +40,10 @@ def test_shipped_configurations_are_valid():
     from importlib.resources import files
 
     folder = files("napari_emdl.training").joinpath("configs")
-    for name, species in (("columns", 1), ("columns_mos2_focal", 3)):
-        config = read_config(str(folder.joinpath(f"{name}.yaml")))
+    for file, name, species in (
+        ("columns", "columns", 1), ("columns_continued", "columns", 1), ("columns_mos2_focal", "columns_mos2_focal", 3),
+    ):  # fmt: skip
+        config = read_config(str(folder.joinpath(f"{file}.yaml")))
         assert config.name == name and len(config.species) == species
     with pytest.raises(ValueError, match="multiple of 16"):
         ColumnsConfig(crop_px=100)

@@ -41,7 +41,7 @@ VALIDATION_SEED, TEST_SEED = 32, 31
 #: held-out particles of each of the two sets
 HELD = 30
 #: batches of eight images to fit the contrast probe to, and to judge it by
-PROBE_BATCHES, PROBE_HELD_BATCHES = 500, 120
+PROBE_BATCHES, PROBE_HELD_BATCHES = 300, 100
 #: added to the logit of single chalcogens in focal-series networks, chosen on half of the validation waves
 RARE_LOGIT = 2.0
 
