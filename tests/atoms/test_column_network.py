@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from tests.atoms.conftest import match
@@ -157,6 +159,35 @@ def test_a_model_of_another_kind_is_refused(model, session):
 
     with pytest.raises(ModelError, match="needs inputs"):
         NetworkColumnFinder(model, 0.1, session=Other())
+
+
+def test_conditions_that_do_not_fit_the_network_are_one_line(model, frame, tmp_path):
+    copied = tmp_path / "mine"
+    shutil.copytree(model.folder, copied)
+    card = copied / "rdf.yaml"
+    card.write_text(card.read_text(encoding="utf-8").replace("      size: 20\n", "      size: 12\n", 1), encoding="utf-8")
+    with pytest.raises(EmdlError, match=r"does not run on this input .*conditions.*12 Expected: 20") as caught:
+        find_columns(in_memory(frame[0], "movie"), model=str(copied), pixel_size_A=0.1, contrast="bright")
+    assert "\n" not in str(caught.value)
+
+
+def test_contrast_is_chosen_by_the_network_and_doubt_is_said(model, frame):
+    frames, _ = frame
+    movie = in_memory(frames, "movie")
+    table = find_columns(movie, pixel_size_A=0.1)
+    assert table.attrs["contrast"] == "bright" and table.attrs["contrast_confidence"] > 0.8
+    assert "contrast" not in table.attrs["warning"]
+    noise = in_memory(np.random.default_rng(0).poisson(20, (2, 128, 128)), "movie")
+    doubt = find_columns(noise, pixel_size_A=0.1)
+    assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "the contrast is unsure" in doubt.attrs["warning"]
+
+
+def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, frame):
+    large = np.random.default_rng(0).poisson(float(frame[0].mean()), (1, 1100, 1600)).astype(np.float32)
+    large[:, 650:1066, 1100:1548] = frame[0]
+    tiled = NetworkColumnFinder(model, 0.1, "unknown", session=session, tile_px=768)
+    assert len(tiled._tiles((1100, 1600))) > 4
+    assert tiled.bright_probability(np.repeat(large, 4, 0)) > 0.7
 
 
 def test_unknown_conditions_stay_zero():

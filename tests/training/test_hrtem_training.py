@@ -7,11 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
+from napari_emdl.models.card import read_card  # noqa: E402
 from napari_emdl.training.hrtem.conditions import SIZE, encode  # noqa: E402
 from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging, read_config  # noqa: E402
 from napari_emdl.training.hrtem.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
 from napari_emdl.training.hrtem.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
-from napari_emdl.training.hrtem.finetune import finetune, join  # noqa: E402
+from napari_emdl.training.hrtem.finetune import finetune, join, settle_contrast  # noqa: E402
 from napari_emdl.training.hrtem.labels import make_targets  # noqa: E402
 from napari_emdl.training.hrtem.multislice import Multislice  # noqa: E402
 from napari_emdl.training.hrtem.network import ColumnNet, PublishedNet  # noqa: E402
@@ -39,8 +40,10 @@ def test_shipped_configurations_are_valid():
     from importlib.resources import files
 
     folder = files("napari_emdl.training").joinpath("configs")
-    for name, species in (("columns", 1), ("columns_mos2_focal", 3)):
-        config = read_config(str(folder.joinpath(f"{name}.yaml")))
+    for file, name, species in (
+        ("columns", "columns", 1), ("columns_continued", "columns", 1), ("columns_mos2_focal", "columns_mos2_focal", 3),
+    ):  # fmt: skip
+        config = read_config(str(folder.joinpath(f"{file}.yaml")))
         assert config.name == name and len(config.species) == species
     with pytest.raises(ValueError, match="multiple of 16"):
         ColumnsConfig(crop_px=100)
@@ -118,7 +121,6 @@ def test_onnx_equals_torch_and_carries_its_card(waves, tmp_path):
             theirs = ExportedNet(rounded)(torch.as_tensor(x), torch.as_tensor(told))
         for name, a, b in zip(OUTPUTS, session.run(list(OUTPUTS), {"image": x, "conditions": told}), theirs, strict=True):
             assert np.allclose(a, b, atol=2e-4), name
-    from napari_emdl.models.card import read_card
 
     card = read_card(tmp_path / "model")
     assert card.emdl.task == "columns" and card.emdl.species == ["column"] and card.emdl.pixel_A == 0.1
@@ -158,9 +160,59 @@ def test_fine_tune_writes_a_model_with_its_comparison(waves, tmp_path, monkeypat
     report = finetune(tmp_path / "base", wanted, tmp_path / "mine", 0.06, lambda share, text: said.append(share))
     assert report is not None and {"original", "tuned", "better"} <= set(report)
     assert said[-1] == 1.0 and sorted(said) == said
-    from napari_emdl.models.card import read_card
 
     card = read_card(tmp_path / "mine")
     assert card.name == "mine" and "held-out" in next(iter(card.emdl.metrics))
     assert finetune(tmp_path / "base", wanted, tmp_path / "none", 0.06, cancel=lambda: True) is None
     assert not (tmp_path / "none/rdf.yaml").exists()
+
+
+@pytest.fixture
+def base_model(waves, tmp_path, monkeypatch):
+    """A small network to tune, a folder of its own for the user's models, and specimens that need no simulation."""
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    net = Trainer.new(SMALL, waves).average
+    export_model(net, SMALL, tmp_path / "base", (np.zeros((1, 1, 64, 64), np.float32), encode()[None]), "base")
+    monkeypatch.setattr("napari_emdl.training.hrtem.finetune._simulate_for", lambda *a: join([waves, waves]))
+    monkeypatch.setattr("napari_emdl.models.registry.user_folder", lambda: tmp_path / "models")
+    return tmp_path / "base"
+
+
+def test_tuning_from_the_command_line_adds_a_model_and_says_what_it_is_worth(base_model, tmp_path, capsys):
+    from napari_emdl.cli import main
+    from napari_emdl.models.registry import list_models
+
+    command = ["train", "columns", "--from", str(base_model), "--name", "mine", "--minutes", "0.05", "--conditions"]
+    assert main([*command, "contrast=dark elements=Cu,Au zone=110 dose_e_per_A2=80:200 sampling_A=0.1"]) == 0
+    said = capsys.readouterr().out
+    assert "original: precision" in said and "tuned: precision" in said and "the original on simulated images" in said
+    mine = next(entry for entry in list_models("columns") if entry.name == "mine")
+    assert mine.source == "user" and not mine.problem and mine.folder == tmp_path / "models/mine"
+    told = read_card(mine.folder).emdl.model_extra["training"]["conditions"]
+    assert told["elements"] == ["Cu", "Au"] and told["zone"] == "110" and told["sampling_A"] == [0.1, 0.1]
+    assert not (mine.folder / "training").exists() and [p.name for p in mine.folder.parent.iterdir()] == ["mine"]
+
+
+def test_conditions_that_cannot_be_are_one_line(base_model, tmp_path, capsys):
+    from napari_emdl.cli import main
+
+    command = ["train", "columns", "--from", str(base_model), "--name", "mine", "--conditions"]
+    for condition, line in {
+        "elements=Xx": "no such metal: Xx",
+        "dose=50": "no such condition: dose",
+        "C10_A=80:20": "runs backwards",
+        "dose_e_per_A2=0:20": "more than zero",
+        "contrast=grey": "'bright' or 'dark'",
+    }.items():
+        assert main([*command, condition]) == 1
+        err = capsys.readouterr().err
+        assert line in err and err.count("\n") == 1
+    assert not any((tmp_path / "models").glob("*"))
+
+
+def test_a_network_tuned_to_one_contrast_always_tells_it():
+    net = ColumnNet(widths=(16, 16, 16, 16)).eval()
+    settle_contrast(net, "dark")
+    with torch.no_grad():
+        contrast = ExportedNet(net)(torch.randn(2, 1, 64, 64), torch.zeros(2, SIZE))[-1]
+    assert torch.all(contrast < -5)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from napari_emdl.atoms.flaws import FLAWS, Judged, flaw_note
 from napari_emdl.atoms.log import LogFinder
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
@@ -17,6 +18,11 @@ from napari_emdl.params import ColumnParams, RunParams
 from napari_emdl.peaks import PeakTable
 from napari_emdl.signals import Movie
 
+#: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
+CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
+#: the user is told when the contrast was chosen with less certainty
+SURE_CONTRAST = 0.8
+
 
 class ColumnFinder(Protocol):
     """Finds columns, and tells the evidence for a column at any point."""
@@ -25,6 +31,8 @@ class ColumnFinder(Protocol):
     species: tuple[str, ...]
     contrast: str
     contrast_confidence: float | None
+    #: what the user should know of the result
+    notes: list[str]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -80,17 +88,12 @@ def make_finder(
     """
     pixel = pixel_size_A(movie, params)
     model, note = _model_for(movie, params)
-    if params.contrast != "auto":
-        contrast, confidence = params.contrast, None
-    elif model is not None and not _takes_contrast(model):
-        contrast, confidence = "unknown", None
-    else:
-        contrast, confidence = choose_contrast(movie, params, control)
-    if model is None:
-        finder = LogFinder(pixel, contrast, params.min_spacing_A)
-        finder.info["note"], finder.contrast_confidence = note, confidence
-        return finder
-    return _network_finder(model, movie, params, pixel, contrast, confidence, run or RunParams(), control)
+    if model is not None:
+        return _network_finder(model, movie, params, pixel, run or RunParams(), control)
+    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
+    finder = LogFinder(pixel, contrast, params.min_spacing_A)
+    finder.info["note"], finder.contrast_confidence = note, confidence
+    return finder
 
 
 def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
@@ -115,22 +118,18 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
 
 def _takes_contrast(model: Any) -> bool:
-    """Whether a network is told the contrast: one of focal series sees it."""
+    """Whether a network has an entry for the contrast among its conditions."""
     layout = (model.card.config.emdl.model_extra or {}).get("conditions", {})
     return bool(layout.get("contrast"))
 
 
 def _network_finder(
-    model: Any,
-    movie: Movie,
-    params: ColumnParams,
-    pixel_A: float,
-    contrast: str,
-    confidence: float | None,
-    run: RunParams,
-    control: Control | None,
+    model: Any, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams, control: Control | None
 ) -> ColumnFinder:
-    """Network finder; a network that can tell the contrast decides "auto" where it is surer than the spots are."""
+    """Network finder; "auto" is decided by the network's own probe, by the spots when it has none.
+
+    A network that takes no contrast, such as one for focal series along which it changes, is told none.
+    """
     from napari_emdl.atoms.network import NetworkColumnFinder
     from napari_emdl.models.session import Session
 
@@ -147,29 +146,30 @@ def _network_finder(
             reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0,
         )  # fmt: skip
 
-    if confidence is None or "contrast" not in session.outputs:
-        finder = finder_for(contrast)
-        finder.contrast_confidence = confidence
-        return finder
-    p_bright = finder_for("unknown").bright_probability(sample_frames(movie, 5), control)
-    sign, sure = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
-    finder = finder_for(sign if sure >= confidence else contrast)
-    finder.contrast_confidence = max(sure, confidence)
-    if sign != contrast:
-        finder.notes.append(
-            f"contrast is ambiguous: {finder.contrast} was taken (network says {sign} {sure:.0%}, "
-            f"spots say {contrast} {confidence:.0%}); give it if you know it"
-        )
+    if params.contrast != "auto":
+        return finder_for(params.contrast)
+    told_nothing = finder_for("unknown")
+    if not _takes_contrast(model):
+        return told_nothing
+    if "contrast" in session.outputs:
+        p_bright = told_nothing.bright_probability(contrast_frames(movie), control)
+        contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
+    else:
+        contrast, confidence = choose_contrast(movie, params, control)
+    finder = finder_for(contrast)
+    finder.contrast_confidence = confidence
+    if confidence < SURE_CONTRAST:
+        finder.notes.append(f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it")
     return finder
 
 
 def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> tuple[str, float]:
-    """Whether columns are bright or dark, from five frames, and how sure that is (0.5 to 1).
+    """Whether columns are bright or dark, from a few frames, and how sure that is (0.5 to 1).
 
     Columns are compact spots and what lies between them is a net, so the responses of a Laplacian of Gaussian rise higher above
     the noise for the right sign.
     """
-    frames = sample_frames(movie, 5)
+    frames = contrast_frames(movie)
     if frames.ndim == 4:
         frames = frames[:, frames.shape[1] // 2]
     evidence = {}
@@ -179,6 +179,11 @@ def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None 
     best = max(evidence, key=lambda sign: evidence[sign])
     total = sum(evidence.values())
     return best, evidence[best] / total if total > 0 else 0.5
+
+
+def contrast_frames(movie: Movie) -> NDArray[Any]:
+    """Frames from which the contrast is chosen."""
+    return sample_frames(movie, max(1, min(CONTRAST_FRAMES, CONTRAST_PIXELS // int(np.prod(movie.frame_shape)))))
 
 
 def sample_frames(movie: Movie, count: int) -> NDArray[Any]:
@@ -265,7 +270,7 @@ def find_columns(
     table = run_peak_job(
         shape=(movie.n_frames,),
         read=reader.read,
-        find=finder.find if running.scheduler else lambda frames: finder.find(frames, control),
+        find=Judged(finder.find, *(() if running.scheduler else (control,))),
         bytes_per_item=int(np.prod(movie.shape[-2:])) * movie.n_foci * (np.dtype(movie.dtype).itemsize + 48),
         run=running,
         output=output,
@@ -274,8 +279,8 @@ def find_columns(
         on_block=on_block,
         parallel=finder.info["method"] == "log",
     )
-    table.attrs.update(finder_attrs(movie, finder, settings))
-    record["note"] = finder.info["note"]
+    settle_attrs(table, movie, finder, settings)
+    record["note"] = table.attrs["note"]
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]
     table.attrs["provenance"] = record
@@ -305,6 +310,20 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
     }
+
+
+def settle_attrs(table: PeakTable, movie: Movie, finder: ColumnFinder, params: ColumnParams) -> None:
+    """Give a table of judged frames its attributes, what is wrong with the frames being part of the note."""
+    counts = {name: int(table.attrs.pop(name, 0)) for name in FLAWS}
+    table.attrs.update(finder_attrs(movie, finder, params))
+    field_A = min(movie.frame_shape) * pixel_size_A(movie, params)
+    flaws = flaw_note(counts, table.n_positions, field_A)
+    table.attrs["warning"] = _joined(*finder.notes, flaws)
+    table.attrs["note"] = _joined(flaws, table.attrs["note"])
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def finder_from_attrs(attrs: dict[str, Any], movie: Movie, run: RunParams | None = None) -> ColumnFinder:

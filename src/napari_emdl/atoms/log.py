@@ -50,6 +50,7 @@ class LogFinder:
         if contrast not in ("bright", "dark"):
             raise EmdlError(f"contrast must be bright or dark, got {contrast!r}")
         self.pixel_A, self.contrast = float(pixel_A), contrast
+        self.notes: list[str] = []
         self.sigma_px = max(0.8, sigma_A / pixel_A)
         self.min_spacing_px = max(1.0, min_spacing_A / pixel_A)
         self.info: dict[str, Any] = {

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
+from scipy.special import expit
 
 from napari_emdl.atoms.normalise import local_normalise
 from napari_emdl.atoms.resample import Grid
@@ -31,6 +32,8 @@ FLOOR = 0.02
 TILE_PX = 1024
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
+#: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
+PROBE_PX, PROBE_SURE = 320, 0.3
 #: memory for maps of frames that were searched already
 CACHE_BYTES = 256 << 20
 
@@ -179,14 +182,30 @@ class NetworkColumnFinder:
         maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
 
     def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
-        """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank."""
+        """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank.
+
+        The probe looks at the part of a frame that holds most columns: it was fitted to such, not to wide vacuum.
+        """
         stack = self._checked(frames)
-        images, blank = self._prepared(stack, Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A))
-        tile = self._tiles(images.shape[-2:])[0]
-        if blank.all():
-            return 0.5
-        logit = self._run(self._cut(images[~blank], tile), ("contrast",), control)["contrast"]
-        return float(1 / (1 + np.exp(-logit.mean())))
+        grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
+        images, blank = self._prepared(stack, grid)
+        maps, _ = self._logit_maps(stack, grid, control)
+        logits = []
+        for image, values in zip(images[~blank], maps[~blank], strict=True):
+            part = self._cut(image[None], self._densest(values, grid.shape))
+            logits.append(float(self._run(part, ("contrast",), control)["contrast"][0, 0]))
+        return float(expit(np.mean(logits))) if logits else 0.5
+
+    def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> _Tile:
+        """The part of a frame, PROBE_PX at most, where most columns are seen."""
+        side = PROBE_PX // self.stride
+        sure = expit(logit) > PROBE_SURE
+        share = ndi.uniform_filter(sure.astype(np.float32), [min(side, n) for n in sure.shape], mode="constant")
+        middle = np.array(np.unravel_index(np.argmax(share), share.shape)) * self.stride
+        size = np.minimum(PROBE_PX, shape)
+        row, col = np.clip(middle - size // 2, 0, shape - size) // self.multiple * self.multiple
+        height, width = -(-size // self.multiple) * self.multiple
+        return _Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
 
     def _logit_maps(
         self, stack: NDArray[Any], grid: Grid, control: Control | None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import ColumnParams
 
@@ -20,7 +21,9 @@ TRAINING = "napari_emdl.training.hrtem.finetune"
 INSTALL = "Tuning needs PyTorch: pip install 'napari-emdl[train]', then start again."
 #: What is known of defocus and Cs is known to about this much.
 C10_WIDTH_A, CS_WIDTH_A, SAMPLING_WIDTH = 30.0, 3e4, 0.05
-STEPS = 1000
+STEPS = 100
+#: weights beside the ONNX file from which training starts
+WEIGHTS = "weights.npz"
 
 
 def missing_for_tuning(model: str | None = None) -> str:
@@ -69,7 +72,27 @@ def read_range(text: str, what: str) -> tuple[float, float]:
     return low, high
 
 
-def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float, control: Control) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Tuned:
+    """A network tuned to a microscope: `name`, `folder`, and scores of it and of the `original` on held simulated images."""
+
+    name: str
+    folder: Path
+    original: dict[str, float]
+    tuned: dict[str, float]
+
+    @property
+    def said(self) -> str:
+        """How it compares with the original, in a line."""
+        before, after = self.original["f1"], self.tuned["f1"]
+        verdict = "better than" if after > before else "not better than"
+        return (
+            f"{self.name} is {verdict} the original on simulated images of these conditions: F1 {before:.3f} to {after:.3f}, "
+            f"{self.original['rms_pm']:.1f} to {self.tuned['rms_pm']:.1f} pm"
+        )
+
+
+def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float, control: Control) -> Tuned:
     """Fine-tune a network and add it to the user's models.
 
     Parameters
@@ -85,10 +108,6 @@ def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float
     control
         Progress and cancel.
 
-    Returns
-    -------
-    (name, line that says how it compares with the original)
-
     Raises
     ------
     EmdlError
@@ -103,33 +122,27 @@ def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float
     target = user_folder() / name
     if target.exists():
         raise EmdlError(f"there is a model {name!r} already; choose another name")
+    folder = _base_model(base)
     scratch = target.with_name(f".{name}.tuning")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         training = import_module(TRAINING)
-        try:
-            wanted = training.TuneConditions.model_validate(conditions)
-        except ValueError as error:
-            raise EmdlError(f"conditions: {' '.join(str(error).splitlines()[1:3]).strip()}") from None
         report = training.finetune(
-            _base_model(base),
-            wanted,
+            folder,
+            training.read_tune_conditions(conditions),
             scratch,
             minutes=minutes,
             progress=lambda share, text: control.report(round(STEPS * share), STEPS, text),
             cancel=lambda: control.cancelled,
             name=name,
         )
-        if report is None:
-            raise Cancelled("cancelled by the user")
+        control.check()
         shutil.rmtree(scratch / "training", ignore_errors=True)
         load_model(scratch)
         scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    before, after = report["original"]["f1"], report["tuned"]["f1"]
-    verdict = "better than" if report["better"] else "not better than"
-    return name, f"{name} is {verdict} the original on simulated images of these conditions: F1 {before:.3f} to {after:.3f}."
+    return Tuned(name, target, report["original"], report["tuned"])
 
 
 def _base_model(model: str | None) -> Path:
@@ -146,8 +159,8 @@ def _base_model(model: str | None) -> Path:
         entries = [entry for entry in list_models("columns") if not entry.problem]
         if not entries:
             raise EmdlError("there is no column network to start from yet; train one with 'napari-emdl train columns'")
-        model = str(entries[0].folder)
+        model = str(next((e for e in entries if e.name == "columns"), entries[0]).folder)
     folder = find_model(model, "columns").folder
-    if not any(folder.glob("*.pt")) and not any(folder.glob("weights*")):
+    if not (folder / WEIGHTS).is_file():
         raise EmdlError(f"model {folder.name} has no weights to train on; choose a shipped one")
     return folder

@@ -160,7 +160,7 @@ def train(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the fine-tuned model.", show_default=False)] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.5, help="Time for a fine-tuning.")] = 6.0,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Time for a fine-tuning.")] = 6.0,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on from the last checkpoint, or begin again.")] = True,
 ) -> None:
     """Train a network or fine-tune one to your microscope. Needs the extra 'train'."""

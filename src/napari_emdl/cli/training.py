@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
-from pydantic import ValidationError
 
+from napari_emdl.atoms.tuning import tune
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.errors import EmdlError
 
@@ -67,37 +66,13 @@ def _train_columns(path: Path, resume: bool) -> None:
 
 def _tune(from_model: str | None, conditions: dict[str, Any], name: str | None, minutes: float) -> None:
     """Fine-tune a column network to the user's microscope and add it to the user's models."""
-    from napari_emdl.models.registry import find_model, install, load_model, user_folder
-    from napari_emdl.training.hrtem.finetune import TuneConditions, finetune
-
-    base = find_model(from_model or "columns", "columns")
-    chosen = name or f"{base.name}-tuned"
-    if (user_folder() / chosen).exists():
-        raise EmdlError(f"there is a model {chosen!r} already; give another --name")
-    try:
-        wanted = TuneConditions.model_validate(conditions)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EmdlError(f"--conditions: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    with tempfile.TemporaryDirectory() as scratch, terminal_control("fine-tuning", "%") as control:
-        folder = Path(scratch) / chosen
-        scores = finetune(
-            base.folder,
-            wanted,
-            folder,
-            minutes,
-            progress=lambda share, text: control.report(round(100 * share), 100, text),
-            cancel=lambda: control.cancelled,
-        )
-        control.check()
-        if scores is None:
-            raise EmdlError("the fine-tuning ended without a network; try again with more --minutes")
-        model = install(load_model(folder), chosen)
-    for which in ("original", "tuned"):
-        typer.echo(f"{which}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores[which].items()))
-    typer.echo(
-        f"added {model.name} to your models: {model.folder}" + ("" if scores["better"] else " (no better than the original)")
-    )
+    base = from_model or "columns"
+    with terminal_control("fine-tuning", "%") as control:
+        made = tune(base, conditions, name or f"{Path(base).name}-tuned", minutes, control)
+    for which, scores in (("original", made.original), ("tuned", made.tuned)):
+        typer.echo(f"{which}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
+    typer.echo(made.said)
+    typer.echo(f"added {made.name} to your models: {made.folder}")
 
 
 def read_conditions(words: list[str]) -> dict[str, Any]:

@@ -293,7 +293,8 @@ class ColumnsPanel(ScrollPanel):
         total = self.session.candidates.n_frames
         contrast = f", {attrs['contrast']} contrast" if attrs.get("contrast") else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
-        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}")
+        warning = f"; {attrs['warning']}" if attrs.get("warning") else ""
+        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{warning}")
         self.save_button.setEnabled(done == total and self.job is None)
 
     def _threshold_changed(self, _value: float) -> None:

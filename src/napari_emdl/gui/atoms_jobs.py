@@ -40,7 +40,8 @@ def find_frame(
     control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int, _for: object = None
 ) -> PeakTable:
     """Candidates of one frame; the finder is kept for the next."""
-    from napari_emdl.atoms.columns import finder_attrs, make_finder
+    from napari_emdl.atoms.columns import make_finder, settle_attrs
+    from napari_emdl.atoms.flaws import Judged
 
     key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
     with _finders_lock:
@@ -49,8 +50,8 @@ def find_frame(
             _finders.clear()
             _finders[key] = finder, movie.data  # as long as the data lives, its id means nothing else
         finder, _ = _finders[key]
-    table = finder.find(np.asarray(movie.frame(frame))[None], control)
-    table.attrs.update(finder_attrs(movie, finder, params))
+    table = Judged(finder.find, control)(np.asarray(movie.frame(frame))[None])
+    settle_attrs(table, movie, finder, params)
     return table
 
 

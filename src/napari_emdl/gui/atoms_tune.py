@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emdl.atoms.tuning import default_conditions, missing_for_tuning, read_range, tune
+from napari_emdl.atoms.tuning import Tuned, default_conditions, missing_for_tuning, read_range, tune
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui.atoms_plots import named
 from napari_emdl.gui.worker import Job, JobBar, error_line
@@ -142,10 +142,9 @@ class TuneDialog(QDialog):
         self.bar.watch(job)
         job.start()
 
-    def _done(self, result: tuple[str, str]) -> None:
-        name, said = result
-        self.message.setText(said)
-        self.tuned.emit(name)
+    def _done(self, made: Tuned) -> None:
+        self.message.setText(f"{made.said}. It is in the model list now.")
+        self.tuned.emit(made.name)
 
     def _finished(self) -> None:
         self.job = None

@@ -104,12 +104,16 @@ def _found(path: Path, file: Any, dataset: str | None) -> Found:
     if number is None:
         number = int(pick(map(str, large), "image series", path.name))
     chosen = series[number]
-    if "S" in chosen.axes:
+    letters = chosen.axes
+    # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
+    if letters == "SYX" and np.dtype(chosen.dtype).itemsize > 1:
+        letters = "IYX"
+    if "S" in letters:
         raise OpenError(f"{path.name} holds colour images {chosen.shape}; convert them to one channel first")
     data = _source(path, chosen, number)
     scales = _scales(file, chosen)
-    axes = tuple(_axis(letter, size, scales) for letter, size in zip(chosen.axes, chosen.shape, strict=True))
-    axes = _name_stack_axes(axes, chosen.axes, file)
+    axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, chosen.shape, strict=True))
+    axes = _name_stack_axes(axes, letters, file)
     return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"})
 
 

@@ -1,6 +1,8 @@
-"""Bright or dark? A linear probe on the features of a trained network, run without telling it the contrast."""
+"""Bright or dark? A small probe on the features of a trained network, run without telling it the contrast."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -12,7 +14,10 @@ from napari_emdl.training.hrtem.sampling import Sampler
 
 #: background weight beside the map's, so that empty frames stay defined
 FLOOR = 0.01
-RIDGE = 3e-3
+#: against learning the training images by heart: weight decay, noise in standard deviations, softened truth
+DECAY, SHAKE, SOFT, EPOCHS = 0.3, 0.2, 0.02, 60
+#: beyond this the contrast counts as sure (80 %)
+SURE_LOGIT = math.log(4)
 
 
 def pooled_features(out: dict[str, torch.Tensor], features: list[torch.Tensor]) -> torch.Tensor:
@@ -26,35 +31,55 @@ def pooled_features(out: dict[str, torch.Tensor], features: list[torch.Tensor]) 
     return torch.cat(pooled, 1)
 
 
-def fit_contrast(net: ColumnNet, sampler: Sampler, batches: int, batch: int = 8) -> float:
-    """Fit the network's `contrast_probe` (positive: bright) by ridge logistic regression; returns its accuracy on the
-    last fifth."""
+def probe_samples(
+    net: ColumnNet, sampler: Sampler, batches: int, told: bool, batch: int = 8
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled features and whether columns are bright, of images with a clear contrast; the contrast itself is not told.
+
+    `told`: other conditions are told as in training, so that a defocus the user gives helps here as well.
+    """
     x, y = [], []
     net.eval()
     for _ in range(batches):
         b = sampler.batch(batch)
         clear = torch.as_tensor(b.contrast != 0)
-        told = np.stack([encode(None, sampling_A=float(s)) for s in b.sampling_A])
+        if told:
+            conditions = b.conditions.cpu().clone()
+            conditions[:, :2] = 0
+        else:
+            conditions = torch.as_tensor(np.stack([encode(None, sampling_A=float(s)) for s in b.sampling_A]))
         with torch.no_grad():
-            out, features = net.with_features(b.image, torch.as_tensor(told))
+            out, features = net.with_features(b.image.cpu(), conditions)
             x.append(pooled_features(out, features)[clear])
         y.append(torch.as_tensor(b.contrast > 0)[clear].float())
-    data, truth = torch.cat(x), torch.cat(y)
-    n = int(0.8 * len(data))
-    mean, width = data[:n].mean(0), data[:n].std(0) + 1e-3
-    z = (data - mean) / width
-    w = torch.zeros(z.shape[1] + 1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([w], max_iter=300)
+    return torch.cat(x), torch.cat(y)
 
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(z[:n] @ w[1:] + w[0], truth[:n]) + RIDGE * (w[1:] ** 2).sum()
-        loss.backward()
-        return loss
 
-    optimiser.step(closure)
+def fit_contrast(net: ColumnNet, x: torch.Tensor, y: torch.Tensor, seed: int = 0) -> None:
+    """Fit the network's `contrast_probe` (positive: bright) to pooled features and truth."""
+    torch.manual_seed(seed)
+    probe = net.contrast_probe
     with torch.no_grad():
-        net.contrast_probe.weight.copy_((w[1:] / width)[None])
-        net.contrast_probe.bias.copy_((w[0] - (w[1:] * mean / width).sum())[None])
-        right = (z[n:] @ w[1:] + w[0] > 0) == (truth[n:] > 0.5)
-    return float(right.float().mean())
+        probe.mean.copy_(x.mean(0))
+        probe.width.copy_(x.std(0) + 1e-3)
+    probe.requires_grad_(True).train()
+    optimiser = torch.optim.AdamW(probe.parameters(), 2e-3, weight_decay=DECAY)
+    for _ in range(EPOCHS):
+        for part in torch.randperm(len(x)).split(64):
+            shaken = x[part] + SHAKE * probe.width * torch.randn_like(x[part])
+            loss = F.binary_cross_entropy_with_logits(probe(shaken)[:, 0], SOFT + (1 - 2 * SOFT) * y[part])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    probe.requires_grad_(False).eval()
+
+
+def judge_contrast(net: ColumnNet, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """Accuracy of the probe, share of images it is sure of, and accuracy there."""
+    with torch.no_grad():
+        logit = net.contrast_probe.eval()(x)[:, 0]
+    right, sure = (logit > 0) == (y > 0.5), logit.abs() > SURE_LOGIT
+    return {
+        "accuracy": float(right.float().mean()), "share it is sure of": float(sure.float().mean()),
+        "accuracy there": float(right[sure].float().mean()),
+    }  # fmt: skip

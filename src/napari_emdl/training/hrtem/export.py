@@ -48,6 +48,8 @@ OPSET = 17
 OUTPUTS = ("candidates", "logit", "offset", "sigma", "contrast")
 #: weights beside the ONNX file, half precision, from which fine-tuning starts
 WEIGHTS_NAME = "weights.npz"
+#: of the linear probe that networks once had
+OLD_PROBE = ("contrast_probe.weight", "contrast_probe.bias")
 
 
 def write_onnx(net: nn.Module, channels: int, path: Path) -> None:
@@ -78,7 +80,7 @@ def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
         config = ColumnsConfig.model_validate_json(str(z["__config__"]))
         state = {k: torch.as_tensor(z[k]) for k in z.files if k != "__config__"}
     net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    _take(net, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     return net.eval(), config
 
 
@@ -87,10 +89,15 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
     net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
-    missing, extra = net.load_state_dict(state["average"], strict=False)
+    _take(net, state["average"], path)
+    return net.eval(), config, state
+
+
+def _take(net: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Load weights; the contrast probe may be missing or an older one, for it is fitted afterwards."""
+    missing, extra = net.load_state_dict({k: v for k, v in weights.items() if k not in OLD_PROBE}, strict=False)
     if extra or any("contrast_probe" not in name for name in missing):
         raise ValueError(f"{path} holds another network")
-    return net.eval(), config, state
 
 
 def export_model(

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from napari_emdl.errors import EmdlError
 from napari_emdl.training.hrtem.conditions import encode
 from napari_emdl.training.hrtem.config import ColumnsConfig, Range
 from napari_emdl.training.hrtem.evaluate import Score, TestImage
@@ -34,6 +35,8 @@ from napari_emdl.training.hrtem.waves import GRID, U_RMS_A, Waves, simulate
 #: share of the time that goes into simulating exit waves
 SIMULATION_SHARE = 0.25
 HELD_WAVES = 24
+#: contrast logit of a network that knows one contrast only
+SETTLED_LOGIT = 8.0
 COMMAND = "napari-emdl train columns --from MODEL --conditions FILE"
 THRESHOLDS = np.arange(0.2, 0.71, 0.05)
 
@@ -41,7 +44,8 @@ THRESHOLDS = np.arange(0.2, 0.71, 0.05)
 class TuneConditions(BaseModel):
     """What is known of a microscope session. Ranges are (low, high); what is None stays as broad as in the base model.
 
-    C10 is positive for overfocus. `elements` are fcc metals, `zone` 110, 100 or 111, `specimen` the kind of specimen.
+    C10 is positive for overfocus. `elements` are fcc metals, `zone` 110, 100 or 111, `specimen` the kind of specimen. A single
+    number is a range of no width, a text "Au,Pt" a list of elements.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,6 +62,61 @@ class TuneConditions(BaseModel):
     elements: list[str] | None = None
     zone: Literal["110", "100", "111"] | None = None
     carbon_A: Range = (0.0, 40.0)
+
+    @field_validator("dose_e_per_A2", "sampling_A", "C10_A", "Cs_A", "C12_A", "focal_spread_A", "carbon_A", mode="before")
+    @classmethod
+    def _single(cls, v: Any) -> Any:
+        return (v, v) if isinstance(v, int | float) else v
+
+    @field_validator("dose_e_per_A2", "sampling_A", "C10_A", "Cs_A", "C12_A", "focal_spread_A", "carbon_A")
+    @classmethod
+    def _ordered(cls, v: Range | None) -> Range | None:
+        if v is not None and v[0] > v[1]:
+            raise ValueError(f"the range {v[0]:g} to {v[1]:g} runs backwards; write the smaller value first")
+        return v
+
+    @field_validator("dose_e_per_A2", "sampling_A")
+    @classmethod
+    def _positive(cls, v: Range | None) -> Range | None:
+        if v is not None and v[0] <= 0:
+            raise ValueError("must be more than zero")
+        return v
+
+    @field_validator("zone", mode="before")
+    @classmethod
+    def _zone(cls, v: Any) -> Any:
+        return f"{v:g}" if isinstance(v, int | float) else v
+
+    @field_validator("elements", mode="before")
+    @classmethod
+    def _elements(cls, v: Any) -> Any:
+        return [e.strip().capitalize() for e in v.split(",") if e.strip()] if isinstance(v, str) else v
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, v: list[str] | None) -> list[str] | None:
+        unknown = sorted(set(v or ()) - set(FCC_A))
+        if unknown:
+            raise ValueError(f"no such metal: {', '.join(unknown)}; there are {', '.join(FCC_A)}")
+        return v or None
+
+
+def read_tune_conditions(values: dict[str, Any]) -> TuneConditions:
+    """Conditions as typed by a user.
+
+    Raises
+    ------
+    EmdlError
+        One line that names what cannot be understood.
+    """
+    unknown = set(values) - set(TuneConditions.model_fields)
+    if unknown:
+        raise EmdlError(f"no such condition: {', '.join(sorted(unknown))}; there are {', '.join(TuneConditions.model_fields)}")
+    try:
+        return TuneConditions.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EmdlError(f"condition {first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def draw(rng: np.random.Generator, carbon: CarbonBank, c: TuneConditions) -> tuple[Structure, float, float]:
@@ -115,10 +174,21 @@ def join(parts: list[Waves]) -> Waves:
     )  # fmt: skip
 
 
-def score_batches(net: torch.nn.Module, batches: list[Batch]) -> tuple[dict[str, float], float]:
-    """Scores at the best of `THRESHOLDS`, and that threshold, with the contrast told and nothing else."""
+def settle_contrast(net: torch.nn.Module, contrast: str) -> None:
+    """Let the contrast probe always give the one contrast the network knows: its features are not those it was fitted to."""
+    with torch.no_grad():
+        net.contrast_probe.out.weight.zero_()  # type: ignore[union-attr,operator]
+        net.contrast_probe.out.bias.fill_(SETTLED_LOGIT if contrast == "bright" else -SETTLED_LOGIT)  # type: ignore[union-attr,operator]
+
+
+def score_batches(
+    net: torch.nn.Module, batches: list[Batch], cancel: Callable[[], bool]
+) -> tuple[dict[str, float], float] | None:
+    """Scores at the best of `THRESHOLDS`, and that threshold, with the contrast told and nothing else; None when cancelled."""
     scores = [Score() for _ in THRESHOLDS]
     for b in batches:
+        if cancel():
+            return None
         sign = {1: "bright", -1: "dark", 0: None}
         told = np.stack([encode(sign[int(c)], sampling_A=float(s)) for c, s in zip(b.contrast, b.sampling_A, strict=True)])
         with torch.no_grad():
@@ -172,11 +242,18 @@ def finetune(
     Returns
     -------
     dict with `original` and `tuned` scores (F1, recall, ...) and `better`; None when cancelled.
+
+    Raises
+    ------
+    EmdlError
+        The base model takes a focal series, or the conditions cannot be understood.
     """
-    c = conditions if isinstance(conditions, TuneConditions) else TuneConditions.model_validate(conditions)
+    c = conditions if isinstance(conditions, TuneConditions) else read_tune_conditions(conditions)
     net, config = load_weights(Path(base_model_dir) / WEIGHTS_NAME)
     if config.images != 1:
-        raise ValueError("only networks for single images can be tuned")
+        raise EmdlError(
+            f"{Path(base_model_dir).name} takes {config.images} images; only networks for single images can be tuned"
+        )
     stop = cancel or (lambda: False)
     tell = progress or (lambda share, text: None)
     began = time.monotonic()
@@ -199,10 +276,15 @@ def finetune(
         return None
     tell(0.97, "comparing with the original on held-out specimens")
     sampler = Sampler(held, tuned_config.imaging, config.crop_px, 1, [seed, 8], True)
-    batches = [sampler.batch(8, np.arange(i, i + 8) % len(held)) for i in range(0, 2 * len(held), 8)]
+    # four at a time: Cancel is looked at between batches
+    batches = [sampler.batch(4, np.arange(i, i + 4) % len(held)) for i in range(0, 2 * len(held), 4)]
     tuned = trainer.average.cpu().float().eval()
-    original_score, _ = score_batches(net, batches)
-    tuned_score, threshold = score_batches(tuned, batches)
+    if c.contrast != "both":
+        settle_contrast(tuned, c.contrast)
+    before, after = score_batches(net, batches, stop), score_batches(tuned, batches, stop)
+    if before is None or after is None:
+        return None
+    (original_score, _), (tuned_score, threshold) = before, after
     report = {"original": original_score, "tuned": tuned_score, "better": tuned_score["f1"] > original_score["f1"]}
     first = batches[0]
     export_model(

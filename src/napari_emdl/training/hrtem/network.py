@@ -44,6 +44,23 @@ class ResidualBlock(nn.Module):
         return F.relu(x + self.norm2(self.conv2(y)))
 
 
+class ContrastProbe(nn.Module):
+    """Logit of bright against dark contrast (batch, 1) from pooled features (batch, n), which are standardised first."""
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("width", torch.ones(features))
+        self.hidden, self.out = nn.Linear(features, hidden), nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits; dropout while it is fitted."""
+        hidden = F.relu(self.hidden((features - self.mean) / self.width))
+        return self.out(F.dropout(hidden, 0.5, self.training))
+
+
 class ColumnNet(nn.Module):
     """Conditioned residual U-Net.
 
@@ -90,10 +107,8 @@ class ColumnNet(nn.Module):
         self.decode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], species + 3, 3, padding=1)
         start_empty(self.head, species)
-        # fitted when all else is trained (see `contrast.fit_contrast`), never by gradient descent
-        self.contrast_probe = nn.Linear(2 * (widths[-1] + sum(widths[:-1])), 1).requires_grad_(False)
-        nn.init.zeros_(self.contrast_probe.weight)
-        nn.init.zeros_(self.contrast_probe.bias)
+        # fitted when all else is trained (see `contrast.fit_contrast`)
+        self.contrast_probe = ContrastProbe(2 * sum(widths)).requires_grad_(False)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of a batch."""

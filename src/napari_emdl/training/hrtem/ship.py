@@ -16,7 +16,7 @@ import torch
 from napari_emdl.atoms.normalise import local_normalise
 from napari_emdl.training.hrtem.conditions import encode
 from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging
-from napari_emdl.training.hrtem.contrast import fit_contrast
+from napari_emdl.training.hrtem.contrast import fit_contrast, judge_contrast, pooled_features, probe_samples
 from napari_emdl.training.hrtem.evaluate import (
     REGIMES,
     Score,
@@ -36,6 +36,10 @@ THRESHOLDS = np.arange(0.2, 0.81, 0.05)
 DOSES = (20.0, 50.0, 100.0, 200.0, 500.0, 2000.0)
 #: seeds of the held-out specimens: thresholds are chosen on one set, scores come from another
 VALIDATION_SEED, TEST_SEED = 32, 31
+#: held-out particles of each of the two sets
+HELD = 30
+#: batches of eight images to fit the contrast probe to, and to judge it by
+PROBE_BATCHES, PROBE_HELD_BATCHES = 300, 100
 
 
 def prepare(image: np.ndarray, sampling_A: float) -> np.ndarray:
@@ -59,14 +63,11 @@ def predictor(net: torch.nn.Module, label_sigma_A: float) -> Callable[[np.ndarra
     return predict
 
 
-def probe_contrast(net: ColumnNet, image: np.ndarray, sampling_A: float) -> float:
-    """Logit of bright contrast for an image."""
-    from napari_emdl.training.hrtem.contrast import pooled_features
-
+def guess_contrast(net: ColumnNet, image: torch.Tensor, sampling_A: float) -> str:
+    """Contrast that the probe takes for a normalised image (1, 1, H, W)."""
     told = torch.as_tensor(encode(None, sampling_A=sampling_A))[None]
     with torch.no_grad():
-        out, features = net.with_features(torch.as_tensor(prepare(image, sampling_A)), told)
-        return float(net.contrast_probe(pooled_features(out, features))[0, 0])
+        return "bright" if float(net.contrast_probe(pooled_features(*net.with_features(image, told)))[0, 0]) > 0 else "dark"
 
 
 def best_threshold(tables: list[list[dict[str, float]]]) -> float:
@@ -79,7 +80,7 @@ def rounded(table: dict[str, float]) -> dict[str, float]:
     return {k: round(float(v), 3) for k, v in table.items()}
 
 
-def regime_metrics(net: ColumnNet, label_sigma_A: float, held: int = 12) -> tuple[dict[str, float], dict[str, Any]]:
+def regime_metrics(net: ColumnNet, label_sigma_A: float, held: int = HELD) -> tuple[dict[str, float], dict[str, Any]]:
     """Default thresholds by contrast, and scores in the five regimes beside those of the classical finder."""
     predict = predictor(net, label_sigma_A)
     validation, test = held_particles(held, VALIDATION_SEED), held_particles(held, TEST_SEED)
@@ -94,7 +95,7 @@ def regime_metrics(net: ColumnNet, label_sigma_A: float, held: int = 12) -> tupl
         images = regime_images(test, regime, 50 + k)
         given, auto, right = Score(), Score(), 0
         for t in images:
-            sign = "bright" if probe_contrast(net, t.image, t.sampling_A) > 0 else "dark"
+            sign = guess_contrast(net, torch.as_tensor(prepare(t.image, t.sampling_A)), t.sampling_A)
             right += sign == t.contrast
             for score, contrast in ((given, t.contrast), (auto, sign)):
                 found = predict(t.image, t.sampling_A, contrast)
@@ -106,15 +107,15 @@ def regime_metrics(net: ColumnNet, label_sigma_A: float, held: int = 12) -> tupl
     return threshold, result
 
 
-def dose_metrics(net: torch.nn.Module, config: ColumnsConfig, folder: Path, threshold: dict[str, float]) -> dict[str, Any]:
+def dose_metrics(net: ColumnNet, config: ColumnsConfig, folder: Path, threshold: dict[str, float]) -> dict[str, Any]:
     """Scores by dose on validation waves of all kinds under random conditions, contrast told, beside the classical finder's."""
-    predict_maps, waves, result = net, load(folder, "val"), {}
+    waves, result = load(folder, "val"), {}
     for dose in DOSES:
         imaging: Imaging = config.imaging.model_copy(
             update={"dose_e_per_A2": (dose, dose), "sampling_A": config.imaging.native_sampling_A, "session_share": 0.0}
         )
         sampler = Sampler(waves, imaging, config.crop_px, 1, [99, int(dose)], True)
-        score, images = Score(), []
+        score, auto, images = Score(), Score(), []
         for _ in range(6):
             b = sampler.batch(8)
             signs = {1: "bright", -1: "dark"}
@@ -122,18 +123,27 @@ def dose_metrics(net: torch.nn.Module, config: ColumnsConfig, folder: Path, thre
             told = torch.as_tensor(
                 np.stack([encode(signs[int(b.contrast[k])], sampling_A=float(b.sampling_A[k])) for k in clear])
             )
+            image = b.image[clear]
+            guessed = [guess_contrast(net, image[n : n + 1], float(b.sampling_A[k])) for n, k in enumerate(clear)]
+            by_guess = torch.as_tensor(
+                np.stack([encode(g, sampling_A=float(b.sampling_A[k])) for g, k in zip(guessed, clear, strict=True)])
+            )
             with torch.no_grad():
-                found = candidates(predict_maps(b.image[clear], told), told, config.label_sigma_A).numpy()
-            for k, f in zip(clear, found, strict=True):
+                found, found_auto = (candidates(net(image, c), c, config.label_sigma_A).numpy() for c in (told, by_guess))
+            for k, f, g, guess in zip(clear, found, found_auto, guessed, strict=True):
                 sign, (xy, cls) = signs[int(b.contrast[k])], b.columns[k]
                 inside = np.all((xy > -0.5) & (xy < config.crop_px - 0.5), axis=1)
                 t = TestImage(
                     b.image[k, 0].numpy(), float(b.sampling_A[k]), sign, xy[inside], cls[inside], b.surface[k][inside]
                 )
-                f = f[(f[:, 2] >= threshold[sign]) & np.all((f[:, :2] > -0.5) & (f[:, :2] < config.crop_px - 0.5), axis=1)]
-                score.add(f[:, :2], t)
+                for total, rows, least in ((score, f, threshold[sign]), (auto, g, threshold[guess])):
+                    kept = (rows[:, 2] >= least) & np.all((rows[:, :2] > -0.5) & (rows[:, :2] < config.crop_px - 0.5), axis=1)
+                    total.add(rows[kept, :2], t)
                 images.append(t)
-        result[f"{dose:g} e/A2"] = {"network": rounded(score.summary()), "LoG": rounded(log_best(images))}
+        result[f"{dose:g} e/A2"] = {
+            "network": rounded(score.summary()), "network, contrast auto": rounded(auto.summary()),
+            "LoG": rounded(log_best(images)),
+        }  # fmt: skip
     return result
 
 
@@ -142,13 +152,17 @@ def ship(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> di
     net, config, state = load_checkpoint(checkpoint)
     if not isinstance(net, ColumnNet):
         raise ValueError("only conditioned networks are shipped")
-    probe = Sampler(load(waves_folder, "train", 4096), config.imaging, config.crop_px, 1, [config.seed, 99], True)
-    accuracy = fit_contrast(net, probe, 250)
+    samplers = [
+        Sampler(load(waves_folder, split), config.imaging, config.crop_px, 1, [config.seed, 99], True)
+        for split in ("train", "val")
+    ]
+    fit_contrast(net, *probe_samples(net, samplers[0], PROBE_BATCHES, True))
+    contrast = judge_contrast(net, *probe_samples(net, samplers[1], PROBE_HELD_BATCHES, False))
     threshold, regimes = regime_metrics(net, config.label_sigma_A)
     metrics = {
         "held-out metal particles on [110] and carbon, 300 kV, Cs -8.5 um, only the contrast told": regimes,
         "all kinds of specimens, random conditions, by dose, contrast told": dose_metrics(net, config, waves_folder, threshold),
-        "contrast probe, accuracy on random held samples": round(accuracy, 3),
+        "contrast probe on random held images": rounded(contrast),
     }
     example = Sampler(load(waves_folder, "val", 128), config.imaging, 128, 1, 0, True).batch(1)
     export_model(

@@ -185,8 +185,8 @@ def run(
                     ]
                 )
                 f.flush()
-                if progress is not None:
-                    progress(trainer.progress, f"step {trainer.step}, loss {terms['loss']:.3f}")
+            if progress is not None:
+                progress(trainer.progress, f"step {trainer.step}, loss {terms['loss']:.3f}")
             if time.monotonic() - saved > 60 * c.checkpoint_minutes:
                 _save(trainer.state(), out / "checkpoint.pt")
                 saved = time.monotonic()
