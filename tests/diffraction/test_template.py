@@ -220,6 +220,8 @@ def test_binning_and_maxima():
 def test_wrong_shapes_are_one_clear_line():
     with pytest.raises(EmdlError, match="detector"):
         probe_from_image(np.ones((64, 64)), SHAPE)
+    with pytest.raises(EmdlError, match="only single pixels"):
+        probe_from_image(np.pad([[1e5]], 64), (129, 129))
     with pytest.raises(EmdlError, match="patterns have shape"):
         finder().find(np.zeros((2, 64, 64)))
     with pytest.raises(EmdlError, match="4 axes"):

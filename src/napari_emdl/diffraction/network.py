@@ -157,20 +157,22 @@ class NetworkFinder:
         }
 
     def _range_notes(self) -> list[str]:
-        """What lies outside the networks' training range."""
-        low, high = self._radii
-        scale = self._scale if self._proposer is not None else 1.0
-        radius = self.probe.radius_px * scale
-        if self._proposer is not None and not low <= radius <= high:
-            return [
-                f"disks of radius {self.probe.radius_px:.1f} px are outside what the network was trained on "
-                f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
-            ]
-        if self.probe.radius_px < 0.6 * low or self.probe.radius_px > 4 * high:
-            return [
-                f"disks of radius {self.probe.radius_px:.1f} px are far from what the network was trained on; check the result"
-            ]
-        return []
+        """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
+        notes = []
+        for session, scale in ((self._proposer, self._grid_scale), (self._refiner, 1.0)):
+            if session is None:
+                continue
+            low, high = _trained_radii(session.model)
+            if not low <= self.probe.radius_px * scale <= high:
+                notes.append(
+                    f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
+                    f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
+                )
+        return notes[:1]
+
+    @property
+    def _grid_scale(self) -> float:
+        return self._scale if self._proposer is not None else 1.0
 
     @property
     def _scale(self) -> float:
