@@ -44,7 +44,19 @@ def test_scores_of_perfect_shifted_and_false_disks():
     n = perfect(c).n_peaks
     assert spoilt["precision"] == pytest.approx(n / (n + 12))
     nothing = score(c, PeakTable.empty((6,), ("row", "col", "score", "sigma_px")))
-    assert nothing["recall"] == 0 and nothing["failed"] == 6
+    assert nothing["recall"] == 0 and nothing["failed"] == 6 and np.isnan(nothing["error_over_sigma"])
+
+
+def test_error_over_sigma_of_noisy_disks():
+    c = case()
+    table = perfect(c)
+    noise = 0.1 * np.random.default_rng(3).standard_normal((table.n_peaks, 2))
+    columns = {name: table.column(name) for name in table.fields}
+    noisy = columns | {"row": columns["row"] + noise[:, 0], "col": columns["col"] + noise[:, 1]}
+    assert score(c, PeakTable(table.shape, table.offset, noisy))["error_over_sigma"] == pytest.approx(1, abs=0.4)
+    sure = noisy | {"sigma_px": columns["sigma_px"] / 3}
+    # residuals that are too large for their sigmas enlarge the sigma of the strain
+    assert score(c, PeakTable(table.shape, table.offset, sure))["error_over_sigma"] == pytest.approx(1, abs=0.4)
 
 
 def test_table_of_our_methods_and_notes_on_those_left_out(capsys):

@@ -173,6 +173,7 @@ def test_radius_outside_the_training_range_is_said() -> None:
     place = sites((256, 256), 12.0, (128.0, 128.0))
     assert np.all(np.isfinite(tiny.find(pattern((256, 256), place, 0.8)[None]).column("row")))
     assert finder_note(6.0) == ""
+    assert "disks of radius 60.0 px are outside what disk_refiner was trained on (2 to 40 px)" in finder_note(60.0)
 
 
 def finder_note(radius: float) -> str:

@@ -64,6 +64,22 @@ def test_gain_is_one_on_noisy_disks_and_sigma_tells_the_error():
     assert strain.evidence.warnings == ()
 
 
+def test_faint_disks_that_lean_on_the_lattice_do_not_make_sigma_small():
+    """A network measures them from where the lattice says: small residuals that tell nothing about the lattice's error."""
+    f = np.tile(np.eye(2), (8, 8, 1, 1))
+    table = table_of(f, noise_px=0.1)
+    faint = table.column("intensity") < 20
+    origin = np.array([128.0, 128.0])
+    strong = fit_lattices(table.positions_px(), np.where(faint, 0.0, 100.0), table.offset, origin, G)
+    of, hk = table.flat_index(), np.rint((table.positions_px() - origin) @ np.linalg.inv(G))
+    place = np.where(faint[:, None], strong.origin[of] + np.einsum("ni,nij->nj", hk, strong.g[of]), table.positions_px())
+    sigma = np.where(faint, 1.0, 0.1)
+    fields = {"row": place[:, 0], "col": place[:, 1], "sigma_px": sigma, "intensity": table.column("intensity")}
+    leaning = PeakTable(table.shape, table.offset, {**fields, "score": table.column("score")})
+    strain = fit_strain(leaning, g1=tuple(G[0]), g2=tuple(G[1]), reference="lattice")
+    assert np.sqrt(np.mean((values(strain) / strain.sigma) ** 2)) < 1.4
+
+
 def test_signs_and_axes_are_those_of_py4dstem():
     latticevectors = pytest.importorskip("py4DSTEM.process.strain.latticevectors")
     from py4DSTEM.data import RealSlice

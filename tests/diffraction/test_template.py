@@ -133,6 +133,17 @@ def test_empty_and_constant_patterns_give_no_disks():
     assert finder().find(images[:0]).shape == (0,)
 
 
+def test_bad_patterns_are_counted_and_said():
+    images = np.zeros((1, 4, *SHAPE), np.float32)
+    images[0, 1], images[0, 2, 5, 5], images[0, 3] = 7, -1, np.nan
+    table = emdl.find_disks(images, probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
+    assert table.attrs["note"] == (
+        "2 patterns had missing or negative values, which were filled in; 3 patterns without any counts"
+    )
+    full = emdl.find_disks(np.full((1, 1, *SHAPE), 255, np.uint8), probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
+    assert full.attrs["note"] == "1 pattern with saturated pixels"
+
+
 def test_missing_values_are_filled_and_make_no_disk():
     images, place = noisy(1)
     data = images.astype(np.float32)
@@ -209,6 +220,8 @@ def test_binning_and_maxima():
 def test_wrong_shapes_are_one_clear_line():
     with pytest.raises(EmdlError, match="detector"):
         probe_from_image(np.ones((64, 64)), SHAPE)
+    with pytest.raises(EmdlError, match="only single pixels"):
+        probe_from_image(np.pad([[1e5]], 64), (129, 129))
     with pytest.raises(EmdlError, match="patterns have shape"):
         finder().find(np.zeros((2, 64, 64)))
     with pytest.raises(EmdlError, match="4 axes"):

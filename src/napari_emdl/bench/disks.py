@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.diffraction.probe import Probe, probe_from_image
-from napari_emdl.diffraction.strain import disk_weights
+from napari_emdl.diffraction.strain import disk_weights, fit_strain, strain_components
 from napari_emdl.errors import EmdlError
 from napari_emdl.peaks import PeakTable
 
@@ -44,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; strain in per cent, distances in px."""
+    """One line of the table; strain in per cent, distances in px. `error_over_sigma`: see :func:`error_over_sigma`."""
 
     case: str
     method: str
@@ -55,6 +55,7 @@ class Row:
     precision: float
     recall: float
     failed: int
+    error_over_sigma: float
     patterns_per_s: float
     ratio: float
 
@@ -130,7 +131,7 @@ def score(case: Case, disks: PeakTable) -> dict[str, float]:
     -------
     dict
         strain_rmse_pct, strain_median_pct (over exx, eyy, exy), gain (slope against the truth), disk_rmse_px, precision,
-        recall (of visible disks), failed (patterns without a lattice).
+        recall (of visible disks), failed (patterns without a lattice), error_over_sigma.
     """
     bright = case.probe > 0.3 * case.probe.max()
     radius = float(np.sqrt(bright.sum() / np.pi))
@@ -180,7 +181,26 @@ def score(case: Case, disks: PeakTable) -> dict[str, float]:
         "precision": hits / max(1, hits + false),
         "recall": hits / max(1, hits + misses),
         "failed": failed,
+        "error_over_sigma": error_over_sigma(case, disks),
     }
+
+
+def error_over_sigma(case: Case, disks: PeakTable) -> float:
+    """Root mean square of error / sigma of exx, eyy and exy as :func:`fit_strain` gives them: 1 where sigma is right.
+
+    Single values count as 5 at most. NaN where the disks have no sigma or no lattice is found.
+    """
+    if "sigma_px" not in disks.fields or not disks.n_peaks:
+        return float("nan")
+    g1, g2 = case.g_px
+    try:
+        found = fit_strain(disks, g1=(g1[0], g1[1]), g2=(g2[0], g2[1]), reference="lattice")
+    except EmdlError:
+        return float("nan")
+    true = strain_components(case.g_px @ np.linalg.inv(case.deformation), case.g_px)[:, :3]
+    error = np.stack([found.exx, found.eyy, found.exy], axis=-1).reshape(-1, 3) - true
+    ratio = (error / found.sigma.reshape(-1, 4)[:, :3])[found.mask.ravel()]
+    return float(np.sqrt(np.mean(np.square(np.clip(ratio, -5, 5)))))
 
 
 Finder = Callable[[NDArray[Any]], PeakTable]
@@ -289,13 +309,14 @@ def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: in
 def markdown(rows: Sequence[Row]) -> str:
     """Table as it stands in docs/benchmarks.md."""
     lines = [
-        "| case | method | strain RMSE % | median % | gain | disk px | precision | recall | failed | patterns/s | x py4DSTEM |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| case | method | strain RMSE % | median % | gain | disk px | precision | recall | failed "
+        "| error / sigma | patterns/s | x py4DSTEM |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         ratio = f"{r.ratio:.1f}" if np.isfinite(r.ratio) else "-"
         accuracy = f"{r.strain_rmse_pct:.3f} | {r.strain_median_pct:.3f} | {r.gain:.3f} | {r.disk_rmse_px:.2f}"
-        found = f"{r.precision:.2f} | {r.recall:.2f} | {r.failed}"
+        found = f"{r.precision:.2f} | {r.recall:.2f} | {r.failed} | {r.error_over_sigma:.2f}"
         lines.append(f"| {r.case} | {r.method} | {accuracy} | {found} | {r.patterns_per_s:.0f} | {ratio} |")
     return "\n".join(lines)
 

@@ -152,10 +152,11 @@ def _defects_seen(counts: dict[str, Any]) -> str:
     """What the finder counted of bad patterns, in words."""
     words = {
         "n_cleaned": "had missing or negative values, which were filled in",
-        "n_saturated": "have saturated pixels",
-        "n_empty": "are empty",
+        "n_saturated": "with saturated pixels",
+        "n_empty": "without any counts",
     }
-    return "; ".join(f"{counts[name]} patterns {text}" for name, text in words.items() if counts.get(name))
+    seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
+    return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)
 
 
 def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:

@@ -337,6 +337,7 @@ def fit_lattices(
     *,
     max_index_error: float = 0.3,
     iterations: int = 3,
+    calibrated: bool = False,
 ) -> LatticeFit:
     """Fit origin, g1 and g2 to the disks of every position at once.
 
@@ -355,6 +356,10 @@ def fit_lattices(
         (n, 2) and (2, 2) start values.
     max_index_error
         Largest distance from a lattice point in units of the shorter vector.
+    calibrated
+        True where `weight` is 1/sigma^2 of sigmas that are right on average: residuals larger than these say enlarge the
+        covariance, smaller ones do not lessen it. A network starts to measure a faint disk where the lattice says, and stays
+        near; its residual is then small whatever the error of the lattice.
     """
     segments = Segments(np.asarray(offset, np.int64))
     of = segments.of
@@ -395,7 +400,7 @@ def fit_lattices(
         residual = np.sqrt(segments.sum(robust * square) / total_weight)
         # both coordinates: 2 m measurements, 6 parameters
         chi2 = segments.sum(robust * square) / np.maximum(2 * counts - 6, 1)
-    covariance = covariance * _pooled_scale(chi2, counts, fitted)[:, None, None]
+    covariance = covariance * _pooled_scale(chi2, counts, fitted, 1.0 if calibrated else 0.0)[:, None, None]
     bad = ~fitted
     origin[bad], lattice[bad], residual[bad], covariance[bad] = np.nan, np.nan, np.nan, np.nan
     return LatticeFit(
@@ -469,10 +474,12 @@ def _spans(segments: Segments, hk: Floats, used: NDArray[np.bool_]) -> NDArray[n
     return hh * kk - mixed**2 > 1e-6
 
 
-def _pooled_scale(chi2: Floats, counts: NDArray[np.int64], fitted: NDArray[np.bool_]) -> Floats:
-    """Reduced chi squared of each position, drawn towards that of the whole scan, which few disks cannot tell well."""
+def _pooled_scale(chi2: Floats, counts: NDArray[np.int64], fitted: NDArray[np.bool_], least: float) -> Floats:
+    """Square of the Birge ratio: reduced chi squared of each position, not below `least`, drawn towards the whole scan's."""
     freedom = np.clip(2 * counts - 6, 0, None)
     known = fitted & (freedom > 0) & np.isfinite(chi2)
     typical = float(np.median(chi2[known])) if known.any() else 1.0
     prior = 6.0
-    return _ROBUST_INFLATION * (prior * typical + freedom * np.where(known, chi2, typical)) / (prior + freedom)
+    # few disks cannot tell it well
+    pooled = (prior * typical + freedom * np.where(known, chi2, typical)) / (prior + freedom)
+    return _ROBUST_INFLATION * np.maximum(pooled, least)

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from napari_emdl.diffraction.complete import lattices_of, missing_sites
 from napari_emdl.diffraction.maxima import strongest, thin
 from napari_emdl.diffraction.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.patterns import estimate_gain, fill_missing
+from napari_emdl.diffraction.patterns import count_defects, estimate_gain, fill_missing
 from napari_emdl.diffraction.probe import Probe
 from napari_emdl.diffraction.spectrum import probe_spectrum
 from napari_emdl.diffraction.template import FIELDS, TemplateFinder
@@ -49,7 +49,6 @@ SAME_DISK = 0.7
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 _CHUNK = 64
 _DISKS_PER_CALL = 512
-_SATURATED_SHARE = 1e-4
 
 _FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
 
@@ -158,20 +157,22 @@ class NetworkFinder:
         }
 
     def _range_notes(self) -> list[str]:
-        """What lies outside the networks' training range."""
-        low, high = self._radii
-        scale = self._scale if self._proposer is not None else 1.0
-        radius = self.probe.radius_px * scale
-        if self._proposer is not None and not low <= radius <= high:
-            return [
-                f"disks of radius {self.probe.radius_px:.1f} px are outside what the network was trained on "
-                f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
-            ]
-        if self.probe.radius_px < 0.6 * low or self.probe.radius_px > 4 * high:
-            return [
-                f"disks of radius {self.probe.radius_px:.1f} px are far from what the network was trained on; check the result"
-            ]
-        return []
+        """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
+        notes = []
+        for session, scale in ((self._proposer, self._grid_scale), (self._refiner, 1.0)):
+            if session is None:
+                continue
+            low, high = _trained_radii(session.model)
+            if not low <= self.probe.radius_px * scale <= high:
+                notes.append(
+                    f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
+                    f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
+                )
+        return notes[:1]
+
+    @property
+    def _grid_scale(self) -> float:
+        return self._scale if self._proposer is not None else 1.0
 
     @property
     def _scale(self) -> float:
@@ -206,7 +207,7 @@ class NetworkFinder:
             if control is not None:
                 control.check()
             raw = patterns[start : start + _CHUNK]
-            for name, count in _defects(raw).items():
+            for name, count in count_defects(raw).items():
                 seen[name] += count
             tables.append(self._find_chunk(_as_counts(raw), control))
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
@@ -432,24 +433,6 @@ def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.
     if np.any(gain != 1):
         counts /= gain[:, None, None]
     return counts, gain
-
-
-def _defects(patterns: NDArray[Any]) -> dict[str, int]:
-    """How many patterns have missing values, saturated pixels, nothing at all."""
-    kind = patterns.dtype.kind
-    axes = (1, 2)
-    missing = np.zeros(len(patterns), bool)
-    if kind == "f":
-        missing = ~np.isfinite(patterns).all(axis=axes)
-    if kind in "fi":
-        with np.errstate(invalid="ignore"):
-            missing |= (patterns < 0).any(axis=axes)
-    saturated = np.zeros(len(patterns), bool)
-    if kind == "u" and patterns.dtype.itemsize <= 2:
-        top = np.iinfo(patterns.dtype).max
-        saturated = (patterns == top).mean(axis=axes) > _SATURATED_SHARE
-    empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
-    return {"n_cleaned": int(missing.sum()), "n_saturated": int(saturated.sum()), "n_empty": int(empty.sum())}
 
 
 def _inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: Patterns with more than this share of their pixels at the detector's top count as saturated.
+_SATURATED_SHARE = 1e-4
+
 
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     """NaN, inf and negative values count as missing: replaced by the pattern's median, so that they make no disk."""
@@ -20,6 +23,30 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
         good = out[i][~bad[i]]
         out[i][bad[i]] = np.median(good) if good.size else 0.0
     return out
+
+
+def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
+    """How many of the patterns (n, rows, cols) have missing values (NaN, inf, negative), saturated pixels, nothing at all.
+
+    Returns
+    -------
+    dict
+        n_cleaned, n_saturated, n_empty.
+    """
+    kind = patterns.dtype.kind
+    axes = (1, 2)
+    missing = np.zeros(len(patterns), bool)
+    if kind == "f":
+        missing = ~np.isfinite(patterns).all(axis=axes)
+    if kind in "fi":
+        with np.errstate(invalid="ignore"):
+            missing |= (patterns < 0).any(axis=axes)
+    saturated = np.zeros(len(patterns), bool)
+    if kind == "u" and patterns.dtype.itemsize <= 2:
+        top = np.iinfo(patterns.dtype).max
+        saturated = (patterns == top).mean(axis=axes) > _SATURATED_SHARE
+    empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
+    return {"n_cleaned": int(missing.sum()), "n_saturated": int(saturated.sum()), "n_empty": int(empty.sum())}
 
 
 def estimate_gain(patterns: NDArray[Any]) -> NDArray[np.float32]:

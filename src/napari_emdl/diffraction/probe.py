@@ -86,6 +86,8 @@ def probe_from_image(image: ArrayLike, detector_shape: tuple[int, int], source: 
         )
     clean = _without_hot_pixels(np.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0))
     clean = clean - np.percentile(clean, 20)
+    if not clean.max() > 0 and np.nanmax(raw, initial=0) > 0:
+        raise EmdlError("the probe image holds no disk, only single pixels; give another file or region, or a probe radius")
     if not clean.max() > 0:
         raise EmdlError("the probe image is empty; give another file or region, or a probe radius")
     region, plateau = _brightest_disk(clean)

@@ -200,6 +200,7 @@ def fit_strain(
         measured.origin_px.reshape(-1, 2),
         basis.g,
         max_index_error=params.max_index_error,
+        calibrated=_has_sigma(chosen),
     )
     reason = _reasons(fit, basis.g, params)
     if control is not None:
@@ -221,12 +222,15 @@ def fit_strain(
 
 def disk_weights(disks: PeakTable) -> Floats:
     """(N,) fit weights: 1/sigma^2 where the finder gave sigma, else intensity or score."""
-    if "sigma_px" in disks.fields:
+    if _has_sigma(disks):
         sigma = disks.column("sigma_px").astype(float)
-        if np.isfinite(sigma).mean() > 0.5:
-            return np.where(np.isfinite(sigma), 1 / np.square(np.maximum(sigma, 0.01)), 0.0)
+        return np.where(np.isfinite(sigma), 1 / np.square(np.maximum(sigma, 0.01)), 0.0)
     values = disks.column("intensity" if "intensity" in disks.fields else "score").astype(float)
     return np.clip(values, 1e-12, None)
+
+
+def _has_sigma(disks: PeakTable) -> bool:
+    return "sigma_px" in disks.fields and bool(np.isfinite(disks.column("sigma_px")).mean() > 0.5)
 
 
 def lattice_consistent(

@@ -22,7 +22,7 @@ from scipy import fft
 from napari_emdl.diffraction.kernels import Bank, Crop, bin_factor, correlation_bank, detection_kernel, fit_bank
 from napari_emdl.diffraction.maxima import local_maxima, parabola, strongest, thin
 from napari_emdl.diffraction.measure import gather, likelihood, locate_both, photometry, photometry_matrix
-from napari_emdl.diffraction.patterns import anscombe, bin_patterns, estimate_gain, even_noise, fill_missing
+from napari_emdl.diffraction.patterns import anscombe, bin_patterns, count_defects, estimate_gain, even_noise, fill_missing
 from napari_emdl.diffraction.probe import Probe
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
@@ -101,8 +101,13 @@ class TemplateFinder:
         self._photometry = photometry_matrix(self._crop, radius, self.probe.edge_width_px)
 
     def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """Disks of (n, rows, cols) patterns: PeakTable over (n,) with row, col, intensity, score, sigma_px (float32)."""
-        return self._run(patterns, control, measure=True)
+        """Disks of (n, rows, cols) patterns: PeakTable over (n,) with row, col, intensity, score, sigma_px (float32).
+
+        The table's attributes are what :func:`napari_emdl.diffraction.patterns.count_defects` found, without the zeros.
+        """
+        table = self._run(patterns, control, measure=True)
+        table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
+        return table
 
     def propose(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Fast candidates from the detection step alone, positions by parabola; score is the correlation in sigma of noise."""
