@@ -186,9 +186,11 @@ def test_a_killed_session_is_offered_and_comes_back(make_napari_viewer, cube_fil
     wait_until(lambda: not list(sessions_folder().iterdir()), 10, "a clean close to leave nothing")
 
 
-def test_nothing_is_written_while_nothing_changes(make_napari_viewer, cube_file, wait_until):
+def test_nothing_is_written_while_nothing_changes(make_napari_viewer, cube_file, qtbot, wait_until):
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
-    wait_until(lambda: panel.state.probe is not None and not panel.state.busy)
+    panel.disks_step.form.editors["method"].put("template")
+    wait_until(lambda: panel.state.live is not None and not panel.state.busy and not panel.detectors.busy)
+    qtbot.wait(500)  # the navigation image sets its contrast with the last block
     panel.autosave.check()
     wait_until(lambda: panel.autosave.path.exists())
     written = panel.autosave.path.stat().st_mtime_ns
