@@ -37,7 +37,7 @@ def display() -> Iterator[None]:
     read, write = os.pipe()
     screen = f"{SCREEN[0]}x{SCREEN[1]}x24"
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", screen, "+extension", "GLX", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", screen, "+extension", "GLX", "-nolisten", "tcp", "-terminate"],
         pass_fds=[write],
         stderr=subprocess.DEVNULL,
     )
@@ -45,9 +45,10 @@ def display() -> Iterator[None]:
     with os.fdopen(read) as pipe:
         os.environ["DISPLAY"] = f":{pipe.readline().strip()}"
     try:
-        yield
-    finally:
+        yield  # with -terminate the server goes when the window has gone; Qt crashes if it goes before
+    except BaseException:
         server.terminate()
+        raise
 
 
 class Film:

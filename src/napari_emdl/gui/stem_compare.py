@@ -247,6 +247,9 @@ class CompareBox(QWidget):
         self.here_text, self.scan_text = QLabel(""), QLabel("")
         self.here_text.setTextFormat(Qt.TextFormat.RichText)
         self.here_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.here_text.setMinimumHeight(
+            2 * self.here_text.fontMetrics().lineSpacing() + 6
+        )  # room for both lines from the start
         self.scan_text.setTextFormat(Qt.TextFormat.PlainText)
         self.scan_text.setWordWrap(True)
         self.scan_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
@@ -302,6 +305,7 @@ class CompareBox(QWidget):
     def _show_here(self) -> None:
         first, second = self.stem.kept_here(), self.second.here()
         self.pairing = None
+        self.here_text.setVisible(self.second.choice != NOTHING)
         if self.second.choice == NOTHING or first is None or second is None:
             self.marks.show(np.zeros((0, 2, 2)))
             self.here_text.setText("" if self.second.choice == NOTHING else "…")
