@@ -80,11 +80,11 @@ def make_finder(
     """
     pixel = pixel_size_A(movie, params)
     model, note = _model_for(movie, params)
-    if params.contrast != "auto":
-        contrast, confidence = params.contrast, None
-    elif model is not None and not _takes_contrast(model):
-        contrast, confidence = "unknown", None
-    else:
+    contrast: str = params.contrast
+    confidence = None
+    if contrast == "auto" and model is not None and not _takes_contrast(model):
+        contrast = "unknown"
+    elif contrast == "auto":
         contrast, confidence = choose_contrast(movie, params, control)
     if model is None:
         finder = LogFinder(pixel, contrast, params.min_spacing_A)
