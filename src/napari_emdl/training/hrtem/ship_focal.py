@@ -153,7 +153,7 @@ def choose(write: Callable[[float], None], folder: Path, config: ColumnsConfig, 
         describe_sublattices(folder, factor, score)
         return summary(measure(finders(load_model(folder)), fields))
 
-    tried = {}
+    tried: dict[tuple[float, float], dict[str, Any]] = {}
     for raised in RAISES:
         write(raised)
         tried |= {(raised, score): at(1.0, score) for score in SCORES}
