@@ -34,7 +34,7 @@ def test_sample_movie_end_to_end(case):
     assert row["p_off_low"] <= truth.conditions.p_off <= row["p_off_high"]
     assert row["p_on_low"] <= truth.conditions.p_on <= row["p_on_high"]
     assert row["n_blinking"] == pytest.approx(truth.blinking.sum(), abs=2)
-    assert found.attrs["evidence"] == "logit at the site"
+    assert found.attrs["evidence"] == "matched filter learned from the movie"
     assert found.attrs["frame_interval_s"] == 0.5
 
 

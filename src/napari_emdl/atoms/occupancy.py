@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms import drift, events, siteclasses
+from napari_emdl.atoms import difference, drift, events, siteclasses
 from napari_emdl.atoms.columns import ColumnFinder, finder_from_attrs, merge_params
 from napari_emdl.atoms.drift import Alignment
 from napari_emdl.atoms.events import Dwell
@@ -46,7 +46,7 @@ class Occupancy:
     detected
         (T, n) bool, plain detections, for comparison.
     evidence
-        (T, n) float32, logit at the site; NaN where not valid.
+        (T, n) float32, evidence at the site (``attrs["evidence"]`` says which); NaN where not valid.
     log_ratio
         (T, n) float32, log likelihood ratio occupied : empty.
     groups
@@ -254,6 +254,10 @@ def fit_occupancy(
         evidence = evidence_at(movie, sites.position_px, alignment, finder, float(pixel_A), control=control)
         valid &= np.isfinite(evidence)
         source = "logit at the site"
+        if settings.evidence == "image" and int(alignment.usable.sum()) >= FEWEST_FRAMES:
+            learned = _learned(evidence, detected, valid, sites, alignment, movie, float(pixel_A), control)
+            if learned is not None:
+                evidence, source = learned, "matched filter learned from the movie"
     else:
         evidence = weak
     evidence = np.where(valid, evidence, np.float32(np.nan))
@@ -264,6 +268,24 @@ def fit_occupancy(
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
     return decode(sites, alignment, evidence, detected, valid, attrs, control)
+
+
+def _learned(
+    evidence: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    sites: Sites,
+    alignment: Alignment,
+    movie: Movie,
+    pixel_A: float,
+    control: Control | None,
+) -> NDArray[np.float32] | None:
+    """Evidence by the matched filter; None where nothing, or too little, comes and goes."""
+    if not valid.any():
+        return None
+    start = np.where(valid, evidence, np.float32(np.nan))
+    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, alignment, pixel_A, control)
+    return difference.learned_evidence(aligned, start, detected, control)
 
 
 def decode(
