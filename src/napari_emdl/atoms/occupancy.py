@@ -321,6 +321,7 @@ def decode(
         model = siteclasses.fit_site_classes(evidence, detected, control=control)
         p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
         attrs |= {
+            "rate_spread": siteclasses.rate_spread_of_emissions(model, evidence),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,
             "emission_mean": model.emissions.mean.tolist(), "emission_scale": model.emissions.scale.tolist(),
         }  # fmt: skip
@@ -433,6 +434,7 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
     """Rate table: all sites, then each group that has any."""
     blinking = result.class_probability[:, siteclasses.BLINKING]
     pooled = (result.attrs.get("pooled_p_off", 0.1), result.attrs.get("pooled_p_on", 0.1))
+    spread = result.attrs.get("rate_spread", (0.0, 0.0))
     rows = []
     for code, name in [(None, "all"), *enumerate(GROUPS)]:
         members = np.ones(result.n_sites, bool) if code is None else result.groups == code
@@ -442,6 +444,7 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
             events.rate_row(
                 str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking,
                 p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled,
+                spread=(float(spread[0]), float(spread[1])),
                 events=result.events, frame_interval_s=result.attrs.get("frame_interval_s"),
                 dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
             )
