@@ -74,17 +74,14 @@ def test_where_nothing_changes_nothing_is_learned():
     assert learn_kernel(aligned_of(movie, sites, where), imagined.astype(float), one) is None
 
 
-def test_low_dose_rates_are_better_than_those_of_the_finder():
-    movie, truth = blinking_movie((30, 160, 160), 12, conditions=Conditions(dose_e_per_A2=60))
+def test_the_kind_of_evidence_is_a_choice():
+    movie, truth = blinking_movie((24, 160, 160), 12, conditions=Conditions(dose_e_per_A2=100))
     columns = find_columns(movie, model="log", contrast="bright")
-    errors = {}
-    for kind in ("image", "finder"):
+    for kind, told in (("image", "matched filter learned from the movie"), ("finder", "logit at the site")):
         found = fit_occupancy(columns, movie, evidence=kind)
+        assert found.attrs["evidence"] == told
         i, j = match(truth.sites_px, found.sites_px + np.median(found.shift_px - truth.drift_px, axis=0), 0.8 / 0.12)
-        blink = truth.blinking[i]
-        errors[kind] = (truth.occupied[:, i] != found.occupied[:, j])[:, blink].mean()
-    assert errors["image"] < 0.6 * errors["finder"]
-    assert errors["image"] < 0.04
+        assert (truth.occupied[:, i] != found.occupied[:, j]).mean() < 0.01
 
 
 def test_frames_out_of_view_do_not_disturb():
@@ -94,7 +91,9 @@ def test_frames_out_of_view_do_not_disturb():
     valid[10:, :6] = False  # one row of sites leaves
     movie[5:9] = 0
     aligned = AlignedFrames(lambda t: movie[t], sites, valid, where, PIXEL_A)
-    evidence = learned_evidence(aligned, np.where(valid, np.where(occupied, 2.0, -2.0), np.nan), occupied & valid)
+    start = np.where(occupied, 2.0, -2.0) + np.random.default_rng(1).normal(0, 0.7, occupied.shape)
+    evidence = learned_evidence(aligned, np.where(valid, start, np.nan), (start > 0) & valid)
+    assert evidence is not None
     assert np.isnan(evidence[~valid]).all() and np.isfinite(evidence[valid]).all()
     use = valid & rim
     assert ((evidence > evidence[use & occupied].mean() / 2) == occupied)[use].mean() > 0.97

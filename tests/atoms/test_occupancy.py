@@ -139,6 +139,13 @@ def test_particle_that_leaves_keeps_what_was_seen(case):
     assert found.valid[:5].mean() > 0.9
 
 
+def test_a_particle_that_changes_all_at_once_is_pointed_out(case):
+    data = np.asarray(case.movie.data).copy()
+    data[15:] = data[15:, ::-1]
+    found = analysed(data, case.movie.calibration)
+    assert any("sintered or turned" in note for note in found.attrs["notes"])
+
+
 def test_all_sites_empty_is_a_clear_line():
     data = np.random.default_rng(0).poisson(50, (6, 128, 128)).astype(np.uint16)
     movie, _ = blinking_movie((1, 128, 128))

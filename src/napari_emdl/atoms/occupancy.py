@@ -332,11 +332,13 @@ def decode(
                 f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; "
                 "more dose or a better model is needed"
             )
+    table = events.find_events(path, valid, p)
+    _note_upheaval(table, int((classes[:, siteclasses.BLINKING] > 0.5).sum()), attrs["notes"])
     mean = np.where(valid, p, 0).sum(0) / np.maximum(1, valid.sum(0))
     sites = sites.regrouped(mean)
     result = Occupancy(
         sites.position_px, alignment.shift_px, p.astype(np.float32), path, valid, detected, evidence,
-        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), events.find_events(path, valid, p), sites,
+        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), table, sites,
         alignment, attrs,
     )  # fmt: skip
     return replace(result, rates=_rates(result))
@@ -350,6 +352,19 @@ def _note_frames(alignment: Alignment, notes: list[str]) -> None:
             shown = ", ".join(map(str, frames[:8])) + (" ..." if len(frames) > 8 else "")
             verb = "kept" if code == drift.JUMP else "treated as missing"
             notes.append(f"{len(frames)} frames flagged '{name}' ({verb}): {shown}")
+
+
+def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:
+    """Tell of a frame in which most sites change at once: a particle that sinters or turns, not columns that diffuse."""
+    if blinking < 8 or not len(table):
+        return
+    frame, count = np.unique(table["frame"], return_counts=True)
+    at = int(np.argmax(count))
+    if count[at] > 0.5 * blinking:
+        notes.append(
+            f"{count[at]} of {blinking} sites change at once in frame {frame[at]}: the particle may have sintered or turned; "
+            "analyse the frames before and after by themselves"
+        )
 
 
 def _by_detection(

@@ -401,9 +401,21 @@ def _without_imagined(data: _Data, state: _State, classes: NDArray[np.float64]) 
     return out
 
 
+def _not_empty_where_seen(data: _Data, classes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Classes in which a site that shows a column in most frames is not "always empty", whatever its level.
+
+    Thick columns look unlike the thin ones at the surface that the evidence is tuned to, and may stand at the level of none.
+    """
+    out = classes.copy()
+    seen = data.share >= 0.5
+    out[seen, OCCUPIED] += out[seen, EMPTY]
+    out[seen, EMPTY] = 0.0
+    return out
+
+
 def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
-    classes = _without_imagined(data, state, classes)
+    classes = _not_empty_where_seen(data, _without_imagined(data, state, classes))
     best = np.argmax(classes, axis=1)
     note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
     e = state.emissions
