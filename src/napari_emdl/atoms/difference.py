@@ -28,6 +28,10 @@ MOST_FRAMES, MOST_BYTES = 400, 512 << 20
 RIDGE = 0.02
 #: evidence and occupancy settle in two to four rounds; a kernel must hold this many times the energy of its noise
 MOST_ROUNDS, LEAST_QUALITY = 5, 4.0
+#: the noise of many counts is Gaussian; iterations in which it need not be settled to the last digit
+COUNTS_DOF, MOST_ITERATIONS = 30.0, 30
+#: sites less likely to blink than this are left out
+LEAST_BLINKING = 0.01
 RADIAL_BINS = 24
 
 
@@ -71,7 +75,8 @@ class AlignedFrames:
         self._grid = grid * self._step + low
         k_row, k_col = np.fft.fftfreq(rows), np.fft.rfftfreq(cols)
         self.k = np.hypot(k_row[:, None], k_col[None, :])
-        self._phases = np.exp(-2j * np.pi * self.at[:, :1] * k_row), np.exp(-2j * np.pi * self.at[:, 1:] * k_col)
+        rows_k, cols_k = np.exp(-2j * np.pi * self.at[:, :1] * k_row), np.exp(-2j * np.pi * self.at[:, 1:] * k_col)
+        self._phases = rows_k.astype(np.complex64), cols_k.astype(np.complex64)
         self.frames = np.flatnonzero(valid.any(1))
         most = int(np.clip(MOST_BYTES // (4 * rows * cols), 3, MOST_FRAMES))
         #: frames that the kernel is learned from
@@ -111,10 +116,11 @@ class AlignedFrames:
         known = self._spectra.get(t)
         return self._filled(self._image(t)) if known is None else known
 
-    def comb(self, weight: NDArray[np.float64]) -> NDArray[np.complex128]:
+    def comb(self, weight: NDArray[np.float64]) -> NDArray[np.complex64]:
         """Spectrum of points at the sites with weights (n,)."""
         rows, cols = self._phases
-        return np.asarray((rows * weight[:, None]).T @ cols)
+        some = weight != 0
+        return np.asarray((rows[some] * weight[some, None].astype(np.float32)).T @ cols[some])
 
     def pixels(self, spectrum: NDArray[np.complexfloating]) -> NDArray[np.float64]:
         """Back to pixels."""
@@ -151,18 +157,19 @@ def learned_evidence(
     ndarray
         (T, n) float32, NaN where not in view; None when too little comes and goes to learn from.
     """
-    model = fit_site_classes(evidence, detected, control=control)
-    p, blinking = model.p_occupied, model.class_probability[:, BLINKING]
+    kept = aligned.kept
+    model = fit_site_classes(evidence, detected, max_iterations=MOST_ITERATIONS, tolerance=1e-3, control=control)
+    p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
     kernel = None
     for _ in range(MOST_ROUNDS):
         kernel = learn_kernel(aligned, p, blinking)
         if kernel is None:
             return None
-        seen = respond(aligned, kernel, p, blinking, aligned.kept, control)
-        model = fit_site_classes(seen, detected, control=control)
-        change = float(np.abs(model.p_occupied - p)[aligned.kept].mean())
-        p, blinking = model.p_occupied, model.class_probability[:, BLINKING]
-        if change < 1e-4:
+        seen = respond(aligned, kernel, p, blinking, kept, control)[kept]
+        model = fit_site_classes(seen, detected[kept], COUNTS_DOF, MOST_ITERATIONS, 1e-3, control)
+        change = float(np.abs(model.p_occupied - p[kept]).mean())
+        p[kept], blinking = model.p_occupied, model.class_probability[:, BLINKING]
+        if change < 5e-4:
             break
     return None if kernel is None else respond(aligned, kernel, p, blinking, aligned.frames, control)
 
@@ -173,7 +180,7 @@ def _change(
     """(frames, n) what the blinking sites have more than on average."""
     valid = aligned.valid
     mean = np.where(valid, p_occupied, 0).sum(0) / np.maximum(1, valid.sum(0))
-    return np.where(valid[frames], p_occupied[frames] - mean, 0.0) * blinking
+    return np.where(valid[frames], p_occupied[frames] - mean, 0.0) * np.where(blinking > LEAST_BLINKING, blinking, 0.0)
 
 
 def learn_kernel(
