@@ -214,6 +214,10 @@ class OccupancyParams(Params):
     method: Literal["hmm", "threshold"] = _field(
         "hmm", "hmm: hidden Markov model on the evidence at each site; threshold: nearest detection"
     )
+    evidence: Literal["image", "finder"] = _field(
+        "image",
+        "image: what a column adds to the image, learned from the movie; finder: the finder's own logit at the site",
+    )
     min_score: float | None = _field(
         None, "Least score of a detection used for the site list; empty takes the model's default", ge=0, le=1
     )

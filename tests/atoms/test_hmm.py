@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from napari_emdl.atoms import hmm
 from napari_emdl.atoms.events import raw_rates
-from napari_emdl.atoms.siteclasses import BLINKING, EMPTY, OCCUPIED, fit_site_classes
+from napari_emdl.atoms.siteclasses import BLINKING, EMPTY, OCCUPIED, fit_site_classes, rate_spread_of_emissions
 from napari_emdl.errors import EmdlError
 from napari_emdl.samples_hrtem import _blink
 
@@ -120,6 +120,23 @@ def test_heavy_tails_are_told_from_gaussian_ones():
     ):
         y = np.where(occupied, 4.0, 0.0) + noise
         assert fit_site_classes(y, y > 2).emissions.dof == expected
+
+
+def test_rates_are_less_sure_where_the_emissions_are():
+    spreads = []
+    for separation in (1.5, 6.0):
+        _, y = simulated(separation, sites=40, frames=48, p=0.15, seed=2)
+        model = fit_site_classes(y, y > separation / 2)
+        spreads.append(rate_spread_of_emissions(model, y))
+    assert min(spreads[0]) > 0.05 > 0.02 > max(spreads[1])
+
+
+def test_a_thick_site_that_is_always_seen_is_not_empty():
+    _, y = simulated(5, sites=40, frames=60, p=0.15, seed=4)
+    still = np.random.default_rng(5).normal(size=(60, 20))
+    seen = np.concatenate([y > 2.5, np.repeat([[True] * 10 + [False] * 10], 60, axis=0)], axis=1)
+    model = fit_site_classes(np.concatenate([y, still], axis=1), seen)
+    assert (model.site_class[40:50] == OCCUPIED).all() and (model.site_class[50:] == EMPTY).all()
 
 
 def test_nothing_in_view_is_an_error():

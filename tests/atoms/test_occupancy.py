@@ -34,7 +34,7 @@ def test_sample_movie_end_to_end(case):
     assert row["p_off_low"] <= truth.conditions.p_off <= row["p_off_high"]
     assert row["p_on_low"] <= truth.conditions.p_on <= row["p_on_high"]
     assert row["n_blinking"] == pytest.approx(truth.blinking.sum(), abs=2)
-    assert found.attrs["evidence"] == "logit at the site"
+    assert found.attrs["evidence"] == "matched filter learned from the movie"
     assert found.attrs["frame_interval_s"] == 0.5
 
 
@@ -137,6 +137,13 @@ def test_particle_that_leaves_keeps_what_was_seen(case):
     found = analysed(data, case.movie.calibration)
     assert 0.1 < found.valid.mean() < 0.9
     assert found.valid[:5].mean() > 0.9
+
+
+def test_a_particle_that_changes_all_at_once_is_pointed_out(case):
+    data = np.asarray(case.movie.data).copy()
+    data[15:] = data[15:, ::-1]
+    found = analysed(data, case.movie.calibration)
+    assert any("sintered or turned" in note for note in found.attrs["notes"])
 
 
 def test_all_sites_empty_is_a_clear_line():

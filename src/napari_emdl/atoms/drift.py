@@ -104,7 +104,7 @@ def measure_drift(
         Shifts against the first good frame, about a twentieth of a pixel fine; flags for blank, unmatched and jumping frames.
     """
     first = np.asarray(frame_of(0))
-    correlator = _Correlator(first.shape, pixel_A, spacing_A)
+    correlator = _Correlator((first.shape[0], first.shape[1]), pixel_A, spacing_A)
     shift, quality, flag = np.zeros((frames, 2)), np.zeros(frames), np.zeros(frames, np.uint8)
     mean = None
     last = np.zeros(2)

@@ -101,7 +101,10 @@ def raw_rates(occupied: NDArray[np.bool_], valid: NDArray[np.bool_]) -> tuple[fl
 
 
 def rate_posterior(
-    log_ratio: NDArray[np.float64], weight: NDArray[np.float64] | None = None, start: tuple[float, float] = (0.1, 0.1)
+    log_ratio: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
+    start: tuple[float, float] = (0.1, 0.1),
+    spread: tuple[float, float] = (0.0, 0.0),
 ) -> RatePosterior:
     """Posterior of the rates of sites that share them, by quadrature around its maximum.
 
@@ -113,6 +116,8 @@ def rate_posterior(
         (n,) chance that a site blinks at all.
     start
         Rates to start from.
+    spread
+        Standard deviations of the logits of the two rates from what is not known of the evidence, added in quadrature.
     """
     w = np.ones(log_ratio.shape[1]) if weight is None else weight
     use = w > 0.02
@@ -126,6 +131,7 @@ def rate_posterior(
     p = np.exp(surface - surface.max())
     p /= p.sum()
     logs = []
+    off, on = (_widened(nodes, mass, more) for nodes, mass, more in ((off, p.sum(1), spread[0]), (on, p.sum(0), spread[1])))
     for nodes, marginal in ((off, p.sum(1)), (on, p.sum(0))):
         value = np.log(expit(nodes))
         mean = float(marginal @ value)
@@ -181,6 +187,13 @@ def _widths(ratio: NDArray[np.float64], w: NDArray[np.float64], centre: NDArray[
     return np.clip(np.sqrt(np.diag(np.linalg.inv(information))), 0.01, 1.5)
 
 
+def _widened(nodes: NDArray[np.float64], mass: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
+    """Grid of a marginal stretched about its mean, so that its variance grows by that of `spread`."""
+    mean = float(mass @ nodes)
+    variance = max(float(mass @ (nodes - mean) ** 2), 1e-12)
+    return mean + (nodes - mean) * np.sqrt(1 + spread**2 / variance)
+
+
 def _quantiles(nodes: NDArray[np.float64], mass: NDArray[np.float64]) -> tuple[float, float, float]:
     """Low, middle and high quantile of a marginal given on a grid of logits, as rates."""
     fine = np.linspace(nodes[0], nodes[-1], 801)
@@ -202,6 +215,7 @@ def rate_row(
     detected: NDArray[np.bool_],
     valid: NDArray[np.bool_],
     pooled: tuple[float, float],
+    spread: tuple[float, float] = (0.0, 0.0),
     events: NDArray[np.void],
     frame_interval_s: float | None,
     dose_e_per_A2: float | None,
@@ -214,8 +228,9 @@ def rate_row(
         Group.
     members
         (n,) bool.
-    log_ratio, blinking, pooled
-        (T, n) log likelihood ratios, (n,) chance that a site blinks, and rates to start from.
+    log_ratio, blinking, pooled, spread
+        (T, n) log likelihood ratios, (n,) chance that a site blinks, rates to start from, and what :func:`rate_posterior` takes
+        as spread.
     p_occupied, detected, valid
         (T, n) posterior, plain detections and view.
     events
@@ -245,7 +260,7 @@ def rate_row(
             row[f"{side}_per_site_s_low"], row[f"{side}_per_site_s_high"] = low, high
     if not active.any() or len(valid) < 3:
         return row
-    posterior = rate_posterior(np.where(valid, log_ratio, 0.0)[:, members], blinking[members], pooled)
+    posterior = rate_posterior(np.where(valid, log_ratio, 0.0)[:, members], blinking[members], pooled, spread)
     row["p_off"], (row["p_off_low"], row["p_off_high"]) = posterior.p_off, posterior.p_off_interval
     row["p_on"], (row["p_on_low"], row["p_on_high"]) = posterior.p_on, posterior.p_on_interval
     row["log_p_off"], row["log_p_off_sd"] = posterior.log_p_off

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms import drift, events, siteclasses
+from napari_emdl.atoms import difference, drift, events, siteclasses
 from napari_emdl.atoms.columns import ColumnFinder, finder_from_attrs, merge_params
 from napari_emdl.atoms.drift import Alignment
 from napari_emdl.atoms.events import Dwell
@@ -46,7 +46,7 @@ class Occupancy:
     detected
         (T, n) bool, plain detections, for comparison.
     evidence
-        (T, n) float32, logit at the site; NaN where not valid.
+        (T, n) float32, evidence at the site (``attrs["evidence"]`` says which); NaN where not valid.
     log_ratio
         (T, n) float32, log likelihood ratio occupied : empty.
     groups
@@ -254,6 +254,10 @@ def fit_occupancy(
         evidence = evidence_at(movie, sites.position_px, alignment, finder, float(pixel_A), control=control)
         valid &= np.isfinite(evidence)
         source = "logit at the site"
+        if settings.evidence == "image" and int(alignment.usable.sum()) >= FEWEST_FRAMES:
+            learned = _learned(evidence, detected, valid, sites, alignment, movie, float(pixel_A), control)
+            if learned is not None:
+                evidence, source = learned, "matched filter learned from the movie"
     else:
         evidence = weak
     evidence = np.where(valid, evidence, np.float32(np.nan))
@@ -264,6 +268,24 @@ def fit_occupancy(
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
     return decode(sites, alignment, evidence, detected, valid, attrs, control)
+
+
+def _learned(
+    evidence: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    sites: Sites,
+    alignment: Alignment,
+    movie: Movie,
+    pixel_A: float,
+    control: Control | None,
+) -> NDArray[np.float32] | None:
+    """Evidence by the matched filter; None where nothing, or too little, comes and goes."""
+    if not valid.any():
+        return None
+    start = np.where(valid, evidence, np.float32(np.nan))
+    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, alignment, pixel_A, control)
+    return difference.learned_evidence(aligned, start, detected, control)
 
 
 def decode(
@@ -299,6 +321,7 @@ def decode(
         model = siteclasses.fit_site_classes(evidence, detected, control=control)
         p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
         attrs |= {
+            "rate_spread": siteclasses.rate_spread_of_emissions(model, evidence),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,
             "emission_mean": model.emissions.mean.tolist(), "emission_scale": model.emissions.scale.tolist(),
         }  # fmt: skip
@@ -309,11 +332,13 @@ def decode(
                 f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; "
                 "more dose or a better model is needed"
             )
+    table = events.find_events(path, valid, p)
+    _note_upheaval(table, int((classes[:, siteclasses.BLINKING] > 0.5).sum()), attrs["notes"])
     mean = np.where(valid, p, 0).sum(0) / np.maximum(1, valid.sum(0))
     sites = sites.regrouped(mean)
     result = Occupancy(
         sites.position_px, alignment.shift_px, p.astype(np.float32), path, valid, detected, evidence,
-        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), events.find_events(path, valid, p), sites,
+        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), table, sites,
         alignment, attrs,
     )  # fmt: skip
     return replace(result, rates=_rates(result))
@@ -327,6 +352,19 @@ def _note_frames(alignment: Alignment, notes: list[str]) -> None:
             shown = ", ".join(map(str, frames[:8])) + (" ..." if len(frames) > 8 else "")
             verb = "kept" if code == drift.JUMP else "treated as missing"
             notes.append(f"{len(frames)} frames flagged '{name}' ({verb}): {shown}")
+
+
+def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:
+    """Tell of a frame in which most sites change at once: a particle that sinters or turns, not columns that diffuse."""
+    if blinking < 8 or not len(table):
+        return
+    frame, count = np.unique(table["frame"], return_counts=True)
+    at = int(np.argmax(count))
+    if count[at] > 0.5 * blinking:
+        notes.append(
+            f"{count[at]} of {blinking} sites change at once in frame {frame[at]}: the particle may have sintered or turned; "
+            "analyse the frames before and after by themselves"
+        )
 
 
 def _by_detection(
@@ -411,6 +449,7 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
     """Rate table: all sites, then each group that has any."""
     blinking = result.class_probability[:, siteclasses.BLINKING]
     pooled = (result.attrs.get("pooled_p_off", 0.1), result.attrs.get("pooled_p_on", 0.1))
+    spread = result.attrs.get("rate_spread", (0.0, 0.0))
     rows = []
     for code, name in [(None, "all"), *enumerate(GROUPS)]:
         members = np.ones(result.n_sites, bool) if code is None else result.groups == code
@@ -420,6 +459,7 @@ def _rates(result: Occupancy) -> NDArray[np.void]:
             events.rate_row(
                 str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking,
                 p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled,
+                spread=(float(spread[0]), float(spread[1])),
                 events=result.events, frame_interval_s=result.attrs.get("frame_interval_s"),
                 dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
             )

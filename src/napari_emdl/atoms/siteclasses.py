@@ -401,9 +401,21 @@ def _without_imagined(data: _Data, state: _State, classes: NDArray[np.float64]) 
     return out
 
 
+def _not_empty_where_seen(data: _Data, classes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Classes in which a site that shows a column in most frames is not "always empty", whatever its level.
+
+    Thick columns look unlike the thin ones at the surface that the evidence is tuned to, and may stand at the level of none.
+    """
+    out = classes.copy()
+    seen = data.share >= 0.5
+    out[seen, OCCUPIED] += out[seen, EMPTY]
+    out[seen, EMPTY] = 0.0
+    return out
+
+
 def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
-    classes = _without_imagined(data, state, classes)
+    classes = _not_empty_where_seen(data, _without_imagined(data, state, classes))
     best = np.argmax(classes, axis=1)
     note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
     e = state.emissions
@@ -417,3 +429,52 @@ def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteMod
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
     separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
     return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)
+
+
+def rate_spread_of_emissions(model: SiteModel, evidence: NDArray[np.floating]) -> tuple[float, float]:
+    """Standard deviations of logit p_off and logit p_on that come from not knowing the emissions exactly.
+
+    From the observed information of rates, means and scales together (Laplace): what the inverse of the whole adds to the
+    inverse of the rates' own block. A large movie is measured on a part and scaled.
+
+    Parameters
+    ----------
+    model
+        Fit.
+    evidence
+        (T, n), as it was fitted.
+    """
+    weight = model.class_probability[:, BLINKING]
+    sites = np.sort(np.argsort(-weight, kind="stable")[:TRIAL_SITES])
+    sites = sites[weight[sites] > 0.05]
+    y = np.asarray(evidence, np.float64)[:TRIAL_FRAMES, sites]
+    if not len(sites) or not np.isfinite(y).any():
+        return 0.0, 0.0
+    data, w, e = _Data(y, np.zeros(y.shape, bool)), weight[sites], model.emissions
+    best = np.r_[logit(model.p_off), logit(model.p_on), e.mean, np.log(e.scale)]
+    step = np.r_[0.1, 0.1, 0.1 * e.scale, 0.1, 0.1]
+
+    def total(x: NDArray[np.float64]) -> float:
+        mean, scale = x[2:4, None] + e.offset[:, sites], np.exp(x[4:])
+        none, one = (data.log_t(mean[k], float(scale[k]), e.dof) for k in (0, 1))
+        chain = hmm.log_likelihood(one - none, float(expit(x[0])), float(expit(x[1])))
+        return float(w @ (chain + none.sum(0)))
+
+    size = len(best)
+    information = np.empty((size, size))
+    middle = total(best)
+    moves = np.diag(step)
+    for i in range(size):
+        information[i, i] = (2 * middle - total(best + moves[i]) - total(best - moves[i])) / step[i] ** 2
+        for j in range(i):
+            cross = sum(a * b * total(best + a * moves[i] + b * moves[j]) for a in (1, -1) for b in (1, -1))
+            information[i, j] = information[j, i] = -cross / (4 * step[i] * step[j])
+    try:
+        extra = np.diag(np.linalg.inv(information))[:2] - np.diag(np.linalg.inv(information[:2, :2]))
+    except np.linalg.LinAlgError:
+        return 0.0, 0.0
+    known = np.isfinite(evidence)
+    extra = extra * float(data.count @ w) / max(float(known.sum(0) @ weight), 1e-9)
+    # where the curvature is no minimum the rates are hardly known at all
+    off, on = (float(np.sqrt(min(v, 1.0))) if v >= 0 else 1.0 for v in extra)
+    return off, on

@@ -113,7 +113,7 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[c, -s], [s, c]])
 
 
-def _outline(rng: np.random.Generator, zone: str, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def outline(rng: np.random.Generator, zone: str, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Normals (k, 2) and distances (k,) of a facetted outline; the crystal is where all n.x < d."""
     if zone == "110" and rng.random() < 0.65:
         t = np.deg2rad([0, 180, 54.74, -54.74, 180 - 54.74, 180 + 54.74, 90, 270])
@@ -125,7 +125,7 @@ def _outline(rng: np.random.Generator, zone: str, radius: float) -> tuple[np.nda
     return np.c_[np.cos(t), np.sin(t)], radius * family * rng.uniform(0.82, 1.15, len(t))
 
 
-def _sites(lattice: ColumnLattice, extent: float) -> tuple[np.ndarray, np.ndarray]:
+def lattice_sites(lattice: ColumnLattice, extent: float) -> tuple[np.ndarray, np.ndarray]:
     """Lattice column positions (n, 2) within `extent` of the origin and their index into the basis."""
     n = int(np.ceil(2.5 * extent / np.min(np.linalg.norm(lattice.cell_A, axis=1))))
     i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1), indexing="ij")
@@ -188,9 +188,9 @@ def crystal(
     angle = rng.uniform(0, 2 * np.pi)
     turn = _rotation(angle) @ strain
     extent = min(1.35 * radius_A + 4, 0.72 * BOX_A + 6)
-    xy, kind = _sites(lattice, extent)
+    xy, kind = lattice_sites(lattice, extent)
     xy = xy + rng.uniform(-2, 2, 2)
-    normal, distance = _outline(rng, zone, radius_A)
+    normal, distance = outline(rng, zone, radius_A)
     depth = np.min(distance[None] - xy @ normal.T, axis=1)
     xy = xy @ turn.T
     box = np.max(np.abs(xy + centre_A - BOX_A / 2), axis=1) < BOX_A / 2 - 0.6  # periodic images must not touch
@@ -374,7 +374,7 @@ def _graphene_sheet(rng: np.random.Generator, holes: bool = False) -> np.ndarray
     lattice = ColumnLattice(
         cell, np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]), np.zeros(2), np.ones(2), ("C", "C"), np.zeros(2, int)
     )
-    xy, _ = _sites(lattice, 40)
+    xy, _ = lattice_sites(lattice, 40)
     xy = xy @ _rotation(rng.uniform(0, 2 * np.pi)).T @ (np.eye(2) + rng.normal(0, 0.006, (2, 2))) + rng.uniform(0, 3, 2)
     xy = xy[np.max(np.abs(xy), axis=1) < BOX_A / 2 - 0.6]
     if holes and rng.random() < 0.6 and len(xy):
@@ -417,7 +417,7 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
         (metal, chalcogen),
         np.array([COLUMN, CHALCOGEN_PAIR]),
     )
-    xy, kind = _sites(lattice, 42)
+    xy, kind = lattice_sites(lattice, 42)
     outline = _rotation(rng.uniform(0, 2 * np.pi))
     inside = np.ones(len(xy), bool)
     for side in range(int(rng.integers(0, 4))):
