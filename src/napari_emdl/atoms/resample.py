@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,10 @@ class Grid:
     shape: tuple[int, int]
 
     @classmethod
-    def scaled(cls, frame_shape: tuple[int, int], factor: float) -> Grid:
+    def scaled(cls, frame_shape: Sequence[int], factor: float) -> Grid:
         """Grid with about `factor` times as many pixels an axis; exactly the area of the frame."""
-        return cls(frame_shape, tuple(max(1, round(n * factor)) for n in frame_shape))  # type: ignore[arg-type]
+        rows, cols = frame_shape
+        return cls((rows, cols), (max(1, round(rows * factor)), max(1, round(cols * factor))))
 
     @property
     def same(self) -> bool:

@@ -28,7 +28,7 @@ from napari_emdl.gui.worker import Job, JobBar, Latest, report_error
 from napari_emdl.params import OccupancyParams
 from napari_emdl.peaks import PeakTable
 
-FORM = ("method", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
+FORM = ("method", "evidence", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
 NO_PIXEL = "<b>The pixel size is unknown.</b><br>Type or measure it in Plugins &gt; EM deep learning &gt; HRTEM columns."
 NO_COLUMNS = "The columns of this movie are not found yet: the button finds them first, as set in the HRTEM columns panel."
 ONE_FRAME = "<b>This is a single image.</b><br>Occupancy needs a movie: open one with several frames."

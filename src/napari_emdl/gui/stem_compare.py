@@ -117,9 +117,9 @@ class SecondMethod(QObject):
         if self.choice == KEPT and self.kept is not None:
             return self.kept[self.stem.position]
         found = self._here
-        if found is None or self.choice not in METHODS or found.position != self.stem.position:
+        if found is None or self.stem.cube is None or self.choice not in METHODS or found.position != self.stem.position:
             return None
-        return jobs.within(found.table.at(0), {"min_score": found.default_min_score})
+        return jobs.within(found.table.at(0), DiskLimits(min_score=found.default_min_score), self.stem.cube.detector_shape)
 
     def keep(self, table: PeakTable | None, name: str) -> None:
         """Compare with this table over the scan from now on."""

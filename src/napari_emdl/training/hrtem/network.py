@@ -47,6 +47,9 @@ class ResidualBlock(nn.Module):
 class ContrastProbe(nn.Module):
     """Logit of bright against dark contrast (batch, 1) from pooled features (batch, n), which are standardised first."""
 
+    mean: torch.Tensor
+    width: torch.Tensor
+
     def __init__(self, features: int, hidden: int = 64) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
@@ -108,7 +111,7 @@ class ColumnNet(nn.Module):
         self.head = nn.Conv2d(widths[0], species + 3, 3, padding=1)
         start_empty(self.head, species)
         # fitted when all else is trained (see `contrast.fit_contrast`)
-        self.contrast_probe = ContrastProbe(2 * sum(widths)).requires_grad_(False)
+        self.contrast_probe: ContrastProbe = ContrastProbe(2 * sum(widths)).requires_grad_(False)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of a batch."""
