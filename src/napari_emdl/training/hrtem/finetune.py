@@ -271,7 +271,10 @@ def finetune(
     })  # fmt: skip
     trainer = Trainer.new(tuned_config, waves, net.state_dict())
     if not run(
-        trainer, Path(out_dir) / "training", lambda f, text: tell(SIMULATION_SHARE + (0.97 - SIMULATION_SHARE) * f, text), stop
+        trainer,
+        Path(out_dir) / "training",
+        lambda f, text: tell(SIMULATION_SHARE + (0.97 - SIMULATION_SHARE) * min(1.0, f), text),
+        stop,
     ):
         return None
     tell(0.97, "comparing with the original on held-out specimens")
