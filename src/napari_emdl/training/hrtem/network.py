@@ -47,6 +47,9 @@ class ResidualBlock(nn.Module):
 class ContrastProbe(nn.Module):
     """Logit of bright against dark contrast (batch, 1) from pooled features (batch, n), which are standardised first."""
 
+    mean: torch.Tensor
+    width: torch.Tensor
+
     def __init__(self, features: int, hidden: int = 64) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
