@@ -203,6 +203,17 @@ def test_resolution_in_inches_is_no_pixel_size(tmp_path: Path) -> None:
     assert image.calibration.pixel_nm is None
 
 
+def test_three_float_images_written_in_one_go_are_a_series_and_no_colours(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(3, 32, 40)).astype(np.float32)
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "foci.tif", data, **planes)
+    tifffile.imwrite(tmp_path / "colour.tif", data.astype(np.uint8), **planes)
+    series = io.open_movie(tmp_path / "foci.tif", kind="focal_series")
+    assert series.n_foci == 3 and np.array_equal(np.asarray(series.frame(0)), data)
+    with pytest.raises(OpenError, match="colour"):
+        io.open_movie(tmp_path / "colour.tif")
+
+
 def test_colour_tiff_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
     with pytest.raises(OpenError, match="colour"):

@@ -270,11 +270,10 @@ def finetune(
         "name": Path(out_dir).name,
     })  # fmt: skip
     trainer = Trainer.new(tuned_config, waves, net.state_dict())
-    train_share = 0.97 - SIMULATION_SHARE
     if not run(
         trainer,
         Path(out_dir) / "training",
-        lambda f, text: tell(SIMULATION_SHARE + train_share * min(f, 1.0), text),  # the last step may end late
+        lambda f, text: tell(SIMULATION_SHARE + (0.97 - SIMULATION_SHARE) * min(1.0, f), text),
         stop,
     ):
         return None
