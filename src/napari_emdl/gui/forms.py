@@ -198,11 +198,12 @@ class _Text(QLineEdit):
 
 
 def make_editor(info: FieldInfo) -> Any:
-    """Editor widget for a field, with `get()` and `put(value)`; None for nested models."""
+    """Editor widget for a field, with `get()` and `put(value)`; None for nested models and lists of them."""
     kind, optional = _optional(info.annotation)
     low, high = _bounds(info)
     unit = _extra(info, "unit", "")
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    inner = (get_args(kind) or (kind,))[0]
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
         return None
     if get_origin(kind) is Literal:
         return _Choice(get_args(kind), optional)
