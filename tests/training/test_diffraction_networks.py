@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from napari_emdl.training.diffraction.library import build, read_library  # noqa
 from napari_emdl.training.diffraction.networks import DiskRefiner  # noqa: E402
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error  # noqa: E402
 from napari_emdl.training.diffraction.train import Trainer, plot_curves, train_fcunet, train_refiner  # noqa: E402
-from napari_emdl.training.diffraction.weights import save_weights  # noqa: E402
+from napari_emdl.training.diffraction.weights import load_weights, save_weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +291,14 @@ def test_shipped_folder_is_whole(name):
     with np.load(folder.joinpath("test_input.npz")) as inputs, np.load(folder.joinpath("test_output.npz")) as outputs:
         got = session.run(list(outputs), dict(inputs))
         np.testing.assert_allclose(got[0], outputs[next(iter(outputs))], rtol=2e-3, atol=5e-3)
+        model = (FCUNet if name == "fcunet" else DiskRefiner)(**_sizes(emdl["training"]["recipe"], name)).eval()
+        load_weights(model, Path(str(folder)))
+        with torch.no_grad():
+            again = model(*(torch.from_numpy(inputs[k]) for k in inputs))
+        first = again[0] if isinstance(again, tuple) else again
+        np.testing.assert_allclose(first.numpy(), got[0], rtol=5e-3, atol=2e-2)  # they are kept in half precision
+
+
+def _sizes(recipe: dict, name: str) -> dict:
+    sizes = recipe["fcunet" if name == "fcunet" else "refiner"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
