@@ -291,7 +291,8 @@ class ColumnsPanel(ScrollPanel):
     def _say_what_ran(self) -> None:
         attrs, done = self.session.candidates.attrs, self.session.candidates.done
         total = self.session.candidates.n_frames
-        contrast = f", {attrs['contrast']} contrast" if attrs.get("contrast") else ""
+        known = attrs.get("contrast") in ("bright", "dark")
+        contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
         warning = f"; {attrs['warning']}" if attrs.get("warning") else ""
         self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{warning}")
