@@ -12,17 +12,10 @@ from napari_emdl.training.hrtem.conditions import SIZE, encode  # noqa: E402
 from napari_emdl.training.hrtem.config import Imaging  # noqa: E402
 from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record  # noqa: E402
 from napari_emdl.training.hrtem.labels import make_targets  # noqa: E402
+from napari_emdl.training.hrtem.lattices import BOX_A, WEAK, Structure  # noqa: E402
 from napari_emdl.training.hrtem.multislice import Multislice, wave_to_coefficients  # noqa: E402
 from napari_emdl.training.hrtem.sampling import Sampler, torch_normalise  # noqa: E402
-from napari_emdl.training.hrtem.structures import (  # noqa: E402
-    BOX_A,
-    WEAK,
-    CarbonBank,
-    Structure,
-    amorphous_carbon,
-    metal_particle,
-    random_structure,
-)
+from napari_emdl.training.hrtem.structures import CarbonBank, amorphous_carbon, metal_particle, random_structure  # noqa: E402
 from napari_emdl.training.hrtem.waves import SHARD, Mixture, draw_structure, generate, held_out, load, simulate  # noqa: E402
 
 KINDS = ("metal", "oxide", "monolayer", "graphene")

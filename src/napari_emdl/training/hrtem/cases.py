@@ -21,8 +21,9 @@ import torch
 
 from napari_emdl.training.hrtem.evaluate import REGIMES, Regime
 from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record
+from napari_emdl.training.hrtem.lattices import BOX_A, FCC_A, Structure, fcc_lattice, lattice_sites
 from napari_emdl.training.hrtem.multislice import Multislice, wave_to_coefficients
-from napari_emdl.training.hrtem.structures import BOX_A, FCC_A, CarbonBank, Structure, fcc_lattice, lattice_sites, outline
+from napari_emdl.training.hrtem.structures import CarbonBank, outline
 from napari_emdl.training.hrtem.waves import GRID
 
 SAMPLING_A, SIZE_PX, ENERGY_KEV, U_RMS_A = 0.095, 448, 300.0, 0.075

@@ -12,8 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record
+from napari_emdl.training.hrtem.lattices import BOX_A, WEAK, Structure
 from napari_emdl.training.hrtem.multislice import Multislice
-from napari_emdl.training.hrtem.structures import BOX_A, WEAK, CarbonBank, Structure, metal_particle
+from napari_emdl.training.hrtem.structures import CarbonBank, metal_particle
 from napari_emdl.training.hrtem.waves import GRID, Waves, simulate
 
 TOLERANCE_A = 0.5

@@ -17,18 +17,11 @@ from napari_emdl.training.hrtem.conditions import encode
 from napari_emdl.training.hrtem.config import ColumnsConfig, Range
 from napari_emdl.training.hrtem.evaluate import Score, TestImage
 from napari_emdl.training.hrtem.export import WEIGHTS_NAME, export_model, load_weights
+from napari_emdl.training.hrtem.lattices import BOX_A, FCC_A, Structure
 from napari_emdl.training.hrtem.multislice import Multislice
 from napari_emdl.training.hrtem.peaks import candidates
 from napari_emdl.training.hrtem.sampling import Batch, Sampler
-from napari_emdl.training.hrtem.structures import (
-    BOX_A,
-    FCC_A,
-    CarbonBank,
-    Structure,
-    metal_particle,
-    monolayer,
-    random_structure,
-)
+from napari_emdl.training.hrtem.structures import CarbonBank, metal_particle, monolayer, random_structure
 from napari_emdl.training.hrtem.train import Trainer, run
 from napari_emdl.training.hrtem.waves import GRID, U_RMS_A, Waves, simulate
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from napari_emdl.training.hrtem.lattices import WEAK
 from napari_emdl.training.hrtem.network import STRIDE
-from napari_emdl.training.hrtem.structures import WEAK
 
 #: half width of the stamp around a column, map pixels
 REACH = 5

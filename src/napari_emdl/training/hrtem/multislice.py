@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_emdl.physics import interaction_constant_per_VA, wavelength_A
-from napari_emdl.training.hrtem.structures import Structure
+from napari_emdl.training.hrtem.lattices import Structure
 from napari_emdl.training.scattering import projected_potential_VA3
 
 #: exit waves are kept as this many Fourier coefficients a side: +-1.6 1/A for a 44.8 A box

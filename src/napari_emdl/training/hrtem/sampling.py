@@ -12,7 +12,7 @@ from napari_emdl.atoms.normalise import BLOCK_PX, SIGMA_A
 from napari_emdl.training.hrtem.conditions import encode
 from napari_emdl.training.hrtem.config import Imaging
 from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record
-from napari_emdl.training.hrtem.structures import BOX_A, WEAK
+from napari_emdl.training.hrtem.lattices import BOX_A, WEAK
 from napari_emdl.training.hrtem.waves import Waves
 
 #: pixels rendered beyond the crop, so that the detector's Fourier filters do not wrap into it

@@ -7,110 +7,34 @@ Everything is built column by column, so that the truth (a column's mean positio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-BOX_A = 44.8
-FCC_A = {"Au": 4.078, "Ag": 4.086, "Pt": 3.924, "Cu": 3.615, "Pd": 3.891, "Ni": 3.524}
+from napari_emdl.training.hrtem.lattices import (
+    BOX_A,
+    CHALCOGEN_PAIR,
+    CHALCOGEN_SINGLE,
+    COLUMN,
+    FCC_A,
+    WEAK,
+    ColumnLattice,
+    Structure,
+    fcc_lattice,
+    fluorite_lattice,
+    lattice_sites,
+    rotation,
+)
+
 TMD = {
     "MoS2": ("Mo", "S", 3.16, 1.56),
     "WS2": ("W", "S", 3.153, 1.57),
     "MoSe2": ("Mo", "Se", 3.288, 1.67),
     "WSe2": ("W", "Se", 3.282, 1.67),
 }
-CEO2_A = 5.411
 GRAPHENE_A = 2.46
 #: number of atoms per cubic angstrom of amorphous carbon (1.8 to 2.0 g/cm3)
 CARBON_DENSITY = (0.090, 0.100)
-#: classes of columns in the truth
-COLUMN, CHALCOGEN_PAIR, CHALCOGEN_SINGLE, WEAK = 0, 1, 2, 3
-
-
-@dataclass
-class Structure:
-    """Atoms and columns of one specimen.
-
-    Attributes
-    ----------
-    symbols
-        One chemical symbol per atom.
-    xyz_A
-        (n, 3) float, (row, col, z) in angstrom.
-    column_A
-        (m, 2) float, mean (row, col) of every column.
-    column_class
-        (m,) int: 0 column (metal site), 1 pair of chalcogens, 2 single chalcogen, 3 weak column that training leaves out
-        (oxygen, single metal atoms).
-    column_atoms
-        (m,) int, number of atoms.
-    column_surface
-        (m,) bool, whether a lattice neighbour is missing.
-    """
-
-    symbols: list[str]
-    xyz_A: np.ndarray
-    column_A: np.ndarray
-    column_class: np.ndarray
-    column_atoms: np.ndarray
-    column_surface: np.ndarray
-    box_A: float = BOX_A
-    meta: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ColumnLattice:
-    """A crystal seen along a zone axis: 2D cell (rows are vectors, A), and for each column fraction, z offset, period,
-    symbol, class."""
-
-    cell_A: np.ndarray
-    fraction: np.ndarray
-    offset_A: np.ndarray
-    period_A: np.ndarray
-    symbol: tuple[str, ...]
-    column_class: np.ndarray
-
-
-def fcc_lattice(symbol: str, zone: str, a_A: float) -> ColumnLattice:
-    """Columns of an fcc metal along "110", "100" or "111"."""
-    if zone == "110":
-        p = a_A / np.sqrt(2)
-        cell, frac, z = np.diag([a_A, p]), [(0, 0), (0.5, 0.5)], [0, p / 2]
-    elif zone == "100":
-        p = a_A
-        cell, frac, z = np.diag([p, p]), [(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)], [0, 0, p / 2, p / 2]
-    elif zone == "111":
-        p, h = a_A * np.sqrt(3), a_A / np.sqrt(2)
-        cell = np.array([[h, 0], [-h / 2, h * np.sqrt(3) / 2]])
-        frac, z = [(0, 0), (1 / 3, 2 / 3), (2 / 3, 1 / 3)], [0, p / 3, 2 * p / 3]
-    else:
-        raise ValueError(f"unknown zone axis {zone!r}; use 110, 100 or 111")
-    n = len(frac)
-    return ColumnLattice(cell, np.array(frac, float), np.array(z, float), np.full(n, p), (symbol,) * n, np.full(n, COLUMN))
-
-
-def fluorite_lattice(zone: str, a_A: float = CEO2_A) -> ColumnLattice:
-    """Columns of CeO2 along "110" or "100"; oxygen columns are weak."""
-    metal = fcc_lattice("Ce", zone, a_A)
-    p = metal.period_A[0]
-    if zone == "110":
-        frac, z, po = [(0.25, 0), (0.75, 0), (0.25, 0.5), (0.75, 0.5)], [p / 2, p / 2, 0, 0], p
-    else:
-        frac, z, po = [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)], [p / 4] * 4, p / 2
-    return ColumnLattice(
-        metal.cell_A,
-        np.r_[metal.fraction, np.array(frac, float)],
-        np.r_[metal.offset_A, z],
-        np.r_[metal.period_A, np.full(4, po)],
-        metal.symbol + ("O",) * 4,
-        np.r_[metal.column_class, np.full(4, WEAK)],
-    )
-
-
-def _rotation(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
 
 
 def outline(rng: np.random.Generator, zone: str, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -123,18 +47,6 @@ def outline(rng: np.random.Generator, zone: str, radius: float) -> tuple[np.ndar
         t = np.linspace(0, 2 * np.pi, k, endpoint=False) + rng.normal(0, 0.2, k)
         family = np.ones(k)
     return np.c_[np.cos(t), np.sin(t)], radius * family * rng.uniform(0.82, 1.15, len(t))
-
-
-def lattice_sites(lattice: ColumnLattice, extent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lattice column positions (n, 2) within `extent` of the origin and their index into the basis."""
-    n = int(np.ceil(2.5 * extent / np.min(np.linalg.norm(lattice.cell_A, axis=1))))
-    i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1), indexing="ij")
-    k = len(lattice.fraction)
-    f = np.c_[i.ravel(), j.ravel()][:, None, :] + lattice.fraction[None]
-    xy = (f @ lattice.cell_A).reshape(-1, 2)
-    kind = np.tile(np.arange(k), i.size)
-    keep = np.max(np.abs(xy), axis=1) < extent
-    return xy[keep], kind[keep]
 
 
 def _surface_growth(
@@ -186,7 +98,7 @@ def crystal(
     """
     strain = np.eye(2) + rng.normal(0, 0.008, (2, 2))
     angle = rng.uniform(0, 2 * np.pi)
-    turn = _rotation(angle) @ strain
+    turn = rotation(angle) @ strain
     extent = min(1.35 * radius_A + 4, 0.72 * BOX_A + 6)
     xy, kind = lattice_sites(lattice, extent)
     xy = xy + rng.uniform(-2, 2, 2)
@@ -308,7 +220,7 @@ def _on_carbon(
     top = atoms[:, 2].max() if len(atoms) else 0.0
     film[:, 2] += top + 2.0 if (rng.random() < 0.6 if below is None else below) else -thickness_A - 2.0
     if rng.random() < 0.1:
-        normal = _rotation(rng.uniform(0, 2 * np.pi))[0]
+        normal = rotation(rng.uniform(0, 2 * np.pi))[0]
         film = film[(film[:, :2] - BOX_A / 2) @ normal < rng.normal(0, 10)]
     return [("C", film)]
 
@@ -346,7 +258,7 @@ def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
         symbols, atoms, columns = crystal(rng, fluorite_lattice(zone), zone, rng.uniform(10, 24), centre)
         meta = {"kind": "oxide", "element": "CeO2", "zone": zone, "carbon_A": thickness}
     else:
-        normal = _rotation(rng.uniform(0, 2 * np.pi))[0]
+        normal = rotation(rng.uniform(0, 2 * np.pi))[0]
         offset = rng.uniform(-6, 4)
         metal = str(rng.choice(["Pt", "Au", "Pd", "Ni", "Cu"]))
         symbols, atoms, columns = crystal(
@@ -375,7 +287,7 @@ def _graphene_sheet(rng: np.random.Generator, holes: bool = False) -> np.ndarray
         cell, np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)]), np.zeros(2), np.ones(2), ("C", "C"), np.zeros(2, int)
     )
     xy, _ = lattice_sites(lattice, 40)
-    xy = xy @ _rotation(rng.uniform(0, 2 * np.pi)).T @ (np.eye(2) + rng.normal(0, 0.006, (2, 2))) + rng.uniform(0, 3, 2)
+    xy = xy @ rotation(rng.uniform(0, 2 * np.pi)).T @ (np.eye(2) + rng.normal(0, 0.006, (2, 2))) + rng.uniform(0, 3, 2)
     xy = xy[np.max(np.abs(xy), axis=1) < BOX_A / 2 - 0.6]
     if holes and rng.random() < 0.6 and len(xy):
         hole = rng.uniform(-BOX_A / 3, BOX_A / 3, 2)
@@ -418,10 +330,10 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
         np.array([COLUMN, CHALCOGEN_PAIR]),
     )
     xy, kind = lattice_sites(lattice, 42)
-    outline = _rotation(rng.uniform(0, 2 * np.pi))
+    outline = rotation(rng.uniform(0, 2 * np.pi))
     inside = np.ones(len(xy), bool)
     for side in range(int(rng.integers(0, 4))):
-        normal = _rotation(rng.integers(6) * np.pi / 3 + rng.choice([0, 0, rng.uniform(0, 1)]))[side % 2]
+        normal = rotation(rng.integers(6) * np.pi / 3 + rng.choice([0, 0, rng.uniform(0, 1)]))[side % 2]
         inside &= xy @ normal < rng.uniform(4, 26)
     if rng.random() < 0.3:
         inside &= np.linalg.norm(xy - rng.uniform(-12, 12, 2), axis=1) > rng.uniform(2, 7)
@@ -440,7 +352,7 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
     number[is_x & (rng.random(len(xy)) < 0.1 * vacancy)] = 0
     number[is_x & (near < 3) & (rng.random(len(xy)) < rng.uniform(0, 0.4))] = 1
     height = _ripple(rng, xy, 5.0) if len(xy) else np.zeros(0)
-    slope = np.tan(np.deg2rad(rng.uniform(0, 5))) * _rotation(rng.uniform(0, 2 * np.pi))[0]
+    slope = np.tan(np.deg2rad(rng.uniform(0, 5))) * rotation(rng.uniform(0, 2 * np.pi))[0]
     up, both = rng.random(len(xy)) < rng.random(), is_x & (number == 2)
     one = is_x & (number == 1)
     offset = np.where(up, half, -half)

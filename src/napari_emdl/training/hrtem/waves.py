@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from napari_emdl.training.hrtem.lattices import BOX_A, Structure
 from napari_emdl.training.hrtem.multislice import Multislice, wave_to_coefficients
-from napari_emdl.training.hrtem.structures import BOX_A, CarbonBank, Structure, random_structure
+from napari_emdl.training.hrtem.structures import CarbonBank, random_structure
 
 SHARD = 128
 #: half precision keeps coefficients to 1e-3; the scale lifts the weak ones out of the subnormal range
