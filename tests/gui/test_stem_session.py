@@ -57,7 +57,7 @@ def set_everything(panel, wait_until) -> None:
     panel.probe_step.source.setCurrentText("radius")
     panel.probe_step.radius.setValue(5.5)
     panel.run_all_button.click()
-    wait_until(lambda: panel.state.strain is not None, what="strain")
+    wait_until(lambda: panel.state.strain is not None and panel.state.lattice is not None, what="strain and lattice")
     panel.step(1, 2)
     panel.histogram.step(2)
     panel.limits.form.editors["max_sigma_px"].put(2.0)
@@ -122,7 +122,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     region.data = [region.data[0] + np.array([0.0, 2.0])]  # what was restored still acts
     wait_until(lambda: not np.array_equal(state.reference, mask))
     again.project.open(moved / target.name)  # once more, over itself: nothing is doubled
-    wait_until(lambda: np.array_equal(state.reference, mask) and not state.busy, 20, "the project again")
+    wait_until(lambda: np.array_equal(state.reference, mask) and not state.busy, what="the project again")
     names = [layer.name for layer in again.viewer.layers]
     assert len(names) == len(set(names)) and len(again.detectors.layers()) == 1
 
