@@ -146,6 +146,7 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     box.shown.setCurrentIndex(right)
     panel.canvas.view.setCurrentText(VIEWS[1])
     wanted = np.abs(np.asarray(strain.attrs["regions"][str(right)]["reference_g"]))
+    wait_until(lambda: state.lattice is not None and state.lattice.basis is not None, what="a lattice")
     wait_until(lambda: np.allclose(np.abs(state.lattice.basis.g), wanted, atol=0.5), what="the lattice of the region")
     lines = [np.array(line) for line in panel.canvas.layer("lattice").data]
     g = np.array(state.lattice.basis.g)
