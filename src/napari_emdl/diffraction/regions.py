@@ -346,7 +346,7 @@ def _leading(features: sparse.csr_matrix, learn: NDArray[np.int64]) -> NDArray[n
 
 def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> NDArray[np.float64]:
     """(k, d) centres of the groups: the best of several starts, the same for the same data."""
-    from scipy.cluster.vq import kmeans2
+    from scipy.cluster.vq import ClusterError, kmeans2
 
     best, least = points[:k], np.inf
     for start in range(_RESTARTS):
@@ -354,9 +354,7 @@ def _k_means(points: NDArray[np.float64], k: int, control: Control | None) -> ND
             control.check()
         try:
             centres, group = kmeans2(points, k, minit="++", seed=start, missing="raise")
-        except Exception as error:  # scipy's ClusterError: a group ran empty from this start
-            if type(error).__name__ != "ClusterError":
-                raise
+        except ClusterError:  # a group ran empty from this start
             continue
         cost = float(np.square(points - centres[group]).sum())
         if cost < least:
