@@ -190,6 +190,22 @@ def test_training_starts_from_the_weights_of_a_model_folder(library, tmp_path, n
             Trainer(other, runs, runs)
 
 
+def test_added_residual_blocks_begin_as_the_identity(library, tmp_path):
+    first = _trainer(library, tmp_path / "first", "refiner")
+    first.train_step()
+    save_weights(first.ema, tmp_path)
+    same, deeper = DiskRefiner((4, 8, 8), (1, 1), 16), DiskRefiner((4, 8, 8), (1, 2), 16)
+    for model in (same, deeper):
+        load_weights(model, tmp_path)
+        model.eval()
+    images, scalars = torch.randn(3, 4, CROP_PX, CROP_PX), torch.randn(3, 3)
+    torch.testing.assert_close(deeper.raw(images, scalars), same.raw(images, scalars))
+    deeper.train()
+    deeper.raw(images, scalars).sum().backward()
+    added = deeper.body[-1]
+    assert added.norm2.weight.grad.abs().sum() > 0
+
+
 def test_entry_writes_curves_and_checkpoint(library, tmp_path):
     config = _config(library, tmp_path / "run", "refiner", steps=2).model_dump(mode="json")
     path = tmp_path / "refiner.yaml"
@@ -213,7 +229,8 @@ def test_onnx_equals_torch(tmp_path, kind):
     config = TrainConfig(network="fcunet", library=[], output=str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     torch.save({"step": 3}, tmp_path / "run" / "checkpoint.pt")
-    _, name, about, emdl = describe(config, model, {})
+    reliability = [{"sigma_px": x, "error_68_px": 1.1 * x, "error_rms_px": 1.3 * x} for x in (0.02, 0.05, 0.2)]
+    _, name, about, emdl = describe(config, model, {"sigma_reliability": reliability} if kind == "disk_refiner" else {})
     folder = export_folder(model, kind, tmp_path / kind, emdl, name, about)
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     for change in (False, True):
@@ -222,6 +239,7 @@ def test_onnx_equals_torch(tmp_path, kind):
             inputs["pattern"] = inputs["pattern"][:1].copy()
             if kind == "disk_refiner":
                 inputs |= {"pattern": inputs["pattern"][:, 30:, :190].copy(), "radius_px": np.array(11.4, np.float32)}
+                inputs |= {"probe": inputs["probe"][20:-20, 31:].copy()}
                 inputs |= {"position_px": inputs["position_px"][:5], "pattern_index": np.zeros(5, np.int64)}
         got = session.run(None, inputs)
         with torch.no_grad():
@@ -236,7 +254,9 @@ def test_onnx_equals_torch(tmp_path, kind):
                 assert np.mean(near < 0.01) > 0.95
     card = yaml.safe_load((folder / "rdf.yaml").read_text())
     assert card["config"]["emdl"]["kind"] == kind
-    assert {p.name for p in folder.iterdir()} == {"model.onnx", "rdf.yaml", "test_input.npz", "test_output.npz", "weights.npz"}
+    files = {"model.onnx", "rdf.yaml", "test_input.npz", "test_output.npz", "weights.npz"}
+    assert {p.name for p in folder.iterdir()} == files | set(card.get("covers", []))
+    assert ("covers" in card) == (kind == "disk_refiner")
 
 
 def test_wrong_configuration_is_one_line(tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -150,3 +153,15 @@ def test_library_is_read_back_by_split_and_continued(tmp_path):
     assert np.array_equal(first[2].amplitude, runs[2].amplitude)
     both = [read_library([path], validation=v) for v in (True, False)]
     assert len(both[0]) + len(both[1]) == 6
+
+
+def test_library_goes_on_after_a_kill(tmp_path):
+    path = tmp_path / "beams.h5"
+    command = [sys.executable, "-m", "napari_emdl.training.diffraction.library", str(path), "--runs", "500", "--seed", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("25 runs")
+        process.send_signal(signal.SIGKILL)
+    assert len(read_library([path])) == 25
+    build(path, 26, seed=4)
+    assert len(read_library([path])) == 26

@@ -136,7 +136,9 @@ class NetworkFinder:
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
-            self._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))
+            self._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+            if "probe" in self._refiner.inputs:  # refiners trained elsewhere may measure without
+                self._refiner.set_constant("probe", self.probe.image)
 
     @property
     def _sessions(self) -> list[Session]:

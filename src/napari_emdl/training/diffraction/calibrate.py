@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -49,6 +51,22 @@ def reliability(errors: np.ndarray, sigmas: np.ndarray, bins: int = 8) -> list[d
             }
         )
     return rows
+
+
+def plot_reliability(rows: list[dict[str, float]], path: Path) -> None:
+    """Draw the result of `reliability` into a PNG: on the diagonal the network's sigma is the error it makes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    sigma = [row["sigma_px"] for row in rows]
+    ends = [0.8 * min(sigma), 1.25 * max(sigma)]
+    axes.plot(ends, ends, color="0.6", label="sigma")
+    axes.plot(sigma, [row["error_68_px"] for row in rows], "o-", label="68 % of the errors lie within")
+    axes.plot(sigma, [row["error_rms_px"] for row in rows], "s:", label="rms error")
+    axes.set(xscale="log", yscale="log", xlabel="sigma told by the network (px)", ylabel="error along an axis (px)")
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 def calibrate_sigma(model: DiskRefiner, config: TrainConfig, patterns: int = 150) -> list[dict[str, float]]:

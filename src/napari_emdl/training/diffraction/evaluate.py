@@ -59,11 +59,12 @@ class Networks:
         ]
         return found[found[:, 2] >= floor]
 
-    def measure(self, counts: np.ndarray, position_px: np.ndarray, radius_px: float, passes: int) -> np.ndarray:
+    def measure(self, pattern: Pattern, position_px: np.ndarray, passes: int) -> np.ndarray:
         """Refined disks, (n, 5): row, col, sigma_px, score, intensity."""
         position = np.asarray(position_px, np.float32).reshape(-1, 2)
         out = np.empty((0, 5), np.float32)
-        feed = {"pattern": counts[None], "radius_px": np.array(radius_px, np.float32)}
+        feed = {"pattern": pattern.counts.numpy()[None], "radius_px": np.array(pattern.radius_px, np.float32)}
+        feed["probe"] = pattern.probe.numpy()
         feed["pattern_index"] = np.zeros(len(position), np.int64)
         for _ in range(passes if len(position) else 0):
             out = self.refiner.run(None, feed | {"position_px": position})[0]
@@ -73,7 +74,7 @@ class Networks:
     def find(self, pattern: Pattern, passes: int = 2, min_score: float = 0.5) -> np.ndarray:
         """Disks of one pattern, one a place, not cut by the detector's border."""
         start = self.candidates(pattern)[:, :2]
-        out = self.measure(pattern.counts.numpy(), start, pattern.radius_px, passes)
+        out = self.measure(pattern, start, passes)
         return select(out, pattern.radius_px, pattern.counts.shape[-1], min_score)
 
 

@@ -11,7 +11,8 @@ within 10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from
 in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 
 ``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index`
-int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`. Output:
+int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`; `probe`
+float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale. Output:
 `measured` float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible
 disk lies there), intensity (counts in the disk above a ring around it). Feed the measured positions back for a second pass.
 `radius_px` may differ between calls, not within one.
@@ -31,7 +32,7 @@ import torch
 import yaml
 from torch import nn
 
-from napari_emdl.training.diffraction.calibrate import calibrate_sigma
+from napari_emdl.training.diffraction.calibrate import calibrate_sigma, plot_reliability
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
@@ -40,6 +41,7 @@ from napari_emdl.training.diffraction.tasks import make_task
 from napari_emdl.training.diffraction.weights import save_weights
 
 OPSET = 17
+RELIABILITY_PLOT = "reliability.png"
 _RECIPE = {"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern", "own_proposals"}
 _GRAPHS: dict[str, dict[str, Any]] = {
     "fcunet": {
@@ -48,12 +50,19 @@ _GRAPHS: dict[str, dict[str, Any]] = {
         "dynamic": {"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
     },
     "disk_refiner": {
-        "inputs": {"pattern": ["batch", "row", "col"], "pattern_index": ["disk"], "position_px": ["disk", 2], "radius_px": []},
+        "inputs": {
+            "pattern": ["batch", "row", "col"],
+            "pattern_index": ["disk"],
+            "position_px": ["disk", 2],
+            "radius_px": [],
+            "probe": ["row", "col"],
+        },
         "outputs": {"measured": ["disk", 5]},
         "dynamic": {
             "pattern": {0: "batch", 1: "row", 2: "col"},
             "pattern_index": {0: "disk"},
             "position_px": {0: "disk"},
+            "probe": {0: "row", 1: "col"},
             "measured": {0: "disk"},
         },
     },
@@ -79,11 +88,12 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
     heights = 30.0 / (1 + np.square(sites - 128).sum(1) / 900)
     image = sum(h * np.clip(radius + 0.5 - np.hypot(y - r, x - c), 0, 1) for (r, c), h in zip(sites, heights, strict=True))
     pattern = rng.poisson(np.stack([image, 0.4 * image]) + 0.1).astype(np.float32)
+    probe = np.clip(radius + 0.5 - np.hypot(y - 128, x - 128), 0, 1)
     if kind == "disk_refiner":
         position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
         index = (np.arange(25) % 2).astype(np.int64)
-        return {"pattern": pattern, "pattern_index": index, "position_px": position, "radius_px": np.array(radius, np.float32)}
-    probe = np.clip(radius + 0.5 - np.hypot(y - 128, x - 128), 0, 1)
+        inputs = {"pattern": pattern, "pattern_index": index, "position_px": position}
+        return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32)}
     re, im = probe_spectrum(probe)
     return {"pattern": pattern, "probe_re": re, "probe_im": im}
 
@@ -170,6 +180,9 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
         "weights": {"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
         "config": {"emdl": emdl},
     }
+    if reliability := emdl["metrics"].get("sigma_reliability"):
+        plot_reliability(reliability, folder / RELIABILITY_PLOT)
+        card["covers"] = [RELIABILITY_PLOT]
     text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
     (folder / "rdf.yaml").write_text(text, encoding="utf-8")
     return folder

@@ -3,7 +3,7 @@
     python -m napari_emdl.training.diffraction.library OUT.h5 --runs 2000 [--crystals own.yaml] [--seed 1]
 
 Complex amplitudes are stored as pairs of float16 scaled per run, about half a megabyte a run of eight thicknesses. The file
-grows run by run and may be read or continued after a cut.
+grows by 25 runs at a time and may be read meanwhile, or continued after a cut.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from napari_emdl.training.diffraction.multislice import Beams, ZoneCell, project
 
 ENERGIES_KEV = (80.0, 100.0, 120.0, 200.0, 300.0)
 _LOW_INDEX = 2
+_BLOCK = 25
 
 
 @dataclass(frozen=True)
@@ -144,17 +145,16 @@ def build(path: str | Path, runs: int, seed: int = 1, crystals: list[Crystal] | 
     crystals = crystals or catalogue()
     order = np.random.default_rng(seed).permutation(len(crystals))
     start = time.monotonic()
-    with h5py.File(path, "a", libver="latest") as f:
-        group = f.require_group("runs")
-        first = len(group)
-        for index in range(first, runs):
-            crystal = crystals[order[index % len(crystals)]]
-            rng = np.random.default_rng([seed, index])
-            beams, meta = draw_run(crystal, rng, device=device)
-            write_run(group, index, beams, meta)
-            if index % 25 == 24:
-                f.flush()
-                print(f"{index + 1} runs, {(index + 1 - first) / (time.monotonic() - start):.2f} runs/s", flush=True)
+    with h5py.File(path, "a") as f:
+        first = len(f.require_group("runs"))
+    for begin in range(first, runs, _BLOCK):
+        block = range(begin, min(begin + _BLOCK, runs))
+        made = [draw_run(crystals[order[i % len(crystals)]], np.random.default_rng([seed, i]), device=device) for i in block]
+        # The file is open only while a block is written: a process that is killed leaves a file that opens.
+        with h5py.File(path, "a") as f:
+            for index, (beams, meta) in zip(block, made, strict=True):
+                write_run(f["runs"], index, beams, meta)
+        print(f"{block.stop} runs, {(block.stop - first) / (time.monotonic() - start):.2f} runs/s", flush=True)
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ from torch import nn
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX, CROP_PX, canonical_crops
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -35,6 +37,9 @@ def _step(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class DiskRefiner(nn.Module):
     """Measures a disk on a crop of canonical radius: offset, its uncertainty, and whether there is a disk.
 
+    It sees the vacuum probe beside the crop, resampled alike: how soft and how round the edge of a disk is, one faint disk
+    cannot tell.
+
     Parameters
     ----------
     widths
@@ -53,8 +58,8 @@ class DiskRefiner(nn.Module):
     ) -> None:
         super().__init__()
         a, b, c = widths
-        self.stem = nn.Sequential(_step(3, a, 1), _step(a, b, 2), *(_Residual(b) for _ in range(blocks[0])))
-        self.body = nn.Sequential(_step(b, c, 2), *(_Residual(c) for _ in range(blocks[1])))
+        self.stem = nn.Sequential(_step(4, a, 1), _step(a, b, 2), *(Residual(b) for _ in range(blocks[0])))
+        self.body = nn.Sequential(_step(b, c, 2), *(Residual(c) for _ in range(blocks[1])))
         self.squeeze = nn.Conv2d(c, 24, 1)
         self.dense = nn.Linear(24 * (CROP_PX // 4) ** 2 + 3, hidden)
         self.dense2 = nn.Linear(hidden, hidden // 2)
@@ -63,8 +68,20 @@ class DiskRefiner(nn.Module):
         self.register_buffer("distance", torch.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2), persistent=False)
         self.register_buffer("temperature", torch.ones(()))
 
-    def features(self, crop: torch.Tensor, valid: torch.Tensor, radius_px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network input from crops: images (M, 3, 32, 32) and scalars (M, 3)."""
+    def probe_map(self, probe: torch.Tensor, radius_px: torch.Tensor, shift_px: torch.Tensor | None = None) -> torch.Tensor:
+        """Vacuum probe (H, W), centred at (H // 2, W // 2) + shift_px, as the network sees it: (32, 32)."""
+        shape = torch._shape_as_tensor(probe)
+        centre = torch.div(shape, 2, rounding_mode="floor").to(probe.dtype)[None]
+        index = torch.zeros(1, dtype=torch.int64, device=probe.device)
+        crop, valid = canonical_crops(probe[None], index, centre if shift_px is None else centre + shift_px, radius_px)
+        inside = (self.distance < 0.95).to(crop.dtype) * valid[0]
+        level = (crop[0] * inside).sum() / inside.sum().clamp(min=1.0)
+        return torch.sqrt(crop[0].clamp(min=0) / level.clamp(min=1e-6)).clamp(max=3.0) - 0.7
+
+    def features(
+        self, crop: torch.Tensor, valid: torch.Tensor, radius_px: torch.Tensor, probe: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network input from crops and the map of the probe: images (M, 4, 32, 32) and scalars (M, 3)."""
         crop = crop.clamp(min=0)
         inside = (self.distance < 0.95).to(crop.dtype) * valid
         ring = ((self.distance > 1.2) & (self.distance < 1.9)).to(crop.dtype) * valid
@@ -83,7 +100,8 @@ class DiskRefiner(nn.Module):
             ],
             1,
         )
-        return torch.stack([image * valid, radius_map, noise.clamp(max=4.0) * valid], 1), 0.5 * scalars
+        channels = [image * valid, radius_map, noise.clamp(max=4.0) * valid, probe.expand_as(image)]
+        return torch.stack(channels, 1), 0.5 * scalars
 
     def raw(self, images: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
         """(M, 4): offset row, col in canonical pixels, log sigma, logit of the score."""
@@ -95,11 +113,16 @@ class DiskRefiner(nn.Module):
         return torch.cat([out[:, :2] * 4.0, out[:, 2:3].clamp(-6.0, 3.0), out[:, 3:]], 1)
 
     def forward(
-        self, pattern: torch.Tensor, pattern_index: torch.Tensor, position_px: torch.Tensor, radius_px: torch.Tensor
+        self,
+        pattern: torch.Tensor,
+        pattern_index: torch.Tensor,
+        position_px: torch.Tensor,
+        radius_px: torch.Tensor,
+        probe: torch.Tensor,
     ) -> torch.Tensor:
-        """(M, 5): row, col, sigma_px, score, intensity. Inputs as `crops.canonical_crops`."""
+        """(M, 5): row, col, sigma_px, score, intensity. Inputs as `crops.canonical_crops`, and the vacuum probe (H, W)."""
         crop, valid = canonical_crops(pattern, pattern_index, position_px, radius_px)
-        out = self.raw(*self.features(crop, valid, radius_px))
+        out = self.raw(*self.features(crop, valid, radius_px, self.probe_map(probe, radius_px)))
         scale = radius_px / CANONICAL_RADIUS_PX
         position = position_px + out[:, :2] * scale
         sigma = torch.exp(out[:, 2]) * self.temperature * scale

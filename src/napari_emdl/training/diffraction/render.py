@@ -22,7 +22,8 @@ class RenderConfig(BaseModel):
     """Ranges of what is drawn for every pattern.
 
     `log10_dose` is least, most frequent, most. `probability_gain` and `probability_window` are the shares of patterns from an
-    integrating camera (several counts an electron) and of patterns that do not fill the grid.
+    integrating camera (several counts an electron) and of patterns that do not fill the grid; `probability_soft` is the share of
+    probes whose edge falls off over a quarter to the whole of their radius.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +42,7 @@ class RenderConfig(BaseModel):
     probability_artefact: float = 0.15
     probability_gain: float = 0.10
     probability_window: float = 0.10
+    probability_soft: float = 0.0
 
 
 @dataclass
@@ -127,6 +129,8 @@ def draw_scene(run: Run, config: RenderConfig, rng: np.random.Generator) -> Scen
     artefact = lambda: rng.random() < config.probability_artefact  # noqa: E731
     shift = rng.normal(0, config.origin_shift_px / 3, 2) if rng.random() < 0.6 else rng.uniform(-0.5, 0.5, 2)
     edge = (1e-3, 1.0, float(rng.uniform(1.0, 2.5)))[rng.choice(3, p=(0.4, 0.35, 0.25))]
+    if config.probability_soft and rng.random() < config.probability_soft:
+        edge = float(rng.uniform(0.25, 1.0)) * semiangle / sampling
     centre = (config.size_px - 1) / 2 if rng.random() < 0.3 else config.size_px / 2
     low_dose, mode, high_dose = config.log10_dose
     return Scene(

@@ -14,6 +14,7 @@ from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX, canonical_crops
 from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import DiskRefiner
+from napari_emdl.training.diffraction.probes import PROBE_SHIFT_PX, known_probe
 from napari_emdl.training.diffraction.proposals import CAPTURE_RADII, assign, draw_proposals
 from napari_emdl.training.diffraction.render import Pattern, RenderConfig, draw_pattern
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
@@ -82,15 +83,19 @@ class RefinerTask:
     def batch(self, runs: list[Run], rng: np.random.Generator, generator: torch.Generator) -> RefinerBatch:
         parts: list[tuple[torch.Tensor, ...]] = []
         for _ in range(self.config.loop.patterns_per_step):
-            pattern = draw_pattern(runs, self.config.render, rng, generator, probe=False)
+            pattern = draw_pattern(runs, self.config.render, rng, generator)
             proposals = draw_proposals(pattern, self.config.proposals_per_pattern, rng)
             radius = torch.tensor(pattern.radius_px * float(np.exp(rng.normal(0, 0.015))), dtype=torch.float32)
+            shift = torch.tensor(rng.uniform(-PROBE_SHIFT_PX, PROBE_SHIFT_PX, (1, 2)), dtype=torch.float32)
+            probe = self.network.probe_map(known_probe(pattern, rng), radius, shift)
             position = proposals.position_px
             # Later passes start from the network's own results, whose errors follow the noise: train on those too.
             for again in self.config.own_proposals:
-                position[: round(again * len(position))] = self._own(pattern, position[: round(again * len(position))], radius)
+                position[: round(again * len(position))] = self._own(
+                    pattern, position[: round(again * len(position))], radius, probe
+                )
             reached = (proposals.target_px - position).norm(dim=1) < CAPTURE_RADII * pattern.radius_px
-            images, scalars = self._features(pattern, position, radius)
+            images, scalars = self._features(pattern, position, radius, probe)
             offset = (proposals.target_px - position) * (CANONICAL_RADIUS_PX / radius)
             parts.append((images, scalars, offset, proposals.visible * reached))
         images, scalars, offset, visible = (torch.cat(x).to(self.config.device) for x in zip(*parts, strict=True))
@@ -98,17 +103,19 @@ class RefinerTask:
             images = images.to(memory_format=torch.channels_last)
         return RefinerBatch(images, scalars, offset, visible)
 
-    def _features(self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _features(
+        self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor, probe: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         index = torch.zeros(len(position), dtype=torch.int64)
         crop, valid = canonical_crops(pattern.counts[None], index, position, radius)
-        return self.network.features(crop, valid, radius)
+        return self.network.features(crop, valid, radius, probe)
 
-    def _own(self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    def _own(self, pattern: Pattern, position: torch.Tensor, radius: torch.Tensor, probe: torch.Tensor) -> torch.Tensor:
         """Positions after one pass of the network as it is now."""
         device = self.config.device
         self.network.eval()
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.config.loop.bf16):
-            images, scalars = self._features(pattern, position, radius)
+            images, scalars = self._features(pattern, position, radius, probe)
             offset = self.network.raw(images, scalars)[:, :2].float()
         return position + offset * (radius / CANONICAL_RADIUS_PX)
 
@@ -136,11 +143,11 @@ def refine(model: DiskRefiner, pattern: Pattern, position: torch.Tensor, passes:
     device = next(model.parameters()).device
     index = torch.zeros(len(position), dtype=torch.int64, device=device)
     radius = torch.tensor(pattern.radius_px, dtype=torch.float32, device=device)
-    counts, position = pattern.counts.to(device)[None], position.to(device)
+    counts, position, probe = pattern.counts.to(device)[None], position.to(device), pattern.probe.to(device)
     out = torch.empty(0)
     with torch.no_grad():
         for _ in range(passes):
-            out = model(counts, index, position, radius)
+            out = model(counts, index, position, radius, probe)
             position = out[:, :2]
     return out.cpu()
 

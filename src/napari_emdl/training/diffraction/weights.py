@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from napari_emdl.errors import EmdlError
+from napari_emdl.training.diffraction.networks import Residual
 
 WEIGHTS_NAME = "weights.npz"
 
@@ -28,6 +29,9 @@ def save_weights(model: nn.Module, folder: Path) -> Path:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Put the weights of a model folder into `model`.
 
+    Residual blocks that `model` has on top of the folder's network start as the identity, and the weights of input channels
+    that the other had not as zero, so that the larger network begins where the other ended.
+
     Raises
     ------
     EmdlError
@@ -39,6 +43,16 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     with np.load(path, allow_pickle=False) as z:
         state = {name: torch.as_tensor(z[name]) for name in z.files}
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    for name, block in model.named_modules():
+        own = {f"{name}.{key}": value for key, value in block.state_dict().items()}
+        if isinstance(block, Residual) and not own.keys() & state.keys():
+            nn.init.zeros_(block.norm2.weight)
+            state |= own
+    for name, value in model.state_dict().items():
+        if name in state and value.ndim == 4 and value.shape[1] > state[name].shape[1] and name.startswith("stem.0."):
+            grown = torch.zeros_like(value)
+            grown[:, : state[name].shape[1]] = state[name]
+            state[name] = grown
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
