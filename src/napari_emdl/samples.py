@@ -150,7 +150,8 @@ def _deformation(x: Floats, y: Floats, alloy: Floats) -> Floats:
 
 
 def _strain_of(f: Floats, crystal: NDArray[np.bool_]) -> dict[str, Floats]:
-    from napari_emdl.diffraction.strain import COMPONENTS, strain_components
+    from napari_emdl.diffraction.strain import COMPONENTS
+    from napari_emdl.diffraction.tensor import strain_components
 
     g = np.asarray(np.linalg.inv(f), dtype=np.float64).reshape(-1, 2, 2)
     maps = strain_components(g, np.eye(2)).reshape(*crystal.shape, 4)

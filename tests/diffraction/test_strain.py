@@ -7,16 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import napari_emdl as emdl
+from napari_emdl.diffraction.basis import find_basis, reduce_basis
 from napari_emdl.diffraction.calibrate import Ellipse, calibrate, ellipse_of_lattice, fit_origin, measure_origin
-from napari_emdl.diffraction.lattice import Segments, bragg_vector_map, find_basis, fit_lattices, reduce_basis
-from napari_emdl.diffraction.strain import (
-    COMPONENTS,
-    REASONS,
-    fit_strain,
-    lattice_consistent,
-    strain_components,
-    strain_sigma,
-)
+from napari_emdl.diffraction.lattice import Segments, bragg_vector_map, fit_lattices
+from napari_emdl.diffraction.strain import COMPONENTS, REASONS, fit_strain, lattice_consistent
+from napari_emdl.diffraction.tensor import strain_components, strain_sigma
 from napari_emdl.errors import EmdlError
 from napari_emdl.params import CalibrateParams
 from napari_emdl.peaks import PeakTable

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.diffraction.probe import Probe, probe_from_image
-from napari_emdl.diffraction.strain import disk_weights, fit_strain, strain_components
+from napari_emdl.diffraction.strain import disk_weights, fit_strain
+from napari_emdl.diffraction.tensor import strain_components
 from napari_emdl.errors import EmdlError
 from napari_emdl.peaks import PeakTable
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emdl.diffraction.lattice import Basis, find_basis, fit_lattices
+from napari_emdl.diffraction.basis import Basis, find_basis
+from napari_emdl.diffraction.lattice import fit_lattices
 from napari_emdl.errors import EmdlError
 from napari_emdl.params import CalibrateParams
 from napari_emdl.peaks import PeakTable

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.diffraction.lattice import Segments, find_basis, fit_lattices, reduce_basis
+from napari_emdl.diffraction.basis import find_basis, reduce_basis
+from napari_emdl.diffraction.lattice import Segments, fit_lattices
 from napari_emdl.errors import EmdlError
 from napari_emdl.peaks import PeakTable
 

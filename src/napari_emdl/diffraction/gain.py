@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
-from napari_emdl.diffraction.strain import COMPONENTS, disk_weights, strain_components
+from napari_emdl.diffraction.strain import COMPONENTS, disk_weights
+from napari_emdl.diffraction.tensor import strain_components
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.params import StrainParams

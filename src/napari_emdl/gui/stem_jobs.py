@@ -248,7 +248,7 @@ class LatticeFinder:
         inside: NDArray[np.bool_] | None = None,
     ) -> LatticeView:
         """Meant for :class:`napari_emdl.gui.worker.Latest`; `inside` are the scan positions that count."""
-        from napari_emdl.diffraction.lattice import find_basis, given_basis
+        from napari_emdl.diffraction.basis import find_basis, given_basis
 
         self._prepare(disks, params)
         origin, centre = self._origin, self._centre(disks)

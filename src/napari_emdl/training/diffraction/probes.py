@@ -7,7 +7,7 @@ import torch
 
 from napari_emdl.training.diffraction.render import Pattern
 
-#: Probes are centred to about this; drawn afresh, so that no network learns to trust the probe's centre to a fraction of a pixel.
+#: Probes are moved by up to this, so that no network learns to trust the centre of a probe to a fraction of a pixel.
 PROBE_SHIFT_PX = 0.25
 _FROM_THE_DATA, _RADIUS_ALONE = 0.15, 0.10
 

@@ -22,7 +22,7 @@ class RenderConfig(BaseModel):
     """Ranges of what is drawn for every pattern.
 
     `log10_dose` is least, most frequent, most. `probability_gain` and `probability_window` are the shares of patterns from an
-    integrating camera (several counts an electron) and of patterns that do not fill the grid; `probability_soft` is the share of
+    integrating camera (several counts an electron) and of patterns that do not fill the grid, `probability_soft` the share of
     probes whose edge falls off over a quarter to the whole of their radius.
     """
 
