@@ -10,7 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from napari_emdl.atoms.columns import find_columns
-from napari_emdl.atoms.occupancy import Occupancy, fit_occupancy
+from napari_emdl.atoms.occupancy import fit_occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.peaks import PeakTable
 from napari_emdl.samples_hrtem import MovieTruth, blinking_movie
 from napari_emdl.signals import Movie

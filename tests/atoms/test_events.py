@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from napari_emdl.atoms.compare import compare
 from napari_emdl.atoms.drift import identity
 from napari_emdl.atoms.events import dwell_times, find_events, kaplan_meier, poisson_interval, rate_posterior, raw_rates
-from napari_emdl.atoms.occupancy import Occupancy, decode
+from napari_emdl.atoms.occupancy import decode
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.siteclasses import fit_site_classes
 from napari_emdl.atoms.sites import FACET, Sites
 from napari_emdl.errors import EmdlError

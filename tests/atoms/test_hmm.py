@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from napari_emdl.atoms import hmm
 from napari_emdl.atoms.events import raw_rates
-from napari_emdl.atoms.siteclasses import BLINKING, EMPTY, OCCUPIED, fit_site_classes, rate_spread_of_emissions
+from napari_emdl.atoms.ratespread import rate_spread_of_emissions
+from napari_emdl.atoms.siteclasses import BLINKING, EMPTY, OCCUPIED, fit_site_classes
 from napari_emdl.errors import EmdlError
 from napari_emdl.samples_hrtem import _blink
 

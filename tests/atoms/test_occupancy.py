@@ -9,8 +9,9 @@ from scipy import ndimage as ndi
 from tests.atoms.conftest import matched_sites
 
 from napari_emdl.atoms.columns import find_columns
-from napari_emdl.atoms.occupancy import Occupancy, fit_occupancy
+from napari_emdl.atoms.occupancy import fit_occupancy
 from napari_emdl.atoms.render import annotated_frame, render_movie
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import Cancelled, EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.samples_hrtem import Conditions, blinking_movie

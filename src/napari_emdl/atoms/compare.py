@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 from napari_emdl.atoms.events import LEVEL
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import EmdlError
 
 #: doses, or separations of the evidence, that differ by more than this factor are pointed out

@@ -57,6 +57,11 @@ class Alignment:
         """(T,) frames that show the specimen."""
         return (self.flag != BLANK) & (self.flag != NO_MATCH)
 
+    def one_frame(self, frame: int) -> Alignment:
+        """Alignment of one frame only."""
+        at = slice(frame, frame + 1)
+        return Alignment(self.shift_px[at], self.flag[at], self.quality[at], self.linear[at], self.centre_px)
+
     def to_frame(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Positions (T, n, 2) in every frame of points (n, 2) of the drift-corrected specimen."""
         local = points_px - self.centre_px

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.occupancy import Occupancy, frame_reader
+from napari_emdl.atoms.occupancy import frame_reader
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.signals import Movie

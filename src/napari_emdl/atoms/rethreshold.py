@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from napari_emdl.atoms.drift import Alignment
 from napari_emdl.atoms.evidence import evidence_from_detections
-from napari_emdl.atoms.occupancy import Occupancy, decode
+from napari_emdl.atoms.occupancy import decode
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 from napari_emdl.peaks import PeakTable

@@ -15,41 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, gammaln, logit, logsumexp
+from scipy.special import expit, logit, logsumexp
 
 from napari_emdl.atoms import hmm
+from napari_emdl.atoms.emissions import Emissions, EvidenceData
 from napari_emdl.errors import EmdlError
 from napari_emdl.jobs.control import Control
 
 #: degrees of freedom tried, from heavy tails to nearly Gaussian, and the largest part of a movie used to choose
 DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
-Values = NDArray[np.float64] | float
 CLASSES = ("empty", "blinking", "occupied")
 EMPTY, BLINKING, OCCUPIED = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Emissions:
-    """Pooled evidence of a site that is empty (0) or occupied (1).
-
-    Attributes
-    ----------
-    mean, scale
-        (2,) location and scale of the Student-t distributions.
-    offset
-        (2, n) the site's own shift of either: the film below it shifts both, its thickness that of the occupied state.
-    tau
-        (2,) standard deviations of the offsets.
-    dof
-        Degrees of freedom.
-    """
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    tau: NDArray[np.float64]
-    dof: float
 
 
 @dataclass(frozen=True)
@@ -113,31 +90,6 @@ class _State:
         return np.r_[self.p_off, self.p_on, self.emissions.mean, self.emissions.scale]
 
 
-class _Data:
-    """Evidence with what EM needs of it again and again."""
-
-    def __init__(self, y: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
-        self.y = y
-        self.known = np.isfinite(y)
-        self.filled = np.where(self.known, y, 0.0)
-        self.seen = seen & self.known
-        self.count = self.known.sum(0)
-        self.share = self.seen.sum(0) / np.maximum(1, self.count)
-        never = self.count == 0
-        self.level = np.asarray(np.nanmedian(np.where(never[None, :], np.nanmedian(y), y), axis=0))
-
-    def log_t(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
-        """(T, n) log density; 0 where missing."""
-        z2 = ((self.filled - mean) / scale) ** 2
-        norm = gammaln((dof + 1) / 2) - gammaln(dof / 2) - 0.5 * np.log(dof * np.pi) - np.log(scale)
-        return np.where(self.known, norm - 0.5 * (dof + 1) * np.log1p(z2 / dof), 0.0)
-
-    def weight(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
-        """(T, n) weights of the scale mixture; 0 where missing."""
-        z2 = ((self.filled - mean) / scale) ** 2
-        return np.where(self.known, (dof + 1) / (dof + z2), 0.0)
-
-
 def fit_site_classes(
     evidence: NDArray[np.floating],
     seen: NDArray[np.bool_] | None = None,
@@ -172,7 +124,7 @@ def fit_site_classes(
     start = np.where(np.isfinite(y), y > 0, False) if seen is None else np.asarray(seen, bool)
     if dof is None:
         dof = _choose_dof(y, start, max_iterations, control)
-    return _finish(*_em(_Data(y, start), dof, max_iterations, tolerance, control)[:3])
+    return _finish(*_em(EvidenceData(y, start), dof, max_iterations, tolerance, control)[:3])
 
 
 def _choose_dof(y: NDArray[np.float64], seen: NDArray[np.bool_], max_iterations: int, control: Control | None) -> float:
@@ -181,7 +133,7 @@ def _choose_dof(y: NDArray[np.float64], seen: NDArray[np.bool_], max_iterations:
     if len(sites) > TRIAL_SITES:  # those that change most between detected and not
         share = (seen & np.isfinite(y)).sum(0) / np.maximum(1, np.isfinite(y).sum(0))
         sites = np.sort(np.argsort(np.abs(share - 0.5), kind="stable")[:TRIAL_SITES])
-    data = _Data(y[:TRIAL_FRAMES, sites], seen[:TRIAL_FRAMES, sites])
+    data = EvidenceData(y[:TRIAL_FRAMES, sites], seen[:TRIAL_FRAMES, sites])
     if not data.known.any():
         return DOFS[0]
     fits = [_em(data, dof, min(20, max_iterations), 1e-3, control)[3] for dof in DOFS]
@@ -189,8 +141,8 @@ def _choose_dof(y: NDArray[np.float64], seen: NDArray[np.bool_], max_iterations:
 
 
 def _em(
-    data: _Data, dof: float, max_iterations: int, tolerance: float, control: Control | None
-) -> tuple[_Data, _State, NDArray[np.float64], float]:
+    data: EvidenceData, dof: float, max_iterations: int, tolerance: float, control: Control | None
+) -> tuple[EvidenceData, _State, NDArray[np.float64], float]:
     """Expectation maximisation; also gives the log likelihood of all sites."""
     state = _initial(data, dof)
     total = -np.inf
@@ -207,12 +159,12 @@ def _em(
     return data, state, classes, total
 
 
-def _log_ratio(data: _Data, e: Emissions) -> NDArray[np.float64]:
+def _log_ratio(data: EvidenceData, e: Emissions) -> NDArray[np.float64]:
     one, none = (data.log_t(e.mean[k] + e.offset[k], float(e.scale[k]), e.dof) for k in (1, 0))
     return one - none
 
 
-def _initial(data: _Data, dof: float) -> _State:
+def _initial(data: EvidenceData, dof: float) -> _State:
     """Start from the plain detections of the sites that are neither full nor empty, else of all."""
     y, share = data.y, data.share
     mixed = (share > 0.15) & (share < 0.85)
@@ -238,7 +190,7 @@ def _initial(data: _Data, dof: float) -> _State:
     return _State(emissions, 0.1, 0.1, np.full(3, 1 / 3), static_mean, width, np.full(2, noise))
 
 
-def _class_probability(data: _Data, state: _State, smoothed: hmm.Smoothed) -> tuple[NDArray[np.float64], float]:
+def _class_probability(data: EvidenceData, state: _State, smoothed: hmm.Smoothed) -> tuple[NDArray[np.float64], float]:
     """Posterior of the classes; their free levels are integrated out by Laplace's method. Also the total log likelihood."""
     e = state.emissions
     log_p = np.zeros((len(data.share), 3))
@@ -258,7 +210,7 @@ def _class_probability(data: _Data, state: _State, smoothed: hmm.Smoothed) -> tu
     return np.exp(log_p - total[:, None]), float(total.sum())
 
 
-def _seen_enough(data: _Data, state: _State) -> NDArray[np.float64]:
+def _seen_enough(data: EvidenceData, state: _State) -> NDArray[np.float64]:
     """Log prior against "always occupied" for sites that are hardly ever detected as a column of their own.
 
     The ringing of a neighbour lifts the evidence of an empty site all the time, but makes no maximum there.
@@ -279,13 +231,13 @@ def _laplace(
     return np.asarray(-0.5 * (deviation / width) ** 2 - np.log(width) - 0.5 * np.log(information))
 
 
-def _static(data: _Data, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
+def _static(data: EvidenceData, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
     """Log likelihood (n,) of a site that never changes, with its level from N(mean, spread) integrated out."""
     level = _level(data, mean, spread, scale, dof)
     return data.log_t(level, scale, dof).sum(0) + _laplace(level - mean, spread, data.count, scale, dof)
 
 
-def _level(data: _Data, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
+def _level(data: EvidenceData, mean: float, spread: float, scale: float, dof: float) -> NDArray[np.float64]:
     """Most probable level (n,) of every site if it were static, shrunken towards `mean`."""
     level = data.level
     for _ in range(2):
@@ -294,7 +246,7 @@ def _level(data: _Data, mean: float, spread: float, scale: float, dof: float) ->
     return np.asarray(level)
 
 
-def _maximise(data: _Data, state: _State, smoothed: hmm.Smoothed, classes: NDArray[np.float64]) -> _State:
+def _maximise(data: EvidenceData, state: _State, smoothed: hmm.Smoothed, classes: NDArray[np.float64]) -> _State:
     """M-step: rates and emissions from the blinking sites, levels of the static ones from theirs."""
     w_site = classes[:, BLINKING]
     pooled = w_site.sum() > 0.5
@@ -329,7 +281,7 @@ def _rates(smoothed: hmm.Smoothed, weight: NDArray[np.float64]) -> tuple[float, 
     return float(np.clip(p_off, 1e-5, 0.9)), float(np.clip(p_on, 1e-5, 0.9))
 
 
-def _emissions(data: _Data, e: Emissions, p: NDArray[np.float64], w_site: NDArray[np.float64]) -> Emissions:
+def _emissions(data: EvidenceData, e: Emissions, p: NDArray[np.float64], w_site: NDArray[np.float64]) -> Emissions:
     """Weighted Student-t update of means and scales, then of the shrunken offsets."""
     mean, scale, offset, tau = e.mean.copy(), e.scale.copy(), e.offset.copy(), e.tau.copy()
     gap = max(abs(float(mean[1] - mean[0])), 1e-9)
@@ -383,7 +335,7 @@ def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
     return int((path[1:, sites] != path[:-1, sites]).sum())
 
 
-def _without_imagined(data: _Data, state: _State, classes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_imagined(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Classes without blinking when its "empty" frames show columns just as often as its "occupied" ones.
 
     Where nothing ever blinks, the two states have nothing to hold on to and share out the noise of static sites between them.
@@ -401,7 +353,7 @@ def _without_imagined(data: _Data, state: _State, classes: NDArray[np.float64]) 
     return out
 
 
-def _not_empty_where_seen(data: _Data, classes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _not_empty_where_seen(data: EvidenceData, classes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Classes in which a site that shows a column in most frames is not "always empty", whatever its level.
 
     Thick columns look unlike the thin ones at the surface that the evidence is tuned to, and may stand at the level of none.
@@ -413,7 +365,7 @@ def _not_empty_where_seen(data: _Data, classes: NDArray[np.float64]) -> NDArray[
     return out
 
 
-def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteModel:
+def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
     classes = _not_empty_where_seen(data, _without_imagined(data, state, classes))
     best = np.argmax(classes, axis=1)
@@ -429,52 +381,3 @@ def _finish(data: _Data, state: _State, classes: NDArray[np.float64]) -> SiteMod
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
     separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
     return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)
-
-
-def rate_spread_of_emissions(model: SiteModel, evidence: NDArray[np.floating]) -> tuple[float, float]:
-    """Standard deviations of logit p_off and logit p_on that come from not knowing the emissions exactly.
-
-    From the observed information of rates, means and scales together (Laplace): what the inverse of the whole adds to the
-    inverse of the rates' own block. A large movie is measured on a part and scaled.
-
-    Parameters
-    ----------
-    model
-        Fit.
-    evidence
-        (T, n), as it was fitted.
-    """
-    weight = model.class_probability[:, BLINKING]
-    sites = np.sort(np.argsort(-weight, kind="stable")[:TRIAL_SITES])
-    sites = sites[weight[sites] > 0.05]
-    y = np.asarray(evidence, np.float64)[:TRIAL_FRAMES, sites]
-    if not len(sites) or not np.isfinite(y).any():
-        return 0.0, 0.0
-    data, w, e = _Data(y, np.zeros(y.shape, bool)), weight[sites], model.emissions
-    best = np.r_[logit(model.p_off), logit(model.p_on), e.mean, np.log(e.scale)]
-    step = np.r_[0.1, 0.1, 0.1 * e.scale, 0.1, 0.1]
-
-    def total(x: NDArray[np.float64]) -> float:
-        mean, scale = x[2:4, None] + e.offset[:, sites], np.exp(x[4:])
-        none, one = (data.log_t(mean[k], float(scale[k]), e.dof) for k in (0, 1))
-        chain = hmm.log_likelihood(one - none, float(expit(x[0])), float(expit(x[1])))
-        return float(w @ (chain + none.sum(0)))
-
-    size = len(best)
-    information = np.empty((size, size))
-    middle = total(best)
-    moves = np.diag(step)
-    for i in range(size):
-        information[i, i] = (2 * middle - total(best + moves[i]) - total(best - moves[i])) / step[i] ** 2
-        for j in range(i):
-            cross = sum(a * b * total(best + a * moves[i] + b * moves[j]) for a in (1, -1) for b in (1, -1))
-            information[i, j] = information[j, i] = -cross / (4 * step[i] * step[j])
-    try:
-        extra = np.diag(np.linalg.inv(information))[:2] - np.diag(np.linalg.inv(information[:2, :2]))
-    except np.linalg.LinAlgError:
-        return 0.0, 0.0
-    known = np.isfinite(evidence)
-    extra = extra * float(data.count @ w) / max(float(known.sum(0) @ weight), 1e-9)
-    # where the curvature is no minimum the rates are hardly known at all
-    off, on = (float(np.sqrt(min(v, 1.0))) if v >= 0 else 1.0 for v in extra)
-    return off, on

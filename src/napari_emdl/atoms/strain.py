@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.sites import Lattice, find_lattice
 from napari_emdl.errors import EmdlError
 

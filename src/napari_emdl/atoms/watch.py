@@ -16,7 +16,8 @@ import numpy as np
 
 from napari_emdl.atoms.arrivals import Arrivals, watch_place
 from napari_emdl.atoms.columns import ColumnFinder, check_movie, finder_attrs, make_finder
-from napari_emdl.atoms.occupancy import Occupancy, fit_occupancy
+from napari_emdl.atoms.occupancy import fit_occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import EmdlError
 from napari_emdl.io.sequence import natural_key
 from napari_emdl.jobs.control import Control

@@ -21,7 +21,8 @@ from scipy.spatial.distance import cdist
 
 from napari_emdl.atoms.columns import find_columns
 from napari_emdl.atoms.events import raw_rates
-from napari_emdl.atoms.occupancy import Occupancy, fit_occupancy
+from napari_emdl.atoms.occupancy import fit_occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.errors import EmdlError
 from napari_emdl.params import ColumnParams, RunParams
 from napari_emdl.peaks import PeakTable

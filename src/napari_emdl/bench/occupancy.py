@@ -18,7 +18,8 @@ import numpy as np
 
 from napari_emdl.atoms.columns import find_columns
 from napari_emdl.atoms.compare import compare
-from napari_emdl.atoms.occupancy import Occupancy, fit_occupancy
+from napari_emdl.atoms.occupancy import fit_occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.bench.columns import Case, load_case, score_occupancy
 from napari_emdl.errors import EmdlError
 from napari_emdl.params import ColumnParams, OccupancyParams, RunParams

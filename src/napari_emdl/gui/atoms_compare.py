@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_emdl.atoms.compare import Comparison
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.gui.atoms_diffusion_tabs import fill_table, plain_table
 from napari_emdl.gui.atoms_jobs import compare_results, load_occupancy
 from napari_emdl.gui.atoms_plots import RatePlot

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QTabWidget, QWidget
 
 from napari_emdl.atoms.compare import WEAK_SEPARATION
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import event_table, nearest_site, site_spacing_px
 from napari_emdl.errors import EmdlError

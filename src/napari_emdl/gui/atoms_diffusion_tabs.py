@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import site_table
 from napari_emdl.gui.atoms_plots import RatePlot, SurvivalPlot, TracePlot, named

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.sites import GROUPS, Sites
 from napari_emdl.errors import EmdlError
 from napari_emdl.gui.atoms_layers import ColumnsLayer

@@ -179,7 +179,7 @@ def load_occupancy(path: str) -> Any:
     EmdlError
         When the file holds something else.
     """
-    from napari_emdl.atoms.occupancy import Occupancy
+    from napari_emdl.atoms.result import Occupancy
     from napari_emdl.io import load
 
     result = load(path)

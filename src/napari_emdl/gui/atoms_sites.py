@@ -10,7 +10,7 @@ from napari.layers import Image, Points, Shapes
 from napari.utils.color import transform_color
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.occupancy import Occupancy
+from napari_emdl.atoms.result import Occupancy
 from napari_emdl.atoms.sites import GROUPS
 from napari_emdl.atoms.sitetable import occupied_now_pct, site_spacing_px, site_table
 from napari_emdl.gui.atoms_layers import image_space

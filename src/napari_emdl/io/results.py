@@ -260,7 +260,7 @@ def _write_occupancy(file: h5py.File, occupancy: Any) -> None:
 
 
 def _read_occupancy(file: h5py.File) -> Any:
-    from napari_emdl.atoms.occupancy import Occupancy
+    from napari_emdl.atoms.result import Occupancy
 
     occupancy = Occupancy.from_hdf5(file)
     _read_provenance(file, occupancy.attrs)
