@@ -190,6 +190,18 @@ def test_training_starts_from_the_weights_of_a_model_folder(library, tmp_path, n
             Trainer(other, runs, runs)
 
 
+@pytest.mark.parametrize("network, folder", [("refiner", "disk_refiner"), ("fcunet", "fcunet")])
+def test_shipped_configurations_are_those_of_the_card(network, folder):
+    configs = files("napari_emdl.training").joinpath("configs")
+    whole, last = (load_config(str(configs.joinpath(f"{network}{stage}.yaml"))) for stage in ("", "_continued"))
+    card = yaml.safe_load(files("napari_emdl.models").joinpath("shipped", folder, "rdf.yaml").read_text())
+    recipe = card["config"]["emdl"]["training"]["recipe"]
+    assert last.start_from and not whole.start_from
+    assert last.model_dump(mode="json", include=set(recipe)) == recipe
+    assert getattr(whole, network) == getattr(last, network)
+    assert whole.render == last.render
+
+
 def test_added_residual_blocks_begin_as_the_identity(library, tmp_path):
     first = _trainer(library, tmp_path / "first", "refiner")
     first.train_step()

@@ -139,7 +139,15 @@ def _tensor(name: str, axes: list, test_file: str, digest: str) -> dict:
     }
 
 
-def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[str, Any], name: str, description: str) -> Path:
+def export_folder(
+    model: nn.Module,
+    kind: str,
+    folder: str | Path,
+    emdl: dict[str, Any],
+    name: str,
+    description: str,
+    version: str = "0.1.0",
+) -> Path:
     """Write a complete model folder.
 
     Parameters
@@ -152,7 +160,7 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
         Where to; made if absent.
     emdl
         Entries of ``config.emdl``.
-    name, description
+    name, description, version
         For the card.
     """
     folder = Path(folder)
@@ -171,7 +179,7 @@ def export_folder(model: nn.Module, kind: str, folder: str | Path, emdl: dict[st
         "format_version": "0.5.4",
         "type": "model",
         "name": name,
-        "version": "0.1.0",
+        "version": version,
         "description": description,
         "license": "BSD-3-Clause",
         "authors": [{"name": "napari-emdl developers"}],
@@ -246,17 +254,41 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
     return "disk_refiner", "Disk refiner", about, head | emdl
 
 
-def export(config_path: str | Path, folder: str | Path, metrics_path: str | Path | None = None, note: str = "") -> Path:
-    """Export the training of a configuration, with measured metrics (JSON) and a note on the training in the card."""
+def export(
+    config_path: str | Path,
+    folder: str | Path,
+    metrics_path: str | Path | None = None,
+    note: str = "",
+    version: str = "0.1.0",
+    seen_before: int = 0,
+) -> Path:
+    """Export the training of a configuration.
+
+    Parameters
+    ----------
+    config_path
+        Configuration of the training.
+    folder
+        Where to.
+    metrics_path
+        Measured metrics for the card (JSON of `evaluate`).
+    note
+        Remark on the training for the card.
+    version
+        Version of the network for the card.
+    seen_before
+        Patterns that the network had seen before this training (`start_from`).
+    """
     config = load_config(config_path)
     model = load_trained(config)
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
     kind, name, description, emdl = describe(config, model, metrics)
+    emdl["training"]["patterns_seen"] += seen_before
     if note:
         emdl["training"]["note"] = note
-    return export_folder(model, kind, folder, emdl, name, description)
+    return export_folder(model, kind, folder, emdl, name, description, version)
 
 
 def main() -> None:
@@ -266,8 +298,10 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--metrics", help="JSON of napari_emdl.training.diffraction.evaluate")
     parser.add_argument("--note", default="", help="remark on the training for the card")
+    parser.add_argument("--version", default="0.1.0", help="version of the network for the card")
+    parser.add_argument("--seen-before", type=int, default=0, help="patterns seen before, by the network of start_from")
     args = parser.parse_args()
-    print(export(args.config, args.folder, args.metrics, args.note))
+    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before))
 
 
 if __name__ == "__main__":
