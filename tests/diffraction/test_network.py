@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from napari_emdl.diffraction.complete import worth_measuring
 from napari_emdl.diffraction.disks import find_disks
 from napari_emdl.diffraction.network import NetworkFinder, located
 from napari_emdl.diffraction.probe import synthetic_probe
@@ -234,3 +235,39 @@ def test_a_disk_that_cannot_be_placed_is_no_find() -> None:
     offset = np.random.default_rng(0).normal(0, 4.0, (20000, 2))
     assert vague == pytest.approx(np.mean(np.hypot(*offset.T) < 2.0), abs=0.01)
     assert located(np.array([4.0]), 20.0)[0] > vague
+
+
+@pytest.mark.parametrize("radius", [1.5, 5.0, 20.0])
+def test_only_places_with_a_trace_of_a_disk_are_worth_measuring(radius):
+    rng = np.random.default_rng(4)
+    size = int(8 * radius) + 20
+    y, x = np.mgrid[:size, :size]
+    faint = np.full(2, size // 2)
+    disk = np.hypot(y - faint[0], x - faint[1]) <= radius
+    beside = np.hypot(y - faint[0], x - faint[1] - 2.1 * radius) <= radius
+    empty = 0.5 + 40.0 * beside
+    filled = empty + disk * 5 * np.sqrt(0.5 / disk.sum())  # five sigma of its background, next to a bright one
+    hollow = empty - 0.4 * disk
+    shares = []
+    for expected in (filled, empty, hollow):
+        patterns = rng.poisson(np.broadcast_to(expected, (80, size, size))).astype(np.float32)
+        seen = worth_measuring(patterns, np.arange(80), np.broadcast_to(faint.astype(float), (80, 2)), radius)
+        shares.append(seen.mean())
+    assert shares[0] > 0.97
+    assert shares[1] < 0.8
+    assert shares[2] < 0.1
+    assert worth_measuring(patterns, np.zeros(0, np.intp), np.zeros((0, 2)), radius).shape == (0,)
+
+
+def test_refiner_is_given_the_probe_and_one_without_still_works(monkeypatch):
+    probe = synthetic_probe(5.0, (96, 96))
+    finder = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
+    image = finder._refiner._constants["probe"].numpy()
+    np.testing.assert_array_equal(image, probe.image)
+    monkeypatch.setattr("napari_emdl.models.session.Session.set_constant", lambda self, name, value: None)
+    bare = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
+    assert "probe" not in bare._refiner._constants
+    bare._refiner.inputs.pop("probe")
+    bare._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+    with pytest.raises(EmdlError, match="needs inputs"):
+        finder._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_emdl.diffraction.complete import lattices_of, missing_sites
+from napari_emdl.diffraction.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.maxima import strongest, thin
 from napari_emdl.diffraction.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.patterns import count_defects, estimate_gain, fill_missing
@@ -47,6 +47,8 @@ OFF_LATTICE = 0.4
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
+#: Passes of the refiner, and where neighbouring disks overlap.
+PASSES, OVERLAP_PASSES = 2, 4
 _CHUNK = 64
 _DISKS_PER_CALL = 512
 
@@ -322,6 +324,9 @@ class NetworkFinder:
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
+        if passes < OVERLAP_PASSES:  # a disk among others that overlap does not stand out
+            seen = worth_measuring(patterns, which, site, radius)
+            which, site = which[seen], site[seen]
         if len(which):
             unmeasured = np.zeros(len(which))
             wanted = _Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
@@ -341,11 +346,11 @@ class NetworkFinder:
             return self.params.refine_passes
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         if len(sure.which) < 4:
-            return 2
+            return PASSES
         apart = 4 * max(self.detector_shape)
         points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
-        return 4 if np.median(nearest) < 2.05 * self.probe.radius_px else 2
+        return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
 
     def _more_passes(self, patterns: NDArray[np.float32], found: _Found, passes: int, control: Control | None) -> _Found:
         for _ in range(passes):

@@ -64,7 +64,8 @@ class Networks:
         position = np.asarray(position_px, np.float32).reshape(-1, 2)
         out = np.empty((0, 5), np.float32)
         feed = {"pattern": pattern.counts.numpy()[None], "radius_px": np.array(pattern.radius_px, np.float32)}
-        feed["probe"] = pattern.probe.numpy()
+        if any(item.name == "probe" for item in self.refiner.get_inputs()):
+            feed["probe"] = pattern.probe.numpy()
         feed["pattern_index"] = np.zeros(len(position), np.int64)
         for _ in range(passes if len(position) else 0):
             out = self.refiner.run(None, feed | {"position_px": position})[0]
