@@ -15,7 +15,7 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.models import devices as devices_module
 from napari_emdl.models import session as session_module
 from napari_emdl.models.card import make_card, sha256_of
-from napari_emdl.models.devices import CPU_PROVIDER, cuda_problem, devices, is_warning
+from napari_emdl.models.devices import CPU_PROVIDER, CUDA_PROVIDER, cuda_problem, devices, is_warning
 from napari_emdl.models.session import OutOfMemory, Session
 
 
@@ -55,6 +55,19 @@ def test_wrong_test_tensor_refuses_the_model(model_folder: Path) -> None:
     with pytest.raises(ModelError, match="fails its test"):
         Session(model_folder, "cpu")
     assert Session(model_folder, "cpu", check=False).run(feeds())["y"].shape == (3, 4)
+
+
+def test_cuda_may_round_a_little_and_no_more(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, run = Session(model_folder, "cpu"), Session.run
+    off = 0.0
+    monkeypatch.setattr(Session, "run", lambda *args: {name: y * (1 + off) for name, y in run(*args).items()})
+    for provider, passes, fails in ((CPU_PROVIDER, 1e-3, 5e-3), (CUDA_PROVIDER, 5e-3, 2e-2)):
+        session.provider = provider
+        off = passes
+        assert session.test() == pytest.approx(passes, rel=0.01)
+        off = fails
+        with pytest.raises(ModelError, match="fails its test"):
+            session.test()
 
 
 def test_card_and_network_must_match(model_folder: Path) -> None:

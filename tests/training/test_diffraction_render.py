@@ -15,9 +15,10 @@ torch = pytest.importorskip("torch")
 from napari_emdl.training.diffraction.crystals import catalogue  # noqa: E402
 from napari_emdl.training.diffraction.evaluate import _plain_scene  # noqa: E402
 from napari_emdl.training.diffraction.library import Run, build, draw_run, read_library  # noqa: E402
+from napari_emdl.training.diffraction.probes import known_probe  # noqa: E402
 from napari_emdl.training.diffraction.proposals import assign, draw_proposals  # noqa: E402
 from napari_emdl.training.diffraction.proposer_task import target_map  # noqa: E402
-from napari_emdl.training.diffraction.render import RenderConfig, draw_pattern, render  # noqa: E402
+from napari_emdl.training.diffraction.render import RenderConfig, draw_pattern, draw_scene, render  # noqa: E402
 
 CONFIG = RenderConfig()
 
@@ -140,6 +141,33 @@ def test_proposals_know_their_disk(runs):
     assert float(gap[near].max()) < 0.76 * pattern.radius_px
     target, visible = assign(np.array([[1.0, 1.0]]), np.array([[100.0, 100.0]]), np.array([1.0]), 6.0)
     assert visible[0] == 0 and np.array_equal(target[0], [1.0, 1.0])
+
+
+def test_soft_probes_fall_off_over_a_part_of_their_radius(runs):
+    rng = np.random.default_rng(3)
+    for share, expected in ((0.0, 0.0), (1.0, 1.0)):
+        config = CONFIG.model_copy(update={"probability_soft": share, "radius_px": (12.0, 16.0)})
+        drawn = [draw_scene(runs[i % len(runs)], config, rng) for i in range(60)]
+        edges = np.array([s.edge_px * s.sampling_invA / s.semiangle_invA for s in drawn if s is not None])
+        assert len(edges) > 5
+        assert np.mean((edges >= 0.25) & (edges <= 1.0)) == expected
+
+
+def test_known_probes_are_mostly_the_measured_one(runs):
+    pattern = draw_pattern(runs, CONFIG, np.random.default_rng(1), torch.Generator().manual_seed(1))
+    rng = np.random.default_rng(5)
+    n = pattern.probe.shape[-1]
+    measured = sharp = 0
+    for _ in range(300):
+        probe = known_probe(pattern, rng)
+        assert probe.shape == pattern.probe.shape and torch.isfinite(probe).all() and float(probe.min()) >= 0
+        measured += torch.equal(probe, pattern.probe)
+        if float(probe.max()) <= 1:
+            sharp += 1
+            assert float(probe.sum()) == pytest.approx(np.pi * pattern.radius_px**2, rel=0.05)
+            assert float((probe * torch.arange(n)).sum() / probe.sum()) == pytest.approx(n // 2, abs=1e-3)
+    assert 0.65 < measured / 300 < 0.85
+    assert 0.05 < sharp / 300 < 0.16
 
 
 def test_library_is_read_back_by_split_and_continued(tmp_path):

@@ -71,7 +71,7 @@ class DiskRefiner(nn.Module):
     def probe_map(self, probe: torch.Tensor, radius_px: torch.Tensor, shift_px: torch.Tensor | None = None) -> torch.Tensor:
         """Vacuum probe (H, W), centred at (H // 2, W // 2) + shift_px, as the network sees it: (32, 32)."""
         shape = torch._shape_as_tensor(probe)
-        centre = torch.div(shape, 2, rounding_mode="floor").to(probe.dtype)[None]
+        centre = torch.div(shape, 2, rounding_mode="floor").to(probe)[None]
         index = torch.zeros(1, dtype=torch.int64, device=probe.device)
         crop, valid = canonical_crops(probe[None], index, centre if shift_px is None else centre + shift_px, radius_px)
         inside = (self.distance < 0.95).to(crop.dtype) * valid[0]
