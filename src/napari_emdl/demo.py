@@ -89,6 +89,9 @@ def open_window() -> None:
     from napari_emdl.gui.session import open_panel
 
     viewer = napari.Viewer(title="napari-emdl demo")
+    screen = viewer.window._qt_window.screen().availableSize()
+    # napari's first window leaves a strip to the map, between pattern and panel
+    viewer.window.resize(min(1600, screen.width()), min(1000, screen.height()))
     viewer.open_sample("napari-emdl", "strained_datacube")
     workspace = open_panel(viewer, "4D-STEM workspace")
     workspace.run_all()
