@@ -229,7 +229,7 @@ def main() -> None:
             os.environ[name] = str(Path(folder) / name)
         import napari
 
-        from napari_emdl.gui.session import open_panel
+        from napari_emdl.gui.kit.session import open_panel
 
         viewer = napari.Viewer(title="napari-emdl")
         window = viewer.window._qt_window

@@ -13,10 +13,7 @@ import pytest
 import napari_emdl
 
 PACKAGE = Path(napari_emdl.__file__).parent
-CORE = (
-    *("diffraction", "atoms", "models", "io", "jobs", "cli"),
-    *("peaks.py", "params.py", "project.py", "signals.py", "errors.py", "physics.py"),
-)
+CORE = ("base", "diffraction", "atoms", "models", "io", "jobs", "workflow", "exporting", "samples", "bench", "cli")
 QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "superqt", "pyqtgraph", "vispy"}
 SCIENCE = {"scipy", "onnxruntime", "skimage", "torch", "sklearn", "numba"}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.errors import EmdlError
-from napari_emdl.params import DiskMethod
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import DiskMethod
 
 
 def has_display() -> bool:
@@ -44,11 +44,12 @@ def write_files(out: Path, method: DiskMethod | None = None) -> dict[str, float]
     dict
         Strain component -> RMSE in percent over the indexed positions, and "indexed", their fraction.
     """
-    from napari_emdl.diffraction.disks import find_disks
-    from napari_emdl.diffraction.strain import fit_strain
-    from napari_emdl.io import export, save
-    from napari_emdl.params import DiskParams
-    from napari_emdl.samples import strained_datacube
+    from napari_emdl.base.params import DiskParams
+    from napari_emdl.diffraction.find.disks import find_disks
+    from napari_emdl.diffraction.fit.strain import fit_strain
+    from napari_emdl.exporting.folder import export
+    from napari_emdl.io import save
+    from napari_emdl.samples.diffraction import strained_datacube
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def open_window() -> None:
     """Open napari on the sample with the workspace, run everything, and leave the window to the user."""
     import napari
 
-    from napari_emdl.gui.session import open_panel
+    from napari_emdl.gui.kit.session import open_panel
 
     viewer = napari.Viewer(title="napari-emdl demo")
     screen = viewer.window._qt_window.screen().availableSize()

@@ -9,12 +9,12 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from napari_emdl.atoms.columns import find_columns
-from napari_emdl.atoms.occupancy import fit_occupancy
-from napari_emdl.atoms.result import Occupancy
-from napari_emdl.peaks import PeakTable
-from napari_emdl.samples_hrtem import MovieTruth, blinking_movie
-from napari_emdl.signals import Movie
+from napari_emdl.atoms.find.columns import find_columns
+from napari_emdl.atoms.fit.occupancy import fit_occupancy
+from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Movie
+from napari_emdl.samples.atoms import MovieTruth, blinking_movie
 
 
 def match(a: np.ndarray, b: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.signals import in_memory
 from napari_emdl.diffraction.virtual import Detector, mean_pattern, navigation_image, virtual_image
-from napari_emdl.errors import Cancelled, EmdlError
 from napari_emdl.jobs.control import Control
-from napari_emdl.signals import in_memory
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from napari_emdl import io
-from napari_emdl.errors import OpenError
-from napari_emdl.peaks import PeakTable
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.peaks import PeakTable
 
 # file: kind, shape, dtype, calibration that the file holds
 FORMATS: dict[str, tuple[str, tuple[int, ...], str, dict[str, Any]]] = {
@@ -96,7 +96,7 @@ def test_file_opens_with_its_axes_and_calibration(shared_data: Path, name: str) 
 def test_values_are_those_of_rosettasciio(shared_data: Path, name: str) -> None:
     from importlib import import_module
 
-    from napari_emdl.io.vendor import PLUGINS
+    from napari_emdl.io.formats.vendor import PLUGINS
 
     path = shared_data / name
     expected = import_module(f"rsciio.{PLUGINS[path.suffix]}").file_reader(str(path), lazy=True)[0]["data"].compute()

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import io_writers as writers
 import numpy as np
 import pytest
 import tifffile
 
+from helpers import io_writers as writers
 from napari_emdl import io
-from napari_emdl.errors import EmdlError, OpenError
-from napari_emdl.signals import Datacube, Movie
+from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.signals import Datacube, Movie
 
 CUBE = writers.cube()
 FRAMES = np.arange(7 * 8 * 9, dtype=np.uint16).reshape(7, 8, 9)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_emdl.errors import OpenError
+from napari_emdl.base.errors import OpenError
 from napari_emdl.io.sources import (
     ArraySource,
     FramesSource,

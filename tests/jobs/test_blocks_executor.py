@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.params import RunParams
 from napari_emdl.jobs.blocks import MAX_ITEMS, MEMORY_SHARE, Block, block_size, make_blocks
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import DaskExecutor, ThreadExecutor, make_executor
-from napari_emdl.params import RunParams
 
 
 @given(st.integers(0, 5000), st.integers(1, 700))

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.params import RunParams
+from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs import Block, Control, Progress, discard_part, part_path, run_peak_job
 from napari_emdl.jobs.checkpoint import Checkpoint, merge_attrs
-from napari_emdl.params import RunParams
-from napari_emdl.peaks import PeakTable
 
 
 def find(items: np.ndarray) -> PeakTable:
@@ -178,7 +178,7 @@ SLOW_JOB = textwrap.dedent("""
     sys.path.insert(0, {tests!r})
     from test_peakjob import find, read
     from napari_emdl.jobs import run_peak_job
-    from napari_emdl.params import RunParams
+    from napari_emdl.base.params import RunParams
     def slow(items):
         time.sleep(0.05)
         return find(items)
@@ -208,11 +208,11 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
 
 MEMORY_JOB = textwrap.dedent("""
     import numpy as np
-    from napari_emdl.errors import Cancelled
+    from napari_emdl.base.errors import Cancelled
     from napari_emdl.jobs import Control, run_peak_job
-    from napari_emdl.params import RunParams
-    from napari_emdl.peaks import PeakTable
-    from napari_emdl.signals import in_memory
+    from napari_emdl.base.params import RunParams
+    from napari_emdl.base.peaks import PeakTable
+    from napari_emdl.base.signals import in_memory
     data = np.memmap({path!r}, np.uint16, "r", shape=(500, 500, 256, 256))
     cube = in_memory(data, "datacube")
     def find(items):

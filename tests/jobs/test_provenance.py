@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_emdl.base.params import DiskParams
+from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.jobs.provenance import fingerprint, provenance
-from napari_emdl.params import DiskParams
-from napari_emdl.signals import Datacube, in_memory
 
 
 def cube(value: float = 1.0, path: str = "") -> Datacube:

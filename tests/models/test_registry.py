@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from napari_emdl.errors import ModelError
+from napari_emdl.base.errors import ModelError
 from napari_emdl.models.add import add_model
 from napari_emdl.models.card import CARD_NAME, read_card
 from napari_emdl.models.onnxfile import check_safe, inspect

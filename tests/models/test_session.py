@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emdl.errors import Cancelled, DeviceError, ModelError
+from napari_emdl.base.errors import Cancelled, DeviceError, ModelError
 from napari_emdl.jobs.control import Control
 from napari_emdl.models import devices as devices_module
 from napari_emdl.models import session as session_module

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.training.diffraction.crystals import (
     EXCLUDED_FORMULAS,
     build_crystal,

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from napari_emdl.physics import interaction_constant_per_VA, wavelength_A  # noqa: E402
+from napari_emdl.base.physics import interaction_constant_per_VA, wavelength_A  # noqa: E402
 from napari_emdl.training.diffraction.crystals import build_crystal, catalogue  # noqa: E402
 from napari_emdl.training.diffraction.multislice import half_propagation, project, simulate  # noqa: E402
 

@@ -13,8 +13,8 @@ import yaml
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from napari_emdl.diffraction.spectrum import probe_spectrum  # noqa: E402
-from napari_emdl.errors import EmdlError  # noqa: E402
+from napari_emdl.base.errors import EmdlError  # noqa: E402
+from napari_emdl.diffraction.find.spectrum import probe_spectrum  # noqa: E402
 from napari_emdl.training.diffraction.calibrate import reliability, temperature_of  # noqa: E402
 from napari_emdl.training.diffraction.config import FcunetModel, LoopConfig, RefinerModel, TrainConfig, load_config  # noqa: E402
 from napari_emdl.training.diffraction.crops import CROP_PX, canonical_crops  # noqa: E402

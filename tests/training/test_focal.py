@@ -7,17 +7,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
-from napari_emdl.atoms.columns import find_columns  # noqa: E402
+from napari_emdl.atoms.find.columns import find_columns  # noqa: E402
+from napari_emdl.base.signals import in_memory  # noqa: E402
 from napari_emdl.models.registry import find_model  # noqa: E402
-from napari_emdl.signals import in_memory  # noqa: E402
-from napari_emdl.training.hrtem.conditions import SIZE  # noqa: E402
-from napari_emdl.training.hrtem.export import WEIGHTS_NAME, load_weights  # noqa: E402
-from napari_emdl.training.hrtem.labels import column_loss, make_targets  # noqa: E402
-from napari_emdl.training.hrtem.multislice import Multislice  # noqa: E402
-from napari_emdl.training.hrtem.network import ColumnNet  # noqa: E402
-from napari_emdl.training.hrtem.ship_focal import draw_fields, finders, measure, summary  # noqa: E402
-from napari_emdl.training.hrtem.structures import CarbonBank  # noqa: E402
-from napari_emdl.training.hrtem.waves import Mixture, draw_structure, simulate  # noqa: E402
+from napari_emdl.training.atoms.conditions import SIZE  # noqa: E402
+from napari_emdl.training.atoms.export import WEIGHTS_NAME, load_weights  # noqa: E402
+from napari_emdl.training.atoms.labels import column_loss, make_targets  # noqa: E402
+from napari_emdl.training.atoms.multislice import Multislice  # noqa: E402
+from napari_emdl.training.atoms.network import ColumnNet  # noqa: E402
+from napari_emdl.training.atoms.ship_focal import draw_fields, finders, measure, summary  # noqa: E402
+from napari_emdl.training.atoms.structures import CarbonBank  # noqa: E402
+from napari_emdl.training.atoms.waves import Mixture, draw_structure, simulate  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra: trai
 
 from scipy.ndimage import gaussian_filter, map_coordinates  # noqa: E402
 
+from napari_emdl.base.errors import EmdlError  # noqa: E402
 from napari_emdl.bench.columns import load_case  # noqa: E402
 from napari_emdl.bench.occupancy import prefixes  # noqa: E402
-from napari_emdl.errors import EmdlError  # noqa: E402
-from napari_emdl.training.hrtem.cases import blinking_particle, chains, write_case  # noqa: E402
-from napari_emdl.training.hrtem.evaluate import Regime  # noqa: E402
+from napari_emdl.training.atoms.cases import blinking_particle, chains, write_case  # noqa: E402
+from napari_emdl.training.atoms.evaluate import Regime  # noqa: E402
 
 
 def test_a_case_is_read_back_and_its_columns_are_where_the_truth_says(tmp_path):

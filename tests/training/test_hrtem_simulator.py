@@ -7,16 +7,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
-from napari_emdl.atoms.normalise import local_normalise  # noqa: E402
-from napari_emdl.training.hrtem.conditions import SIZE, encode  # noqa: E402
-from napari_emdl.training.hrtem.config import Imaging  # noqa: E402
-from napari_emdl.training.hrtem.imaging import Detector, Microscope, image_contrast, image_intensity, record  # noqa: E402
-from napari_emdl.training.hrtem.labels import make_targets  # noqa: E402
-from napari_emdl.training.hrtem.lattices import BOX_A, WEAK, Structure  # noqa: E402
-from napari_emdl.training.hrtem.multislice import Multislice, wave_to_coefficients  # noqa: E402
-from napari_emdl.training.hrtem.sampling import Sampler, torch_normalise  # noqa: E402
-from napari_emdl.training.hrtem.structures import CarbonBank, amorphous_carbon, metal_particle, random_structure  # noqa: E402
-from napari_emdl.training.hrtem.waves import SHARD, Mixture, draw_structure, generate, held_out, load, simulate  # noqa: E402
+from napari_emdl.atoms.find.normalise import local_normalise  # noqa: E402
+from napari_emdl.training.atoms.conditions import SIZE, encode  # noqa: E402
+from napari_emdl.training.atoms.config import Imaging  # noqa: E402
+from napari_emdl.training.atoms.imaging import Detector, Microscope, image_contrast, image_intensity, record  # noqa: E402
+from napari_emdl.training.atoms.labels import make_targets  # noqa: E402
+from napari_emdl.training.atoms.lattices import BOX_A, WEAK, Structure  # noqa: E402
+from napari_emdl.training.atoms.multislice import Multislice, wave_to_coefficients  # noqa: E402
+from napari_emdl.training.atoms.sampling import Sampler, torch_normalise  # noqa: E402
+from napari_emdl.training.atoms.structures import CarbonBank, amorphous_carbon, metal_particle, random_structure  # noqa: E402
+from napari_emdl.training.atoms.waves import SHARD, Mixture, draw_structure, generate, held_out, load, simulate  # noqa: E402
 
 KINDS = ("metal", "oxide", "monolayer", "graphene")
 
@@ -143,7 +143,7 @@ def test_held_out_kind_is_never_trained_on_and_shards_resume(tmp_path, carbon, m
     rng = np.random.default_rng(0)
     drawn = [draw_structure(rng, carbon, Mixture({"metal": 1.0}), "train")[0] for _ in range(80)]
     assert not any(held_out(s) for s in drawn)
-    monkeypatch.setattr("napari_emdl.training.hrtem.waves.SHARD", 2)
+    monkeypatch.setattr("napari_emdl.training.atoms.waves.SHARD", 2)
     generate(tmp_path, 4, "train", 1, Mixture({"graphene": 1.0}))
     first = load(tmp_path, "train")
     (tmp_path / "train_0001.npz").unlink()

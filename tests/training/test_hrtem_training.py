@@ -8,18 +8,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
 from napari_emdl.models.card import read_card  # noqa: E402
-from napari_emdl.training.hrtem.conditions import SIZE, encode  # noqa: E402
-from napari_emdl.training.hrtem.config import ColumnsConfig, Imaging, read_config  # noqa: E402
-from napari_emdl.training.hrtem.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
-from napari_emdl.training.hrtem.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
-from napari_emdl.training.hrtem.finetune import finetune, join, settle_contrast  # noqa: E402
-from napari_emdl.training.hrtem.labels import make_targets  # noqa: E402
-from napari_emdl.training.hrtem.multislice import Multislice  # noqa: E402
-from napari_emdl.training.hrtem.network import ColumnNet, PublishedNet  # noqa: E402
-from napari_emdl.training.hrtem.peaks import EMPTY_LOGIT, ExportedNet, candidates  # noqa: E402
-from napari_emdl.training.hrtem.structures import CarbonBank, metal_particle  # noqa: E402
-from napari_emdl.training.hrtem.train import Trainer, run  # noqa: E402
-from napari_emdl.training.hrtem.waves import simulate  # noqa: E402
+from napari_emdl.training.atoms.conditions import SIZE, encode  # noqa: E402
+from napari_emdl.training.atoms.config import ColumnsConfig, Imaging, read_config  # noqa: E402
+from napari_emdl.training.atoms.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
+from napari_emdl.training.atoms.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
+from napari_emdl.training.atoms.finetune import finetune, join, settle_contrast  # noqa: E402
+from napari_emdl.training.atoms.labels import make_targets  # noqa: E402
+from napari_emdl.training.atoms.multislice import Multislice  # noqa: E402
+from napari_emdl.training.atoms.network import ColumnNet, PublishedNet  # noqa: E402
+from napari_emdl.training.atoms.peaks import EMPTY_LOGIT, ExportedNet, candidates  # noqa: E402
+from napari_emdl.training.atoms.structures import CarbonBank, metal_particle  # noqa: E402
+from napari_emdl.training.atoms.train import Trainer, run  # noqa: E402
+from napari_emdl.training.atoms.waves import simulate  # noqa: E402
 
 SMALL = ColumnsConfig(
     widths=[16, 16, 16, 16], crop_px=64, batch=2, steps=4, minutes=None, bf16=False, device="cpu", warmup_steps=2,
@@ -154,7 +154,7 @@ def test_fine_tune_writes_a_model_with_its_comparison(waves, tmp_path, monkeypat
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
     base = Trainer.new(SMALL, waves)
     export_model(base.average, SMALL, tmp_path / "base", (np.zeros((1, 1, 64, 64), np.float32), encode()[None]), "base")
-    monkeypatch.setattr("napari_emdl.training.hrtem.finetune._simulate_for", lambda *a: join([waves, waves]))
+    monkeypatch.setattr("napari_emdl.training.atoms.finetune._simulate_for", lambda *a: join([waves, waves]))
     said: list[float] = []
     wanted = {"contrast": "dark", "elements": ["Cu"], "zone": "110", "dose_e_per_A2": (80, 200), "C12_A": (0, 10)}
     report = finetune(tmp_path / "base", wanted, tmp_path / "mine", 0.06, lambda share, text: said.append(share))
@@ -173,7 +173,7 @@ def base_model(waves, tmp_path, monkeypatch):
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
     net = Trainer.new(SMALL, waves).average
     export_model(net, SMALL, tmp_path / "base", (np.zeros((1, 1, 64, 64), np.float32), encode()[None]), "base")
-    monkeypatch.setattr("napari_emdl.training.hrtem.finetune._simulate_for", lambda *a: join([waves, waves]))
+    monkeypatch.setattr("napari_emdl.training.atoms.finetune._simulate_for", lambda *a: join([waves, waves]))
     monkeypatch.setattr("napari_emdl.models.registry.user_folder", lambda: tmp_path / "models")
     return tmp_path / "base"
 

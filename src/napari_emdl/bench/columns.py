@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from napari_emdl.atoms.columns import find_columns
-from napari_emdl.atoms.events import raw_rates
-from napari_emdl.atoms.occupancy import fit_occupancy
-from napari_emdl.atoms.result import Occupancy
-from napari_emdl.errors import EmdlError
-from napari_emdl.params import ColumnParams, RunParams
-from napari_emdl.peaks import PeakTable
-from napari_emdl.samples_hrtem import Conditions, blinking_movie
-from napari_emdl.signals import Calibration, Movie, in_memory
+from napari_emdl.atoms.find.columns import find_columns
+from napari_emdl.atoms.fit.events import raw_rates
+from napari_emdl.atoms.fit.occupancy import fit_occupancy
+from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import ColumnParams, RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Calibration, Movie, in_memory
+from napari_emdl.samples.atoms import Conditions, blinking_movie
 
 #: a column counts as found within this distance of its place, a site within the second
 TOLERANCE_A, SITE_TOLERANCE_A = 0.5, 0.8

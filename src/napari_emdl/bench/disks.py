@@ -18,11 +18,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.diffraction.probe import Probe, probe_from_image
-from napari_emdl.diffraction.strain import disk_weights, fit_strain
-from napari_emdl.diffraction.tensor import strain_components
-from napari_emdl.errors import EmdlError
-from napari_emdl.peaks import PeakTable
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.probe import Probe, probe_from_image
+from napari_emdl.diffraction.fit.strain import disk_weights, fit_strain
+from napari_emdl.diffraction.fit.tensor import strain_components
 
 METHODS = ("template", "light", "fcunet", "fcunet-plain", "py4dstem")
 #: A disk counts as found within this distance of its place.
@@ -83,7 +83,7 @@ def load_case(prefix: str | Path) -> Case:
 
 def sample_case() -> Case:
     """Crystal positions of the sample datacube."""
-    from napari_emdl.samples import strained_datacube
+    from napari_emdl.samples.diffraction import strained_datacube
 
     cube, truth = strained_datacube((10, 20))
     use = truth["crystal"]
@@ -209,7 +209,7 @@ Finder = Callable[[NDArray[Any]], PeakTable]
 
 def our_finder(case: Case, method: str, device: str) -> Finder:
     """Disks by :func:`napari_emdl.find_disks` with default settings, above the default threshold."""
-    from napari_emdl.diffraction.disks import find_disks
+    from napari_emdl.diffraction.find.disks import find_disks
 
     probe: Probe = probe_from_image(case.probe, (case.patterns.shape[1], case.patterns.shape[2]))
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.diffraction.limits import prepare, within_limits
-from napari_emdl.diffraction.strain import fit_strain
-from napari_emdl.diffraction.vectormap import VectorMap
-from napari_emdl.params import DiskLimits, StrainParams
-from napari_emdl.peaks import PeakTable
+from napari_emdl.base.params import DiskLimits, StrainParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.limits import prepare, within_limits
+from napari_emdl.diffraction.fit.strain import fit_strain
+from napari_emdl.diffraction.fit.vectormap import VectorMap
 
 SIZE = (256, 256)
 #: By the clock, and of the processor: they differ on a computer that is busy with something else.

@@ -1,7 +1,7 @@
 """Occupancy on movies with exact truth: sites, drift, and which sites blink are all estimated from the movie.
 
 A case is PREFIX.tif and PREFIX_truth.h5 as for ``bench columns``, or a folder of them, such as
-``python -m napari_emdl.training.hrtem.cases FOLDER`` writes. The contrast is given where the truth file tells it. Movies with
+``python -m napari_emdl.training.atoms.cases FOLDER`` writes. The contrast is given where the truth file tells it. Movies with
 the same true occupancy at different doses are compared: the interval of the ratio of their rates should hold 1.
 """
 
@@ -16,13 +16,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from napari_emdl.atoms.columns import find_columns
-from napari_emdl.atoms.compare import compare
-from napari_emdl.atoms.occupancy import fit_occupancy
-from napari_emdl.atoms.result import Occupancy
+from napari_emdl.atoms.find.columns import find_columns
+from napari_emdl.atoms.fit.occupancy import fit_occupancy
+from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.atoms.judge.compare import compare
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.bench.columns import Case, load_case, score_occupancy
-from napari_emdl.errors import EmdlError
-from napari_emdl.params import ColumnParams, OccupancyParams, RunParams
 
 #: what is averaged over a regime as its absolute value as well
 SIGNED = ("off bias", "on bias")

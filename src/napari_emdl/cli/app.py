@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from napari_emdl.errors import Cancelled, EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError
 
 #: Exit statuses: a failure, wrong usage, stopped by Ctrl-C.
 FAILED, USAGE, STOPPED = 1, 2, 130

@@ -10,11 +10,8 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from napari_emdl.cli import work
-from napari_emdl.cli.app import app
-from napari_emdl.cli.options import Section, with_sections
-from napari_emdl.errors import EmdlError
-from napari_emdl.params import (
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import (
     ColumnParams,
     DiskParams,
     Job,
@@ -25,6 +22,9 @@ from napari_emdl.params import (
     StrainParams,
     _field,
 )
+from napari_emdl.cli import work
+from napari_emdl.cli.app import app
+from napari_emdl.cli.options import Section, with_sections
 
 
 class Opening(Params):
@@ -249,8 +249,8 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="Folder for the files.", show_default=False)],
 ) -> None:
     """Write a result as CSV, OME-TIFF, PNG figures and JSON provenance."""
-    from napari_emdl import io
+    from napari_emdl.exporting.folder import export as export_to
 
-    written = io.export(result, to)
+    written = export_to(result, to)
     for path in written or []:
         typer.echo(str(path))

@@ -1,4 +1,4 @@
-"""Command-line options made from the parameter models in :mod:`napari_emdl.params`, so that there is one definition."""
+"""Command-line options made from the parameter models in :mod:`napari_emdl.base.params`, so that there is one definition."""
 
 from __future__ import annotations
 

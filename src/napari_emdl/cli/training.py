@@ -9,9 +9,9 @@ from typing import Any
 import typer
 import yaml
 
-from napari_emdl.atoms.tuning import tune
+from napari_emdl.atoms.find.tuning import tune
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.cli.progress import terminal_control
-from napari_emdl.errors import EmdlError
 
 _CONFIGS = {"fcunet": "fcunet.yaml", "refiner": "refiner.yaml", "columns": "columns.yaml"}
 
@@ -51,7 +51,7 @@ def _shipped_config(network: str) -> Path:
 
 
 def _train_columns(path: Path, resume: bool) -> None:
-    from napari_emdl.training.hrtem.train import train_columns
+    from napari_emdl.training.atoms.train import train_columns
 
     with terminal_control("training columns", "%") as control:
         folder = train_columns(

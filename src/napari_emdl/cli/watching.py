@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
+from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.cli.work import check_output
-from napari_emdl.params import ColumnParams, OccupancyParams, RunParams
 
 
 def watch_folder(
@@ -21,7 +21,7 @@ def watch_folder(
     idle_s: float | None,
 ) -> None:
     """Watch until Ctrl-C, `frames` frames, or nothing new for `idle_s`; the result is written in every case."""
-    from napari_emdl.atoms.watch import watch
+    from napari_emdl.atoms.live.watch import watch
 
     target = check_output(output, folder)
     with terminal_control("watching", "frames") as control:

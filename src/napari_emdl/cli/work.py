@@ -10,11 +10,11 @@ from typing import Any
 
 import typer
 
+from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli.app import say_note
 from napari_emdl.cli.progress import terminal_control
-from napari_emdl.errors import Cancelled, EmdlError
 from napari_emdl.jobs.checkpoint import discard_part, part_path
-from napari_emdl.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 
 Opening = Mapping[str, Any]
 
@@ -71,7 +71,7 @@ def disks(
 ) -> None:
     """Find disks and write them."""
     from napari_emdl import io
-    from napari_emdl.diffraction.disks import find_disks
+    from napari_emdl.diffraction.find.disks import find_disks
 
     target = check_output(output, source)
     cube = io.open_datacube(source, **(opening or {}))
@@ -109,8 +109,8 @@ def strain(source: str, output: Path, params: StrainParams) -> None:
     import numpy as np
 
     from napari_emdl import io
-    from napari_emdl.diffraction.strain import fit_strain
-    from napari_emdl.peaks import PeakTable
+    from napari_emdl.base.peaks import PeakTable
+    from napari_emdl.diffraction.fit.strain import fit_strain
 
     target = check_output(output, source)
     found = io.load(source)
@@ -144,7 +144,7 @@ def columns(
 ) -> None:
     """Find atomic columns and write them."""
     from napari_emdl import io
-    from napari_emdl.atoms.columns import find_columns
+    from napari_emdl.atoms.find.columns import find_columns
 
     target = check_output(output, source)
     movie = io.open_movie(source, **(opening or {}))
@@ -176,8 +176,8 @@ def occupancy(
     `source` is a file of columns, whose movie is opened again by the path in its provenance (or `movie_path`), or a movie.
     """
     from napari_emdl import io
-    from napari_emdl.atoms.columns import find_columns
-    from napari_emdl.atoms.occupancy import fit_occupancy
+    from napari_emdl.atoms.find.columns import find_columns
+    from napari_emdl.atoms.fit.occupancy import fit_occupancy
 
     target = check_output(output, source)
     found = _columns_in(source)
@@ -207,7 +207,7 @@ def _columns_in(source: str) -> Any:
     import h5py
 
     from napari_emdl import io
-    from napari_emdl.peaks import PeakTable
+    from napari_emdl.base.peaks import PeakTable
 
     path = Path(source).expanduser()
     if not path.is_file() or not h5py.is_hdf5(path):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from napari_emdl.errors import EmdlError
-from napari_emdl.peaks import PeakTable
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.peaks import PeakTable
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emdl.peaks import PeakTable
+from napari_emdl.base.peaks import PeakTable
 
 Floats = NDArray[np.float64]
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import RunParams
+from napari_emdl.base.signals import Datacube
 from napari_emdl.jobs.blocks import Block, block_size, make_blocks
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import ThreadExecutor
-from napari_emdl.params import RunParams
-from napari_emdl.signals import Datacube
 
 
 @dataclass(frozen=True)

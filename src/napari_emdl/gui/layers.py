@@ -9,25 +9,25 @@ from weakref import ref
 import h5py
 import numpy as np
 
-from napari_emdl.errors import EmdlError, OpenError
-from napari_emdl.gui import session, styles
-from napari_emdl.gui.session import tag
-from napari_emdl.signals import Datacube, Movie
+from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.signals import Datacube, Movie
+from napari_emdl.gui.kit import session, styles
+from napari_emdl.gui.kit.session import tag
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
 
 def read_path(path: str) -> list[LayerTuple]:
     """Layers of one file or folder: saved layers, a project, a result, or data."""
-    from napari_emdl._writer import is_layer_file, read_layers
-    from napari_emdl.gui.open_dialog import open_asking
+    from napari_emdl.gui.kit.open_dialog import open_asking
     from napari_emdl.io import load
-    from napari_emdl.project import is_project
+    from napari_emdl.plugin.writer import is_layer_file, read_layers
+    from napari_emdl.workflow.project import is_project
 
     if is_layer_file(path):
         return read_layers(path)
     if is_project(path):
-        from napari_emdl.gui.stem_project import project_layers
+        from napari_emdl.gui.diffraction.project import project_layers
 
         return project_layers(path)
     if is_result(path):
@@ -88,14 +88,14 @@ def movie_layer(movie: Movie) -> LayerTuple:
 
 def result_layers(result: Any, path: str) -> list[LayerTuple]:
     """Layers of a result file."""
-    from napari_emdl.diffraction.strain import StrainMap
-    from napari_emdl.peaks import PeakTable
+    from napari_emdl.base.peaks import PeakTable
+    from napari_emdl.diffraction.fit.strain import StrainMap
 
     if isinstance(result, StrainMap):
         return strain_layers(result, path)
     if isinstance(result, PeakTable) and len(result.shape) == 2:
         return disk_layers(result, path)
-    from napari_emdl.gui.atoms_results import result_layers as atoms_layers
+    from napari_emdl.gui.atoms.results import result_layers as atoms_layers
 
     return atoms_layers(result, path)
 

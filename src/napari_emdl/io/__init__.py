@@ -14,7 +14,6 @@ _HOMES = {
     "is_result": "summary",
     "save": "results",
     "load": "results",
-    "export": "exporting",
 }
 
 __all__ = list(_HOMES)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from napari_emdl.errors import OpenError
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.physics import wavelength_A
+from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.io.sources import MAX_FRAME_BYTES, Source
 from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
-from napari_emdl.physics import wavelength_A
-from napari_emdl.signals import Calibration, Datacube, Kind, Movie
 
 #: Letters for axis orders given by the user (``axes="RCQK"``), in the order of each kind.
 AXIS_LETTERS: Mapping[str, str] = {

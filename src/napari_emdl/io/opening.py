@@ -9,10 +9,10 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from napari_emdl.errors import OpenError
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.signals import Datacube, Kind, Movie
 from napari_emdl.io.axes import KIND_WORDS, ORDER, Found, make_signal
 from napari_emdl.io.sources import first_line
-from napari_emdl.signals import Datacube, Kind, Movie
 
 Pair = float | tuple[float, float]
 _PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif")
@@ -89,15 +89,15 @@ def _read(path: Path, dataset: str | None) -> Found:
     if magic == "hdf5":
         return _read_hdf5(path, ending, dataset)
     if magic == "tiff":
-        from napari_emdl.io.tiffs import read_tiff
+        from napari_emdl.io.formats.tiffs import read_tiff
 
         return read_tiff(path, dataset)
     if magic == "npy":
-        from napari_emdl.io.raw import read_npy
+        from napari_emdl.io.formats.raw import read_npy
 
         return read_npy(path)
     if magic in ("ser", "emi"):
-        from napari_emdl.io.ser import read_emi, read_ser
+        from napari_emdl.io.formats.ser import read_emi, read_ser
 
         return read_ser(path) if magic == "ser" else read_emi(path, dataset)
     if magic in _PLAIN_IMAGES:
@@ -105,17 +105,17 @@ def _read(path: Path, dataset: str | None) -> Found:
 
         return read_sequence([path], path.stem)
     if magic == "zip" and ending == ".zip":
-        from napari_emdl.io.zarrs import read_zarr
+        from napari_emdl.io.formats.zarrs import read_zarr
 
         return read_zarr(path, dataset)
     return _read_vendor(path, magic, ending, dataset)
 
 
 def _read_folder(path: Path, dataset: str | None) -> Found:
-    from napari_emdl.io.zarrs import is_zarr, read_zarr
+    from napari_emdl.io.formats.zarrs import is_zarr, read_zarr
 
     if path.suffix.lower() == ".zspy":
-        from napari_emdl.io.vendor import read_vendor
+        from napari_emdl.io.formats.vendor import read_vendor
 
         return read_vendor(path, "zspy", dataset)
     if is_zarr(path):
@@ -126,19 +126,19 @@ def _read_folder(path: Path, dataset: str | None) -> Found:
 
 
 def _read_hdf5(path: Path, ending: str, dataset: str | None) -> Found:
-    from napari_emdl.io.hdf5 import open_h5, read_hdf5, written_by
+    from napari_emdl.io.formats.hdf5 import open_h5, read_hdf5, written_by
 
     with open_h5(path) as file:
         writer = written_by(file)
     if writer in ("velox", "hyperspy"):
-        from napari_emdl.io.vendor import read_vendor
+        from napari_emdl.io.formats.vendor import read_vendor
 
         return read_vendor(path, {"velox": "emd", "hyperspy": "hspy"}[writer], dataset)
     return read_hdf5(path, dataset)
 
 
 def _read_vendor(path: Path, magic: str, ending: str, dataset: str | None) -> Found:
-    from napari_emdl.io.vendor import PLUGINS, read_vendor
+    from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
 
     plugin = PLUGINS.get(f".{magic}") or PLUGINS.get(ending)
     unmistakable = {".dm3", ".dm4", ".mib", ".blo", ".hspy", ".emd"}
@@ -247,7 +247,7 @@ def open(
     elif not file.exists():
         raise OpenError(f"{file} does not exist")
     elif dtype is not None:
-        from napari_emdl.io.raw import read_raw
+        from napari_emdl.io.formats.raw import read_raw
 
         if shape is None or file.is_dir():
             raise OpenError(f"{file.name}: raw binary needs a file and its full shape as well as dtype")

@@ -20,23 +20,23 @@ from typing import Any
 import h5py
 import numpy as np
 
-from napari_emdl.errors import EmdlError, OpenError
-from napari_emdl.io import emd
-from napari_emdl.io.hdf5 import open_h5
+from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Calibration
+from napari_emdl.io.formats import emd
+from napari_emdl.io.formats.hdf5 import open_h5
 from napari_emdl.io.sources import first_line
-from napari_emdl.peaks import PeakTable
-from napari_emdl.signals import Calibration
 
 FORMAT_VERSION = 1
 STRAIN_LABELS = ("e_xx", "e_yy", "e_xy", "theta", "mask", "error")
 #: Dataclasses that may lie inside a result, by name.
 _CLASSES = {
-    "StrainMap": "napari_emdl.diffraction.strain",
-    "Evidence": "napari_emdl.diffraction.strain",
-    "DiffractionCalibration": "napari_emdl.diffraction.calibrate",
-    "Ellipse": "napari_emdl.diffraction.calibrate",
-    "Occupancy": "napari_emdl.atoms.occupancy",
-    "Calibration": "napari_emdl.signals",
+    "StrainMap": "napari_emdl.diffraction.fit.strain",
+    "Evidence": "napari_emdl.diffraction.fit.strain",
+    "DiffractionCalibration": "napari_emdl.diffraction.fit.calibrate",
+    "Ellipse": "napari_emdl.diffraction.fit.calibrate",
+    "Occupancy": "napari_emdl.atoms.fit.occupancy",
+    "Calibration": "napari_emdl.base.signals",
 }
 
 
@@ -260,7 +260,7 @@ def _write_occupancy(file: h5py.File, occupancy: Any) -> None:
 
 
 def _read_occupancy(file: h5py.File) -> Any:
-    from napari_emdl.atoms.result import Occupancy
+    from napari_emdl.atoms.fit.result import Occupancy
 
     occupancy = Occupancy.from_hdf5(file)
     _read_provenance(file, occupancy.attrs)

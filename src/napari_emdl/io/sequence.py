@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.errors import OpenError
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found
-from napari_emdl.io.raw import read_npy
+from napari_emdl.io.formats.raw import read_npy
+from napari_emdl.io.formats.tiffs import read_tiff
 from napari_emdl.io.sources import FramesSource, RawSource
-from napari_emdl.io.tiffs import read_tiff
-from napari_emdl.signals import Calibration
 
 _PLAIN = {".png", ".jpg", ".jpeg", ".bmp"}
 _ENDINGS = {".tif", ".tiff", ".dm3", ".dm4", ".npy", ".ser", ".mrc", *_PLAIN}
@@ -113,10 +113,10 @@ def _read_one(path: Path) -> Found:
     if ending == ".npy":
         return read_npy(path)
     if ending == ".ser":
-        from napari_emdl.io.ser import read_ser
+        from napari_emdl.io.formats.ser import read_ser
 
         return read_ser(path)
-    from napari_emdl.io.vendor import PLUGINS, read_vendor
+    from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
 
     return read_vendor(path, PLUGINS[ending])
 

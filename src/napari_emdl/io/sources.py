@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_emdl.errors import OpenError
+from napari_emdl.base.errors import OpenError
 
 #: One frame or pattern larger than this cannot be meant: every reader reads at least one.
 MAX_FRAME_BYTES = 8 * 2**30

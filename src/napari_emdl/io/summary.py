@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from napari_emdl.signals import Calibration, Signal
+from napari_emdl.base.signals import Calibration, Signal
 
 
 def info(path: str | Path | Sequence[str | Path], **options: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def is_result(path: str | Path) -> bool:
         with h5py.File(file_path, "r") as file:
             if "emdl_result" in file.attrs or "peaks/offset" in file:
                 return True
-            from napari_emdl.io.emd import point_list_grids
+            from napari_emdl.io.formats.emd import point_list_grids
 
             return bool(point_list_grids(file))
     except OSError:

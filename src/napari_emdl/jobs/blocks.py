@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_emdl.params import RunParams
+from napari_emdl.base.params import RunParams
 
 #: Most items in a block: keeps progress, cancel and checkpoints lively however much memory there is.
 MAX_ITEMS = 512

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_emdl.errors import EmdlError, OtherJobError
+from napari_emdl.base.errors import EmdlError, OtherJobError
+from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.blocks import Block
-from napari_emdl.peaks import PeakTable
 
 MAGIC = b"EMDLPART1\n"
 _RECORD = struct.Struct("<QQQI")  # start, stop, bytes of payload, crc32 of payload

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from napari_emdl.errors import Cancelled
+from napari_emdl.base.errors import Cancelled
 
 
 @dataclass(frozen=True)

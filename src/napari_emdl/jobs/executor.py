@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import RunParams
 from napari_emdl.jobs.blocks import Block
 from napari_emdl.jobs.control import Control
-from napari_emdl.params import RunParams
 
 #: How often a waiting job looks whether it was cancelled.
 POLL_S = 0.1
@@ -41,7 +41,7 @@ class Executor(Protocol):
         blocks
             Blocks to compute.
         control
-            Checked at least ten times a second; a cancelled job raises :class:`~napari_emdl.errors.Cancelled`.
+            Checked at least ten times a second; a cancelled job raises :class:`~napari_emdl.base.errors.Cancelled`.
         feed
             Runs on this computer even if `fn` does not, for data that only this process can read.
         """

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import RunParams
+from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.blocks import Block, block_size, make_blocks
 from napari_emdl.jobs.checkpoint import Checkpoint, merge_attrs
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import Executor, ThreadExecutor, make_executor
-from napari_emdl.params import RunParams
-from napari_emdl.peaks import PeakTable
 
 Read = Callable[[int, int], NDArray[Any]]
 Find = Callable[[NDArray[Any]], PeakTable]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.signals import Signal
+from napari_emdl.base.signals import Signal
 
 _PACKAGES = ("napari-emdl", "numpy", "scipy", "h5py", "onnxruntime-gpu", "onnxruntime", "rosettasciio")
 _MEGABYTE = 1 << 20

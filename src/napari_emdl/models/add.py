@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.errors import ModelError
+from napari_emdl.base.errors import ModelError
 from napari_emdl.models.card import (
     Card,
     Config,

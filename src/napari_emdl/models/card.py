@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_emdl.errors import ModelError
+from napari_emdl.base.errors import ModelError
 
 CARD_NAME = "rdf.yaml"
 FORMAT_VERSION = "0.5.4"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_emdl.errors import ModelError
+from napari_emdl.base.errors import ModelError
 
 #: Operator sets that come with onnxruntime; anything else needs a custom operator library, which is refused.
 BUILT_IN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import platformdirs
 
-from napari_emdl.errors import ModelError
+from napari_emdl.base.errors import ModelError
 from napari_emdl.models.card import CARD_NAME, Card, Task, file_in, read_card, sha256_of
 from napari_emdl.models.onnxfile import check_safe
 

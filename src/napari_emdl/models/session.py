@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.errors import Cancelled, DeviceError, ModelError
+from napari_emdl.base.errors import Cancelled, DeviceError, ModelError
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.card import Tensor, file_in

@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.training.diffraction.render import RenderConfig
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.training.diffraction.prototypes import CENTRING, PROTOTYPES, Prototype
 
 #: Compositions that no training or validation crystal may have: generalisation is measured on them.

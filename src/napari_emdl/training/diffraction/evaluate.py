@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_emdl.diffraction.spectrum import probe_spectrum
-from napari_emdl.physics import semiangle_invA, wavelength_A
+from napari_emdl.base.physics import semiangle_invA, wavelength_A
+from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.training.diffraction.crystals import Crystal, build_crystal
 from napari_emdl.training.diffraction.library import Run, read_library
 from napari_emdl.training.diffraction.multislice import project, simulate

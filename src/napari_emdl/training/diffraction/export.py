@@ -6,7 +6,7 @@ Contract with the inference side
 --------------------------------
 ``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam
 within 10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from
-`napari_emdl.diffraction.spectrum.probe_spectrum` of the vacuum probe on the same grid, centred at (128, 128). Outputs:
+`napari_emdl.diffraction.find.spectrum.probe_spectrum` of the vacuum probe on the same grid, centred at (128, 128). Outputs:
 `structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, 96, 4): row, col, score, counts
 in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 
@@ -79,7 +79,7 @@ def load_trained(config: TrainConfig) -> nn.Module:
 
 def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Synthetic inputs that exercise a graph: two noisy patterns of disks on a lattice."""
-    from napari_emdl.diffraction.spectrum import probe_spectrum
+    from napari_emdl.diffraction.find.spectrum import probe_spectrum
 
     rng = np.random.default_rng(seed)
     radius, n = 6.0, 256

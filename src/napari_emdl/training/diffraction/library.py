@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 
-from napari_emdl.physics import semiangle_invA, wavelength_A
+from napari_emdl.base.physics import semiangle_invA, wavelength_A
 from napari_emdl.training.diffraction.crystals import Crystal, catalogue, is_validation, load_crystals
 from napari_emdl.training.diffraction.multislice import Beams, ZoneCell, project, simulate
 

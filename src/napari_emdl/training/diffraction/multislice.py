@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from napari_emdl.physics import interaction_constant_per_VA, wavelength_A
+from napari_emdl.base.physics import interaction_constant_per_VA, wavelength_A
+from napari_emdl.training.common.scattering import projected_potential_VA3
 from napari_emdl.training.diffraction.crystals import Crystal
-from napari_emdl.training.scattering import projected_potential_VA3
 
 _FFT_SIZES = (12, 16, 18, 20, 24, 27, 30, 32, 36, 40, 45, 48, 54, 60, 64, 72, 80, 90, 96, 108, 120, 128, 144)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_emdl.diffraction.spectrum import probe_spectrum
+from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.fcunet import FCUNet, peaks
 from napari_emdl.training.diffraction.library import Run

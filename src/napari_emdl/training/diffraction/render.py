@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 
-from napari_emdl.physics import wavelength_A
+from napari_emdl.base.physics import wavelength_A
 from napari_emdl.training.diffraction.library import Run
 
 

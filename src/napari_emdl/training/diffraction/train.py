@@ -181,7 +181,7 @@ def train(config_path: str | Path, resume: bool = True, network: str | None = No
     """Train the network a configuration names, going on from its checkpoint unless `resume` is false."""
     config = load_config(config_path)
     if network is not None and config.network != network:
-        from napari_emdl.errors import EmdlError
+        from napari_emdl.base.errors import EmdlError
 
         raise EmdlError(f"{config_path} configures {config.network!r}, not {network!r}; give the configuration of {network!r}")
     torch.set_num_threads(config.threads)

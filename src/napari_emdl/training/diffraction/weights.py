@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_emdl.errors import EmdlError
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.training.diffraction.networks import Residual
 
 WEIGHTS_NAME = "weights.npz"

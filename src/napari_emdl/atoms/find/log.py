@@ -1,0 +1,188 @@
+"""Classical column finder: Laplacian of Gaussian at the size of a column, then a parabola. The baseline, and what needs no
+network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.jobs.control import Control
+
+#: standard deviation of the Gaussian that fits a column's image
+COLUMN_SIGMA_A = 0.5
+#: candidates are kept down to this many noise sigmas
+FLOOR_Z = 2.0
+FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
+
+
+class LogFinder:
+    """Laplacian-of-Gaussian finder.
+
+    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), so that it
+    counts noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would
+    reach; ``logit = z - z0`` and ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
+
+    Parameters
+    ----------
+    pixel_A
+        Pixel size in angstrom.
+    contrast
+        "bright" or "dark" columns.
+    min_spacing_A
+        Least distance between columns.
+    sigma_A
+        Scale of the Gaussian.
+    """
+
+    method = "log"
+    default_min_score = 0.5
+    species: tuple[str, ...] = ("column",)
+    contrast_confidence: float | None = None
+
+    def __init__(
+        self, pixel_A: float, contrast: str = "bright", min_spacing_A: float = 0.8, sigma_A: float = COLUMN_SIGMA_A
+    ) -> None:
+        if contrast not in ("bright", "dark"):
+            raise EmdlError(f"contrast must be bright or dark, got {contrast!r}")
+        self.pixel_A, self.contrast = float(pixel_A), contrast
+        self.notes: list[str] = []
+        self.sigma_px = max(0.8, sigma_A / pixel_A)
+        self.min_spacing_px = max(1.0, min_spacing_A / pixel_A)
+        self.info: dict[str, Any] = {
+            "method": "log", "model": "log", "model_sha256": "", "provider": "cpu", "note": "", "contrast": contrast,
+            "sigma_A": self.sigma_px * self.pixel_A,
+        }  # fmt: skip
+
+    def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """Columns of frames (n, rows, cols); NaN pixels are filled with the frame's median."""
+        found = []
+        for frame in frames:
+            if control is not None:
+                control.check()
+            found.append(self._find_one(frame))
+        return PeakTable.from_lists(found) if found else PeakTable.empty((0,), FIELDS)
+
+    def sample(
+        self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None
+    ) -> NDArray[np.float32]:
+        """Logit at points (n, k, 2) of frames (n, rows, cols), cubic between pixels; NaN outside the frame."""
+        out = np.full(points_px.shape[:2], np.nan, np.float32)
+        for index, (frame, points) in enumerate(zip(frames, points_px, strict=True)):
+            if control is not None:
+                control.check()
+            z, z0, _ = self._response(frame)
+            if z is not None:
+                out[index] = sample_at(z - z0, points)
+        return out
+
+    def _response(self, frame: NDArray[Any]) -> tuple[NDArray[np.float32] | None, float, float]:
+        """Response in noise sigmas, the threshold z0, and the noise in grey values; None for a frame without content."""
+        image = np.asarray(frame, np.float32)
+        if image.ndim == 3:  # a focal series: its images share the columns
+            image = image.mean(0)
+        finite = np.isfinite(image)
+        if not finite.any():
+            return None, 0.0, 0.0
+        if not finite.all():
+            image = np.where(finite, image, np.median(image[finite]))
+        sign = -1.0 if self.contrast == "bright" else 1.0
+        # the cut-off kernel does not sum to zero exactly: an offset of the camera must not leak through
+        image = image - np.median(image)
+        response = sign * ndi.gaussian_laplace(image, self.sigma_px, mode="reflect") * self.sigma_px**2
+        noise = quiet_sigma(response, window_px=max(8, round(8 * self.sigma_px)))
+        if not noise > 1e-6 * max(1e-30, float(np.abs(image).max())):
+            return None, 0.0, 0.0
+        cells = image.size / (2 * np.pi * self.sigma_px**2)
+        return response / np.float32(noise), float(np.sqrt(2 * np.log(max(2.0, cells)))), noise
+
+    def _find_one(self, frame: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        z, z0, noise = self._response(frame)
+        if z is None:
+            return {name: np.zeros(0, np.int16 if name == "species" else np.float32) for name in FIELDS}
+        rows, cols, height, sigma = refine_maxima(z, local_maxima(z, self.min_spacing_px, FLOOR_Z), self.sigma_px)
+        logit = height - z0
+        return {
+            "row": rows.astype(np.float32),
+            "col": cols.astype(np.float32),
+            "score": (1 / (1 + np.exp(-logit))).astype(np.float32),
+            "sigma_px": sigma.astype(np.float32),
+            "species": np.zeros(len(rows), np.int16),
+            "intensity": (height * noise).astype(np.float32),
+            "logit": logit.astype(np.float32),
+        }
+
+
+def quiet_sigma(response: NDArray[np.floating], window_px: int) -> float:
+    """Standard deviation of the quietest tenth of the frame's square windows; crystal fills the rest at most."""
+    window_px = max(8, min(window_px, min(response.shape) // 4))
+    rows, cols = (n // window_px for n in response.shape)
+    if rows * cols < 4:
+        return float(np.std(response))
+    tiles = response[: rows * window_px, : cols * window_px].reshape(rows, window_px, cols, window_px)
+    spread = np.sqrt(np.mean(tiles.astype(np.float64) ** 2, axis=(1, 3)))
+    return float(np.percentile(spread, 10)) * 1.05
+
+
+def local_maxima(image: NDArray[np.floating], spacing_px: float, floor: float) -> NDArray[np.int64]:
+    """(k, 2) pixels that are the largest within `spacing_px` and above `floor`; plateaus give one pixel."""
+    reach = max(1, int(spacing_px))
+    axis = np.arange(-reach, reach + 1)
+    disk = axis[:, None] ** 2 + axis[None, :] ** 2 <= max(1.0, spacing_px) ** 2
+    # the square filter is separable and fast; the disk is asked only of its few survivors
+    square = ndi.maximum_filter(image, 2 * max(1, int(spacing_px / np.sqrt(2))) + 1)
+    where = np.argwhere((image == square) & (image > floor))
+    if not len(where):
+        return where.astype(np.int64)
+    padded = np.pad(image, reach, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1))[where[:, 0], where[:, 1]]
+    value = image[where[:, 0], where[:, 1]]
+    keep = ~np.any((windows > value[:, None, None]) & disk, axis=(1, 2))
+    where = where[keep]
+    order = np.argsort(-image[where[:, 0], where[:, 1]], kind="stable")
+    where = where[order]
+    close = np.hypot(*(where[:, None, :] - where[None, :, :]).transpose(2, 0, 1)) < 1.5 if len(where) < 4000 else None
+    if close is not None:  # equal neighbours of a plateau
+        where = where[~np.any(np.tril(close, -1), axis=1)]
+    return where.astype(np.int64)
+
+
+def refine_maxima(
+    image: NDArray[np.floating], where: NDArray[np.int64], sigma_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Parabola through the 3 x 3 pixels of each maximum.
+
+    Returns
+    -------
+    row, col, height, sigma_px
+        Position, interpolated height, and the standard deviation of the position an axis when `image` is in noise sigmas.
+    """
+    padded = np.pad(np.asarray(image, np.float64), 1, mode="edge")
+    r, c = where[:, 0] + 1, where[:, 1] + 1
+    centre = padded[r, c]
+    grad = np.stack([padded[r + 1, c] - padded[r - 1, c], padded[r, c + 1] - padded[r, c - 1]], -1) / 2
+    rr = padded[r + 1, c] + padded[r - 1, c] - 2 * centre
+    cc = padded[r, c + 1] + padded[r, c - 1] - 2 * centre
+    rc = (padded[r + 1, c + 1] - padded[r + 1, c - 1] - padded[r - 1, c + 1] + padded[r - 1, c - 1]) / 4
+    det = rr * cc - rc**2
+    safe = (det > 1e-12) & (rr < 0)
+    det = np.where(safe, det, 1.0)
+    step = -np.stack([cc * grad[:, 0] - rc * grad[:, 1], rr * grad[:, 1] - rc * grad[:, 0]], -1) / det[:, None]
+    step = np.where(safe[:, None], np.clip(step, -0.6, 0.6), 0.0)
+    height = centre + 0.5 * np.sum(grad * step, -1)
+    # gradient noise of a Laplacian of Gaussian over white noise: <k_x^2> = 1.5 / sigma^2
+    curvature = np.maximum(1e-6, -(rr + cc) / 2)
+    sigma = np.minimum(np.sqrt(1.5) / sigma_px / curvature, 2 * sigma_px)
+    return where[:, 0] + step[:, 0], where[:, 1] + step[:, 1], height, sigma
+
+
+def sample_at(image: NDArray[np.floating], points_px: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values (k,) of an image at points (k, 2), cubic between pixels; NaN outside."""
+    rows, cols = image.shape
+    inside = np.all((points_px >= -0.5) & (points_px <= [rows - 0.5, cols - 0.5]), axis=1)
+    values = ndi.map_coordinates(image, points_px.T, order=3, mode="nearest", output=np.float32)
+    return np.where(inside, values, np.float32(np.nan)).astype(np.float32)

@@ -1,0 +1,272 @@
+"""Evidence from what a coming and going column does to the image, learned from the movie itself.
+
+Once it is roughly known which sites are occupied when, the movie tells what one column adds to the image: every frame is a
+background plus a kernel at each occupied site. The kernel is the least-squares solution over all frames and blinking sites
+(a Wiener deconvolution), so aberrations, camera and neighbours that overlap are taken care of. Its matched filter (Turin, IRE
+Trans. Inf. Theory 6, 311 (1960)) is the best linear evidence in the noise of the movie, and that noise is Gaussian, where a
+network's logit saturates and now and then fails grossly. Evidence and occupancy improve each other until they settle; where
+they settle does not depend on the finder that gave the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emdl.atoms.fit.drift import Alignment
+from napari_emdl.atoms.fit.siteclasses import BLINKING, fit_site_classes
+from napari_emdl.jobs.control import Control
+
+#: sampling of the aligned frames, reach of the kernel, and width of its soft edge
+SAMPLING_A, REACH_A, EDGE_A = 0.3, 3.0, 1.5
+#: frames that the kernel is learned from, and memory for them
+MOST_FRAMES, MOST_BYTES = 400, 512 << 20
+#: spectra are shrunken by this part of their mean power where the sites hardly change; levels by this part of a column's own
+RIDGE = 0.02
+#: evidence and occupancy settle in two to four rounds; a kernel must hold this many times the energy of its noise
+MOST_ROUNDS, LEAST_QUALITY = 5, 4.0
+#: the noise of many counts is Gaussian; iterations in which it need not be settled to the last digit
+COUNTS_DOF, MOST_ITERATIONS = 30.0, 30
+#: sites less likely to blink than this are left out
+LEAST_BLINKING = 0.01
+RADIAL_BINS = 24
+
+
+class AlignedFrames:
+    """Spectra of the drift-corrected surroundings of the sites.
+
+    Parameters
+    ----------
+    frame_of
+        Frame t as (rows, cols).
+    sites_px
+        (n, 2) drift-corrected sites.
+    valid
+        (T, n) bool, in view.
+    alignment
+        Where they are in each frame.
+    pixel_A
+        Pixel size.
+    control
+        Progress and cancel.
+    """
+
+    def __init__(
+        self,
+        frame_of: Callable[[int], NDArray[np.floating]],
+        sites_px: NDArray[np.float64],
+        valid: NDArray[np.bool_],
+        alignment: Alignment,
+        pixel_A: float,
+        control: Control | None = None,
+    ) -> None:
+        self._frame_of, self._alignment, self.valid = frame_of, alignment, valid
+        self.sampling_A = max(SAMPLING_A, pixel_A)
+        self._step = self.sampling_A / pixel_A
+        margin_px = (REACH_A + EDGE_A) / pixel_A
+        low, high = sites_px.min(0) - margin_px, sites_px.max(0) + margin_px
+        rows, cols = (int(np.ceil(n / self._step)) + 1 for n in high - low)
+        self.shape = (rows, cols)
+        self.at = (sites_px - low) / self._step
+        grid = np.stack(np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij"), -1).reshape(-1, 2)
+        self._grid = grid * self._step + low
+        k_row, k_col = np.fft.fftfreq(rows), np.fft.rfftfreq(cols)
+        self.k = np.hypot(k_row[:, None], k_col[None, :])
+        rows_k, cols_k = np.exp(-2j * np.pi * self.at[:, :1] * k_row), np.exp(-2j * np.pi * self.at[:, 1:] * k_col)
+        self._phases = rows_k.astype(np.complex64), cols_k.astype(np.complex64)
+        self.frames = np.flatnonzero(valid.any(1))
+        most = int(np.clip(MOST_BYTES // (4 * rows * cols), 3, MOST_FRAMES))
+        #: frames that the kernel is learned from
+        self.kept = self.frames[np.unique(np.linspace(0, len(self.frames) - 1, most).astype(int))]
+        images = np.empty((len(self.kept), rows, cols), np.float32)
+        for index, t in enumerate(self.kept):
+            if control is not None:
+                control.check()
+                control.report(index, len(self.kept), "aligning frames")
+            images[index] = self._image(int(t))
+        seen = np.isfinite(images)
+        self._mean_image = np.where(seen, images, 0).sum(0) / np.maximum(1, seen.sum(0))
+        self._spectra = {int(t): self._filled(image) for t, image in zip(self.kept, images, strict=True)}
+        self.mean = np.fft.rfft2(self._mean_image)
+        power = sum(np.abs(spectrum - self.mean) ** 2 for spectrum in self._spectra.values()) / len(self.kept)
+        noise = self.radial(np.asarray(power))
+        self.noise = np.maximum(noise, max(1e-3 * float(noise.max()), 1e-30))
+
+    def _image(self, t: int) -> NDArray[np.float32]:
+        """Frame t at drift-corrected points, without aliasing, in its own standard deviations; NaN out of view."""
+        image = np.asarray(self._frame_of(t), np.float32)
+        finite = np.isfinite(image)
+        image = np.where(finite, image - image[finite].mean(), 0.0).astype(np.float32)
+        if self._step > 1.3:
+            image = ndi.gaussian_filter(image, 0.4 * self._step)
+        image /= max(float(image.std()), 1e-12)
+        a = self._alignment
+        points = a.centre_px + (self._grid - a.centre_px) @ a.linear[t].T + a.shift_px[t]
+        values = ndi.map_coordinates(image, points.T, order=3, mode="constant", cval=np.nan, output=np.float32)
+        return np.asarray(values.reshape(self.shape))
+
+    def _filled(self, image: NDArray[np.float32]) -> NDArray[np.complex64]:
+        return np.fft.rfft2(np.where(np.isfinite(image), image, self._mean_image)).astype(np.complex64)
+
+    def spectrum(self, t: int) -> NDArray[np.complex64]:
+        """Spectrum of frame t; what is out of view is like the mean."""
+        known = self._spectra.get(t)
+        return self._filled(self._image(t)) if known is None else known
+
+    def comb(self, weight: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """Spectrum of points at the sites with weights (n,)."""
+        rows, cols = self._phases
+        some = weight != 0
+        return np.asarray((rows[some] * weight[some, None].astype(np.float32)).T @ cols[some])
+
+    def pixels(self, spectrum: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+        """Back to pixels."""
+        return np.asarray(np.fft.irfft2(spectrum, s=self.shape))
+
+    def radial(self, power: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Power as a smooth function of |k|."""
+        bins = np.minimum((self.k / 0.5 * RADIAL_BINS).astype(int), RADIAL_BINS)
+        total = np.bincount(bins.ravel(), power.ravel(), RADIAL_BINS + 1)
+        count = np.bincount(bins.ravel(), minlength=RADIAL_BINS + 1)
+        centre = (np.arange(RADIAL_BINS + 1) + 0.5) * 0.5 / RADIAL_BINS
+        return np.asarray(np.interp(self.k, centre[count > 0], total[count > 0] / count[count > 0]))
+
+
+def learned_evidence(
+    aligned: AlignedFrames,
+    evidence: NDArray[np.floating],
+    detected: NDArray[np.bool_],
+    control: Control | None = None,
+) -> NDArray[np.float32] | None:
+    """Matched-filter evidence of every site, in noise sigmas: about 0 where there is no column.
+
+    Parameters
+    ----------
+    aligned
+        The frames.
+    evidence, detected
+        (T, n) logit at the sites and plain detections: the start.
+    control
+        Cancel.
+
+    Returns
+    -------
+    ndarray
+        (T, n) float32, NaN where not in view; None when too little comes and goes to learn from.
+    """
+    kept = aligned.kept
+    model = fit_site_classes(evidence, detected, max_iterations=MOST_ITERATIONS, tolerance=1e-3, control=control)
+    p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
+    kernel = None
+    for _ in range(MOST_ROUNDS):
+        kernel = learn_kernel(aligned, p, blinking)
+        if kernel is None:
+            return None
+        seen = respond(aligned, kernel, p, blinking, kept, control)[kept]
+        model = fit_site_classes(seen, detected[kept], COUNTS_DOF, MOST_ITERATIONS, 1e-3, control)
+        change = float(np.abs(model.p_occupied - p[kept]).mean())
+        p[kept], blinking = model.p_occupied, model.class_probability[:, BLINKING]
+        if change < 5e-4:
+            break
+    return None if kernel is None else respond(aligned, kernel, p, blinking, aligned.frames, control)
+
+
+def _change(
+    aligned: AlignedFrames, p_occupied: NDArray[np.float64], blinking: NDArray[np.float64], frames: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(frames, n) what the blinking sites have more than on average."""
+    valid = aligned.valid
+    mean = np.where(valid, p_occupied, 0).sum(0) / np.maximum(1, valid.sum(0))
+    return np.where(valid[frames], p_occupied[frames] - mean, 0.0) * np.where(blinking > LEAST_BLINKING, blinking, 0.0)
+
+
+def learn_kernel(
+    aligned: AlignedFrames, p_occupied: NDArray[np.float64], blinking: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Least-squares image of one column, origin at the corner; None when noise dominates it.
+
+    Parameters
+    ----------
+    aligned
+        The frames.
+    p_occupied
+        (T, n) chance of being occupied.
+    blinking
+        (n,) chance that a site blinks; the others do not shape the kernel.
+    """
+    change = _change(aligned, p_occupied, blinking, aligned.kept)
+    top, bottom = np.zeros(aligned.mean.shape, np.complex128), np.zeros(aligned.mean.shape)
+    for t, s in zip(aligned.kept, change, strict=True):
+        comb = aligned.comb(s)
+        top += np.conj(comb) * (aligned.spectrum(int(t)) - aligned.mean)
+        bottom += np.abs(comb) ** 2
+    if not bottom.mean() > 0:
+        return None
+    bottom += RIDGE * bottom.mean()
+    raw = aligned.pixels(top / bottom)
+    r = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in raw.shape), indexing="ij")) * aligned.sampling_A
+    window = np.clip((REACH_A + EDGE_A - r) / EDGE_A, 0, 1) ** 2
+    spectrum = np.fft.rfft2(raw * window)
+    # what noise leaves in the window, and how far the kernel stands out of it at each spatial frequency
+    noise = aligned.radial(aligned.noise / bottom) * float(np.mean(window**2))
+    signal = np.maximum(aligned.radial(np.square(np.abs(spectrum), dtype=np.float64)) - noise, 0.0)
+    gain = signal / (signal + noise)
+    energy = (gain**2 * np.abs(spectrum) ** 2 / aligned.noise).sum()
+    if not energy > LEAST_QUALITY * (gain**2 * noise / aligned.noise).sum():
+        return None
+    return aligned.pixels(gain * spectrum)
+
+
+def respond(
+    aligned: AlignedFrames,
+    kernel: NDArray[np.float64],
+    p_occupied: NDArray[np.float64],
+    blinking: NDArray[np.float64],
+    frames: NDArray[np.int64],
+    control: Control | None = None,
+) -> NDArray[np.float32]:
+    """Response (T, n) of the matched filter in noise sigmas, what the neighbours do taken off; NaN in all other frames.
+
+    Parameters
+    ----------
+    aligned, kernel
+        The frames and what :func:`learn_kernel` gave.
+    p_occupied, blinking
+        (T, n) and (n,), as known so far: the neighbours.
+    frames
+        Which frames.
+    control
+        Cancel.
+    """
+    kernel_k = np.fft.rfft2(kernel)
+    matched = np.conj(kernel_k) / aligned.noise
+    coupling = _coupling(aligned, aligned.pixels(kernel_k * matched))
+    own = np.full((len(frames), len(aligned.at)), np.nan)
+    for row, t in zip(own, frames, strict=True):
+        if control is not None:
+            control.check()
+        seen = aligned.pixels(matched * aligned.spectrum(int(t)))
+        row[:] = ndi.map_coordinates(seen, aligned.at.T, order=3, mode="nearest")
+    change = _change(aligned, p_occupied, blinking, frames)
+    valid = aligned.valid[frames]
+    mean = np.where(valid, own, 0).sum(0) / np.maximum(1, valid.sum(0))
+    # the mean is that of all columns together, steady ones as well; what changes is the site's own and its neighbours'
+    size = coupling[0, 0]
+    level = np.linalg.solve(coupling + RIDGE * size * np.eye(len(coupling)), mean) * size
+    np.fill_diagonal(coupling, 0)
+    out = np.full(p_occupied.shape, np.nan, np.float32)
+    out[frames] = (own - mean - change @ coupling + level) * np.sqrt(np.prod(aligned.shape) / size)
+    out[~aligned.valid] = np.nan
+    return out
+
+
+def _coupling(aligned: AlignedFrames, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, n) response at one site to a column at another."""
+    apart = aligned.at[:, None] - aligned.at[None]
+    around = (apart.reshape(-1, 2) % np.array(aligned.shape)).T
+    coupling = ndi.map_coordinates(spread, around, order=3, mode="grid-wrap").reshape(apart.shape[:2])
+    coupling[np.hypot(*apart.transpose(2, 0, 1)) > 2 * (REACH_A + EDGE_A) / aligned.sampling_A] = 0
+    return np.asarray(0.5 * (coupling + coupling.T))

@@ -1,0 +1,275 @@
+"""Occupancy of every site in every frame: drift, sites, evidence, hidden Markov model, events and rates in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merge_params
+from napari_emdl.atoms.fit import difference, drift, events, siteclasses
+from napari_emdl.atoms.fit.drift import Alignment
+from napari_emdl.atoms.fit.evidence import evidence_at, evidence_from_detections, visible
+from napari_emdl.atoms.fit.ratespread import rate_spread_of_emissions
+from napari_emdl.atoms.fit.result import Occupancy, pooled_rates
+from napari_emdl.atoms.fit.sites import Sites, find_sites
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import OccupancyParams, RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Movie
+from napari_emdl.jobs.control import Control
+
+#: fewer usable frames than this give occupancy by detection only
+FEWEST_FRAMES = 3
+
+
+def fit_occupancy(
+    columns: PeakTable,
+    movie: Movie | None = None,
+    *,
+    params: OccupancyParams | None = None,
+    run: RunParams | None = None,
+    control: Control | None = None,
+    sites: Sites | None = None,
+    finder: ColumnFinder | None = None,
+    **overrides: Any,
+) -> Occupancy:
+    """Follow every site through the movie.
+
+    Parameters
+    ----------
+    columns
+        Result of :func:`napari_emdl.find_columns` with all its candidates.
+    movie
+        The frames. Without them drift and evidence come from the detections alone, which is worse at low dose.
+    params, run
+        Settings; keyword overrides win.
+    control
+        Progress and cancel.
+    sites
+        Sites edited by hand (drift-corrected); found when None.
+    finder
+        Finder for the evidence; made from ``columns.attrs`` when None.
+
+    Returns
+    -------
+    Occupancy
+
+    Raises
+    ------
+    EmdlError
+        No columns, no pixel size, columns and movie that do not belong together.
+    """
+    settings: OccupancyParams = merge_params(params, OccupancyParams, overrides)
+    pixel_A = columns.attrs.get("pixel_A")
+    if not pixel_A:
+        raise EmdlError("these columns have no pixel size: find columns again with the pixel size given")
+    shape = _frame_shape(columns, movie)
+    threshold = settings.min_score if settings.min_score is not None else float(columns.attrs.get("default_min_score", 0.5))
+    found = columns.filter(min_score=threshold)
+    alignment = _align(found, movie, shape, float(pixel_A), control)
+    if sites is None:
+        sites, alignment = _sites(found, alignment, float(pixel_A), shape, settings)
+    valid = visible(sites.position_px, alignment, shape, float(pixel_A))
+    radius_px = settings.max_distance_A / float(pixel_A)
+    weak, _ = evidence_from_detections(columns, sites.position_px, alignment, radius_px)
+    _, detected = evidence_from_detections(found, sites.position_px, alignment, radius_px)
+    detected &= valid
+    source = "detections"
+    if movie is not None and settings.method == "hmm":
+        finder = finder or finder_from_attrs(columns.attrs, movie, run)
+        evidence = evidence_at(movie, sites.position_px, alignment, finder, float(pixel_A), control=control)
+        valid &= np.isfinite(evidence)
+        source = "logit at the site"
+        if settings.evidence == "image" and int(alignment.usable.sum()) >= FEWEST_FRAMES:
+            learned = _learned(evidence, detected, valid, sites, alignment, movie, float(pixel_A), control)
+            if learned is not None:
+                evidence, source = learned, "matched filter learned from the movie"
+    else:
+        evidence = weak
+    evidence = np.where(valid, evidence, np.float32(np.nan))
+    attrs: dict[str, Any] = {
+        "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
+        source, "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else
+        None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
+        columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
+    }  # fmt: skip
+    return decode(sites, alignment, evidence, detected, valid, attrs, control)
+
+
+def _learned(
+    evidence: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    sites: Sites,
+    alignment: Alignment,
+    movie: Movie,
+    pixel_A: float,
+    control: Control | None,
+) -> NDArray[np.float32] | None:
+    """Evidence by the matched filter; None where nothing, or too little, comes and goes."""
+    if not valid.any():
+        return None
+    start = np.where(valid, evidence, np.float32(np.nan))
+    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, alignment, pixel_A, control)
+    return difference.learned_evidence(aligned, start, detected, control)
+
+
+def decode(
+    sites: Sites,
+    alignment: Alignment,
+    evidence: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    attrs: dict[str, Any],
+    control: Control | None = None,
+) -> Occupancy:
+    """Occupancy from evidence: table work only, so a slider may call it.
+
+    Parameters
+    ----------
+    sites, alignment
+        Where things are.
+    evidence, detected, valid
+        (T, n) logit, plain detections, view.
+    attrs
+        Facts to keep; `method` is "hmm" or "threshold".
+    control
+        Cancel.
+    """
+    attrs = {**attrs, "notes": list(attrs.get("notes", ()))}
+    usable = int(alignment.usable.sum())
+    _note_frames(alignment, attrs["notes"])
+    if attrs.get("method") == "threshold" or usable < FEWEST_FRAMES:
+        if usable < FEWEST_FRAMES and attrs.get("method") != "threshold":
+            attrs["notes"].append(f"{usable} usable frames are too few for a hidden Markov model: occupancy is by detection")
+        p, path, classes, log_ratio = _by_detection(detected, valid)
+    else:
+        model = siteclasses.fit_site_classes(evidence, detected, control=control)
+        p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
+        attrs |= {
+            "rate_spread": rate_spread_of_emissions(model, evidence),
+            "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,
+            "emission_mean": model.emissions.mean.tolist(), "emission_scale": model.emissions.scale.tolist(),
+        }  # fmt: skip
+        if model.note:
+            attrs["notes"].append(model.note)
+        if model.separation < 1.5:
+            attrs["notes"].append(
+                f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; "
+                "more dose or a better model is needed"
+            )
+    table = events.find_events(path, valid, p)
+    _note_upheaval(table, int((classes[:, siteclasses.BLINKING] > 0.5).sum()), attrs["notes"])
+    mean = np.where(valid, p, 0).sum(0) / np.maximum(1, valid.sum(0))
+    sites = sites.regrouped(mean)
+    result = Occupancy(
+        sites.position_px, alignment.shift_px, p.astype(np.float32), path, valid, detected, evidence,
+        log_ratio.astype(np.float32), sites.group, classes, np.zeros(0, events.RATE), table, sites,
+        alignment, attrs,
+    )  # fmt: skip
+    return replace(result, rates=pooled_rates(result))
+
+
+def _note_frames(alignment: Alignment, notes: list[str]) -> None:
+    """Tell of frames that were left out or that jump."""
+    for code, name in enumerate(drift.FLAGS):
+        frames = np.flatnonzero(alignment.flag == code)
+        if code and len(frames):
+            shown = ", ".join(map(str, frames[:8])) + (" ..." if len(frames) > 8 else "")
+            verb = "kept" if code == drift.JUMP else "treated as missing"
+            notes.append(f"{len(frames)} frames flagged '{name}' ({verb}): {shown}")
+
+
+def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:
+    """Tell of a frame in which most sites change at once: a particle that sinters or turns, not columns that diffuse."""
+    if blinking < 8 or not len(table):
+        return
+    frame, count = np.unique(table["frame"], return_counts=True)
+    at = int(np.argmax(count))
+    if count[at] > 0.5 * blinking:
+        notes.append(
+            f"{count[at]} of {blinking} sites change at once in frame {frame[at]}: the particle may have sintered or turned; "
+            "analyse the frames before and after by themselves"
+        )
+
+
+def _by_detection(
+    detected: NDArray[np.bool_], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Occupancy as detected, with classes by what was seen; frames out of view carry on with what was before."""
+    path = detected.copy()
+    for t in range(1, len(path)):
+        path[t] = np.where(valid[t], detected[t], path[t - 1])
+    share = (detected & valid).sum(0) / np.maximum(1, valid.sum(0))
+    classes = np.zeros((detected.shape[1], 3))
+    classes[np.arange(len(share)), np.where(share == 0, 0, np.where(share == 1, 2, 1))] = 1.0
+    ratio = np.where(valid, np.where(detected, 4.0, -4.0), 0.0)
+    return path.astype(np.float64), path, classes, ratio
+
+
+def _frame_shape(columns: PeakTable, movie: Movie | None) -> tuple[int, int]:
+    if movie is None:
+        shape = columns.attrs.get("frame_shape")
+        if shape is None:
+            raise EmdlError("these columns do not tell how large the frames are: give the movie as well")
+        return int(shape[0]), int(shape[1])
+    if movie.n_frames != len(columns):
+        raise EmdlError(
+            f"the columns are of {len(columns)} frames, the movie has {movie.n_frames}: they do not belong together"
+        )
+    return movie.frame_shape
+
+
+def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
+    """Function t -> (rows, cols); the foci of a series are averaged."""
+
+    def read(t: int) -> NDArray[np.floating]:
+        image = np.asarray(movie.frame(t))
+        return image.mean(0) if image.ndim == 3 else image
+
+    return read
+
+
+def _align(found: PeakTable, movie: Movie | None, shape: tuple[int, int], pixel_A: float, control: Control | None) -> Alignment:
+    """Drift from the frames, or from maps of the detections where there are none."""
+    if movie is not None:
+        return drift.measure_drift(frame_reader(movie), movie.n_frames, pixel_A, control=control)
+    return drift.measure_drift(lambda t: _dots(found, t, shape), len(found), pixel_A, control=control)
+
+
+def _dots(found: PeakTable, t: int, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Frame with a dot at every detection, shared between the four pixels around it."""
+    image = np.zeros((shape[0] + 1, shape[1] + 1))
+    peaks = found.at(t)
+    rows, cols = np.clip(peaks["row"], 0, shape[0] - 1.001), np.clip(peaks["col"], 0, shape[1] - 1.001)
+    r, c = rows.astype(int), cols.astype(int)
+    for dr in (0, 1):
+        for dc in (0, 1):
+            weight = np.abs(1 - dr - (rows - r)) * np.abs(1 - dc - (cols - c))
+            np.add.at(image, (r + dr, c + dc), weight)
+    return image[: shape[0], : shape[1]]
+
+
+def _sites(
+    found: PeakTable, alignment: Alignment, pixel_A: float, shape: tuple[int, int], params: OccupancyParams
+) -> tuple[Sites, Alignment]:
+    """Sites, drift refined on the steady ones, sites again."""
+
+    def search(where: Alignment, extrapolate: bool) -> Sites:
+        return find_sites(found, where, pixel_A, shape, params.min_site_fraction, params.max_distance_A, extrapolate)
+
+    first = search(alignment, False)
+    steady = first.position_px[first.seen >= min(0.6, float(np.quantile(first.seen, 0.5)))]
+    radius_px = params.max_distance_A / pixel_A
+    if len(steady) >= 4 and len(found) > 1:
+        turned = drift.refine_with_sites(found, steady, alignment, radius_px, affine=True)
+        angle = np.arctan2(turned.linear[:, 1, 0], turned.linear[:, 0, 0])
+        reach_px = float(np.hypot(*(steady - steady.mean(0)).T).max())
+        # a turn is followed only where it moves the outermost sites by more than they are measured to
+        turns = float(np.abs(angle[turned.usable]).max(initial=0)) * reach_px * pixel_A > 0.35
+        alignment = turned if turns else drift.refine_with_sites(found, steady, alignment, radius_px)
+    return search(alignment, params.extrapolate), alignment

@@ -1,0 +1,198 @@
+"""Finding Bragg disks in a datacube, by any method, as a job."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.diffraction.find.probe import Probe, make_probe
+from napari_emdl.diffraction.find.trained import outside_training
+from napari_emdl.jobs.control import Control
+
+
+class DiskFinder(Protocol):
+    """Finds disks in patterns; safe to call from several threads.
+
+    Attributes
+    ----------
+    info
+        method, model, model_sha256, provider (that really ran), note.
+    default_min_score
+        Threshold that the method recommends.
+    """
+
+    default_min_score: float
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+    def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """PeakTable over (n,) of (n, rows, cols) patterns: row, col, intensity, score, sigma_px as float32."""
+        ...
+
+
+def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None) -> DiskFinder:
+    """Finder of `params.method`.
+
+    Parameters
+    ----------
+    probe
+        Vacuum probe on the detector's grid.
+    detector_shape
+        (rows, cols) of the patterns.
+    """
+    if params.flip_passes:
+        from napari_emdl.diffraction.find.flips import FlipFinder
+
+        once = params.model_copy(update={"flip_passes": False})
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
+    if params.method == "template":
+        from napari_emdl.diffraction.find.template import TemplateFinder
+
+        return TemplateFinder(probe, params, detector_shape)
+    from napari_emdl.diffraction.find.network import NetworkFinder
+
+    return NetworkFinder(probe, params, detector_shape, run or RunParams())
+
+
+def find_disks(
+    cube: Datacube | ArrayLike,
+    *,
+    probe: Probe | ArrayLike | str | Path | None = None,
+    method: str | None = None,
+    device: str | None = None,
+    params: DiskParams | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    control: Control | None = None,
+    on_block: Callable[[Any, PeakTable], None] | None = None,
+    **overrides: Any,
+) -> PeakTable:
+    """Find the Bragg disks of every pattern.
+
+    Parameters
+    ----------
+    cube
+        Datacube, or a 4-D array (scan row, scan col, detector row, detector col).
+    probe
+        Vacuum probe: a :class:`Probe`, an image, or FILE or FILE::DATASET; None takes what `params.probe` says, else measures
+        the data's central disk.
+    method, device
+        Override `params.method` ("fcunet", "fcunet-plain", "light", "template") and `run.device`.
+    output
+        Result file the job belongs to; finished blocks are kept in ``<output>.part`` so that the job can be resumed.
+    on_block
+        Called as ``on_block(block, table)`` when a block is finished.
+    overrides
+        Fields of :class:`DiskParams`, such as ``min_spacing_px=4``.
+
+    Returns
+    -------
+    PeakTable
+        Over (scan rows, scan cols), fields row, col (px), intensity, score, sigma_px. It holds all candidates above a low
+        floor; ``table.filter(min_score=table.attrs["default_min_score"])`` shows those the method stands by.
+    """
+    from napari_emdl.jobs.peakjob import run_peak_job
+    from napari_emdl.jobs.provenance import fingerprint, provenance
+
+    signal = _as_datacube(cube)
+    params = _with_overrides(params or DiskParams(), method, probe, overrides)
+    run = RunParams.model_validate({**(run or RunParams()).model_dump(), **({"device": device} if device else {})})
+    shape = signal.detector_shape
+    made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
+    finder = make_finder(params, made, shape, run)
+
+    record = provenance(
+        {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
+        signal,
+        {k: finder.info[k] for k in ("model", "model_sha256")} if finder.info["model"] else None,
+        finder.info["provider"],
+        run=run.model_dump(mode="json"),
+    )
+    table = run_peak_job(
+        shape=signal.scan_shape,
+        read=signal.patterns,
+        find=lambda patterns: finder.find(patterns, control),
+        bytes_per_item=int(np.prod(shape)) * max(4, signal.dtype.itemsize),
+        run=run,
+        output=output,
+        fingerprint=fingerprint(record),
+        control=control,
+        on_block=on_block,
+        parallel=getattr(finder, "parallel", True),
+    )
+    outside = outside_training(params, signal.calibration)
+    note = "; ".join(text for text in (finder.info["note"], *outside, _defects_seen(table.attrs)) if text)
+    record["provider"], record["note"] = finder.info["provider"], note
+    record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
+    table.attrs.update(
+        detector_shape=shape,
+        probe=made.image,
+        probe_radius_px=made.radius_px,
+        probe_source=made.source,
+        calibration=signal.calibration,
+        method=params.method,
+        default_min_score=params.min_score if params.min_score is not None else finder.default_min_score,
+        note=note,
+        provenance=record,
+    )
+    return table
+
+
+def _defects_seen(counts: dict[str, Any]) -> str:
+    """What the finder counted of bad patterns, in words."""
+    words = {
+        "n_cleaned": "had missing or negative values, which were filled in",
+        "n_saturated": "with saturated pixels",
+        "n_empty": "without any counts",
+    }
+    seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
+    return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)
+
+
+def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:
+    if isinstance(cube, Datacube):
+        return cube
+    if hasattr(cube, "kind"):
+        raise EmdlError(f"disks are found in a datacube, not in a {cube.kind.replace('_', ' ')}; open it with kind='datacube'")
+    array = np.asarray(cube)
+    if array.ndim != 4:
+        raise EmdlError(
+            f"a datacube has 4 axes (scan row, scan col, detector row, detector col), the array has shape {array.shape}"
+        )
+    wrapped = in_memory(array, "datacube")
+    assert isinstance(wrapped, Datacube)
+    return wrapped
+
+
+def _digest(image: NDArray[Any]) -> str:
+    """A probe measured from other patterns, or another file of the same name, makes another result."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _image_of(probe: Any) -> Any:
+    return None if probe is None or isinstance(probe, str | Path) else probe
+
+
+def _with_overrides(params: DiskParams, method: str | None, probe: Any, overrides: dict[str, Any]) -> DiskParams:
+    changed: dict[str, Any] = dict(overrides)
+    if method is not None:
+        changed["method"] = method
+    if isinstance(probe, str | Path):
+        changed["probe"] = ProbeParams(file=str(probe), edge_width_px=params.probe.edge_width_px)
+    unknown = sorted(set(changed) - set(DiskParams.model_fields))
+    if unknown:
+        raise EmdlError(f"unknown disk parameter {unknown[0]!r}; there are {', '.join(DiskParams.model_fields)}")
+    try:
+        return DiskParams.model_validate({**params.model_dump(), **changed})
+    except ValueError as error:
+        raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None

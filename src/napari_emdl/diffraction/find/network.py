@@ -1,0 +1,447 @@
+"""Bragg disks by networks: a proposer (FCU-Net, or correlation for the light path), then a network that measures each disk.
+
+1. The proposer gives candidates: FCU-Net on its own grid (:mod:`napari_emdl.diffraction.find.netgrid`), or template matching.
+2. The refiner measures every candidate on the pattern as it was recorded, some passes long, each from where the last ended.
+3. Confident disks give the pattern's lattice; lattice points nobody proposed are measured as well, and the refiner's score
+   decides about them like about any other. Disks off a convincing lattice lose score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import DiskParams, RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
+from napari_emdl.diffraction.find.maxima import strongest, thin
+from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
+from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
+from napari_emdl.diffraction.find.probe import Probe
+from napari_emdl.diffraction.find.spectrum import probe_spectrum
+from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
+from napari_emdl.jobs.control import Control
+from napari_emdl.models.devices import CUDA_PROVIDER
+from napari_emdl.models.registry import Model, find_model
+from napari_emdl.models.session import Session
+
+#: Shipped networks of each method.
+PROPOSER, REFINER = "fcunet", "disk_refiner"
+#: Candidates below are not kept at all.
+SCORE_FLOOR = 0.05
+#: Correlation proposals of the light path, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
+#: the noise, which look like disks to the refiner; faint disks of a crystal come in by its lattice.
+LIGHT_FLOOR = 4.5
+#: Disks this sure make the lattice.
+CONFIDENT_SCORE = 0.6
+#: A disk measured from a lattice point must end this near it, in radii.
+SITE_CAPTURE = 0.35
+#: Score of a disk that lies off a convincing lattice, as a factor.
+OFF_LATTICE = 0.4
+#: Disks nearer than this to each other, in radii, are the same one.
+SAME_DISK = 0.7
+#: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
+SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
+#: Passes of the refiner, and where neighbouring disks overlap.
+PASSES, OVERLAP_PASSES = 2, 4
+_CHUNK = 64
+_DISKS_PER_CALL = 512
+
+_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
+
+
+@dataclass
+class _Found:
+    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1."""
+
+    which: NDArray[np.intp]
+    position: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    score: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    prior: NDArray[np.float64]
+
+    def pick(self, keep: NDArray[Any]) -> _Found:
+        return _Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
+
+    @staticmethod
+    def join(parts: list[_Found]) -> _Found:
+        return _Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
+
+    def table(self, n: int) -> PeakTable:
+        order = np.lexsort((-self.score, self.which))
+        counts = np.bincount(self.which, minlength=n)
+        columns = {
+            "row": self.position[order, 0],
+            "col": self.position[order, 1],
+            "intensity": self.intensity[order],
+            "score": self.score[order],
+            "sigma_px": self.sigma[order],
+        }
+        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in FIELDS})
+
+
+class NetworkFinder:
+    """Finds Bragg disks by networks; implements :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+
+    Parameters
+    ----------
+    probe
+        Vacuum probe on the detector's grid.
+    params
+        Method ("fcunet", "fcunet-plain" or "light"), model and limits.
+    detector_shape
+        (rows, cols) of the patterns.
+    run
+        Device, batch and threads.
+
+    Raises
+    ------
+    EmdlError
+        When a network or the device cannot be had, or the probe does not fit the detector.
+    """
+
+    #: One call fills the device: blocks are computed one after the other.
+    parallel = False
+
+    def __init__(self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int], run: RunParams) -> None:
+        if probe.shape != tuple(detector_shape):
+            raise EmdlError(f"the probe is {probe.shape} but the detector is {tuple(detector_shape)}; measure the probe again")
+        self.probe, self.params, self.run = probe, params, run
+        self.detector_shape = (int(detector_shape[0]), int(detector_shape[1]))
+        self.edge_px = probe.radius_px if params.edge_px is None else params.edge_px
+        self._proposer: Session | None = None
+        self._refiner: Session | None = None
+        self._light: TemplateFinder | None = None
+        self._open_networks()
+        trained = self._proposer or self._refiner
+        assert trained is not None
+        self._radii: tuple[float, float] = _trained_radii(trained.model)
+        self.default_min_score = _default_score((self._refiner or trained).model)
+        self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
+        self._grids: dict[tuple[float, float], Grid] = {}
+        if self._proposer is not None:
+            self._put_probe_on_the_device()
+
+    def _open_networks(self) -> None:
+        proposer, refiner = _chosen_models(self.params)
+        options = {"device": self.run.device, "threads": self.run.workers}
+        if proposer is not None:
+            self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
+            self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
+        else:
+            self._light = _light_proposer(self.probe, self.params, self.detector_shape)
+        if refiner is not None:
+            self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
+            self._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+            if "probe" in self._refiner.inputs:  # refiners trained elsewhere may measure without
+                self._refiner.set_constant("probe", self.probe.image)
+
+    @property
+    def _sessions(self) -> list[Session]:
+        return [session for session in (self._proposer, self._refiner) if session is not None]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """method, model, model_sha256, provider (that really ran), note; range_note is what of it is about training range."""
+        sessions, outside = self._sessions, self._range_notes()
+        notes = [*dict.fromkeys(session.note for session in sessions), *outside]
+        return {
+            "method": self.params.method,
+            "model": " + ".join(session.model.name for session in sessions),
+            "model_sha256": " + ".join(session.model.sha256 for session in sessions),
+            "provider": sessions[-1].provider,
+            "note": "; ".join(note for note in notes if note),
+            "range_note": "; ".join(outside),
+        }
+
+    def _range_notes(self) -> list[str]:
+        """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
+        notes = []
+        for session, scale in ((self._proposer, self._grid_scale), (self._refiner, 1.0)):
+            if session is None:
+                continue
+            low, high = _trained_radii(session.model)
+            if not low <= self.probe.radius_px * scale <= high:
+                notes.append(
+                    f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
+                    f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
+                )
+        return notes[:1]
+
+    @property
+    def _grid_scale(self) -> float:
+        return self._scale if self._proposer is not None else 1.0
+
+    @property
+    def _scale(self) -> float:
+        return choose_scale(self.probe.radius_px, self.detector_shape, self._grid_px, self._radii)
+
+    @property
+    def _grid_px(self) -> int:
+        assert self._proposer is not None
+        size = self._proposer.inputs["pattern"].shape[-1]
+        return size if isinstance(size, int) else 256
+
+    def _put_probe_on_the_device(self) -> None:
+        assert self._proposer is not None
+        middle = (self.detector_shape[0] // 2, self.detector_shape[1] // 2)
+        grid = Grid(self._grid_px, self._scale, (float(middle[0]), float(middle[1])), self.detector_shape)
+        image = np.maximum(grid.resample(self.probe.image[None])[0], 0)
+        re, im = probe_spectrum(image, self._grid_px)
+        self._proposer.set_constant("probe_re", re)
+        self._proposer.set_constant("probe_im", im)
+
+    def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """Disks of (n, rows, cols) patterns: PeakTable over (n,) with row, col, intensity, score, sigma_px (float32).
+
+        The table's attribute ``n_cleaned`` counts patterns with missing values (NaN, negative) that were filled in,
+        ``n_saturated`` those with saturated pixels, ``n_empty`` those without any counts.
+        """
+        if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
+            rows, cols = self.detector_shape
+            raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
+        tables, seen = [], {"n_cleaned": 0, "n_saturated": 0, "n_empty": 0}
+        for start in range(0, len(patterns), _CHUNK):
+            if control is not None:
+                control.check()
+            raw = patterns[start : start + _CHUNK]
+            for name, count in count_defects(raw).items():
+                seen[name] += count
+            tables.append(self._find_chunk(_as_counts(raw), control))
+        table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
+        table.attrs = {name: count for name, count in seen.items() if count}
+        return table
+
+    def _find_chunk(self, counts: tuple[NDArray[np.float32], NDArray[np.float32]], control: Control | None) -> PeakTable:
+        patterns, gain = counts
+        found = self._propose(patterns, control)
+        if self._refiner is not None:
+            found = self._measure(patterns, found, control)
+            found.score = found.score * located(found.sigma, self.probe.radius_px)
+        found.intensity = found.intensity * gain[found.which]
+        keep = (found.score >= SCORE_FLOOR) & _inside(found.position, self.detector_shape, self.edge_px)
+        keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
+        found = self._without_doubles(found.pick(keep), self._spacing_px)
+        found = found.pick(strongest(found.which, found.score, self.params.max_disks))
+        return found.table(len(patterns))
+
+    @property
+    def _spacing_px(self) -> float:
+        given = self.params.min_spacing_px
+        return SAME_DISK * self.probe.radius_px if given is None else given
+
+    @staticmethod
+    def _without_doubles(found: _Found, spacing_px: float) -> _Found:
+        keep = thin(found.which, found.position[:, 0], found.position[:, 1], found.score, spacing_px)
+        return found.pick(keep)
+
+    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+        if self._light is not None:
+            table = self._light.propose(patterns, control)
+            score = table.column("score").astype(float)
+            sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
+            return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+        grid = self._grid_of(patterns)
+        candidates = self._run_proposer(grid.resample(patterns), ("candidates",), control)["candidates"].astype(float)
+        which, _ = np.nonzero(candidates[..., 2] >= SCORE_FLOOR)
+        flat = candidates[candidates[..., 2] >= SCORE_FLOOR]
+        position = grid.to_detector(flat[:, :2])
+        on_detector = _inside(position, self.detector_shape, 0.0)
+        # A spot's centroid is good to about half a pixel of the grid; only the refiner knows a sigma for each disk.
+        sigma = np.full(len(flat), 0.5 / grid.scale)
+        prior = np.minimum(flat[:, 2] / SURE_PROPOSAL, 1)
+        return _Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
+
+    def _run_proposer(
+        self, images: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
+    ) -> dict[str, NDArray[np.float32]]:
+        session = self._proposer
+        assert session is not None
+        batch = self.run.batch or (64 if session.provider == CUDA_PROVIDER else 4)
+        parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in outputs}
+
+        def call(start: int, stop: int) -> None:
+            part = images[start:stop]
+            if session.provider == CUDA_PROVIDER and stop - start < batch:  # one shape: nothing is tuned anew
+                part = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.float32)])
+            for name, value in session.run({"pattern": part}, outputs, control).items():
+                parts[name].append(value[: stop - start])
+
+        session.in_batches(len(images), batch, call)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def structure_factor(self, pattern: NDArray[Any], control: Control | None = None) -> NDArray[np.float32]:
+        """FCU-Net's image of one pattern (rows, cols) on the detector's pixels: soft visibility of a disk at each place.
+
+        Raises
+        ------
+        EmdlError
+            For the light method, which has no such image.
+        """
+        if self._proposer is None:
+            raise EmdlError(f"the method {self.params.method!r} makes no structure-factor image; choose fcunet")
+        counts, _ = _as_counts(np.asarray(pattern)[None])
+        grid = self._grid_of(counts)
+        image = self._run_proposer(grid.resample(counts), ("structure_factor",), control)["structure_factor"][0]
+        return grid.to_detector_image(image)
+
+    def _grid_of(self, patterns: NDArray[np.float32]) -> Grid:
+        """Grid for patterns of one block: in the middle of the detector, or on the direct beam if that lies elsewhere."""
+        centre = choose_centre(self._beam(patterns), self._scale, self.detector_shape)
+        if centre not in self._grids:
+            self._grids[centre] = Grid(self._grid_px, self._scale, centre, self.detector_shape)
+        return self._grids[centre]
+
+    def _beam(self, patterns: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Place of the direct beam: the strongest disk of the patterns' mean."""
+        mean = patterns.mean(axis=0, dtype=np.float64).astype(np.float32)
+        correlation = self._beam_finder.correlation(mean[None])[0]
+        if not np.isfinite(correlation).all() or correlation.max() <= 0:
+            return np.array([n // 2 for n in self.detector_shape], float)
+        place = np.array(np.unravel_index(int(correlation.argmax()), correlation.shape), float)
+        binning = self._beam_finder.binning
+        return place * binning + (binning - 1) / 2
+
+    def _measure(self, patterns: NDArray[np.float32], proposed: _Found, control: Control | None) -> _Found:
+        """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
+        n, radius = len(patterns), self.probe.radius_px
+        first = self._pass(patterns, proposed, control)
+        first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
+        passes = self._passes(first)
+        found = self._more_passes(patterns, first, passes - 1, control)
+        found = self._without_doubles(found, self._spacing_px)
+        sure = found.pick(found.score >= CONFIDENT_SCORE)
+        centre = np.array(self.detector_shape) / 2
+        lattices = lattices_of(sure.table(n), radius, centre)
+        alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
+        found.score = np.where(alone, found.prior * found.score, found.score)
+        if not lattices.good.any():
+            return found
+        which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
+        if passes < OVERLAP_PASSES:  # a disk among others that overlap does not stand out
+            seen = worth_measuring(patterns, which, site, radius)
+            which, site = which[seen], site[seen]
+        if len(which):
+            unmeasured = np.zeros(len(which))
+            wanted = _Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
+            extra = self._pass(patterns, wanted, control)
+            likely = extra.score >= SCORE_FLOOR
+            extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
+            near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
+            found = self._without_doubles(_Found.join([found, extra.pick(near)]), self._spacing_px)
+        away = lattices.distance_px(found.which, found.position)
+        strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
+        found.score = np.where(strange, OFF_LATTICE * found.score, found.score)
+        return found
+
+    def _passes(self, found: _Found) -> int:
+        """Passes asked for, else two, or four where neighbouring disks overlap."""
+        if self.params.refine_passes:
+            return self.params.refine_passes
+        sure = found.pick(found.score >= CONFIDENT_SCORE)
+        if len(sure.which) < 4:
+            return PASSES
+        apart = 4 * max(self.detector_shape)
+        points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
+        nearest = cKDTree(points).query(points, k=2)[0][:, 1]
+        return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
+
+    def _more_passes(self, patterns: NDArray[np.float32], found: _Found, passes: int, control: Control | None) -> _Found:
+        for _ in range(passes):
+            found = self._pass(patterns, found, control)
+        return found
+
+    def _pass(self, patterns: NDArray[np.float32], found: _Found, control: Control | None) -> _Found:
+        """One pass of the refiner over all positions."""
+        session = self._refiner
+        assert session is not None
+        order = np.argsort(found.which, kind="stable")
+        which, position = found.which[order], found.position[order]
+        measured = np.empty((len(which), 5), np.float64)
+        radius = np.float32(self.probe.radius_px)
+
+        def call(start: int, stop: int) -> None:
+            first, last = int(which[start]), int(which[stop - 1])
+            feeds = {
+                "pattern": patterns[first : last + 1],
+                "pattern_index": which[start:stop] - first,
+                "position_px": position[start:stop],
+                "radius_px": radius,
+            }
+            measured[start:stop] = session.run(feeds, ("measured",), control)["measured"]
+
+        session.in_batches(len(which), _DISKS_PER_CALL, call)
+        back = np.argsort(order, kind="stable")
+        measured = measured[back]
+        bad = ~np.isfinite(measured).all(axis=1)
+        measured[bad] = 0.0
+        sigma = np.maximum(measured[:, 2], 1e-3)
+        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
+
+
+def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
+    """(proposer, refiner) of a method; a model the user names takes the part it is made for."""
+    given = find_model(params.model) if params.model else None
+    task = given.card.emdl.task if given is not None else None
+    needed = {"fcunet": ("disk-proposer", "disk-refiner"), "fcunet-plain": ("disk-proposer",), "light": ("disk-refiner",)}
+    if params.method not in needed:
+        raise EmdlError(f"the method {params.method!r} uses no network")
+    if task is not None and task not in needed[params.method]:
+        raise EmdlError(f"model {params.model!r} is for {task}, which the method {params.method!r} does not use")
+    made: list[Model | None] = []
+    for part, name in (("disk-proposer", PROPOSER), ("disk-refiner", REFINER)):
+        if part not in needed[params.method]:
+            made.append(None)
+        else:
+            made.append(given if task == part else find_model(name, part))  # type: ignore[arg-type]
+    return made[0], made[1]
+
+
+def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
+    loose = params.model_copy(update={"max_disks": min(2 * params.max_disks, 1000), "min_score": None})
+    return TemplateFinder(probe, loose, detector_shape, score_floor=LIGHT_FLOOR)
+
+
+def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
+    plain = params.template.model_copy(update={"correlation": "cross", "subpixel": "none"})
+    return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)
+
+
+def _trained_radii(model: Model) -> tuple[float, float]:
+    ranges = model.card.emdl.ranges
+    return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
+
+
+def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
+    """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
+
+    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
+    """
+    reach_px = max(2.0, 0.2 * radius_px)
+    return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))
+
+
+def _default_score(model: Model) -> float:
+    score = model.card.emdl.default_min_score
+    return float(score) if isinstance(score, (int, float)) else 0.5
+
+
+def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Patterns in electrons (n, rows, cols) float32 without missing values, and the detector units per electron (n,)."""
+    filled = fill_missing(patterns)
+    gain = estimate_gain(filled)
+    counts = filled.astype(np.float32)
+    if np.any(gain != 1):
+        counts /= gain[:, None, None]
+    return counts, gain
+
+
+def _inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:
+    corner = np.array(detector_shape) - 1
+    return np.all((position >= edge_px) & (position <= corner - edge_px), axis=1)

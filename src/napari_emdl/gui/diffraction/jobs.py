@@ -1,0 +1,323 @@
+"""What the 4D-STEM workspace asks of the core, as functions for worker threads. They call and pass on; nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import DiskLimits, DiskParams, ProbeParams, RunParams, StrainParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
+from napari_emdl.jobs.control import Control
+
+
+def shown_pattern(control: Control, cube: Datacube, row: int, col: int, log: bool) -> tuple[Any, Any, tuple[float, float]]:
+    """Read one pattern; returns (pattern, the same scaled for display, contrast limits)."""
+    pattern = np.asarray(cube.data[row, col])
+    control.check()
+    shown = np.nan_to_num(pattern.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if log:
+        shown = np.log1p(np.maximum(shown, 0))
+    low, high = np.quantile(shown, (0.02, 0.9995))
+    return pattern, shown, (float(low), float(max(high, low + 1e-6)))
+
+
+def measure_probe(control: Control, cube: Datacube, params: ProbeParams) -> Any:
+    """Probe from the chosen source."""
+    from napari_emdl.diffraction.find.probe import make_probe
+
+    control.check()
+    return make_probe(cube, params, cube.detector_shape)
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """Disks of one pattern, found as the cross-hair moves."""
+
+    position: tuple[int, int]
+    table: PeakTable
+    info: dict[str, Any]
+    default_min_score: float
+    seconds: float
+
+
+class LiveFinder:
+    """Keeps the finder of the last settings, so that only a change of method, model or probe builds a new one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._use = threading.Lock()  # disks and structure-factor image are asked for by two threads
+        self._key: Any = None
+        self._finder: Any = None
+
+    def __call__(
+        self,
+        control: Control,
+        position: tuple[int, int],
+        pattern: NDArray[Any],
+        probe: Any,
+        params: DiskParams,
+        run: RunParams,
+    ) -> LiveResult:
+        """Disks of `pattern`; meant for :class:`napari_emdl.gui.kit.worker.Latest`."""
+        import time
+
+        finder = self._get(probe, params, pattern.shape, run)
+        started_s = time.perf_counter()
+        with self._use:
+            table = finder.find(pattern[None], control)
+        control.check()
+        floor = params.min_score if params.min_score is not None else finder.default_min_score
+        return LiveResult(position, table, dict(finder.info), float(floor), time.perf_counter() - started_s)
+
+    def structure_factor(
+        self, control: Control, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams
+    ) -> NDArray[np.float32]:
+        """FCU-Net's image of `pattern` (rows, cols), of the same shape."""
+        finder = self._get(probe, params, pattern.shape, run)
+        with self._use:
+            control.check()
+            image: NDArray[np.float32] = finder.structure_factor(pattern, control)
+        return image
+
+    def _get(self, probe: Any, params: DiskParams, shape: tuple[int, ...], run: RunParams) -> Any:
+        from napari_emdl.diffraction.find.disks import make_finder
+
+        key = (id(probe), params, shape, run.device)
+        with self._lock:
+            if key != self._key:
+                self._finder = make_finder(params, probe, (shape[0], shape[1]), run)
+                self._key = key
+            return self._finder
+
+
+def find_disks(
+    cube: Datacube, probe: Any, params: DiskParams, run: RunParams, output: Path | None
+) -> Callable[[Control, Callable[..., None]], PeakTable]:
+    """Job that finds the disks of the whole scan and leaves the result at `output`."""
+
+    def job(control: Control, on_block: Callable[..., None]) -> PeakTable:
+        from napari_emdl.diffraction.find.disks import find_disks as find
+        from napari_emdl.io import save
+        from napari_emdl.jobs.checkpoint import discard_part
+
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        table = find(cube, probe=probe, params=params, run=run, output=output, control=control, on_block=on_block)
+        if output is not None:
+            save(table, output)
+            discard_part(output)
+        return table
+
+    return job
+
+
+def partial_file(output: Path) -> Path | None:
+    """Partial result of a run that was cancelled or killed, when there is one."""
+    from napari_emdl.jobs.checkpoint import part_path
+
+    path = part_path(output)
+    return path if path.exists() else None
+
+
+def default_output(cube: Datacube, folder: Path | None = None) -> Path:
+    """Where a run keeps its disks unless the user names a file: the cache folder, one file a datacube."""
+    from platformdirs import user_cache_path
+
+    name = Path(cube.path).name if cube.path else cube.name
+    key = sha256(f"{cube.path}|{cube.name}|{cube.shape}".encode()).hexdigest()[:10]
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name.split(".")[0])[:60] or "datacube"
+    return (folder or user_cache_path("napari-emdl") / "runs") / f"{stem}-{key}_disks.h5"
+
+
+def keep(control: Control, table: PeakTable, limits: DiskLimits) -> PeakTable:
+    """Disks within the limits, as a view."""
+    from napari_emdl.diffraction.find.limits import within_limits
+
+    control.check()
+    return within_limits(table, limits, control.check)
+
+
+def prepare_limits(control: Control, table: PeakTable) -> None:
+    """What limits on spacing and edge need to know of a table, before the first slider moves."""
+    from napari_emdl.diffraction.find.limits import prepare
+
+    prepare(table, control.check)
+
+
+def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[int, int]) -> NDArray[np.void]:
+    """Disks of one position within the same limits; one on a field they do not have is left out."""
+    from napari_emdl.diffraction.find.limits import edge_distance_px, stronger_distance_px
+
+    names = found.dtype.names or ()
+    kept = np.ones(len(found), bool)
+    if limits.min_score is not None:
+        kept &= found["score"] >= limits.min_score
+    if limits.min_intensity is not None and "intensity" in names:
+        kept &= found["intensity"] >= limits.min_intensity
+    if limits.max_sigma_px is not None and "sigma_px" in names:
+        kept &= found["sigma_px"] <= limits.max_sigma_px
+    if limits.min_spacing_px is not None:
+        apart = stronger_distance_px(found["row"], found["col"], found["score"], (0, len(found)))
+        kept &= apart >= limits.min_spacing_px
+    if limits.edge_px is not None:
+        kept &= edge_distance_px(found["row"], found["col"], detector_shape) >= limits.edge_px
+    return found[kept]
+
+
+def join_blocks(blocks: dict[int, PeakTable], shape: tuple[int, int], attrs: dict[str, Any]) -> PeakTable:
+    """Table over the whole scan of the blocks that are finished; positions in between have no disks."""
+    total = shape[0] * shape[1]
+    fields = next(iter(blocks.values())).fields
+    parts, at = [], 0
+    for start in sorted(blocks):
+        if start > at:
+            parts.append(PeakTable.empty((start - at,), fields))
+        parts.append(blocks[start])
+        at = start + blocks[start].n_positions
+    if at < total:
+        parts.append(PeakTable.empty((total - at,), fields))
+    table = PeakTable.concatenate(parts, shape)
+    table.attrs = {**blocks[min(blocks)].attrs, **attrs}
+    return table
+
+
+def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    """Edges and counts of scores; edges are log10 of the score (True) where scores are no probabilities."""
+    control.check()
+    high = float(scores.max()) if len(scores) else 1.0
+    logarithmic = high > 1.0
+    values = np.log10(np.maximum(scores, 1.0)) if logarithmic else scores
+    edges = np.linspace(0, np.log10(high * 1.05) if logarithmic else 1.0, bins + 1)
+    return edges, np.histogram(values, edges)[0], logarithmic
+
+
+@dataclass(frozen=True)
+class LatticeView:
+    """Basis as the canvas shows it on the Bragg vector map."""
+
+    centre_px: tuple[float, float]
+    basis: Any
+    problem: str = ""
+
+
+def _inside(kept: PeakTable, inside: NDArray[np.bool_] | None) -> PeakTable:
+    """Disks of the scan positions that count."""
+    return kept if inside is None else kept.where(inside.ravel()[kept.flat_index()])
+
+
+class LatticeFinder:
+    """Vector map and basis of the disks kept; the origins are fitted once for a table, not at each threshold."""
+
+    UPSAMPLE = 2
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # map and basis are asked for by two threads
+        self._key: Any = None
+        self._origin: Any = None
+        self._map: Any = None
+
+    def image(
+        self,
+        control: Control,
+        disks: PeakTable,
+        kept: PeakTable,
+        params: StrainParams,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float32]:
+        """Vector map of the disks kept, in time for a slider; where each disk falls is known from the last time."""
+        self._prepare(disks, params)
+        control.check()
+        image: NDArray[np.float32] = self._map.image(_inside(kept, inside))
+        return image
+
+    def __call__(
+        self,
+        control: Control,
+        disks: PeakTable,
+        kept: PeakTable,
+        params: StrainParams,
+        inside: NDArray[np.bool_] | None = None,
+    ) -> LatticeView:
+        """Meant for :class:`napari_emdl.gui.kit.worker.Latest`; `inside` are the scan positions that count."""
+        from napari_emdl.diffraction.basis import find_basis, given_basis
+
+        self._prepare(disks, params)
+        origin, centre = self._origin, self._centre(disks)
+        kept = _inside(kept, inside)
+        control.check()
+        basis, problem = None, ""
+        try:
+            if params.g1 is not None and params.g2 is not None:
+                basis = given_basis((params.g1, params.g2), kept, origin)
+            else:
+                basis = find_basis(kept, origin)
+        except EmdlError as error:  # no lattice is a finding, not a failure: the map is shown and the step says why
+            problem = str(error)
+        return LatticeView(centre, basis, problem)
+
+    @staticmethod
+    def _centre(disks: PeakTable) -> tuple[float, float]:
+        rows, cols = (int(n) for n in disks.attrs["detector_shape"])
+        return float(rows // 2), float(cols // 2)
+
+    def _prepare(self, disks: PeakTable, params: StrainParams) -> None:
+        from napari_emdl.diffraction.fit.calibrate import calibrate
+        from napari_emdl.diffraction.fit.vectormap import VectorMap
+
+        key = (id(disks), params.calibrate)
+        with self._lock:
+            if key == self._key:
+                return
+            strong = disks.filter(min_score=disks.attrs.get("default_min_score"))
+            self._origin = calibrate(strong, params.calibrate).origin_px
+            rows, cols = (int(n) for n in disks.attrs["detector_shape"])
+            self._map = VectorMap(disks, self._origin, (rows, cols), self._centre(disks), self.UPSAMPLE)
+            self._key = key
+
+
+def virtual_image(
+    control: Control, cube: Datacube, shapes: list[tuple[str, NDArray[Any]]] | None, on_block: Callable[..., None]
+) -> NDArray[np.float64]:
+    """Image of a virtual detector, block by block; `shapes` None sums the whole detector.
+
+    Parameters
+    ----------
+    shapes
+        (shape type, corners) in pixels of the detector as napari draws them; shapes inside each other make holes.
+    """
+    from functools import reduce
+
+    from napari_emdl.diffraction.virtual import Detector, navigation_image
+    from napari_emdl.diffraction.virtual import virtual_image as compute
+
+    def column(block: Any, values: NDArray[Any]) -> None:
+        on_block(block, values[:, 0])
+
+    if shapes is None:
+        return navigation_image(cube, control, column)
+    parts = [_detector(cube.detector_shape, kind, corners) for kind, corners in shapes]
+    nested = reduce(lambda a, b: Detector(np.abs(a.weights - b.weights)), parts)
+    if not nested.weights.any():
+        raise EmdlError("the virtual detector covers no pixel; move it onto the pattern")
+    return compute(cube, nested, control, column)
+
+
+def _detector(shape: tuple[int, int], kind: str, corners: NDArray[Any]) -> Any:
+    from napari_emdl.diffraction.virtual import Detector
+
+    if kind != "ellipse":
+        return Detector.polygon(shape, corners)
+    centre, radii = corners.mean(axis=0), np.ptp(corners, axis=0) / 2
+    if np.isclose(radii[0], radii[1], rtol=1e-3):
+        return Detector.disk(shape, centre, float(radii.mean()))
+    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    return Detector.polygon(shape, centre + radii * np.stack([np.sin(angle), np.cos(angle)], axis=1))

@@ -1,0 +1,88 @@
+"""What is shown of the position under the cross-hair: rings, histogram, counts, and its values in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_emdl.base.signals import Datacube
+from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.state import StemState
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.histogram import ScoreHistogram
+
+
+def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHistogram) -> list[str]:
+    """Draw the disks and the lattice fitted at the position; returns its values in words, empty while nothing is known."""
+    found, candidates = state.kept_here(), state.here()
+    if state.min_score is not None:
+        histogram.set_value(state.min_score)
+    if state.disks is not None and state.histogram is not None:
+        edges, counts, logarithmic = state.histogram
+        histogram.show_counts(edges, counts, logarithmic, state.default_min_score)
+    elif state.disks is None and candidates is not None:
+        histogram.show_scores(candidates["score"], state.default_min_score)
+    in_all = state.kept.n_peaks if state.kept is not None else None
+    histogram.show_count(
+        None if found is None else len(found), in_all, state.disks.n_peaks if state.disks is not None else None
+    )
+    if found is None or candidates is None:
+        return []
+    positions = np.stack([found["row"], found["col"]], axis=-1).astype(float)
+    features = {name: found[name] for name in ("intensity", "sigma_px") if name in (found.dtype.names or ())}
+    canvas.show_disks(positions, found["score"], _color_limits(candidates["score"], state.min_score or 0.0), **features)
+    canvas.show_fit(fitted_points(state, canvas.shape))
+    return values_here(state, len(found))
+
+
+def _color_limits(scores: Any, low: float) -> tuple[float, float]:
+    if not len(scores) or scores.max() <= 1:
+        return low, 1.0
+    return low, max(float(np.quantile(scores, 0.9)), low * 1.5)
+
+
+def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray:
+    """(n, 2) lattice points of the fit at the position that lie on the detector; none where it is masked."""
+    strain = state.strain
+    if strain is None or shape is None or not strain.mask[state.position]:
+        return np.zeros((0, 2))
+    g = np.stack([strain.g1[state.position], strain.g2[state.position]])
+    reach = int(np.ceil(max(shape) / np.linalg.norm(g, axis=1).min()))
+    orders = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    points = strain.origin_px[state.position] + orders @ g
+    return points[((points >= 0) & (points <= np.asarray(shape) - 1)).all(axis=1)]
+
+
+def values_here(state: StemState, count: int) -> list[str]:
+    """Position, number of disks, and strain with its error or why it is masked."""
+    row, col = state.position
+    parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
+    strain = state.strain
+    if strain is None:
+        return parts
+    if not strain.mask[row, col]:
+        from napari_emdl.diffraction.fit.strain import REASONS
+
+        return [*parts, f"masked: {REASONS[int(strain.reason[row, col])]}"]
+    for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS):
+        value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
+        parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
+    return [*parts, f"residual {strain.residual_px[row, col]:.2f} px, {int(strain.n_indexed[row, col])} indexed"]
+
+
+def describe(cube: Datacube) -> str:
+    """Two lines on what is open."""
+    rows, cols = cube.scan_shape
+    height, width = cube.detector_shape
+    known = cube.calibration
+    parts = [f"scan {rows} x {cols}", f"detector {height} x {width}", str(cube.dtype)]
+    if known.pixel_nm:
+        parts.append(f"step {np.mean(known.pixel_nm):.3g} nm")
+    if known.q_pixel_invA:
+        parts.append(f"{np.mean(known.q_pixel_invA):.4g} 1/Å a pixel")
+    else:
+        parts.append("detector pixel size unknown")
+    if known.energy_keV:
+        parts.append(f"{known.energy_keV:g} kV")
+    return f"{cube.name or 'datacube'}\n{', '.join(parts)}"

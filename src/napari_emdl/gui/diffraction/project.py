@@ -1,0 +1,352 @@
+"""A 4D-STEM workspace as a project file and back: settings, disks, own layers, detectors, and what the window showed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.signals import Datacube
+from napari_emdl.gui.diffraction.canvas import VIEWS
+from napari_emdl.gui.diffraction.jobs import default_output
+from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.session import role_of, tag, tag_of
+from napari_emdl.plugin.writer import read_layers, write_layers
+from napari_emdl.workflow.project import Project, open_cube, read_project
+
+if TYPE_CHECKING:
+    from napari_emdl.gui.diffraction.workspace import StemWorkspace
+
+DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
+SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
+#: An image of the user's own above this is left out (and named): a project is no place for another movie.
+MAX_IMAGE_BYTES = 256 * 2**20
+#: The same while a session is kept, which happens every few seconds.
+MAX_IMAGE_BYTES_KEPT = 16 * 2**20
+#: Drawings of ours on the scan that are kept with the user's own layers; everything else of ours is made anew.
+_DRAWN = ("reference", "profile")
+_LOOK = ("visible", "opacity", "gamma", "contrast_limits")
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+@dataclass
+class Collected:
+    """A workspace as it is at one moment; writing it needs neither the window nor its thread."""
+
+    project: Project
+    parts: dict[str, Callable[[Path], Any]]
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Opened:
+    """What a project file held."""
+
+    path: Path
+    project: Project
+    cube: Datacube
+    parts: dict[str, Any]
+
+
+def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
+    """Everything that is set in `panel`.
+
+    Parameters
+    ----------
+    copy_disks
+        Copy the disks into the project. False (autosave) names the file they lie in; those of a run that was stopped are in its
+        journal, from which Resume goes on.
+
+    Raises
+    ------
+    EmdlError
+        When there is no datacube, or one that could not be opened again.
+    """
+    state = panel.state
+    cube = state.cube
+    if cube is None:
+        raise EmdlError("open a datacube before saving a project")
+    sample = dict(cube.metadata.get("sample") or {})
+    if not (cube.path or sample):
+        raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
+    parts: dict[str, Callable[[Path], Any]] = {}
+    disks_file = None if copy_disks else state.disks_file
+    if state.disks is not None and copy_disks:
+        parts |= _disk_parts(state.disks, state.done)
+    if state.regions is not None:
+        regions = state.regions.copy()
+        parts[REGIONS] = lambda path: np.save(path, regions)
+    largest = MAX_IMAGE_BYTES if copy_disks else MAX_IMAGE_BYTES_KEPT
+    scan, left_out = _own_layers(panel.viewer.layers, _DRAWN, largest)
+    diffraction, more = _own_layers(panel.canvas.model.layers, ("detector",), largest)
+    for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
+        if layers:
+            parts[name] = _layer_writer(layers)
+    named_output = state.output if state.output != default_output(cube, state.output_folder) else None
+    project = Project(
+        datacube=cube.path,
+        open_options=dict(cube.metadata.get("open_options") or {}),
+        sample=sample,
+        scan_shape=cube.scan_shape,
+        detector_shape=cube.detector_shape,
+        position=state.position,
+        disks=state.disk_params,
+        strain=state.strain_params,
+        run=state.run_params.model_copy(update={"resume": None}),
+        min_score=state.min_score,
+        default_min_score=state.default_min_score,
+        reference="median" if state.reference is None else "lattice" if isinstance(state.reference, str) else "region",
+        live=state.live_enabled,
+        output=None if named_output is None else str(named_output),
+        disks_file=None if disks_file is None else str(disks_file),
+        fitted=state.strain is not None,
+        display=_display(panel),
+    )
+    return Collected(project, parts, [*left_out, *more])
+
+
+def _disk_parts(disks: Any, done: Any) -> dict[str, Callable[[Path], Any]]:
+    from napari_emdl.io import save
+
+    parts: dict[str, Callable[[Path], Any]] = {DISKS: lambda path: save(disks, path)}
+    if done is not None and not done.all():
+        finished = done.copy()
+        parts[DONE] = lambda path: np.save(path, finished)
+    return parts
+
+
+def _layer_writer(layers: list[LayerData]) -> Callable[[Path], Any]:
+    return lambda path: write_layers(str(path), layers)
+
+
+def own(layer: Any) -> bool:
+    """True for a layer that no part of this package makes or looks after: the user's own."""
+    role = role_of(layer)
+    return not role or role.startswith("saved ")
+
+
+def _own_layers(layers: Any, drawn: tuple[str, ...], largest: int = MAX_IMAGE_BYTES) -> tuple[list[LayerData], list[str]]:
+    """Layer data of the user's own layers and of drawings of ours; names of what is too large or lazy."""
+    kept, left_out = [], []
+    for layer in layers:
+        if not (own(layer) or role_of(layer) in drawn):
+            continue
+        data, attributes, kind = layer.as_layer_data_tuple()
+        if kind == "image" and not (isinstance(data, np.ndarray) and data.nbytes <= largest):
+            left_out.append(layer.name)
+            continue
+        if kind == "labels":
+            data = np.array(data)  # painting goes on in the array while this is written
+        kept.append((data, attributes, kind))
+    return kept, left_out
+
+
+def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, Any]]:
+    """The user's own layers, drawings and virtual images on the scan; and what was set, for the record."""
+    cube = panel.state.cube
+    images = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la).startswith(("nav", "virt"))]
+    layers, left_out = _own_layers(panel.viewer.layers, _DRAWN)
+    for layer in images:
+        data, attributes, kind = layer.as_layer_data_tuple()
+        name = "navigation" if role_of(layer) == "navigation" else layer.name
+        layers.append((np.array(data), {**attributes, "name": name}, kind))  # it may still fill in
+    try:
+        settings = collect(panel).project.model_dump(mode="json", exclude={"display"}, exclude_none=True)
+    except EmdlError:  # a datacube in memory
+        settings = {}
+    return layers, {"settings": settings, "left_out": left_out}
+
+
+def look_of(layer: Any) -> dict[str, Any]:
+    """Visibility, opacity, contrast and colours of a layer, as plain values."""
+    found = {name: getattr(layer, name) for name in _LOOK if hasattr(layer, name)}
+    if "contrast_limits" in found:
+        found["contrast_limits"] = [float(v) for v in found["contrast_limits"]]
+        found["colormap"] = str(layer.colormap.name)
+    return found
+
+
+def _display(panel: StemWorkspace) -> dict[str, Any]:
+    canvas, cube = panel.canvas, panel.state.cube
+    ours = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la) not in _DRAWN]
+    detectors = [la for la in canvas.model.layers if role_of(la) == "detector"]
+    return {
+        "map": panel.strain_step.show_map.currentText(),
+        "canvas": {
+            "view": canvas.view.currentText(),
+            **{name: getattr(canvas, name).isChecked() for name in ("log", "auto", "rings", "structure")},
+            "pattern": look_of(canvas.layer("pattern")) if canvas.layer("pattern") is not None else {},
+        },
+        "detectors": [tag_of(layer)["key"] for layer in detectors],
+        "looks": {role_of(layer): look_of(layer) for layer in ours},
+        "steps": [step.arrow.isChecked() for step in panel.steps],
+        "profile_width": panel.strain_step.profile.width_box.value(),
+    }
+
+
+# opening
+
+
+def read_opened(path: str | Path) -> Opened:
+    """Read a project file and open its datacube; no Qt in here.
+
+    Raises
+    ------
+    EmdlError
+        In one line, when the file is damaged, or its datacube is missing or another one.
+    """
+    from napari_emdl.io import load
+
+    readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
+    project, parts = read_project(path, readers)
+    cube = open_cube(project, path)
+    if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
+        parts[DISKS] = load(project.disks_file)
+    return Opened(Path(path), project, cube, parts)
+
+
+def _read_layers(path: Path) -> list[LayerData]:
+    return [(data, dict(attributes), str(kind)) for data, attributes, kind in read_layers(str(path))]
+
+
+def project_layers(path: str) -> list[LayerData]:
+    """Layers of a project for the reader: its datacube's; the workspace that takes it over adds the rest."""
+    from napari_emdl.gui.kit.worker import run_with_progress
+
+    return opened_layers(run_with_progress(lambda _control: read_opened(path), "opening a project"))
+
+
+def opened_layers(opened: Opened) -> list[LayerData]:
+    """Layers that bring an opened project to a workspace."""
+    from napari_emdl.gui.layers import signal_layers
+
+    layers = signal_layers(opened.cube)
+    layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
+    return layers
+
+
+def restore(panel: StemWorkspace, opened: Opened) -> None:
+    """Make `panel` as it was when the project was saved; its datacube becomes the project's."""
+    project, state = opened.project, panel.state
+    if state.cube is not None and _same_cube(state.cube, opened.cube):
+        opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
+        panel.close_detectors()
+    state.disk_params = project.disks.model_copy(update={"min_score": None})
+    state.strain_params, state.run_params = project.strain, project.run
+    panel.start(opened.cube)
+    _put_settings(panel, project)
+    assert panel.cross is not None and panel.maps is not None
+    panel.maps.looks = dict(project.display.get("looks") or {})
+    panel.maps.dress()
+    panel.cross.move_to(*project.position)
+    _put_canvas(panel, project.display.get("canvas") or {})
+    _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
+    _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
+    if REGIONS in opened.parts:
+        panel.parts.regions.use_checked(opened.parts[REGIONS])
+    disks = opened.parts.get(DISKS)
+    if disks is not None:
+        state.take_disks(disks, opened.parts.get(DONE), Path(project.disks_file) if project.disks_file else None)
+    elif project.disks_file:
+        state.message.emit(f"the disks were in {project.disks_file}, which is gone: run them again")
+    if disks is not None and project.fitted:
+        state.fit()
+    panel.project.took(opened)
+
+
+def _same_cube(a: Datacube, b: Datacube) -> bool:
+    return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
+
+
+def _put_settings(panel: StemWorkspace, project: Project) -> None:
+    """Settings into state and forms; nothing is told, the datacube was opened with them."""
+    state = panel.state
+    state.min_score, state.default_min_score = project.min_score, project.default_min_score
+    panel.probe_step.put(project.disks.probe)
+    panel.disks_step.put(project.disks, project.run)
+    panel.disks_step.live.setChecked(project.live)
+    panel.put_strain(project.strain)
+    if project.output:
+        state.output = Path(project.output)
+    reference = panel.strain_step.reference
+    reference.blockSignals(True)
+    reference.setCurrentText({"median": MEDIAN, "region": DRAWN, "lattice": IDEAL}[project.reference])
+    reference.blockSignals(False)
+    state.reference = "lattice" if project.reference == "lattice" else None
+    shown = panel.strain_step.show_map
+    shown.blockSignals(True)
+    shown.setCurrentText(str(project.display.get("map", shown.currentText())))
+    shown.blockSignals(False)
+    panel.strain_step.profile.width_box.setValue(int(project.display.get("profile_width", 1)))
+    for step, unfolded in zip(panel.steps, project.display.get("steps") or (), strict=False):
+        step.unfold(bool(unfolded))
+    panel.disks_step.refresh()
+    panel.strain_step.refresh()
+
+
+def _put_canvas(panel: StemWorkspace, shown: dict[str, Any]) -> None:
+    canvas = panel.canvas
+    for name in ("log", "auto", "rings", "structure"):
+        if name in shown:
+            getattr(canvas, name).setChecked(bool(shown[name]))
+    if shown.get("view") in VIEWS:
+        canvas.view.setCurrentText(shown["view"])
+    if not canvas.auto.isChecked() and canvas.layer("pattern") is not None:
+        styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
+
+
+def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
+    for data, attributes, kind in saved:
+        role = _take_role(attributes)
+        if role not in _DRAWN:
+            _add_own(panel.viewer, data, attributes, kind)
+            continue
+        old = panel.maps.layer(role) if panel.maps is not None else None
+        if old is not None:
+            tag_of(old)["role"] = "replaced"  # its going is not the user's
+            panel.viewer.layers.remove(old)
+        layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
+        (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
+
+
+def _add_diffraction_layers(panel: StemWorkspace, saved: list[LayerData], keys: list[str]) -> None:
+    left = list(keys)
+    for data, attributes, kind in saved:
+        if _take_role(attributes) == "detector" and panel.detectors is not None and left:
+            panel.detectors.add_saved(data, attributes, str(left.pop(0)))
+        else:
+            _add_own(panel.canvas.model, data, attributes, kind)
+
+
+def _take_role(attributes: dict[str, Any]) -> str:
+    """Role a layer had when it was saved; what it is now is for the caller to say."""
+    found = attributes.pop("metadata", {}).get(styles.METADATA_KEY, {})
+    return str(found.get("role", "")).removeprefix("saved ")
+
+
+def _add(viewer: Any, data: Any, attributes: dict[str, Any], kind: str) -> Any:
+    from napari.layers import Layer
+
+    layer = Layer.create(data, attributes, kind)
+    viewer.layers.append(layer)
+    return layer
+
+
+def _add_own(viewer: Any, data: Any, attributes: dict[str, Any], kind: str) -> None:
+    """Add a layer of the user's own unless it is there already."""
+    for layer in viewer.layers:
+        if layer.name == attributes.get("name") and layer._type_string == kind and own(layer) and _equal(layer.data, data):
+            return
+    _add(viewer, data, attributes, kind)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list) or isinstance(b, list):
+        return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    return bool(np.array_equal(a, b))

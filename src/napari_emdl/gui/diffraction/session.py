@@ -1,0 +1,302 @@
+"""Save and open projects, keep a session against crashes, and offer it again: the menu and the bar at the top of the panel."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from datetime import datetime
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.gui.diffraction.project import Collected, Opened, collect, opened_layers, own, read_opened, restore
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.session import role_of
+from napari_emdl.gui.kit.worker import Job, report_error
+from napari_emdl.workflow.project import ENDING, write_project
+
+if TYPE_CHECKING:
+    from napari_emdl.gui.diffraction.workspace import StemWorkspace
+
+AUTOSAVE_S = 4.0
+FILTER = f"Project (*{ENDING})"
+_numbers = count(1)
+
+
+def sessions_folder() -> Path:
+    """Where sessions are kept while they last."""
+    from platformdirs import user_state_path
+
+    return user_state_path("napari-emdl", appauthor=False) / "sessions"
+
+
+def crashed_sessions(folder: Path | None = None) -> list[Path]:
+    """Sessions of this computer whose program ended without closing its window, newest first."""
+    found = [path for path in (folder or sessions_folder()).glob(f"{_host()}-*{ENDING}") if not _alive(path)]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
+
+
+def _alive(path: Path) -> bool:
+    """True while the program that wrote this session runs; a later program may have been given its process number."""
+    import psutil
+
+    number = re.match(rf"\.?{_host()}-(\d+)-", path.name)
+    try:
+        return number is not None and psutil.Process(int(number[1])).create_time() <= path.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return False
+
+
+def sweep() -> None:
+    """Remove what programs that were killed had only begun to write."""
+    for path in sessions_folder().glob(f".{_host()}-*.tmp"):
+        if not _alive(path):
+            path.unlink(missing_ok=True)
+
+
+def _write(path: Path, collected: Collected) -> None:
+    write_project(path, collected.project, collected.parts)
+
+
+class Autosave(QObject):
+    """Keeps the session of one workspace in the user's state folder, a few seconds behind every change.
+
+    What is set is compared with what was written last: no change, whatever made it, is missed, and nothing is written while
+    nothing changes. The disks are named, not copied, where they lie in a file.
+    """
+
+    written = Signal()
+
+    def __init__(self, panel: StemWorkspace):
+        super().__init__(panel)
+        self.panel = panel
+        sweep()
+        self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
+        self._job: Job | None = None
+        self._closed = threading.Event()
+        self._last = ""
+        self._timer = QTimer(self)
+        self._timer.setInterval(int(1000 * AUTOSAVE_S))
+        self._timer.timeout.connect(self.check)
+        self._timer.start()
+
+    def check(self) -> None:
+        """Write when something has changed since the last time."""
+        state = self.panel.state
+        if state.cube is None or (self._job is not None and self._job.running):
+            return
+        try:
+            collected = collect(self.panel, copy_disks=False)
+        except EmdlError:
+            return  # a datacube in memory could not be opened again
+        digest = self._digest(collected)
+        if digest == self._last:
+            return
+        self._last = digest
+        path, closed = self.path, self._closed
+
+        def work(_control: Any, _block: Any) -> None:
+            _write(path, collected)
+            if closed.is_set():  # the window did not wait for a slow disk
+                path.unlink(missing_ok=True)
+
+        self._job = Job(work, "autosave")
+        self._job.returned.connect(self._on_written)
+        self._job.failed.connect(self._on_failed)
+        self._job.start()
+
+    def _digest(self, collected: Collected) -> str:
+        known = sha256(collected.project.model_dump_json().encode())
+        known.update(str(id(self.panel.state.disks)).encode())
+        for layers in (self.panel.viewer.layers, self.panel.canvas.model.layers):
+            for layer in layers:
+                if own(layer) or role_of(layer) in ("reference", "profile", "detector"):
+                    known.update(f"{layer.name}{layer.visible}{layer.opacity}".encode())
+                    known.update(_data_digest(layer))
+        return known.hexdigest()
+
+    def _on_written(self, _result: Any) -> None:
+        self.written.emit()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self._timer.stop()  # told once; a full disk does not get better by the second
+        report_error(error, "the session is not kept")
+
+    def close(self, timeout_s: float = 3.0) -> bool:
+        """A window that is closed leaves nothing to restore."""
+        self._timer.stop()
+        self._closed.set()
+        ended = self._job is None or self._job.wait(timeout_s)
+        self.path.unlink(missing_ok=True)
+        return ended
+
+
+def _data_digest(layer: Any) -> bytes:
+    """What tells that the data of a layer changed; images are known by their array, everything drawn by its values."""
+    if layer._type_string == "image":
+        return str(id(layer.data)).encode()
+    parts = layer.data if isinstance(layer.data, (list, tuple)) else [layer.data]
+    known = sha256()
+    for part in parts:
+        known.update(np.ascontiguousarray(part).data)
+    return known.digest()
+
+
+class Offer(QFrame):
+    """One line at the top of the panel that offers the session of a program that crashed; it asks for nothing."""
+
+    restore_wanted = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None):
+        super().__init__(parent)
+        self.setObjectName("restore_offer")
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.paths = crashed_sessions()
+        self.restore_button = QPushButton("Restore last session")
+        self.dismiss_button = QToolButton()
+        self.dismiss_button.setText("✕")
+        self.dismiss_button.setToolTip("Forget it")
+        self.when = QLabel("")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(4, 2, 4, 2)
+        row.addWidget(self.restore_button, 1)
+        row.addWidget(self.when)
+        row.addWidget(self.dismiss_button)
+        self.restore_button.clicked.connect(lambda *_: self.restore_wanted.emit(self.paths[0]))
+        self.dismiss_button.clicked.connect(lambda *_: self.forget())
+        if self.paths:
+            then = datetime.fromtimestamp(self.paths[0].stat().st_mtime)
+            self.when.setText(f"{then:%H:%M}" if then.date() == datetime.now().date() else f"{then:%d %b %H:%M}")
+            self.restore_button.setToolTip(
+                f"The program ended on {then:%Y-%m-%d at %H:%M} without closing its window; go on where it was"
+            )
+        if not self.paths:
+            self.hide()
+
+    def forget(self) -> None:
+        """Throw the session away that was offered, and those before it."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+        self.paths = []
+        self.hide()
+
+
+class ProjectMenu(QToolButton):
+    """Save and open projects, and go back to the parameters as they come."""
+
+    def __init__(self, panel: StemWorkspace):
+        super().__init__(panel)
+        self.panel = panel
+        self.path: Path | None = None
+        self._jobs: list[Job] = []
+        self.setText("Project ▾")
+        self.setStyleSheet(styles.MENU_BUTTON)
+        self.setObjectName("project_menu")
+        self.setToolTip("Save everything that is set, and open it again as it was")
+        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self)
+        self.save_action = QAction("Save project", menu)
+        self.save_as_action = QAction("Save project as …", menu)
+        self.open_action = QAction("Open project …", menu)
+        self.defaults_action = QAction("Default parameters", menu)
+        menu.addActions([self.save_action, self.save_as_action, self.open_action])
+        menu.addSeparator()
+        menu.addAction(self.defaults_action)
+        self.setMenu(menu)
+        self.save_action.triggered.connect(lambda *_: self.save(self.path))
+        self.save_as_action.triggered.connect(lambda *_: self.save())
+        self.open_action.triggered.connect(lambda *_: self.open())
+        self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
+        panel.state.cube_changed.connect(self._on_cube)
+
+    def _on_cube(self) -> None:
+        self.path = None  # another datacube is another project
+
+    def save(self, path: str | Path | None = None) -> Job | None:
+        """Write the project; a file dialog asks where when no path is given."""
+        try:
+            collected = collect(self.panel)
+        except EmdlError as error:
+            report_error(error, "save project")
+            return None
+        path = path or QFileDialog.getSaveFileName(self, "Save project", self._suggested(), FILTER)[0]
+        if not path:
+            return None
+        target = Path(path) if str(path).endswith(ENDING) else Path(f"{path}{ENDING}")
+
+        def work() -> tuple[Path, list[str]]:
+            _write(target, collected)
+            return target, collected.left_out
+
+        job = self._start(work, "save project")
+        job.returned.connect(self._on_saved)
+        return job
+
+    def _suggested(self) -> str:
+        cube = self.panel.state.cube
+        if self.path is not None:
+            return str(self.path)
+        if cube is None or not cube.path:
+            return f"project{ENDING}"
+        file = Path(cube.path.split("::")[0])
+        return str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
+
+    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
+        target, left_out = saved
+        self.path = target
+        rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
+        self.panel.state.message.emit(f"saved {target.name}{rest}")
+
+    def open(self, path: str | Path | None = None) -> Job | None:
+        """Open a project in this window; a file dialog asks for it when no path is given."""
+        path = path or QFileDialog.getOpenFileName(self, "Open project", "", FILTER)[0]
+        if not path:
+            return None
+        source = Path(path)
+        job = self._start(lambda: read_opened(source), "open project")
+        job.returned.connect(self._on_opened)
+        return job
+
+    def _on_opened(self, opened: Opened) -> None:
+        panel, cube = self.panel, self.panel.state.cube
+        if panel.closed:
+            return
+        if cube is not None and cube.path == opened.cube.path and cube.shape == opened.cube.shape:
+            restore(panel, opened)
+        else:
+            for data in opened_layers(opened):
+                panel.viewer._add_layer_from_data(*data)
+
+    def took(self, opened: Opened) -> None:
+        """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
+        offer = self.panel.offer
+        offered = offer.paths[:1] == [opened.path]
+        self.path = None if offered else opened.path
+        if offered:
+            self.panel.autosave.written.connect(offer.forget)  # kept until this window's own session is
+            offer.hide()
+
+    def _start(self, work: Any, name: str) -> Job:
+        job = Job(lambda _control, _block: work(), name)
+        job.failed.connect(lambda error: report_error(error, name))
+        self._jobs = [kept for kept in self._jobs if kept.running] + [job]
+        self.panel.state.message.emit(f"{name} …")
+        return job.start()
+
+    def close_jobs(self, timeout_s: float = 10.0) -> bool:
+        """Wait for a project that is being written."""
+        ended = [job.wait(timeout_s) for job in self._jobs]
+        return all(ended)

@@ -1,0 +1,240 @@
+"""Step 4: strain. Reference, axes, maps and what speaks for or against them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import StrainParams
+from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.profile import LineProfile
+from napari_emdl.gui.diffraction.state import StemState
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.forms import ParamsForm, narrow
+from napari_emdl.gui.kit.session import bare, tag
+from napari_emdl.gui.kit.steps import Fold, Step
+from napari_emdl.gui.kit.worker import report_error
+
+MEDIAN, DRAWN, IDEAL = "median of the scan", "region drawn on the map", "ideal lattice: g1, g2 as given"
+MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
+
+
+class StrainStep(Step):
+    """Fits the strain, shows its maps and the evidence behind them.
+
+    Signals
+    -------
+    ideal_wanted
+        An ideal lattice is to be the reference: g1 and g2 are needed.
+    """
+
+    ideal_wanted = Signal()
+
+    def __init__(self, state: StemState, viewer: Any, parent: QWidget | None = None):
+        super().__init__(4, "Strain", "Strain of the lattice at every position against a reference", parent)
+        self.stem, self.viewer = state, bare(viewer)
+        self.maps: ScanMaps | None = None
+        self.reference = narrow(QComboBox())
+        self.reference.addItems([MEDIAN, DRAWN, IDEAL])
+        self.reference.setToolTip("What counts as unstrained")
+        self.draw_button = QPushButton("Draw region")
+        self.draw_button.setToolTip("Put a rectangle on the main canvas; move and resize it, or draw a polygon instead")
+        self.form = ParamsForm(state.strain_params, include=("axis_deg",))
+        self.fit_button = QPushButton("Fit strain")
+        self.fit_button.setToolTip("Fit lattice and strain at every position; follows the threshold afterwards")
+        self.show_map = narrow(QComboBox())
+        self.show_map.addItems(list(MAP_TITLES))
+        self.show_map.setToolTip("Which map is on top")
+        self.rescale_button = QPushButton("Auto contrast")
+        self.rescale_button.setToolTip("Contrast from the values, centred at 0 and shared by ε xx, ε yy and ε xy")
+        rows = QFormLayout()
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addRow("Reference", self.reference)
+        rows.addRow("", self.draw_button)
+        maps = QHBoxLayout()
+        maps.addWidget(QLabel("Show"))
+        maps.addWidget(self.show_map, 1)
+        maps.addWidget(self.rescale_button)
+        self.evidence = QLabel("")
+        self.evidence.setWordWrap(True)
+        self.content.addLayout(rows)
+        self.content.addWidget(self.form)
+        self.content.addWidget(self.fit_button)
+        self.content.addLayout(maps)
+        self.content.addWidget(self.evidence)
+        self.profile = LineProfile(state, viewer)
+        self.content.addWidget(Fold("Line profile", self.profile))
+        self.reference.currentTextChanged.connect(self._on_reference)
+        self.draw_button.clicked.connect(self.draw_region)
+        self.form.changed.connect(self.apply)
+        self.fit_button.clicked.connect(self.fit)
+        self.show_map.currentTextChanged.connect(self._on_show_map)
+        self.rescale_button.clicked.connect(self._on_rescale)
+        state.strain_changed.connect(self.show_strain)
+        state.strain_failed.connect(self._on_failed)
+        state.cube_changed.connect(self.refresh)
+        state.disks_changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell what is missing."""
+        there = self.stem.disks is not None
+        self.fit_button.setEnabled(there)
+        self.draw_button.setVisible(self.reference.currentText() == DRAWN)
+        if self.stem.strain is None:  # what was said of another map does not stay
+            self.evidence.setText("" if there else "Run the disks on the scan first (step 2).")
+            self.tell(*(("ready", "press Fit strain") if there else ("missing", "needs disks")))
+
+    def apply(self) -> None:
+        """Use the settings as they stand."""
+        try:
+            values = self.form.values()
+            self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.strain_params), **values}))
+        except (EmdlError, ValueError) as error:
+            report_error(error, "strain")
+
+    def turn_axis(self, angle_deg: float) -> None:
+        """Turn the x axis of the strain, as its arrow on the pattern was."""
+        self.form.editors["axis_deg"].put(angle_deg)
+        self.apply()
+
+    def fit(self) -> None:
+        """Fit now."""
+        try:
+            self.stem.fit()
+        except EmdlError as error:
+            report_error(error)
+
+    def _on_failed(self, line: str) -> None:
+        old = " The maps shown are from before." if self.stem.strain is not None else ""
+        self.tell("warning", "not fitted", line)
+        self.evidence.setText(f"{line}.{old}")
+
+    # reference
+
+    def region_layer(self) -> Any:
+        """Shapes layer of the reference, or None."""
+        return self.maps.layer("reference") if self.maps is not None else None
+
+    def forget_region(self) -> None:
+        """The user deleted the region: it counts no longer, and the panel says what does."""
+        if self.reference.currentText() == DRAWN:
+            self.reference.setCurrentText(MEDIAN)
+            self.stem.message.emit("the reference region was deleted; the median of the scan is the reference now")
+
+    def _on_reference(self, text: str) -> None:
+        self.draw_button.setVisible(text == DRAWN)
+        if text == DRAWN:
+            self.draw_region()
+        elif text == IDEAL:
+            self.ideal_wanted.emit()
+            self.stem.set_reference("lattice")
+        else:
+            self.stem.set_reference(None)
+
+    def draw_region(self) -> None:
+        """Put a rectangle over a quarter of the scan, ready to be moved."""
+        if self.stem.cube is None or self.maps is None:
+            return
+        layer = self.region_layer()
+        rows, cols = self.stem.cube.scan_shape
+        box = np.array([[-0.5, -0.5], [-0.5, cols / 4], [rows - 0.5, cols / 4], [rows - 0.5, -0.5]])
+        if layer is not None and not len(layer.data):
+            layer.add(box, shape_type="rectangle")
+        elif layer is None:
+            layer = self.viewer.add_shapes(
+                [box],
+                shape_type="rectangle",
+                name="Reference region",
+                edge_color=styles.REFERENCE_COLOR,
+                face_color="#21d07a22",
+                edge_width=max(rows, cols) / 120,
+                metadata=tag("reference", self.stem.cube),
+                **self.maps.space,
+            )
+            layer.events.data.connect(self._on_region)
+        self.viewer.layers.selection.active = layer
+        layer.mode = "select"
+        self._use_region(layer)
+
+    def watch_region(self, layer: Any) -> None:
+        """Follow a reference region that a project brought, and use it when it is what counts."""
+        layer.events.data.connect(self._on_region)
+        if self.reference.currentText() == DRAWN:
+            self._use_region(layer)
+
+    def _on_region(self, event: Any) -> None:
+        action = str(getattr(event, "action", ""))
+        if not action.endswith("ing") and self.reference.currentText() == DRAWN:
+            self._use_region(event.source)
+
+    def _use_region(self, layer: Any) -> None:
+        if self.stem.cube is None:
+            return
+        shape = self.stem.cube.scan_shape
+        if not len(layer.data):
+            report_error(EmdlError("the reference region is empty; draw a rectangle or polygon on the map"))
+            return
+        mask = layer.to_masks(mask_shape=shape).any(axis=0)
+        if not mask.any():
+            report_error(EmdlError("the reference region lies outside the scan; move it onto the map"))
+            return
+        self.stem.set_reference(mask)
+
+    # maps
+
+    def _on_rescale(self) -> None:
+        if self.maps is not None:
+            self.maps.looks.clear()
+            self.maps.rescale_strain()
+
+    def _on_show_map(self, text: str) -> None:
+        if self.maps is not None and text in MAP_TITLES:
+            self.maps.show_only(MAP_TITLES[text])
+            self.profile.show_component(MAP_TITLES[text])
+            if self.stem.strain is not None:
+                self.evidence.setText(evidence(self.stem.strain, MAP_TITLES[text]))
+
+    def show_strain(self) -> None:
+        """Maps on the main canvas, evidence in the panel."""
+        strain = self.stem.strain
+        if strain is None or self.maps is None:
+            return
+        first = self.maps.layer("exx") is None
+        self.maps.show_strain(strain)
+        if first and not self.maps.looks:
+            self._on_show_map(self.show_map.currentText())
+        fitted = float(np.mean(strain.mask))
+        text = f"{100 * fitted:.0f} % of the scan"
+        warnings = strain.evidence.warnings if strain.evidence is not None else ()
+        self.tell("warning" if warnings or fitted < 0.5 else "done", text, " · ".join((f"lattice fitted at {text}", *warnings)))
+        self.evidence.setText(evidence(strain, MAP_TITLES[self.show_map.currentText()]))
+
+
+def evidence(strain: Any, component: str = "exx") -> str:
+    """What speaks for or against a strain map, in a few lines; the last is about the map `component` alone."""
+    from napari_emdl.diffraction.fit.strain import REASONS
+    from napari_emdl.diffraction.judge.evidence import verdict, verdict_line
+
+    mask, found = np.asarray(strain.mask), strain.evidence
+    lines = [f"Fitted at {int(mask.sum()):,} of {mask.size:,} positions."]
+    if mask.any() and found is not None:
+        sigma = 100 * float(np.nanmedian(np.asarray(strain.sigma)[mask][:, :3]))
+        lines.append(
+            f"{100 * found.indexed_fraction:.0f} % of the disks indexed, {100 * found.basis_consensus:.0f} % of the positions "
+            f"agree, residual {found.median_residual_px:.3f} px, error of the strain {sigma:.3f} %, reference "
+            + (f"of {found.reference_inliers:,} positions." if found.reference_inliers else "an ideal lattice.")
+        )
+    reasons = np.asarray(strain.reason)[~mask]
+    masked = [f"{int((reasons == code).sum()):,} {REASONS[int(code)]}" for code in np.unique(reasons)]
+    if masked:
+        lines.append("Masked: " + ", ".join(masked) + ".")
+    lines += [f"⚠ {warning}." for warning in (found.warnings if found is not None else ())]
+    line = verdict_line(strain, component)
+    if line:
+        lines.append(f"{'' if verdict(strain, component).quantitative else '⚠ '}{line}.")
+    return "\n".join(lines)
