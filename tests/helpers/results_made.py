@@ -12,6 +12,7 @@ from napari_emdl.diffraction.fit.strain import Evidence, StrainMap
 
 UNITS = Calibration(qr_rotation_rad=0.2).override(
     "file", pixel_nm=(2.0, 2.0), q_pixel_invA=(0.02, 0.02), energy_keV=200.0, semiangle_mrad=1.5
+)
 
 
 def disks(shape: tuple[int, int] = (2, 3), seed: int = 0, most: int = 9) -> PeakTable:

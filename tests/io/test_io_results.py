@@ -18,11 +18,8 @@ from helpers.results_made import UNITS, disks, small_occupancy, strain
 from napari_emdl import io
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.fit.strain import StrainMap
 from napari_emdl.io import results
-
-)
 
 
 def same(a: PeakTable, b: PeakTable) -> None:
