@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, Ellipse
 from napari_emdl.diffraction.fit.strain import Evidence, StrainMap
 
