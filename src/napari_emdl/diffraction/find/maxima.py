@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 
@@ -28,6 +29,18 @@ def local_maxima(maps: NDArray[np.float32], floor: float) -> tuple[NDArray[Any],
         place = place[(value > flat[place - step]) & (value >= flat[place + step])]
     which, within = np.divmod(place, rows * cols)
     return which, within // cols, within % cols, flat[place]
+
+
+def local_spread(maps: NDArray[np.float32], reach_px: float) -> NDArray[np.float32]:
+    """Standard deviation about each pixel of (n, rows, cols) maps of zero mean, what stands far above the rest clipped."""
+    square = np.square(maps)
+    middle = square.mean(axis=(1, 2), keepdims=True)
+    for _ in range(3):
+        middle = 1.15 * np.minimum(square, 6 * middle).mean(axis=(1, 2), keepdims=True)
+    size = int(np.clip(2 * reach_px + 1, 5, max(5, min(maps.shape[1:]) // 2)))
+    np.minimum(square, 9 * middle, out=square)
+    out = ndimage.uniform_filter(square, (0, size, size), mode="reflect")
+    return np.sqrt(np.maximum(out, 0.25 * middle)).astype(np.float32)
 
 
 def parabola(maps: NDArray[np.float32], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any]) -> tuple[Any, Any]:

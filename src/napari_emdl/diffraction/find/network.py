@@ -134,7 +134,7 @@ class NetworkFinder:
         if proposer is not None:
             self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
-        else:
+        if refiner is not None:  # it decides about what correlation proposes as well
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
@@ -242,11 +242,22 @@ class NetworkFinder:
         return found.pick(keep)
 
     def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+        """What the network and correlation propose; a disk that both see counts once, as the network places it."""
+        parts = []
+        if self._proposer is not None:
+            parts.append(self._propose_by_network(patterns, control))
         if self._light is not None:
-            table = self._light.propose(patterns, control)
-            score = table.column("score").astype(float)
-            sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
-            return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+            parts.append(_unlike(self._propose_by_correlation(patterns, control), parts, SAME_DISK * self.probe.radius_px))
+        return _Found.join(parts)
+
+    def _propose_by_correlation(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+        assert self._light is not None
+        table = self._light.propose(patterns, control)
+        score = table.column("score").astype(float)
+        sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
+        return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+
+    def _propose_by_network(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
         grid = self._grid_of(patterns)
         candidates = self._run_proposer(grid.resample(patterns), ("candidates",), control)["candidates"].astype(float)
         which, _ = np.nonzero(candidates[..., 2] >= SCORE_FLOOR)
@@ -401,6 +412,15 @@ def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
         else:
             made.append(given if task == part else find_model(name, part))  # type: ignore[arg-type]
     return made[0], made[1]
+
+
+def _unlike(found: _Found, others: list[_Found], distance_px: float) -> _Found:
+    """Those of `found` that are farther than `distance_px` from all others of their pattern."""
+    if not others or not len(found.which) or not len(others[0].which):
+        return found
+    apart = 4 * (1 + max(float(np.abs(part.position).max()) for part in (found, others[0])))
+    places = [np.c_[part.position[:, 0] + apart * part.which, part.position[:, 1]] for part in (others[0], found)]
+    return found.pick(cKDTree(places[0]).query(places[1])[0] > distance_px)
 
 
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
