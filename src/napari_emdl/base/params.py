@@ -79,7 +79,7 @@ def parse_bytes(text: str) -> int:
 
 
 class ProbeParams(Params):
-    """Where the vacuum probe comes from; the first that is given is used, else it is measured from the data's central disk."""
+    """Where the vacuum probe comes from; the first that is given is used, else it is measured from the data themselves."""
 
     file: str | None = _field(None, "File with the vacuum probe, FILE or FILE::DATASET")
     radius_px: float | None = _field(None, "Disk radius of a synthetic probe", "px", gt=0.5, le=512)
@@ -119,7 +119,7 @@ class DiskParams(Params):
     edge_px: float | None = _field(
         None, "Disks closer than this to the detector's edge are left out; empty uses the probe radius", "px", ge=0
     )
-    max_disks: int = _field(200, "Most disks kept per pattern", ge=1, le=1000)
+    max_disks: int = _field(400, "Most disks kept per pattern; the result says where there were more", ge=1, le=1000)
     refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
     flip_passes: bool = _field(
         False,

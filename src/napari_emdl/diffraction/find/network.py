@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
-from napari_emdl.diffraction.find.maxima import strongest, thin
+from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
+from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe
+from napari_emdl.diffraction.find.scale import edge_around, stabilised
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
@@ -49,6 +52,9 @@ SAME_DISK = 0.7
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 #: Passes of the refiner, and where neighbouring disks overlap.
 PASSES, OVERLAP_PASSES = 2, 4
+#: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its circumference
+#: that has an edge; and by the factor where both are missing.
+MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
 _CHUNK = 64
 _DISKS_PER_CALL = 512
 
@@ -206,20 +212,21 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_cleaned": 0, "n_saturated": 0, "n_empty": 0}
+        tables, seen = [], {"n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()
             raw = patterns[start : start + _CHUNK]
             for name, count in count_defects(raw).items():
                 seen[name] += count
-            tables.append(self._find_chunk(_as_counts(raw), control))
+            tables.append(self._find_chunk(raw, control))
+            seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
         table.attrs = {name: count for name, count in seen.items() if count}
         return table
 
-    def _find_chunk(self, counts: tuple[NDArray[np.float32], NDArray[np.float32]], control: Control | None) -> PeakTable:
-        patterns, gain = counts
+    def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
+        patterns, gain, gap = _as_counts(raw)
         found = self._propose(patterns, control)
         if self._refiner is not None:
             found = self._measure(patterns, found, control)
@@ -227,9 +234,12 @@ class NetworkFinder:
         found.intensity = found.intensity * gain[found.which]
         keep = (found.score >= SCORE_FLOOR) & _inside(found.position, self.detector_shape, self.edge_px)
         keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
+        keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
         found = self._without_doubles(found.pick(keep), self._spacing_px)
-        found = found.pick(strongest(found.which, found.score, self.params.max_disks))
-        return found.table(len(patterns))
+        kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
+        table = kept.table(len(patterns))
+        table.attrs = full_patterns(found.which, found.score >= self.default_min_score, len(patterns), self.params.max_disks)
+        return table
 
     @property
     def _spacing_px(self) -> float:
@@ -297,7 +307,7 @@ class NetworkFinder:
         """
         if self._proposer is None:
             raise EmdlError(f"the method {self.params.method!r} makes no structure-factor image; choose fcunet")
-        counts, _ = _as_counts(np.asarray(pattern)[None])
+        counts, _, _ = _as_counts(np.asarray(pattern)[None])
         grid = self._grid_of(counts)
         image = self._run_proposer(grid.resample(counts), ("structure_factor",), control)["structure_factor"][0]
         return grid.to_detector_image(image)
@@ -332,6 +342,9 @@ class NetworkFinder:
         lattices = lattices_of(sure.table(n), radius, centre)
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
+        if self.probe.source == MEASURED:
+            doubtful = alone | (self.probe.trust < 1)
+            found.score[doubtful] *= self._evidence(patterns, found.pick(doubtful), alone[doubtful])
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
@@ -350,6 +363,21 @@ class NetworkFinder:
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = np.where(strange, OFF_LATTICE * found.score, found.score)
         return found
+
+    def _evidence(
+        self, patterns: NDArray[np.float32], found: _Found, alone: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """(n,) factor on the score of disks where the data had to tell the probe: are they round?
+
+        A disk has an edge on most of its sides, at its radius; a ring, a band or the grain of an image has not.
+        """
+        around = np.empty(len(found.which))
+        for i in np.unique(found.which):
+            here = found.which == i
+            sides = edge_around(stabilised(patterns[i].astype(float)), found.position[here], self.probe.radius_px)
+            around[here] = sides
+        trusted = np.where(alone & (self.probe.trust < 1), UNSURE_PROBE + 0.4 * (self.probe.trust - 0.5), 1.0)
+        return trusted * np.clip((around - LEAST_AROUND) / (MOST_AROUND - LEAST_AROUND), 0, 1)
 
     def _passes(self, found: _Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
@@ -452,14 +480,23 @@ def _default_score(model: Model) -> float:
     return float(score) if isinstance(score, (int, float)) else 0.5
 
 
-def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Patterns in electrons (n, rows, cols) float32 without missing values, and the detector units per electron (n,)."""
-    filled = fill_missing(patterns)
+def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden."""
+    filled, gap = fill_gaps(fill_missing(patterns))
     gain = estimate_gain(filled)
     counts = filled.astype(np.float32)
     if np.any(gain != 1):
         counts /= gain[:, None, None]
-    return counts, gain
+    return counts, gain, gap
+
+
+def hidden(gap: NDArray[np.bool_], position: NDArray[np.float64], reach_px: float) -> NDArray[np.bool_]:
+    """(n,) True where a beam stop or a gap of the detector comes nearer than `reach_px` to a position."""
+    if not gap.any():
+        return np.zeros(len(position), bool)
+    distance = ndimage.distance_transform_edt(~gap)
+    row, col = (np.clip(np.rint(position[:, k]).astype(int), 0, gap.shape[k] - 1) for k in (0, 1))
+    return distance[row, col] < reach_px
 
 
 def _inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.patterns import fill_gaps
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
@@ -37,6 +37,9 @@ _VACUUM_MORE = 96
 _AGREES = 0.04
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
+_CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
+#: A brightest region larger than this part of the detector is no disk; the radius drawn where there is none.
+_LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
 _ADVICE = "check the probe's circle, or give a vacuum probe or a probe radius"
 
 
@@ -53,16 +56,14 @@ class _Beam:
 def measure_probe(cube: Datacube) -> Probe:
     """Probe of a datacube that has none: from vacuum positions, else a synthetic one of the size of the disks.
 
-    Raises
-    ------
-    EmdlError
-        Where there is no disk in any pattern.
+    Where there is no disk in any pattern, the probe's `trust` is 0 and its `note` says so.
     """
     picked = np.unique(np.linspace(0, cube.n_patterns - 1, min(SAMPLED_PATTERNS, cube.n_patterns)).astype(int))
     images = [_clean(cube, int(i)) for i in picked]
     beams = [_beam(image) for image in images]
     if not any(np.any(image > image.min()) for image in images):
-        raise EmdlError("the patterns are empty: no disk to measure; give a probe file, region or radius")
+        shape = (cube.detector_shape[0], cube.detector_shape[1])
+        return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=f"the patterns are empty: {_CHECK}", trust=0.0)
     vacuum = _vacuum_probe(cube, picked, images, beams)
     if vacuum is not None:
         return vacuum
@@ -138,15 +139,16 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     """Synthetic probe of the radius on which the disks of the patterns agree, the direct beam being one of them."""
     rich = np.argsort([-np.inf if beam is None else -beam.outside * beam.plateau for beam in beams])[:_SINGLE]
     shown = [images[i] for i in rich] if len(images) > 1 else []
-    looked_at = [np.mean(images, axis=0), *shown]
+    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in (np.mean(images, axis=0), *shown)]
     scale = measure_scale(looked_at)
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
     if not scale.support:
-        if direct is None:
-            raise EmdlError("no disk was found in the patterns; give a probe file, a vacuum region or a probe radius")
+        if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
+            note = f"no disk was found in the patterns, only noise or a smooth background: {_CHECK}"
+            return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=note, trust=0.0)
         note = f"the probe radius of {direct[0]:.1f} px is that of the brightest spot alone: {_ADVICE}"
-        return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note)
+        return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
     radius, edge = _common_edge(looked_at, scale)
     sure = scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
@@ -156,7 +158,7 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     if sure:
         return probe
     seen = f"only {scale.support} disk{'s' if scale.support > 1 else ''} agree{'' if scale.support > 1 else 's'} on it"
-    return replace(probe, note=f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}")
+    return replace(probe, note=f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}", trust=0.5)
 
 
 def _direct_beam(images: list[Floats], beams: list[_Beam | None]) -> tuple[float, float] | None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 #: Patterns with more than this share of their pixels at the detector's top count as saturated.
 _SATURATED_SHARE = 1e-4
+#: A gap has less than this part of the counts around it, and at least this part of the detector.
+_DARK_SHARE, _DARK_AREA = 0.25, 0.001
 
 
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
@@ -23,6 +26,60 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
         good = out[i][~bad[i]]
         out[i][bad[i]] = np.median(good) if good.size else 0.0
     return out
+
+
+def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Fill what a beam stop, a bar or a gap of the detector hides with what lies around it, the same place in every pattern.
+
+    Returns
+    -------
+    patterns, gap
+        (n, rows, cols), and (rows, cols) True where nothing is known: gap and its rim.
+    """
+    gap = find_gaps(patterns.mean(axis=0, dtype=np.float64)) if len(patterns) else np.zeros(patterns.shape[1:], bool)
+    if not gap.any():
+        return patterns, gap
+    near = ndimage.distance_transform_edt(gap, return_distances=False, return_indices=True)
+    reach = 3.0
+    share = ndimage.gaussian_filter((~gap).astype(np.float32), reach)
+    out = patterns.astype(np.float32)
+    for image in out:
+        known = ndimage.gaussian_filter(np.where(gap, 0, image), reach) / np.maximum(share, 1e-3)
+        image[gap] = known[near[0][gap], near[1][gap]]
+    return out, gap
+
+
+def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Connected areas far darker than everything around them, with a sharp rim: a beam stop, a bar, a dead quadrant; no disk's gap.
+
+    Parameters
+    ----------
+    image
+        (rows, cols) mean of some patterns without missing values.
+    """
+    low = float(image.min())
+    step = max(1, min(image.shape) // 64)
+    smooth = ndimage.uniform_filter(image - low, 3)
+    usual = ndimage.median_filter(smooth[::step, ::step], 9, mode="nearest")
+    usual = np.kron(usual, np.ones((step, step)))
+    usual = np.pad(usual, [(0, max(0, n - m)) for n, m in zip(image.shape, usual.shape, strict=True)], mode="edge")
+    usual = usual[: image.shape[0], : image.shape[1]]
+    noise = np.sqrt(np.maximum(usual, 0)) / 3
+    dark = (smooth < _DARK_SHARE * usual) & (usual - smooth > 5 * noise)
+    labels, n = ndimage.label(dark)
+    if not n:
+        return np.zeros(image.shape, bool)
+    area = np.bincount(labels.ravel(), minlength=n + 1)
+    gap = np.zeros(image.shape, bool)
+    for label in 1 + np.flatnonzero(area[1:] >= max(40, _DARK_AREA * image.size)):
+        region = labels == label
+        inner = ndimage.binary_dilation(region, iterations=2)
+        rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
+        inside = image[region] - low
+        # on all its sides the counts set in at once, by far more than they scatter
+        if np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std():
+            gap |= inner
+    return gap
 
 
 def count_defects(patterns: NDArray[Any]) -> dict[str, int]:

@@ -32,6 +32,8 @@ class Probe:
         "file", "vacuum region", "synthetic", "array", "vacuum positions of the scan" or "measured from the data".
     note
         Why the radius may be wrong and what to give instead, one sentence; empty where it is sure.
+    trust
+        1 where it was given or many disks agree on it, 0.5 where few do, 0.25 where only one spot tells it, 0 where there is no disk in the data.
     """
 
     image: NDArray[np.float32]
@@ -39,6 +41,7 @@ class Probe:
     edge_width_px: float
     source: str
     note: str = ""
+    trust: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:

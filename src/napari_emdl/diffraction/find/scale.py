@@ -237,3 +237,29 @@ def settle(image: Floats, centre: Floats, radius: Floats, rounds: int = 3) -> tu
         centre += np.clip(0.7 * move, -limit, limit)
         radius = new_radius
     return centre, radius, edge, around
+
+
+def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
+    """(n,) part of the circumference of circles of one radius that has an edge, 0 to 1.
+
+    Parameters
+    ----------
+    image
+        Stabilised image.
+    centre
+        (n, 2) centres.
+    """
+    width = max(0.8, 0.25 * radius_px)
+    angle = (np.arange(_ANGLES) + 0.5) * 2 * np.pi / _ANGLES
+    direction = np.stack([np.sin(angle), np.cos(angle)])
+
+    def sectors(distance: float) -> Floats:
+        where = centre[:, :, None] + max(distance, 0.0) * direction[None]
+        values = ndimage.map_coordinates(image, [where[:, 0], where[:, 1]], order=1, mode="nearest")
+        return values.reshape(len(centre), _SECTORS, -1).mean(axis=2)
+
+    inside = 0.5 * (sectors(radius_px - 0.5 * width) + sectors(radius_px - width))
+    outside = 0.5 * (sectors(radius_px + 0.5 * width) + sectors(radius_px + width))
+    drop = inside - outside
+    mean = drop.mean(axis=1, keepdims=True)
+    return np.where(mean[:, 0] > 0, (drop > 0.25 * mean).mean(axis=1), 0.0)
