@@ -343,6 +343,7 @@ class NetworkFinder:
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
         if self.probe.source == MEASURED:
+            alone |= self.probe.trust < 0.5
             doubtful = alone | (self.probe.trust < 1)
             found.score[doubtful] *= self._evidence(patterns, found.pick(doubtful), alone[doubtful])
         if not lattices.good.any():
@@ -443,12 +444,16 @@ def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
 
 
 def _unlike(found: _Found, others: list[_Found], distance_px: float) -> _Found:
-    """Those of `found` that are farther than `distance_px` from all others of their pattern."""
+    """Those of `found` that are farther than `distance_px` from all others of their pattern; the others gain from the rest."""
     if not others or not len(found.which) or not len(others[0].which):
         return found
-    apart = 4 * (1 + max(float(np.abs(part.position).max()) for part in (found, others[0])))
-    places = [np.c_[part.position[:, 0] + apart * part.which, part.position[:, 1]] for part in (others[0], found)]
-    return found.pick(cKDTree(places[0]).query(places[1])[0] > distance_px)
+    first = others[0]
+    apart = 4 * (1 + max(float(np.abs(part.position).max()) for part in (found, first)))
+    places = [np.c_[part.position[:, 0] + apart * part.which, part.position[:, 1]] for part in (first, found)]
+    distance, nearest = cKDTree(places[0]).query(places[1])
+    same = distance <= distance_px
+    np.maximum.at(first.prior, nearest[same], found.prior[same])
+    return found.pick(~same)
 
 
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:

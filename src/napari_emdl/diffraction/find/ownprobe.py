@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.patterns import fill_gaps
+from napari_emdl.diffraction.find.patterns import fill_gaps, fill_missing
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
-    finite,
     fit_edge,
     measure_edge,
     probe_from_image,
@@ -71,7 +70,7 @@ def measure_probe(cube: Datacube) -> Probe:
 
 
 def _clean(cube: Datacube, index: int) -> Floats:
-    return without_hot_pixels(finite(cube.patterns(index, index + 1)[0]))
+    return without_hot_pixels(fill_missing(cube.patterns(index, index + 1))[0].astype(np.float64))
 
 
 def _beam(image: Floats) -> _Beam | None:
@@ -158,7 +157,8 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     if sure:
         return probe
     seen = f"only {scale.support} disk{'s' if scale.support > 1 else ''} agree{'' if scale.support > 1 else 's'} on it"
-    return replace(probe, note=f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}", trust=0.5)
+    note = f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}"
+    return replace(probe, note=note, trust=0.5 if scale.support > 1 else 0.25)
 
 
 def _direct_beam(images: list[Floats], beams: list[_Beam | None]) -> tuple[float, float] | None:

@@ -262,4 +262,7 @@ def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
     outside = 0.5 * (sectors(radius_px + 0.5 * width) + sectors(radius_px + width))
     drop = inside - outside
     mean = drop.mean(axis=1, keepdims=True)
-    return np.where(mean[:, 0] > 0, (drop > 0.25 * mean).mean(axis=1), 0.0)
+    # a side without an edge counts against a disk only as far as the noise lets one be seen
+    noise = float(np.median(np.abs(image[:, 3:] - image[:, :-3]))) / 0.954
+    noise *= float(np.sqrt(2 / max(1.0, width * 2 * np.pi * radius_px / _SECTORS)))
+    return np.where(mean[:, 0] > 0, (drop > 0.25 * mean - noise).mean(axis=1), 0.0)

@@ -40,6 +40,8 @@ _FLOOR, _STRONG = 4.0, 9.0
 SCORE_FLOOR = 0.05
 #: Least noise of the filtered image: where there are hardly any counts, one electron makes no spot.
 _LEAST_SPREAD = 0.5
+#: Where the filtered image shows its noise: so many widths from all that is above so many sigmas; and the least part of a window for that.
+_RING, _QUIET, _LEAST_FREE = 1.5, 3.0, 0.03
 #: Ratio of the curvatures of a spot along and across; less is a streak or a ring.
 _LEAST_ROUND = 0.2
 _ROUNDS = 6
@@ -109,11 +111,25 @@ class SpotFinder:
         narrow = ndimage.gaussian_filter(images, (0, self.sigma_px, self.sigma_px))
         return narrow - ndimage.gaussian_filter(images, (0, 2 * self.sigma_px, 2 * self.sigma_px))
 
+    def _noise(self, maps: NDArray[Any]) -> NDArray[Any]:
+        """Spread of the filtered image about each place, strong spots and the dark rings that the filter makes around them left out."""
+        reach = 16 * self.sigma_px
+        noise = local_spread(maps, reach, crowded=True)
+        size = 2 * int(np.ceil(_RING * self.sigma_px)) + 1
+        window = (0, *(min(2 * int(reach) + 1, n) for n in self.detector_shape))
+        for _ in range(2):
+            free = ndimage.maximum_filter(np.abs(maps) / noise, (0, size, size)) < _QUIET
+            share = ndimage.uniform_filter(free.astype(np.float32), window, mode="reflect")
+            square = ndimage.uniform_filter(np.where(free, np.square(maps), 0), window, mode="reflect")
+            spread = np.sqrt(square / np.maximum(share, 1e-6))
+            noise = np.maximum(np.where(share > _LEAST_FREE, np.minimum(spread, noise), noise), _LEAST_SPREAD)
+        return noise
+
     def _chunk(self, patterns: NDArray[Any]) -> PeakTable:
         filled, gap = fill_gaps(fill_missing(patterns))
         gain = estimate_gain(filled)
         maps = self._filter(anscombe(filled / gain[:, None, None])) / self._norm
-        maps /= np.maximum(local_spread(maps, 16 * self.sigma_px, crowded=True), _LEAST_SPREAD)
+        maps /= self._noise(maps)
         which, i, j, height = local_maxima(maps.astype(np.float32), _FLOOR)
         round_ = _roundness(maps, which, i, j) > _LEAST_ROUND
         which, i, j, height = which[round_], i[round_], j[round_], height[round_]
