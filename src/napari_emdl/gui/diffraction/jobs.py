@@ -173,21 +173,20 @@ def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[in
     return found[kept]
 
 
-def join_blocks(blocks: dict[int, PeakTable], shape: tuple[int, int], attrs: dict[str, Any]) -> PeakTable:
-    """Table over the whole scan of the blocks that are finished; positions in between have no disks."""
-    total = shape[0] * shape[1]
-    fields = next(iter(blocks.values())).fields
-    parts, at = [], 0
-    for start in sorted(blocks):
-        if start > at:
-            parts.append(PeakTable.empty((start - at,), fields))
-        parts.append(blocks[start])
-        at = start + blocks[start].n_positions
-    if at < total:
-        parts.append(PeakTable.empty((total - at,), fields))
-    table = PeakTable.concatenate(parts, shape)
-    table.attrs = {**blocks[min(blocks)].attrs, **attrs}
-    return table
+def outlook(control: Control, cube: Datacube, probe: Any, params: DiskParams, run: RunParams) -> Any:
+    """What some patterns say of a run over the scan."""
+    from napari_emdl.diffraction.judge.outlook import look_ahead
+
+    return look_ahead(cube, probe, params, run, control=control)
+
+
+def fit_strain(
+    control: Control, _data: Any, disks: PeakTable, reference: Any, params: StrainParams, regions: NDArray[np.uint8] | None
+) -> Any:
+    """Strain map; whose it is goes along for the receiver."""
+    from napari_emdl.diffraction.fit.strain import fit_strain as fit
+
+    return fit(disks, reference=reference, params=params, control=control, regions=regions)
 
 
 def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QWidget
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.lattice import LatticeStep
@@ -28,9 +29,6 @@ class Panel(QWidget):
     viewer: Any
     state: StemState
     canvas: DiffractionCanvas
-    maps: ScanMaps | None
-    cross: Crosshair | None
-    detectors: Detectors | None
     histogram: ScoreHistogram
     probe_step: ProbeStep
     disks_step: DisksStep
@@ -40,8 +38,23 @@ class Panel(QWidget):
     regions: RegionsBox
     closed: bool
 
-    def start(self, cube: Datacube) -> None:
-        """Begin with `cube`, also when it is the one that is open."""
+    @property
+    def maps(self) -> ScanMaps | None:
+        """Maps of the datacube that is shown."""
+        raise NotImplementedError
+
+    @property
+    def cross(self) -> Crosshair | None:
+        """Its cross-hair."""
+        raise NotImplementedError
+
+    @property
+    def detectors(self) -> Detectors | None:
+        """Its virtual detectors."""
+        raise NotImplementedError
+
+    def start(self, cube: Datacube, settings: Settings | None = None) -> None:
+        """Begin with `cube`, also when it is open already, with the parameters of `settings`."""
         raise NotImplementedError
 
     def close_detectors(self) -> None:

@@ -101,7 +101,7 @@ class ProbeStep(Step):
             report_error(error, "probe")
             return
         if params is not None:
-            self.stem.set_disk_params(self.stem.disk_params.model_copy(update={"probe": params}))
+            self.stem.set_disk_params(self.stem.settings.disk_params.model_copy(update={"probe": params}))
 
     def put(self, params: ProbeParams) -> None:
         """Show settings, such as those of a job file."""
@@ -118,7 +118,7 @@ class ProbeStep(Step):
 
     def show_probe(self) -> None:
         """Tell what probe is in use."""
-        probe: Any = self.stem.probe
+        probe: Any = self.stem.found.probe
         cube = self.stem.cube
         if cube is None:
             self.tell("missing", "open a datacube first")
