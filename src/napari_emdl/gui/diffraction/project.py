@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import VIEWS
 from napari_emdl.gui.diffraction.jobs import default_output
@@ -17,7 +17,7 @@ from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
 from napari_emdl.plugin.writer import read_layers, write_layers
-from napari_emdl.workflow.project import Project, open_cube, read_project
+from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 if TYPE_CHECKING:
     from napari_emdl.gui.diffraction.workspace import StemWorkspace
@@ -36,20 +36,11 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 @dataclass
-class Collected:
-    """A workspace as it is at one moment; writing it needs neither the window nor its thread."""
-
-    project: Project
-    parts: dict[str, Callable[[Path], Any]]
-    left_out: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Opened:
     """What a project file held."""
 
     path: Path
-    project: Project
+    project: DiffractionProject
     cube: Datacube
     parts: dict[str, Any]
 
@@ -89,7 +80,7 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
         if layers:
             parts[name] = _layer_writer(layers)
     named_output = state.output if state.output != default_output(cube, state.output_folder) else None
-    project = Project(
+    project = DiffractionProject(
         datacube=cube.path,
         open_options=dict(cube.metadata.get("open_options") or {}),
         sample=sample,
@@ -108,7 +99,7 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
         fitted=state.strain is not None,
         display=_display(panel),
     )
-    return Collected(project, parts, [*left_out, *more])
+    return Collected(Project(diffraction=project), parts, [*left_out, *more])
 
 
 def _disk_parts(disks: Any, done: Any) -> dict[str, Callable[[Path], Any]]:
@@ -157,7 +148,8 @@ def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, A
         name = "navigation" if role_of(layer) == "navigation" else layer.name
         layers.append((np.array(data), {**attributes, "name": name}, kind))  # it may still fill in
     try:
-        settings = collect(panel).project.model_dump(mode="json", exclude={"display"}, exclude_none=True)
+        project = collect(panel).project.diffraction
+        settings = project.model_dump(mode="json", exclude={"display"}, exclude_none=True) if project is not None else {}
     except EmdlError:  # a datacube in memory
         settings = {}
     return layers, {"settings": settings, "left_out": left_out}
@@ -204,8 +196,13 @@ def read_opened(path: str | Path) -> Opened:
     from napari_emdl.io import load
 
     readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
-    project, parts = read_project(path, readers)
-    cube = open_cube(project, path)
+    from napari_emdl.samples.diffraction import strained_datacube
+
+    whole, parts = read_project(path, readers)
+    project = whole.diffraction
+    if project is None:
+        raise OpenError(f"{Path(path).name} holds a movie and no datacube: open it from the HRTEM columns panel")
+    cube = open_cube(project, path, lambda **how: strained_datacube(**how)[0])
     if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
         parts[DISKS] = load(project.disks_file)
     return Opened(Path(path), project, cube, parts)
@@ -264,7 +261,7 @@ def _same_cube(a: Datacube, b: Datacube) -> bool:
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 
-def _put_settings(panel: StemWorkspace, project: Project) -> None:
+def _put_settings(panel: StemWorkspace, project: DiffractionProject) -> None:
     """Settings into state and forms; nothing is told, the datacube was opened with them."""
     state = panel.state
     state.min_score, state.default_min_score = project.min_score, project.default_min_score

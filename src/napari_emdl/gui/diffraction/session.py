@@ -18,11 +18,11 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.gui.diffraction.project import Collected, Opened, collect, opened_layers, own, read_opened, restore
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened, restore
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
-from napari_emdl.workflow.project import ENDING, write_project
+from napari_emdl.workflow.project import ENDING, Collected, write_project
 
 if TYPE_CHECKING:
     from napari_emdl.gui.diffraction.workspace import StemWorkspace
