@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, Params, RunParams, StrainParams
 from napari_emdl.base.signals import Datacube, Movie
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 from napari_emdl.workflow.parameters import problem_line
 from napari_emdl.workflow.source import locate
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 logger = logging.getLogger(__name__)
 
