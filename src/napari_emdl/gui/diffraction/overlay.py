@@ -8,9 +8,13 @@ import numpy as np
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.jobs import score_histogram
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.jobs.control import Control
+
+BINS_HERE = 40
 
 
 def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHistogram) -> list[str]:
@@ -22,7 +26,7 @@ def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHi
         edges, counts, logarithmic = state.histogram
         histogram.show_counts(edges, counts, logarithmic, state.default_min_score)
     elif state.disks is None and candidates is not None:
-        histogram.show_scores(candidates["score"], state.default_min_score)
+        histogram.show_counts(*score_histogram(Control(), candidates["score"], BINS_HERE), state.default_min_score)
     in_all = state.kept.n_peaks if state.kept is not None else None
     histogram.show_count(
         None if found is None else len(found), in_all, state.disks.n_peaks if state.disks is not None else None

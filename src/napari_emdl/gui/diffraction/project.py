@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +13,13 @@ from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import VIEWS
 from napari_emdl.gui.diffraction.jobs import default_output
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
-from napari_emdl.plugin.writer import read_layers, write_layers
+from napari_emdl.gui.kit.signals import signal_layers
 from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
@@ -45,7 +44,7 @@ class Opened:
     parts: dict[str, Any]
 
 
-def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
+def collect(panel: Panel, copy_disks: bool = True) -> Collected:
     """Everything that is set in `panel`.
 
     Parameters
@@ -138,7 +137,7 @@ def _own_layers(layers: Any, drawn: tuple[str, ...], largest: int = MAX_IMAGE_BY
     return kept, left_out
 
 
-def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, Any]]:
+def layers_to_export(panel: Panel) -> tuple[list[LayerData], dict[str, Any]]:
     """The user's own layers, drawings and virtual images on the scan; and what was set, for the record."""
     cube = panel.state.cube
     images = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la).startswith(("nav", "virt"))]
@@ -164,7 +163,7 @@ def look_of(layer: Any) -> dict[str, Any]:
     return found
 
 
-def _display(panel: StemWorkspace) -> dict[str, Any]:
+def _display(panel: Panel) -> dict[str, Any]:
     canvas, cube = panel.canvas, panel.state.cube
     ours = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la) not in _DRAWN]
     detectors = [la for la in canvas.model.layers if role_of(la) == "detector"]
@@ -221,14 +220,12 @@ def project_layers(path: str) -> list[LayerData]:
 
 def opened_layers(opened: Opened) -> list[LayerData]:
     """Layers that bring an opened project to a workspace."""
-    from napari_emdl.gui.layers import signal_layers
-
     layers = signal_layers(opened.cube)
     layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
     return layers
 
 
-def restore(panel: StemWorkspace, opened: Opened) -> None:
+def restore(panel: Panel, opened: Opened) -> None:
     """Make `panel` as it was when the project was saved; its datacube becomes the project's."""
     project, state = opened.project, panel.state
     if state.cube is not None and _same_cube(state.cube, opened.cube):
@@ -246,7 +243,7 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
     _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
-        panel.parts.regions.use_checked(opened.parts[REGIONS])
+        panel.regions.use_checked(opened.parts[REGIONS])
     disks = opened.parts.get(DISKS)
     if disks is not None:
         state.take_disks(disks, opened.parts.get(DONE), Path(project.disks_file) if project.disks_file else None)
@@ -254,14 +251,13 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
         state.message.emit(f"the disks were in {project.disks_file}, which is gone: run them again")
     if disks is not None and project.fitted:
         state.fit()
-    panel.project.took(opened)
 
 
 def _same_cube(a: Datacube, b: Datacube) -> bool:
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 
-def _put_settings(panel: StemWorkspace, project: DiffractionProject) -> None:
+def _put_settings(panel: Panel, project: DiffractionProject) -> None:
     """Settings into state and forms; nothing is told, the datacube was opened with them."""
     state = panel.state
     state.min_score, state.default_min_score = project.min_score, project.default_min_score
@@ -287,7 +283,7 @@ def _put_settings(panel: StemWorkspace, project: DiffractionProject) -> None:
     panel.strain_step.refresh()
 
 
-def _put_canvas(panel: StemWorkspace, shown: dict[str, Any]) -> None:
+def _put_canvas(panel: Panel, shown: dict[str, Any]) -> None:
     canvas = panel.canvas
     for name in ("log", "auto", "rings", "structure"):
         if name in shown:
@@ -298,7 +294,7 @@ def _put_canvas(panel: StemWorkspace, shown: dict[str, Any]) -> None:
         styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
 
 
-def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
+def _add_scan_layers(panel: Panel, saved: list[LayerData]) -> None:
     for data, attributes, kind in saved:
         role = _take_role(attributes)
         if role not in _DRAWN:
@@ -312,7 +308,7 @@ def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
         (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
 
 
-def _add_diffraction_layers(panel: StemWorkspace, saved: list[LayerData], keys: list[str]) -> None:
+def _add_diffraction_layers(panel: Panel, saved: list[LayerData], keys: list[str]) -> None:
     left = list(keys)
     for data, attributes, kind in saved:
         if _take_role(attributes) == "detector" and panel.detectors is not None and left:

@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -18,14 +18,12 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened, restore
+from napari_emdl.gui.diffraction.panel import Panel
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
 from napari_emdl.workflow.project import ENDING, Collected, write_project
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
@@ -80,7 +78,7 @@ class Autosave(QObject):
 
     written = Signal()
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel):
         super().__init__(panel)
         self.panel = panel
         sweep()
@@ -197,9 +195,9 @@ class Offer(QFrame):
 class ProjectMenu(QToolButton):
     """Save and open projects, and go back to the parameters as they come."""
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel, offer: Offer, autosave: Autosave):
         super().__init__(panel)
-        self.panel = panel
+        self.panel, self.offer, self.autosave = panel, offer, autosave
         self.path: Path | None = None
         self._jobs: list[Job] = []
         self.setText("Project ▾")
@@ -275,18 +273,18 @@ class ProjectMenu(QToolButton):
         if panel.closed:
             return
         if cube is not None and cube.path == opened.cube.path and cube.shape == opened.cube.shape:
-            restore(panel, opened)
+            panel.take_project(opened)
         else:
             for data in opened_layers(opened):
                 panel.viewer._add_layer_from_data(*data)
 
     def took(self, opened: Opened) -> None:
         """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
-        offer = self.panel.offer
+        offer = self.offer
         offered = offer.paths[:1] == [opened.path]
         self.path = None if offered else opened.path
         if offered:
-            self.panel.autosave.written.connect(offer.forget)  # kept until this window's own session is
+            self.autosave.written.connect(offer.forget)  # kept until this window's own session is
             offer.hide()
 
     def _start(self, work: Any, name: str) -> Job:

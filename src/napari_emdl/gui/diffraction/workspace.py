@@ -21,10 +21,11 @@ from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
 from napari_emdl.gui.diffraction.overlay import describe, show_overlay
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
-from napari_emdl.gui.diffraction.project import layers_to_export, restore
+from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restore
 from napari_emdl.gui.diffraction.session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
@@ -32,13 +33,14 @@ from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.worker import report_error
 
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
 
 
-class StemWorkspace(QWidget):
+class StemWorkspace(Panel):
     """Panel for one datacube at a time.
 
     Parameters
@@ -72,11 +74,12 @@ class StemWorkspace(QWidget):
         self.lattice_step = LatticeStep(self.state, self.canvas)
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
-        self.project = ProjectMenu(self)
         self.offer = Offer()
         self.autosave = Autosave(self)
-        self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
+        self.project = ProjectMenu(self, self.offer, self.autosave)
+        self.steps: tuple[Step, ...] = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self.parts = add_parts(self)
+        self.regions = self.parts.regions
         self._build()
         self._add_detector_buttons()
         self._connect()
@@ -232,7 +235,7 @@ class StemWorkspace(QWidget):
         signal, found = session.signal_of(layer), session.tag_of(layer)
         disks, file, opened = (found.pop(name, None) for name in ("disks", "disks_file", "project"))
         if opened is not None:
-            restore(self, opened)
+            self.take_project(opened)
         elif isinstance(signal, Datacube):
             self.open(signal)
             if disks is not None:
@@ -273,6 +276,11 @@ class StemWorkspace(QWidget):
         self.hint.hide()
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self._fit_views)
+
+    def take_project(self, opened: Opened) -> None:
+        """Be as a project that was read says; it is saved there again."""
+        restore(self, opened)
+        self.project.took(opened)
 
     def close_detectors(self) -> None:
         """Take the virtual detectors off; their images stay."""
