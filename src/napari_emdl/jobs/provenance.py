@@ -18,7 +18,7 @@ from napari_emdl.base.signals import Signal
 _PACKAGES = ("napari-emdl", "numpy", "scipy", "h5py", "onnxruntime-gpu", "onnxruntime", "rosettasciio")
 _MEGABYTE = 1 << 20
 #: Parts that say how and when the job ran, not what it computes.
-_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note")
+_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note", "range_note", "caveats")
 
 
 def provenance(
@@ -83,6 +83,8 @@ def input_facts(signal: Signal) -> dict[str, Any]:
         "dtype": signal.dtype.str,
         "calibration": calibration,
     }
+    if signal.metadata.get("open_options"):
+        facts["open_options"] = dict(signal.metadata["open_options"])
     path = Path(signal.path) if signal.path else None
     if path is not None and path.is_file():
         status = path.stat()

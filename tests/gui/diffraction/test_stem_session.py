@@ -91,7 +91,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     before, target = panel.state, cube_file.with_name("work.emdl-project")
     panel.project.save(target)
     wait_until(lambda: panel.project.path == target)
-    before.output.unlink()  # the cache is emptied, and the folder moves
+    before.settings.output.unlink()  # the cache is emptied, and the folder moves
     moved = cube_file.parent.rename(cube_file.parent.with_name("elsewhere"))
 
     again = opened(make_napari_viewer(show=True), moved / target.name, wait_until)
@@ -99,21 +99,21 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     wait_until(lambda: state.found.strain is not None and not state.busy and not again.detectors.busy, what="the project")
     assert state.cube.path == str(moved / cube_file.name) and again.project.path == moved / target.name
     assert (state.settings.position, state.settings.min_score, state.limits) == (
-        before.position,
-        before.min_score,
+        before.settings.position,
+        before.settings.min_score,
         before.limits,
     )
     assert (state.settings.disk_params, state.settings.strain_params, state.settings.run_params) == (
-        before.disk_params,
-        before.strain_params,
-        before.run_params,
+        before.settings.disk_params,
+        before.settings.strain_params,
+        before.settings.run_params,
     )
-    assert state.found.probe.radius_px == before.probe.radius_px == 5.5
-    assert state.found.disks.n_peaks == before.disks.n_peaks and state.found.kept.n_peaks == before.kept.n_peaks
-    np.testing.assert_array_equal(state.settings.reference, before.reference)
-    np.testing.assert_array_equal(state.settings.regions, before.regions)
+    assert state.found.probe.radius_px == before.found.probe.radius_px == 5.5
+    assert state.found.disks.n_peaks == before.found.disks.n_peaks and state.found.kept.n_peaks == before.found.kept.n_peaks
+    np.testing.assert_array_equal(state.settings.reference, before.settings.reference)
+    np.testing.assert_array_equal(state.settings.regions, before.settings.regions)
     assert state.found.strain.region is not None
-    np.testing.assert_allclose(state.found.strain.exx, before.strain.exx, atol=1e-9)
+    np.testing.assert_allclose(state.found.strain.exx, before.found.strain.exx, atol=1e-9)
     layers = {layer.name: layer for layer in again.viewer.layers}
     assert list(layers["mine"].features["grain"]) == ["a", "b"] and list(layers["mine"].text.values) == ["a", "b"]
     np.testing.assert_array_equal(layers["grains"].data, np.arange(48).reshape(6, 8) % 3)

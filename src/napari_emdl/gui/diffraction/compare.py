@@ -45,6 +45,7 @@ from napari_emdl.gui.kit.worker import report_error
 NOTHING, KEPT = "nothing", "the run kept"
 METHODS = ("template", "light", "fcunet", "fcunet-plain")
 SHARE = "agreeing disks"
+from napari_emdl.workflow.finder import LiveResult
 
 
 class SecondMethod(QObject):
@@ -66,8 +67,8 @@ class SecondMethod(QObject):
         self.kept_name = ""
         self.agreement: Any = None
         self.difference: Any = None  # (R, C, 4)
-        self._here: jobs.LiveResult | None = None
-        self._live = state.followers.add("second method", jobs.LiveFinder(), self._on_live)
+        self._here: LiveResult[tuple[int, int]] | None = None
+        self._live = state.followers.add("second method", jobs.LiveDisks(), self._on_live)
         self._pairs = state.followers.add("agreement", _compare, self._on_agreement)
         self._strain = state.followers.add("second strain", _difference, self._on_difference)
         self._file = state.followers.add("second run", _load, self._on_loaded)
@@ -107,7 +108,7 @@ class SecondMethod(QObject):
             self._asked = asked
             self._live.submit(stem.settings.position, stem.found.pattern, stem.found.probe, params, stem.settings.run_params)
 
-    def _on_live(self, result: jobs.LiveResult, args: Any) -> None:
+    def _on_live(self, result: LiveResult[tuple[int, int]], args: Any) -> None:
         if self.choice == args[3].method:
             self._here = result
             self.changed()
@@ -116,15 +117,10 @@ class SecondMethod(QObject):
         """Disks of the second method at the position that pass its own least score; None while unknown."""
         if self.choice == KEPT and self.kept is not None:
             return self.kept[self.stem.settings.position]
-        found = self._here
-        if (
-            found is None
-            or self.stem.cube is None
-            or self.choice not in METHODS
-            or found.position != self.stem.settings.position
-        ):
+        found, cube = self._here, self.stem.cube
+        if found is None or cube is None or self.choice not in METHODS or found.position != self.stem.settings.position:
             return None
-        return jobs.within(found.table.at(0), DiskLimits(min_score=found.default_min_score), self.stem.cube.detector_shape)
+        return jobs.within(found.table.at(0), DiskLimits(min_score=found.default_min_score), cube.detector_shape)
 
     def keep(self, table: PeakTable | None, name: str) -> None:
         """Compare with this table over the scan from now on."""

@@ -13,6 +13,7 @@ from napari_emdl.base.params import DiskLimits, DiskParams, RunParams, StrainPar
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction import jobs
+from napari_emdl.workflow.finder import LiveResult
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -115,7 +116,7 @@ class Found:
 
     pattern: NDArray[Any] | None = None
     probe: Any = None
-    live: jobs.LiveResult | None = None
+    live: LiveResult[tuple[int, int]] | None = None
     partial: PartialPeaks | None = None
     disks: PeakTable | None = None
     disks_file: Path | None = None
@@ -140,7 +141,7 @@ class StemData:
         """Datacube with nothing found yet, with the parameters of `like`; the middle of the scan is shown."""
         middle = cube.scan_shape[0] // 2, cube.scan_shape[1] // 2
         kept = {name: getattr(like, name) for name in ("disk_params", "strain_params", "run_params")}
-        return cls(cube, Settings(middle, output=jobs.default_output(cube, output_folder), **kept))
+        return cls(cube, Settings(middle, output=jobs.run_file(cube, output_folder), **kept))
 
     def is_done(self) -> bool:
         """True where the disks of the position were found by a run, finished or not."""

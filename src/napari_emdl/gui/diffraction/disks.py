@@ -192,17 +192,12 @@ class DisksStep(Step):
         if stem.cube is None:
             self.tell("missing", "open a datacube first")
         elif stem.found.disks is None:
-            self.tell(
-                "ready" if stem.found.probe is not None else "missing",
-                "press Run" if stem.found.probe is not None else "waits for the probe",
-            )
+            probe = stem.found.probe is not None
+            self.tell("ready" if probe else "missing", "press Run" if probe else "waits for the probe")
         else:
-            done = int(stem.found.done.sum()) if stem.found.done is not None else 0
-            per = (
-                stem.found.kept.n_peaks / max(done, 1)
-                if stem.found.kept is not None
-                else stem.found.disks.n_peaks / max(done, 1)
-            )
+            found = stem.found
+            done = int(found.done.sum()) if found.done is not None else 0
+            per = (stem.found.disks if found.kept is None else found.kept).n_peaks / max(done, 1)
             text = f"{per:.1f} a pattern"
             if done < stem.cube.n_patterns:
                 self.tell("warning", f"{done:,} of {stem.cube.n_patterns:,} patterns", "stopped before the end; Resume goes on")

@@ -175,14 +175,14 @@ class ExportStep(Step):
             raise EmdlError("open a datacube before saving a job")
         if not stem.cube.path:
             raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
-        disks = stem.settings.disk_params.model_copy(update={"min_score": stem.settings.min_score})
-        run = stem.settings.run_params.model_copy(update={"resume": None})
+        settings = stem.settings
+        disks = settings.disk_params.model_copy(update={"min_score": settings.min_score})
+        run = settings.run_params.model_copy(update={"resume": None})
         found = f"{stem_name}_disks.h5"
         jobs = {f"{stem_name}.yaml": JobFile(command="disks", input=stem.cube.path, output=found, disks=disks, run=run)}
         if stem.found.strain is not None:
-            strain = stem.settings.strain_params.model_copy(
-                update={"min_score": stem.settings.min_score, **reference_params(stem.settings.reference)}
-            )
+            own = {"min_score": settings.min_score, **reference_params(settings.reference)}
+            strain = settings.strain_params.model_copy(update=own)
             if stem.settings.regions is not None:
                 strain = strain.model_copy(update={"regions": f"{stem_name}_regions.npy"})
             jobs[f"{stem_name}_strain.yaml"] = JobFile(

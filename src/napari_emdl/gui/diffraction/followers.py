@@ -67,4 +67,5 @@ class Followers(QObject):
 
     def close(self, timeout_s: float) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
-        return all([latest.close(timeout_s) for latest in self._all.values()])
+        ended = [latest.close(timeout_s) for latest in self._all.values()]
+        return all(ended)

@@ -37,9 +37,8 @@ def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHi
         return []
     positions = np.stack([found["row"], found["col"]], axis=-1).astype(float)
     features = {name: found[name] for name in ("intensity", "sigma_px") if name in (found.dtype.names or ())}
-    canvas.show_disks(
-        positions, found["score"], _color_limits(candidates["score"], state.settings.min_score or 0.0), **features
-    )
+    limits = _color_limits(candidates["score"], state.settings.min_score or 0.0)
+    canvas.show_disks(positions, found["score"], limits, **features)
     canvas.show_fit(fitted_points(state, canvas.shape))
     return values_here(state, len(found))
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import VIEWS
 from napari_emdl.gui.diffraction.data import Settings
-from napari_emdl.gui.diffraction.jobs import default_output
+from napari_emdl.gui.diffraction.jobs import run_file
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
 from napari_emdl.gui.kit.signals import signal_layers
-from napari_emdl.workflow.project import Project, open_cube, read_project
+from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
@@ -36,20 +36,11 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 @dataclass
-class Collected:
-    """A workspace as it is at one moment; writing it needs neither the window nor its thread."""
-
-    project: Project
-    parts: dict[str, Callable[[Path], Any]]
-    left_out: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Opened:
     """What a project file held."""
 
     path: Path
-    project: Project
+    project: DiffractionProject
     cube: Datacube
     parts: dict[str, Any]
 
@@ -69,7 +60,7 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         When there is no datacube, or one that could not be opened again.
     """
     state = panel.state
-    cube = state.cube
+    cube, reference = state.cube, state.settings.reference
     if cube is None:
         raise EmdlError("open a datacube before saving a project")
     sample = dict(cube.metadata.get("sample") or {})
@@ -88,8 +79,9 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
         if layers:
             parts[name] = _layer_writer(layers)
-    named_output = state.settings.output if state.settings.output != default_output(cube, state.output_folder) else None
-    project = Project(
+    output = state.settings.output
+    named_output = output if output != run_file(cube, state.output_folder) else None
+    project = DiffractionProject(
         datacube=cube.path,
         open_options=dict(cube.metadata.get("open_options") or {}),
         sample=sample,
@@ -101,18 +93,14 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         run=state.settings.run_params.model_copy(update={"resume": None}),
         min_score=state.settings.min_score,
         default_min_score=state.settings.default_min_score,
-        reference="median"
-        if state.settings.reference is None
-        else "lattice"
-        if isinstance(state.settings.reference, str)
-        else "region",
+        reference="median" if reference is None else "lattice" if isinstance(reference, str) else "region",
         live=state.live_enabled,
         output=None if named_output is None else str(named_output),
         disks_file=None if disks_file is None else str(disks_file),
         fitted=state.found.strain is not None,
         display=_display(panel),
     )
-    return Collected(project, parts, [*left_out, *more])
+    return Collected(Project(diffraction=project), parts, [*left_out, *more])
 
 
 def _disk_parts(disks: Any, done: Any) -> dict[str, Callable[[Path], Any]]:
@@ -161,7 +149,8 @@ def layers_to_export(panel: Panel) -> tuple[list[LayerData], dict[str, Any]]:
         name = "navigation" if role_of(layer) == "navigation" else layer.name
         layers.append((np.array(data), {**attributes, "name": name}, kind))  # it may still fill in
     try:
-        settings = collect(panel).project.model_dump(mode="json", exclude={"display"}, exclude_none=True)
+        project = collect(panel).project.diffraction
+        settings = project.model_dump(mode="json", exclude={"display"}, exclude_none=True) if project is not None else {}
     except EmdlError:  # a datacube in memory
         settings = {}
     return layers, {"settings": settings, "left_out": left_out}
@@ -208,8 +197,13 @@ def read_opened(path: str | Path) -> Opened:
     from napari_emdl.io import load
 
     readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
-    project, parts = read_project(path, readers)
-    cube = open_cube(project, path)
+    from napari_emdl.samples.diffraction import strained_datacube
+
+    whole, parts = read_project(path, readers)
+    project = whole.diffraction
+    if project is None:
+        raise OpenError(f"{Path(path).name} holds a movie and no datacube: open it from the HRTEM columns panel")
+    cube = open_cube(project, path, lambda **how: strained_datacube(**how)[0])
     if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
         parts[DISKS] = load(project.disks_file)
     return Opened(Path(path), project, cube, parts)
@@ -239,8 +233,8 @@ def restore(panel: Panel, opened: Opened) -> None:
     if state.cube is not None and _same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
         panel.close_detectors()
-    disks = project.disks.model_copy(update={"min_score": None})
-    panel.start(opened.cube, Settings(disk_params=disks, strain_params=project.strain, run_params=project.run))
+    params = project.disks.model_copy(update={"min_score": None})
+    panel.start(opened.cube, Settings(disk_params=params, strain_params=project.strain, run_params=project.run))
     _put_settings(panel, project)
     assert panel.cross is not None and panel.maps is not None
     panel.maps.looks = dict(project.display.get("looks") or {})
@@ -264,7 +258,7 @@ def _same_cube(a: Datacube, b: Datacube) -> bool:
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 
-def _put_settings(panel: Panel, project: Project) -> None:
+def _put_settings(panel: Panel, project: DiffractionProject) -> None:
     """Settings into state and forms; nothing is told, the datacube was opened with them."""
     state = panel.state
     state.settings.min_score, state.settings.default_min_score = project.min_score, project.default_min_score

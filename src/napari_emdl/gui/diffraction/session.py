@@ -20,11 +20,11 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPus
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.diffraction.project import Collected, Opened, collect, opened_layers, own, read_opened
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
-from napari_emdl.workflow.project import ENDING, write_project
+from napari_emdl.workflow.project import ENDING, Collected, write_project
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"

@@ -1,4 +1,4 @@
-"""State of a 4D-STEM workspace: the datacube that is shown, changes of its settings, and the workers that follow. No widgets."""
+"""State of a 4D-STEM workspace: the datacube that is shown, changes of its settings, and what follows them. No widgets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from napari_emdl.gui.diffraction.data import Found, Settings, StemData
 from napari_emdl.gui.diffraction.followers import Followers
 from napari_emdl.gui.diffraction.scanrun import ScanRun
 from napari_emdl.gui.kit.worker import Job
+from napari_emdl.workflow.finder import LiveResult
+from napari_emdl.workflow.runs import DISK_RUNS
 
 PREVIEW_MS = 1500  # between two vector maps of a run that goes on
 
@@ -93,7 +95,7 @@ class StemState(QObject):
         self._add_followers()
 
     def _add_followers(self) -> None:
-        live, lattice, part, follow = jobs.LiveFinder(), jobs.LatticeFinder(), jobs.LatticeFinder(), self.followers.add
+        live, lattice, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), jobs.LatticeFinder(), self.followers.add
         follow("pattern", jobs.shown_pattern, self._on_pattern)
         follow("probe", jobs.measure_probe, self._on_probe)
         follow("live", live, self._on_live)
@@ -143,7 +145,7 @@ class StemState(QObject):
             self.probe_changed.emit()
         self.show_pattern()
         if found.disks is not None:
-            self._tell_disks()
+            self._tell_disks(again=found.kept is not None)
         if found.lattice is not None:
             self.lattice_changed.emit()
         if found.strain is not None:
@@ -201,7 +203,7 @@ class StemState(QObject):
                 "live", settings.position, found.pattern, found.probe, settings.disk_params, settings.run_params
             )
 
-    def _on_live(self, result: jobs.LiveResult, args: Any) -> None:
+    def _on_live(self, result: LiveResult[tuple[int, int]], args: Any) -> None:
         if args[2] is not self.found.probe:
             return
         self.found.live = result
@@ -325,7 +327,7 @@ class StemState(QObject):
     def can_resume(self) -> bool:
         """True when a partial run of this datacube lies on disk."""
         output = self.settings.output
-        return self.job is None and output is not None and jobs.partial_file(output) is not None
+        return self.job is None and output is not None and DISK_RUNS.can_resume(output)
 
     def _on_block(self, data: StemData, block: Any, table: PeakTable) -> None:
         if data is not self.data:
@@ -363,7 +365,7 @@ class StemState(QObject):
         self.data.take_disks(table, done, file)
         self._tell_disks()
 
-    def _tell_disks(self) -> None:
+    def _tell_disks(self, again: bool = False) -> None:
         disks = self.found.disks
         if disks is None:
             return
@@ -373,7 +375,11 @@ class StemState(QObject):
         self.followers.submit("prepare", disks)
         self.disks_changed.emit()
         self.overlay_changed.emit()
-        self._refresh_kept()
+        if again:  # they were shown before, and nothing has changed since
+            self.kept_changed.emit()
+            self._refresh_lattice()
+        else:
+            self._refresh_kept()
 
     def _on_histogram(self, histogram: Any, args: Any) -> None:
         if self.found.disks is not None:
@@ -393,12 +399,10 @@ class StemState(QObject):
     def _on_kept(self, kept: PeakTable, args: Any) -> None:
         if args[0] is not self.found.disks:
             return
-        again = self.found.kept is not None
         self.found.kept = kept
         self.kept_changed.emit()
         self._refresh_lattice()
-        if again:
-            self._refit()
+        self._refit()
 
     def _refresh_lattice(self) -> None:
         disks, kept = self.found.disks, self.found.kept

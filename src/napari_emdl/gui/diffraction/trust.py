@@ -65,13 +65,10 @@ class TrustBox(QWidget):
         stem = self.stem
         if stem.cube is None or stem.found.strain is None or stem.found.probe is None or self.job is not None:
             return None
-        cube, probe, disk_params, strain = stem.cube, stem.found.probe, stem.settings.disk_params, stem.found.strain
-        strain_params, min_score, run, number = (
-            stem.settings.strain_params,
-            stem.settings.min_score,
-            stem.settings.run_params,
-            self.number.value(),
-        )
+        cube, probe, strain, number = stem.cube, stem.found.probe, stem.found.strain, self.number.value()
+        settings = stem.settings
+        disk_params, strain_params = settings.disk_params, settings.strain_params
+        min_score, run = settings.min_score, settings.run_params
         same = stem.found.disks is not None and stem.found.disks.attrs.get("method") in (None, disk_params.method)
 
         def work(control: Any, _block: Any) -> Any:
