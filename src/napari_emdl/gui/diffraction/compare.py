@@ -41,11 +41,11 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.forms import narrow
 from napari_emdl.gui.kit.worker import report_error
+from napari_emdl.workflow.finder import LiveResult
 
 NOTHING, KEPT = "nothing", "the run kept"
 METHODS = ("template", "light", "fcunet", "fcunet-plain")
 SHARE = "agreeing disks"
-from napari_emdl.workflow.finder import LiveResult
 
 
 class SecondMethod(QObject):

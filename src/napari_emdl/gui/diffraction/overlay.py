@@ -12,6 +12,7 @@ from napari_emdl.gui.diffraction.jobs import score_histogram
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.worker import duration
 from napari_emdl.jobs.control import Control
 
 BINS_HERE = 40
@@ -76,6 +77,17 @@ def values_here(state: StemState, count: int) -> list[str]:
         value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
         parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
     return [*parts, f"residual {strain.residual_px[row, col]:.2f} px, {int(strain.n_indexed[row, col])} indexed"]
+
+
+def outlook_line(outlook: Any) -> str:
+    """What a run over the scan would give, in a line."""
+    if outlook is None:
+        return ""
+    n, good = len(outlook.lattice), int(outlook.lattice.sum())
+    if outlook.problem:
+        return f"⚠ {outlook.problem[0].upper()}{outlook.problem[1:]}. Try another method, probe or least score."
+    takes = f"a run takes about {duration(outlook.run_s)} with {outlook.params.method}" if outlook.n_patterns > n else ""
+    return f"Lattice in {good} of {n} patterns" + (f"; {takes} on this device." if takes else ".")
 
 
 def describe(cube: Datacube) -> str:

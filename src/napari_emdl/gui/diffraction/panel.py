@@ -20,6 +20,7 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 
 
@@ -37,6 +38,11 @@ class Panel(QWidget):
     steps: tuple[Step, ...]
     regions: RegionsBox
     closed: bool
+    notices: Notices
+
+    def open(self, cube: Datacube) -> None:
+        """Work on `cube`, or go back to it."""
+        raise NotImplementedError
 
     @property
     def maps(self) -> ScanMaps | None:

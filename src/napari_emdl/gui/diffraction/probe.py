@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, 
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ProbeParams
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.forms import narrow, tooltip_of
 from napari_emdl.gui.kit.steps import Step
@@ -122,6 +123,10 @@ class ProbeStep(Step):
         cube = self.stem.cube
         if cube is None:
             self.tell("missing", "open a datacube first")
+            return
+        if is_stand_in(cube):
+            self.tell("done", "disks are given")
+            self.note.setText("Only disks are open, no patterns: there is nothing to compare a probe with.")
             return
         if probe is None:
             self.tell("missing", "measuring …" if self.stem.busy else "no probe yet")

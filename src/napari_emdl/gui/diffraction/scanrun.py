@@ -8,6 +8,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_emdl.base.errors import EmdlError, OtherJobError
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import jobs
 from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.kit.worker import Job, report_error
@@ -55,6 +56,8 @@ class ScanRun(QObject):
         """
         if data.cube is None:
             raise EmdlError("no datacube is open; open one with File > Open or File > Open Sample")
+        if is_stand_in(data.cube):
+            raise EmdlError("only disks are open, no patterns to look for more in; open their datacube to find them anew")
         if self.job is not None:
             raise EmdlError(f"{self.job.name} is running; cancel it first")
         data.begin_run()
@@ -102,5 +105,7 @@ class ScanRun(QObject):
 
     def cancel(self) -> None:
         """Ask it to stop."""
+        if is_stand_in(data.cube):
+            raise EmdlError("only disks are open, no patterns to look for more in; open their datacube to find them anew")
         if self.job is not None:
             self.job.cancel()

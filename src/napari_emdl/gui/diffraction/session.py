@@ -291,7 +291,7 @@ class ProjectMenu(QToolButton):
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: report_error(error, name))
+        job.failed.connect(lambda error: self.panel.notices.tell(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"{name} …")
         return job.start()

@@ -13,6 +13,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskLimits, DiskParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import jobs
 from napari_emdl.gui.diffraction.data import Found, Settings, StemData
 from napari_emdl.gui.diffraction.followers import Followers
@@ -139,7 +140,9 @@ class StemState(QObject):
         self.data = data
         self.cube_changed.emit()
         found = data.found
-        if found.probe is None:
+        if is_stand_in(data.cube):
+            self.probe_changed.emit()
+        elif found.probe is None:
             self.measure_probe()
         else:
             self.probe_changed.emit()
@@ -163,7 +166,7 @@ class StemState(QObject):
 
     def show_pattern(self) -> None:
         """Read the pattern at the position in the background."""
-        if self.cube is not None:
+        if self.cube is not None and not is_stand_in(self.cube):
             self.followers.submit("pattern", self.cube, *self.settings.position, self.log)
 
     def _on_pattern(self, result: Any, args: Any) -> None:
@@ -180,7 +183,7 @@ class StemState(QObject):
 
     def measure_probe(self) -> None:
         """Make the probe anew from the settings, in the background."""
-        if self.cube is not None:
+        if self.cube is not None and not is_stand_in(self.cube):
             self.followers.submit("probe", self.cube, self.settings.disk_params.probe)
 
     def _on_probe(self, probe: Any, args: Any) -> None:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizeP
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import Job, StrainParams
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import Settings, StemData
@@ -22,8 +23,9 @@ from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.opendata import OpenData
 from napari_emdl.gui.diffraction.openset import OpenSet
-from napari_emdl.gui.diffraction.overlay import describe, show_overlay
+from napari_emdl.gui.diffraction.overlay import describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
@@ -36,6 +38,7 @@ from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
@@ -94,11 +97,13 @@ class StemWorkspace(Panel):
 
     def _build(self) -> None:
         self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
+        self.notices = Notices()
         self.title = QLabel("No datacube is open")
         self.title.setWordWrap(True)
         self.title.setTextFormat(Qt.TextFormat.PlainText)
         self.hint = QLabel(
-            "Open one with File > Open, or try File > Open Sample > EM deep learning > Strained 4D-STEM datacube."
+            "Open one with File > Open or with the button below, or try File > Open Sample > EM deep learning > "
+            "Strained 4D-STEM datacube."
         )
         self.hint.setWordWrap(True)
         self.run_all_button = QPushButton("Run all")
@@ -108,7 +113,9 @@ class StemWorkspace(Panel):
         self.help_button.setText("?")
         self.help_button.setToolTip("Keys and the way through")
         top = QHBoxLayout()
+        self.open_button = OpenData(self)
         top.addWidget(self.run_all_button, 1)
+        top.addWidget(self.open_button)
         top.addWidget(self.project)
         top.addWidget(self.help_button)
         inner = QWidget()
@@ -116,10 +123,17 @@ class StemWorkspace(Panel):
         column.setContentsMargins(4, 2, 4, 2)
         column.setSpacing(4)
         column.addWidget(self.offer)
+        column.addWidget(self.notices)
         column.addWidget(self.switcher)
         column.addWidget(self.title)
         column.addWidget(self.hint)
+        self.outlook = QLabel("")
+        self.outlook.setWordWrap(True)
+        self.outlook.setTextFormat(Qt.TextFormat.PlainText)
+        self.outlook.setToolTip("From some patterns spread over the scan, with the settings as they are")
+        self.outlook.hide()
         column.addLayout(top)
+        column.addWidget(self.outlook)
         column.addWidget(self.disks_step.bar)
         for step in self.steps:
             column.addWidget(step)
@@ -174,6 +188,8 @@ class StemWorkspace(Panel):
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
+        for signal in (state.outlook_changed, state.disks_changed, state.job_started, state.job_ended):
+            signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
@@ -240,7 +256,9 @@ class StemWorkspace(Panel):
     def _adopt(self, layer: Any) -> None:
         """Open the datacube behind a layer, with the disks a result file brought along."""
         signal, found = session.signal_of(layer), session.tag_of(layer)
-        disks, file, opened = (found.pop(name, None) for name in ("disks", "disks_file", "project"))
+        disks, file, opened, notice = (found.pop(name, None) for name in ("disks", "disks_file", "project", "notice"))
+        if notice:
+            self.notices.tell(str(notice))
         if opened is not None:
             self.take_project(opened)
         elif isinstance(signal, Datacube):
@@ -293,7 +311,8 @@ class StemWorkspace(Panel):
         opened = OpenSet(self.viewer, self.canvas, data, self)
         self.sets.append(opened)
         self._take_out(opened)
-        opened.detectors.navigation()
+        if not is_stand_in(cube):
+            opened.detectors.navigation()
 
     def switch(self, chosen: OpenSet) -> None:
         """Show another open datacube, or the one that was put aside for a movie."""
@@ -470,6 +489,13 @@ class StemWorkspace(Panel):
     def _on_probe(self) -> None:
         if self.state.found.probe is not None:
             self.canvas.radius_px = float(self.state.found.probe.radius_px)
+
+    def _show_outlook(self, *_: Any) -> None:
+        """What a run would give, until there is one."""
+        found = self.state.found
+        line = outlook_line(found.outlook) if found.disks is None and self.state.job is None else ""
+        self.outlook.setText(line)
+        self.outlook.setVisible(bool(line))
 
     def _on_block(self, block: Any, table: Any) -> None:
         """Map of the disks in each pattern, which fills in while the scan runs."""
