@@ -1,4 +1,4 @@
-"""Opening data from the panel: a file, read in a worker, or the image layer that is selected; a lone pattern is a 1 x 1 scan."""
+"""Opening data from the panel: a file, read in a worker, or the selected image layer; a lone pattern is a 1 x 1 scan."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class OpenData(QToolButton):
         menu.setToolTipsVisible(True)
         for text, tip, action in (
             ("File …", "Datacube, single pattern, or disks (of py4DSTEM too)", lambda *_: self.ask()),
-            ("File, with options …", "Say what the axes are: kind, shape, type, order of the axes", lambda *_: self.ask(True)),
+            ("File, with options …", "Say what the axes are: kind, shape, type, order", lambda *_: self.ask(True)),
             (
                 "Selected image layer",
-                "Take the image that is selected: one pattern, or four axes",
+                "One pattern, or an image of four axes",
                 lambda *_: self.take_layer(),
             ),
         ):
@@ -74,7 +74,7 @@ class OpenData(QToolButton):
     def take_layer(self) -> None:
         """Open the image layer that is selected on the main canvas."""
         layer = self.panel.viewer.layers.selection.active
-        data = getattr(layer, "data", None)
+        data: Any = getattr(layer, "data", None)
         if layer is None or layer._type_string != "image" or getattr(data, "ndim", 0) not in (2, 4):
             self.panel.notices.tell("select an image layer with 2 axes (one pattern) or 4 (scan rows and cols, pattern) first")
             return

@@ -105,7 +105,5 @@ class ScanRun(QObject):
 
     def cancel(self) -> None:
         """Ask it to stop."""
-        if is_stand_in(data.cube):
-            raise EmdlError("only disks are open, no patterns to look for more in; open their datacube to find them anew")
         if self.job is not None:
             self.job.cancel()

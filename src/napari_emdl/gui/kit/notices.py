@@ -1,4 +1,4 @@
-"""What could not be done, with its advice, on screen until it is dismissed: in an open panel of ours, else in a box of its own."""
+"""What could not be done, with its advice, on screen until it is dismissed: in an open panel of ours, else in a box."""
 
 from __future__ import annotations
 
