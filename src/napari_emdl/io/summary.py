@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.signals import Calibration, Signal
 
 
@@ -33,7 +34,7 @@ def info(path: str | Path | Sequence[str | Path], **options: Any) -> dict[str, A
 
 
 def is_result(path: str | Path) -> bool:
-    """True for files that :func:`napari_emdl.io.load` reads: our results, and peak lists of py4DSTEM."""
+    """True for files that hold a result and nothing else: our results, and peak lists of py4DSTEM without their datacube."""
     import h5py
 
     file_path = Path(path).expanduser()
@@ -48,9 +49,16 @@ def is_result(path: str | Path) -> bool:
                 return True
             from napari_emdl.io.formats.emd import point_list_grids
 
-            return bool(point_list_grids(file))
+            return bool(point_list_grids(file)) and not _holds_datacube(file)
     except OSError:
         return False
+
+
+def _holds_datacube(file: Any) -> bool:
+    import h5py
+
+    found = file.visititems(lambda _name, item: True if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
+    return bool(found)
 
 
 def signal_info(signal: Signal) -> dict[str, Any]:
@@ -92,13 +100,9 @@ def _result_info(path: Path) -> dict[str, Any]:
         calibration = result.attrs.get("calibration")
         out |= {"shape": list(result.shape), "n_peaks": result.n_peaks, "fields": list(result.fields)}
         out |= {"calibration": calibration_info(calibration)} if isinstance(calibration, Calibration) else {}
-        out |= {
-            key: result.attrs[key]
-            for key in ("species", "pixel_A", "method", "default_min_score", "note")
-            if key in result.attrs
-        }
+        out |= {key: result.attrs[key] for key in ("species", "pixel_A", "method", "default_min_score") if key in result.attrs}
     elif kind == "strain":
         out |= {"shape": list(result.exx.shape), "n_fitted": int(result.mask.sum()), "axis_deg": float(result.axis_deg)}
     else:
         out |= {"shape": list(result.p_occupied.shape), "n_sites": len(result.sites_px), "n_frames": len(result.shift_px)}
-    return out | {"provenance": read_provenance(path)}
+    return out | {"caveats": Caveats.of(result).texts, "provenance": read_provenance(path)}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
@@ -216,6 +217,7 @@ def fit_strain(
         "basis_source": basis.source,
         "params": params.model_dump(mode="json"),
         "disks_provenance": disks.attrs.get("provenance"),
+        "caveats": Caveats.of(disks).to_json(),
     }
     if control is not None:
         control.report(3, 3, "done")
