@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.standin import stand_in
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.workflow.source import source_of
 
 
 def _scan_space(calibration: Any) -> dict[str, Any]:
@@ -34,34 +36,25 @@ def strain_layers(strain: Any, path: str = "") -> list[LayerTuple]:
 
 
 def disk_layers(disks: Any, path: str = "") -> list[LayerTuple]:
-    """Number of disks at every position; with the datacube they were found in, when that is where it was."""
+    """Number of disks at every position, with the datacube they were found in; the workspace takes the disks over.
+
+    Where the datacube cannot be had (it is gone, or these are peak lists of another program) the disks stand for themselves.
+    """
     default = disks.attrs.get("default_min_score")
     kept = disks.filter(min_score=default) if default is not None else disks
-    layers: list[LayerTuple] = []
-    source = source_cube(disks)
-    if source is not None:
-        layers = signal_layers(source)
-        layers[0][1]["metadata"][styles.METADATA_KEY] |= {"disks": disks, "disks_file": Path(path) if path else None}
-    space = _scan_space(disks.attrs.get("calibration") if source is None else source.calibration)
     counts = kept.counts().astype(np.float32)
-    look = {"colormap": "viridis", "contrast_limits": (0.0, max(1.0, float(counts.max(initial=1)))), "visible": source is None}
-    layers.append(
-        (counts, {"name": "disks per pattern", "metadata": tag("counts", source, path=path), **look, **space}, "image")
-    )
-    return layers
-
-
-def source_cube(disks: Any) -> Datacube | None:
-    """Datacube a table of disks was found in, when its file is still there."""
-    from napari_emdl.io import open_datacube
-
-    record = disks.attrs.get("provenance") or {}
-    source = record.get("input", {}) if isinstance(record, dict) else {}
-    name = source.get("path") if isinstance(source, dict) else source
-    if not name or not Path(str(name).split("::")[0]).exists():
-        return None
+    file = Path(path) if path else None
+    look = {"colormap": "viridis", "contrast_limits": (0.0, max(1.0, float(counts.max(initial=1))))}
     try:
-        cube = open_datacube(name)
-    except (EmdlError, OSError):
-        return None
-    return cube if cube.scan_shape == tuple(disks.shape) else None
+        source, why = source_of(disks, path or None), ""
+    except OpenError as error:
+        source, why = None, str(error)
+    if not isinstance(source, Datacube):
+        cube, disks = stand_in(disks, file.name.split(".")[0] if file else "disks")
+        mine = tag("navigation", cube, disks=disks, disks_file=file, notice=f"patterns are not shown: {why}" if why else "")
+        return [(counts, {"name": cube.name, "metadata": mine, **look, **_scan_space(cube.calibration)}, "image")]
+    layers = signal_layers(source)
+    layers[0][1]["metadata"][styles.METADATA_KEY] |= {"disks": disks, "disks_file": file}
+    mine = tag("counts", source, path=path)
+    space = _scan_space(source.calibration)
+    return [*layers, (counts, {"name": "disks per pattern", "metadata": mine, "visible": False, **look, **space}, "image")]

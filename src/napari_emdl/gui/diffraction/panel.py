@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QWidget
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.lattice import LatticeStep
@@ -19,6 +20,7 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 
 
@@ -28,9 +30,6 @@ class Panel(QWidget):
     viewer: Any
     state: StemState
     canvas: DiffractionCanvas
-    maps: ScanMaps | None
-    cross: Crosshair | None
-    detectors: Detectors | None
     histogram: ScoreHistogram
     probe_step: ProbeStep
     disks_step: DisksStep
@@ -39,9 +38,29 @@ class Panel(QWidget):
     steps: tuple[Step, ...]
     regions: RegionsBox
     closed: bool
+    notices: Notices
 
-    def start(self, cube: Datacube) -> None:
-        """Begin with `cube`, also when it is the one that is open."""
+    def open(self, cube: Datacube) -> None:
+        """Work on `cube`, or go back to it."""
+        raise NotImplementedError
+
+    @property
+    def maps(self) -> ScanMaps | None:
+        """Maps of the datacube that is shown."""
+        raise NotImplementedError
+
+    @property
+    def cross(self) -> Crosshair | None:
+        """Its cross-hair."""
+        raise NotImplementedError
+
+    @property
+    def detectors(self) -> Detectors | None:
+        """Its virtual detectors."""
+        raise NotImplementedError
+
+    def start(self, cube: Datacube, settings: Settings | None = None) -> None:
+        """Begin with `cube`, also when it is open already, with the parameters of `settings`."""
         raise NotImplementedError
 
     def close_detectors(self) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import VIEWS
-from napari_emdl.gui.diffraction.jobs import default_output
+from napari_emdl.gui.diffraction.data import Settings
+from napari_emdl.gui.diffraction.jobs import run_file
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
 from napari_emdl.gui.kit import styles
@@ -59,18 +60,18 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         When there is no datacube, or one that could not be opened again.
     """
     state = panel.state
-    cube = state.cube
+    cube, reference = state.cube, state.settings.reference
     if cube is None:
         raise EmdlError("open a datacube before saving a project")
     sample = dict(cube.metadata.get("sample") or {})
     if not (cube.path or sample):
         raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
     parts: dict[str, Callable[[Path], Any]] = {}
-    disks_file = None if copy_disks else state.disks_file
-    if state.disks is not None and copy_disks:
-        parts |= _disk_parts(state.disks, state.done)
-    if state.regions is not None:
-        regions = state.regions.copy()
+    disks_file = None if copy_disks else state.found.disks_file
+    if state.found.disks is not None and copy_disks:
+        parts |= _disk_parts(state.found.disks, state.found.done)
+    if state.settings.regions is not None:
+        regions = state.settings.regions.copy()
         parts[REGIONS] = lambda path: np.save(path, regions)
     largest = MAX_IMAGE_BYTES if copy_disks else MAX_IMAGE_BYTES_KEPT
     scan, left_out = _own_layers(panel.viewer.layers, _DRAWN, largest)
@@ -78,24 +79,25 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
         if layers:
             parts[name] = _layer_writer(layers)
-    named_output = state.output if state.output != default_output(cube, state.output_folder) else None
+    output = state.settings.output
+    named_output = output if output != run_file(cube, state.output_folder) else None
     project = DiffractionProject(
         datacube=cube.path,
         open_options=dict(cube.metadata.get("open_options") or {}),
         sample=sample,
         scan_shape=cube.scan_shape,
         detector_shape=cube.detector_shape,
-        position=state.position,
-        disks=state.disk_params,
-        strain=state.strain_params,
-        run=state.run_params.model_copy(update={"resume": None}),
-        min_score=state.min_score,
-        default_min_score=state.default_min_score,
-        reference="median" if state.reference is None else "lattice" if isinstance(state.reference, str) else "region",
+        position=state.settings.position,
+        disks=state.settings.disk_params,
+        strain=state.settings.strain_params,
+        run=state.settings.run_params.model_copy(update={"resume": None}),
+        min_score=state.settings.min_score,
+        default_min_score=state.settings.default_min_score,
+        reference="median" if reference is None else "lattice" if isinstance(reference, str) else "region",
         live=state.live_enabled,
         output=None if named_output is None else str(named_output),
         disks_file=None if disks_file is None else str(disks_file),
-        fitted=state.strain is not None,
+        fitted=state.found.strain is not None,
         display=_display(panel),
     )
     return Collected(Project(diffraction=project), parts, [*left_out, *more])
@@ -231,9 +233,8 @@ def restore(panel: Panel, opened: Opened) -> None:
     if state.cube is not None and _same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
         panel.close_detectors()
-    state.disk_params = project.disks.model_copy(update={"min_score": None})
-    state.strain_params, state.run_params = project.strain, project.run
-    panel.start(opened.cube)
+    params = project.disks.model_copy(update={"min_score": None})
+    panel.start(opened.cube, Settings(disk_params=params, strain_params=project.strain, run_params=project.run))
     _put_settings(panel, project)
     assert panel.cross is not None and panel.maps is not None
     panel.maps.looks = dict(project.display.get("looks") or {})
@@ -260,18 +261,18 @@ def _same_cube(a: Datacube, b: Datacube) -> bool:
 def _put_settings(panel: Panel, project: DiffractionProject) -> None:
     """Settings into state and forms; nothing is told, the datacube was opened with them."""
     state = panel.state
-    state.min_score, state.default_min_score = project.min_score, project.default_min_score
+    state.settings.min_score, state.settings.default_min_score = project.min_score, project.default_min_score
     panel.probe_step.put(project.disks.probe)
     panel.disks_step.put(project.disks, project.run)
     panel.disks_step.live.setChecked(project.live)
     panel.put_strain(project.strain)
     if project.output:
-        state.output = Path(project.output)
+        state.settings.output = Path(project.output)
     reference = panel.strain_step.reference
     reference.blockSignals(True)
     reference.setCurrentText({"median": MEDIAN, "region": DRAWN, "lattice": IDEAL}[project.reference])
     reference.blockSignals(False)
-    state.reference = "lattice" if project.reference == "lattice" else None
+    state.settings.reference = "lattice" if project.reference == "lattice" else None
     shown = panel.strain_step.show_map
     shown.blockSignals(True)
     shown.setCurrentText(str(project.display.get("map", shown.currentText())))

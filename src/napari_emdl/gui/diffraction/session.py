@@ -18,6 +18,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
@@ -118,7 +119,7 @@ class Autosave(QObject):
 
     def _digest(self, collected: Collected) -> str:
         known = sha256(collected.project.model_dump_json().encode())
-        known.update(str(id(self.panel.state.disks)).encode())
+        known.update(str(id(self.panel.state.found.disks)).encode())
         for layers in (self.panel.viewer.layers, self.panel.canvas.model.layers):
             for layer in layers:
                 if own(layer) or role_of(layer) in ("reference", "profile", "detector"):
@@ -198,7 +199,6 @@ class ProjectMenu(QToolButton):
     def __init__(self, panel: Panel, offer: Offer, autosave: Autosave):
         super().__init__(panel)
         self.panel, self.offer, self.autosave = panel, offer, autosave
-        self.path: Path | None = None
         self._jobs: list[Job] = []
         self.setText("Project ▾")
         self.setStyleSheet(styles.MENU_BUTTON)
@@ -218,10 +218,11 @@ class ProjectMenu(QToolButton):
         self.save_as_action.triggered.connect(lambda *_: self.save())
         self.open_action.triggered.connect(lambda *_: self.open())
         self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
-        panel.state.cube_changed.connect(self._on_cube)
 
-    def _on_cube(self) -> None:
-        self.path = None  # another datacube is another project
+    @property
+    def path(self) -> Path | None:
+        """Project of the datacube that is shown."""
+        return self.panel.state.settings.project_file
 
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
@@ -240,7 +241,8 @@ class ProjectMenu(QToolButton):
             return target, collected.left_out
 
         job = self._start(work, "save project")
-        job.returned.connect(self._on_saved)
+        data = self.panel.state.data
+        job.returned.connect(lambda saved: self._on_saved(data, saved))
         return job
 
     def _suggested(self) -> str:
@@ -252,9 +254,9 @@ class ProjectMenu(QToolButton):
         file = Path(cube.path.split("::")[0])
         return str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
 
-    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
+    def _on_saved(self, data: StemData, saved: tuple[Path, list[str]]) -> None:
         target, left_out = saved
-        self.path = target
+        data.settings.project_file = target
         rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
         self.panel.state.message.emit(f"saved {target.name}{rest}")
 
@@ -282,14 +284,14 @@ class ProjectMenu(QToolButton):
         """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
         offer = self.offer
         offered = offer.paths[:1] == [opened.path]
-        self.path = None if offered else opened.path
+        self.panel.state.settings.project_file = None if offered else opened.path
         if offered:
             self.autosave.written.connect(offer.forget)  # kept until this window's own session is
             offer.hide()
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: report_error(error, name))
+        job.failed.connect(lambda error: self.panel.notices.tell(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"{name} …")
         return job.start()
