@@ -167,3 +167,94 @@ def test_before_a_run_some_patterns_say_what_it_would_give(panel, make_napari_vi
     other = show(make_napari_viewer(show=True), in_memory(noise, "datacube", name="one disk only"))
     wait_until(lambda: "nothing to strain" in other.outlook.text(), what="the warning")
     assert "no lattice in 20 of 20" in other.outlook.text().lower()
+
+
+# modes that return, handles, undo
+
+
+def press(viewer, start, stop=None, steps=5, layer=True):
+    """Press at `start` (in pixels of the image), move to `stop` and release, as the canvas hands it on."""
+    from napari.utils._test_utils import read_only_mouse_event
+    from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+
+    stop = start if stop is None else stop
+    scale = np.asarray(viewer.layers[0].scale)
+
+    def event(kind, place):
+        place = tuple(np.asarray(place, float) * scale)
+        return read_only_mouse_event(
+            type=kind, position=place, pos=np.asarray(place), button=1, is_dragging=kind == "mouse_move", dims_displayed=[0, 1]
+        )
+
+    def both(callbacks, made):
+        callbacks(viewer, made)
+        active = viewer.layers.selection.active
+        if active is not None and layer:
+            callbacks(active, made)
+
+    both(mouse_press_callbacks, event("mouse_press", start))
+    for part in np.linspace(0, 1, steps)[1:] if tuple(start) != tuple(stop) else ():
+        both(mouse_move_callbacks, event("mouse_move", np.asarray(start) + part * (np.asarray(stop) - np.asarray(start))))
+    both(mouse_release_callbacks, event("mouse_release", stop))
+
+
+def test_a_drawn_region_replaces_and_gives_the_mouse_back(panel, wait_until):
+    run_all(panel, wait_until)
+    step, viewer = panel.strain_step, panel.viewer
+    step.reference.setCurrentText("region drawn on the map")
+    first = panel.state.settings.reference.copy()
+    region = step.region_layer()
+    press(viewer, (4, 6))  # outside the region, which is still chosen
+    assert panel.state.settings.position == (4, 6)
+    step.draw_button.click()
+    assert region.mode == "add_rectangle"
+    press(viewer, (1.0, 3.0), (3.0, 6.0))
+    wait_until(lambda: region.mode == "pan_zoom", 10, "the drawing to end")
+    assert len(region.data) == 1 and viewer.layers.selection.active is not region
+    second = panel.state.settings.reference
+    assert second[2, 4] and not second[:, :2].any() and not np.array_equal(first, second)
+    press(viewer, (0, 7))
+    assert panel.state.settings.position == (0, 7)
+
+
+def test_g1_is_dragged_after_run_all_whatever_layer_is_chosen_and_undone(panel, wait_until):
+    run_all(panel, wait_until)
+    state, canvas, history = panel.state, panel.canvas, panel.thresholds.history
+    wait_until(lambda: state.found.lattice is not None and not state.busy)
+    panel.add_bright_field()  # its layer is chosen, and in the mode "select"
+    canvas.view.setCurrentText("Vector map")
+    g, centre = np.array(state.found.lattice.basis.g), np.asarray(state.found.lattice.centre_px)
+    strain = state.found.strain
+    history.settle()
+    press(canvas.model, centre + g[0], centre + g[0] + g[1])
+    np.testing.assert_allclose(state.settings.strain_params.g1, g[0] + g[1], atol=0.5)
+    np.testing.assert_allclose(panel.lattice_step.form.editors["g1"].get(), g[0] + g[1], atol=0.5)
+    assert canvas.model.layers.selection.active.mode == "select"
+    wait_until(lambda: state.found.lattice.basis.source == "given" and state.found.strain is not strain)
+    history.settle()
+    panel.histogram.step(1)
+    history.settle()
+    limits = state.limits
+    panel.thresholds.undo_button.click()
+    assert state.limits != limits and state.settings.strain_params.g1 is not None
+    panel.thresholds.undo_button.click()
+    assert state.settings.strain_params.g1 is None and panel.lattice_step.form.editors["g1"].get() is None
+    wait_until(lambda: state.found.lattice.basis.source == "found")
+
+
+def test_a_region_is_undone_with_its_shape(panel, wait_until):
+    run_all(panel, wait_until)
+    step, history, state = panel.strain_step, panel.thresholds.history, panel.state
+    history.settle()
+    step.reference.setCurrentText("region drawn on the map")
+    history.settle()
+    first, corners = state.settings.reference.copy(), step.region_shapes()
+    layer = step.region_layer()
+    layer.data = [layer.data[0] + np.array([0.0, 3.0])]
+    history.settle()
+    assert not np.array_equal(state.settings.reference, first)
+    history.undo()
+    np.testing.assert_array_equal(state.settings.reference, first)
+    assert step.region_shapes() == corners
+    history.undo()
+    assert state.settings.reference is None and step.reference.currentText() == "median of the scan"

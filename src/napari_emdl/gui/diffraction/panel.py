@@ -14,6 +14,7 @@ from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
 from napari_emdl.gui.diffraction.regions import RegionsBox
 from napari_emdl.gui.diffraction.state import StemState
@@ -31,6 +32,7 @@ class Panel(QWidget):
     state: StemState
     canvas: DiffractionCanvas
     histogram: ScoreHistogram
+    thresholds: ThresholdTools
     probe_step: ProbeStep
     disks_step: DisksStep
     lattice_step: LatticeStep

@@ -72,7 +72,7 @@ class StemWorkspace(Panel):
         self.canvas.below.addWidget(self.limits)
         self.thresholds = ThresholdTools(self.state)
         self.histogram.row.insertWidget(self.histogram.row.count() - 1, self.thresholds)
-        for widget in (self.histogram, self.limits):
+        for widget in (self, self.canvas):
             self.thresholds.add_keys(widget)
         self.probe_step = ProbeStep(self.state)
         self.disks_step = DisksStep(self.state)
@@ -85,6 +85,10 @@ class StemWorkspace(Panel):
         self.steps: tuple[Step, ...] = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self.parts = add_parts(self)
         self.regions = self.parts.regions
+        history, step = self.thresholds.history, self.strain_step
+        history.read_reference = lambda: (step.reference.currentText(), step.region_shapes())
+        history.write_reference = lambda reference, region: step.put_region(region, reference)
+        history.restored.connect(self._put_strain_forms)
         self._build()
         self._add_detector_buttons()
         self._connect()

@@ -11,7 +11,7 @@ STEM_KEYS = (
     ("[ and ]", "lower and raise the least score"),
     ("Space", "find the disks of the current pattern"),
     ("Esc", "stop what runs on the scan"),
-    ("Ctrl+Z, Ctrl+Shift+Z", "undo and redo changes of the limits (click the histogram or the limits first)"),
+    ("Ctrl+Z, Ctrl+Shift+Z", "undo and redo changes of limits, g1 and g2, axis and reference region"),
     ("Click on a map", "put the cross-hair there"),
     ("Drag the cross-hair", "follow the pattern under the mouse"),
 )
