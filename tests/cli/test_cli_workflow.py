@@ -196,7 +196,9 @@ def test_every_documented_option_exists(page: Path) -> None:
 def table_of(text: str, heading: str) -> set[str]:
     """Options in the table under a heading."""
     section = text.split(f"## {heading}")[1].split("\n## ")[0]
-    return {name for line in section.splitlines() if line.startswith("| `--") for name in re.findall(r"--[a-z][a-z0-9-]*", line)}
+    return {
+        name for line in section.splitlines() if line.startswith("| `--") for name in re.findall(r"--[a-z][a-z0-9-]*", line)
+    }
 
 
 def test_the_tables_of_options_hold() -> None:

@@ -292,6 +292,18 @@ class Job(Params):
     stages: tuple[Stage, ...] = _field(..., "What is done, in order: open, find, fit, export")
     run: RunParams = RunParams()
 
+    @property
+    def input(self) -> str:
+        """File that is opened."""
+        first = self.stages[0]
+        assert isinstance(first, OpenStage)
+        return first.path
+
+    def section(self, name: str) -> Any:
+        """Parameters of the last stage with a section "disks", "columns", "strain" or "occupancy"; None without one."""
+        found = [getattr(stage, name, None) for stage in self.stages]
+        return next((params for params in reversed(found) if params is not None), None)
+
     @model_validator(mode="before")
     @classmethod
     def _of_version_1(cls, values: Any) -> Any:

@@ -199,7 +199,8 @@ def run(
     run: Any,
 ) -> None:
     """Run a job file; options given here win over those in the file."""
-    from napari_emdl.cli.jobfile import read_job, run_job
+    from napari_emdl.cli.jobfile import run_job
+    from napari_emdl.workflow.jobfile import read_job
 
     run_job(read_job(job), job, run, output)
 
