@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaw_note
 from napari_emdl.atoms.find.log import LogFinder
@@ -17,6 +16,7 @@ from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, provenance
+from napari_emdl.workflow.parameters import with_overrides
 
 #: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
 CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
@@ -49,15 +49,7 @@ class ColumnFinder(Protocol):
 
 def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
     """Parameters with keyword overrides; an unknown name or a bad value is one clear line."""
-    base = {} if params is None else params.model_dump()
-    unknown = set(overrides) - set(model.model_fields)
-    if unknown:
-        raise EmdlError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(model.model_fields)}")
-    try:
-        return model(**(base | overrides))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EmdlError(f"bad value of {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return with_overrides(model, params, overrides)
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:

@@ -25,6 +25,7 @@ from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibr
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.parameters import with_overrides
 
 Floats = NDArray[np.float64]
 Reference = tuple[int, int, int, int] | NDArray[np.bool_] | Literal["lattice"] | None
@@ -272,13 +273,7 @@ def lattice_consistent(
 
 
 def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainParams:
-    unknown = sorted(set(overrides) - set(StrainParams.model_fields))
-    if unknown:
-        raise EmdlError(f"unknown strain parameter {unknown[0]!r}; there are {', '.join(StrainParams.model_fields)}")
-    try:
-        return StrainParams.model_validate({**params.model_dump(), **overrides})
-    except ValueError as error:
-        raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None
+    return with_overrides(StrainParams, params, overrides)
 
 
 def select_disks(disks: PeakTable, params: StrainParams) -> PeakTable:

@@ -36,6 +36,7 @@ from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
+from napari_emdl.workflow.parameters import with_overrides
 
 CONDITIONS = ("contrast", "energy_keV", "cs_um", "defocus_nm")
 #: The form shows four decimals; a smaller difference was not typed by anyone.
@@ -173,7 +174,7 @@ class ColumnsPanel(ScrollPanel):
         try:
             typed = self.pixel.values()["pixel_size_A"]
             values = {**self.conditions.values(), "model": self.model_box.currentData()}
-            columns = session.data.settings.columns.model_copy(update=values)
+            columns = with_overrides(ColumnParams, session.data.settings.columns, values)
             run = self.run_form.value()
         except EmdlError as error:
             self.status.setText(report_error(error))
