@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,31 @@ def border_of(frame: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
     return np.isin(labels, rim[rim > 0])
 
 
+def fill_missing(frame: NDArray[Any], bad: NDArray[np.bool_], least: int = 6) -> None:
+    """Fill missing pixels of a frame in place.
+
+    Parameters
+    ----------
+    frame
+        (rows, cols).
+    bad
+        (rows, cols) bool, True where a pixel is missing. It gets the median of the measured pixels in the 5 x 5 around it, or
+        zero where there are fewer than `least` of them (inside a beam stop, a gap, a border).
+    """
+    places = np.argwhere(bad)
+    if not len(places):
+        return
+    if len(places) > 50_000:
+        frame[bad] = 0
+        return
+    around = _windows(np.where(bad, np.nan, frame.astype(np.float64)), places).reshape(-1, 25)
+    known = np.isfinite(around).sum(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing
+        middle = np.where(known >= least, np.nan_to_num(np.nanmedian(around, axis=1)), 0.0)
+    frame[bad] = middle if frame.dtype.kind == "f" else np.rint(middle)
+
+
 def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[np.bool_] | None = None) -> Missing:
     """Look for what is missing in some frames of a signal.
 
@@ -134,7 +160,7 @@ def _codes(frames: NDArray[np.generic]) -> tuple[float, ...]:
     """Values that mean "no value": the largest of an unsigned type, or a negative number, in the same pixels of every frame."""
     kind, first = frames.dtype.kind, frames[0]
     if kind == "u" and frames.dtype.itemsize in (2, 4):
-        top = int(np.iinfo(frames.dtype).max)
+        top = int(np.iinfo(frames.dtype.str).max)
         if first.max() < top or not (always := (frames == top).all(axis=0)).any():
             return ()
         rest = frames[:, ~always]
@@ -151,7 +177,7 @@ def _codes(frames: NDArray[np.generic]) -> tuple[float, ...]:
         return ()
     codes = []
     for value, count in zip(candidates, counts, strict=True):
-        isolated = value <= -999 or (kind == "i" and value == np.iinfo(frames.dtype).min)
+        isolated = value <= -999 or (kind == "i" and value == np.iinfo(frames.dtype.str).min)
         # of frames that vary, the same negative number in every one of at least three is no noise
         if isolated or (len(frames) >= 3 and count == int((first == value).sum())):
             codes.append(float(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,9 @@ def check_small(shape: tuple[int, ...], dtype: np.dtype[Any], name: str, limit: 
         nbytes *= int(n)
     if nbytes > limit:
         size = " x ".join(map(str, shape))
-        raise OpenError(f"{name} says that it holds {size} values ({nbytes / 2**20:.0f} MB), more than belong there; it is damaged")
+        raise OpenError(
+            f"{name} says that it holds {size} values ({nbytes / 2**20:.0f} MB), more than belong there; it is damaged"
+        )
     return nbytes
 
 
@@ -169,7 +172,12 @@ def _yaml_text(source: str | Path | bytes, label: str) -> str:
 def _check_yaml(text: str, label: str) -> None:
     """Refuse bombs on the stream of tokens, before anything is built."""
     depth = aliases = 0
-    opening = (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken, yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
+    opening = (
+        yaml.BlockSequenceStartToken,
+        yaml.BlockMappingStartToken,
+        yaml.FlowSequenceStartToken,
+        yaml.FlowMappingStartToken,
+    )
     closing = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
     for number, token in enumerate(yaml.scan(text)):
         depth += isinstance(token, opening) - isinstance(token, closing)
@@ -180,3 +188,22 @@ def _check_yaml(text: str, label: str) -> None:
             raise OpenError(f"{label} has more than {YAML_ALIASES} aliases; it is no settings file of ours")
         if number > YAML_NODES:
             raise OpenError(f"{label} has more than {YAML_NODES} parts; it is no settings file of ours")
+
+
+def parse_xml(text: str | bytes, name: str, limit: int = 16 * 2**20) -> ElementTree.Element:
+    """Read XML of limited size without entities of its own.
+
+    Raises
+    ------
+    OpenError
+        In one line.
+    """
+    if len(text) > limit:
+        raise OpenError(f"{name} has {len(text)} characters of XML; more than {limit} are not read")
+    mark = b"<!ENTITY" if isinstance(text, bytes) else "<!ENTITY"
+    if mark in text:  # type: ignore[operator]
+        raise OpenError(f"{name} defines entities in its XML, which no file of an instrument does; it is not read")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, RecursionError) as caught:
+        raise OpenError(f"{name} holds no readable XML ({first_line(caught)})") from caught

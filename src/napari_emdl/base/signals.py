@@ -116,7 +116,9 @@ class Signal:
                 f"{tuple(self.data.shape)}; give the kind or the axis order"
             )
         if self.given_mask is not None and self.given_mask.shape != self.shape[-2:]:
-            raise EmdlError(f"the mask is {self.given_mask.shape}, the frames of {self.name or 'the array'} are {self.shape[-2:]}")
+            raise EmdlError(
+                f"the mask is {self.given_mask.shape}, the frames of {self.name or 'the array'} are {self.shape[-2:]}"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -259,11 +259,13 @@ def _check_virtual(dataset: h5py.Dataset, name: str, folder: Path) -> None:
         target = inside(folder, part.file_name.replace("%b", "0"))
         if target is None:
             raise OpenError(
-                f"{name}: {dataset.name} is made of {part.file_name}, which does not lie in its folder; virtual datasets are read "
+                f"{name}: {dataset.name} is made of {part.file_name}, which lies elsewhere; virtual datasets are read "
                 "from the folder of the file and below it only"
             )
         if not target.is_file():
-            raise OpenError(f"{name}: {dataset.name} is made of {part.file_name}, which is not there; put the files into one folder")
+            raise OpenError(
+                f"{name}: {dataset.name} is made of {part.file_name}, which is not there; put the files into one folder"
+            )
         if number < 256:
             with Gate(target) as source:
                 inner = source.get(part.dset_name)
@@ -278,7 +280,9 @@ def check_pieces(dataset: h5py.Dataset, name: str, index: tuple[Any, ...]) -> No
     if not dataset.chunks or dataset.is_virtual:
         return
     unpacked = int(np.prod(dataset.chunks, dtype=np.int64)) * dataset.dtype.itemsize
-    corner = tuple((part.start if isinstance(part, slice) else part) // c * c for part, c in zip(index, dataset.chunks, strict=True))
+    corner = tuple(
+        (part.start if isinstance(part, slice) else part) // c * c for part, c in zip(index, dataset.chunks, strict=True)
+    )
     try:
         packed = dataset.id.get_chunk_info_by_coord(corner).size
     except (ValueError, RuntimeError, OSError):  # the piece was never written

@@ -217,6 +217,8 @@ class RecordSource(RawSource):
         Bytes before the first header.
     flip
         True where the bottom row is stored first.
+    footer
+        Bytes after each frame.
     """
 
     def __init__(
@@ -228,10 +230,14 @@ class RecordSource(RawSource):
         header: int,
         offset: int = 0,
         flip: bool = False,
+        footer: int = 0,
     ) -> None:
         self.leading = tuple(int(n) for n in leading)
         frame = tuple(int(n) for n in frame_shape)
-        self.record = np.dtype([("header", f"V{header}"), ("frame", np.dtype(dtype), frame)])
+        size = int(np.prod(frame, dtype=np.int64)) * np.dtype(dtype).itemsize
+        self.record = np.dtype(
+            {"names": ["frame"], "formats": [(np.dtype(dtype), frame)], "offsets": [header], "itemsize": header + size + footer}
+        )
         self.flip = flip
         super().__init__(path, (*self.leading, *frame), dtype, offset)
 

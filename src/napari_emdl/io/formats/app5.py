@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ def is_app5(gate: Gate) -> bool:
 
 def _scans(gate: Gate) -> dict[str, h5py.Group]:
     """Groups of numbered patterns by path, of one experiment or of several in one file."""
-    found = {}
+    found: dict[str, h5py.Group] = {}
     for name, item in gate.children(gate.file):
         if not _GUID.fullmatch(name) or not isinstance(item, h5py.Group):
             continue
@@ -38,7 +38,7 @@ def _scans(gate: Gate) -> dict[str, h5py.Group]:
     return found
 
 
-def _is_scan(group: Any, gate: Gate) -> bool:
+def _is_scan(group: Any, gate: Gate) -> TypeGuard[h5py.Group]:
     return isinstance(group, h5py.Group) and "0" in group and isinstance(gate.get("0/Data", group), h5py.Dataset)
 
 
@@ -126,7 +126,9 @@ def _grid(gate: Gate, group: h5py.Group, names: tuple[str, ...]) -> tuple[int, i
             cols, step_y = number, abs(place[1] - start[1]) * 1e9 or None
             break
     if len(names) % cols:
-        raise OpenError(f"{gate.path.name} holds {len(names)} patterns, no whole number of scan rows of {cols}; give axes='SQK' and shape")
+        raise OpenError(
+            f"{gate.path.name} holds {len(names)} patterns, no whole number of scan rows of {cols}; give axes='SQK' and shape"
+        )
     return len(names) // cols, cols, (step_y, step_x)
 
 

@@ -39,7 +39,7 @@ def frame_sets(gate: Gate) -> list[h5py.Dataset]:
     names = sorted(name for name in group if re.fullmatch(r"data_\d+", name))
     if not names:
         lone = gate.get("data", group)
-        known = gate.get(_DETECTOR) is not None or isinstance(lone, h5py.Dataset) and "image_nr_low" in lone.attrs
+        known = gate.get(_DETECTOR) is not None or (isinstance(lone, h5py.Dataset) and "image_nr_low" in lone.attrs)
         names = ["data"] if isinstance(lone, h5py.Dataset) and lone.ndim in (2, 3) and known else []
     try:
         items = [gate.item(name, group) for name in names]

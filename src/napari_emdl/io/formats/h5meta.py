@@ -169,7 +169,9 @@ def prismatic_calibration(gate: Gate, base: Calibration) -> Calibration:
     if not isinstance(group, h5py.Group):
         return base
     return base.override(
-        "file", energy_keV=positive_number(attribute(group, "E", None)), semiangle_mrad=positive_number(attribute(group, "sa", None))
+        "file",
+        energy_keV=positive_number(attribute(group, "E", None)),
+        semiangle_mrad=positive_number(attribute(group, "sa", None)),
     )
 
 

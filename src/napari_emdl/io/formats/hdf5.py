@@ -13,7 +13,6 @@ import numpy as np
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
-from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found, pick
 from napari_emdl.io.formats import app5, dectris
 from napari_emdl.io.formats.h5meta import (
@@ -34,7 +33,9 @@ __all__ = ["calibration_from", "open_h5", "point_list_type", "read_hdf5", "writt
 
 _ROLE = {"rx": "R", "ry": "C", "r_x": "R", "r_y": "C", "qx": "Q", "qy": "K", "q_x": "Q", "q_y": "K", "kx": "Q", "ky": "K"}
 #: Images that detectors keep beside their frames; opened when named only.
-_CORRECTIONS = re.compile(r"(^|/)(flat_?field|pixel_mask|dark_?(field|current|reference)?|gain_?(map|reference)?)$", re.IGNORECASE)
+_CORRECTIONS = re.compile(
+    r"(^|/)(flat_?field|pixel_mask|dark_?(field|current|reference)?|gain_?(map|reference)?)$", re.IGNORECASE
+)
 
 
 def read_hdf5(path: Path, dataset: str | None = None) -> Found:
@@ -80,7 +81,9 @@ def _resolve(gate: Gate, dataset: str | None) -> h5py.Dataset:
     found = dict(_image_datasets(gate))
     names = [n for n in found if not _CORRECTIONS.search(n)]
     if found and not names:
-        raise OpenError(f"{name} holds no frames, only what corrects them: {', '.join(found)}; name one with ::DATASET to see it")
+        raise OpenError(
+            f"{name} holds no frames, only what corrects them: {', '.join(found)}; name one with ::DATASET to see it"
+        )
     four = [n for n in names if found[n].ndim >= 4]
     cubes = [n for n in names if class_of(found[n].parent) == "DataCube" or re.search(r"(CBED_array|4DSTEM)", n)]
     for group in ([n for n in four if n in cubes], four, [n for n in names if found[n].ndim == 3], names):
@@ -97,7 +100,10 @@ def _groups(gate: Gate, depth: int = 4) -> Iterator[tuple[str, h5py.Group]]:
     level: list[tuple[str, h5py.Group]] = [("", gate.file)]
     for _ in range(depth):
         level = [
-            (f"{prefix}/{n}", item) for prefix, group in level for n, item in gate.children(group) if isinstance(item, h5py.Group)
+            (f"{prefix}/{n}", item)
+            for prefix, group in level
+            for n, item in gate.children(group)
+            if isinstance(item, h5py.Group)
         ][:1000]
         yield from level
 
@@ -131,7 +137,9 @@ def _nexus_default(gate: Gate) -> h5py.Dataset | None:
             break
         at = item
     if at is gate.file:
-        entries = [g for _, g in gate.children(at) if isinstance(g, h5py.Group) and text_of(attribute(g, "NX_class")) == "NXentry"]
+        entries = [
+            g for _, g in gate.children(at) if isinstance(g, h5py.Group) and text_of(attribute(g, "NX_class")) == "NXentry"
+        ]
         data = [
             d
             for entry in entries
