@@ -220,7 +220,7 @@ def _beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray
     none = np.zeros_like(empty)
     if not empty.any() or not total.sum() > 0:
         return none
-    labels, count = ndimage.label(empty)
+    labels, _ = ndimage.label(empty)
     centre = ndimage.center_of_mass(total)
     rr, cc = np.indices(empty.shape)
     near = np.hypot(rr - centre[0], cc - centre[1]) <= max(2.0, 0.04 * min(empty.shape))

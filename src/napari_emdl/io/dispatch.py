@@ -35,8 +35,8 @@ _VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".wmv", ".mpg", ".mpeg
 _FRAMES = ("movie", "focal_series", "datacube", "stack")
 _RAW_ENDINGS = (".raw", ".bin", ".dat", "")
 _KNOWN = (
-    "HDF5, TIFF, .npy, .npz, zarr, DM3/DM4, Merlin, EMPAD, blockfile, TVIPS, MRC, SEQ, SER/EMI, Velox, Topspin, films and images can be "
-    "opened"
+    "HDF5, TIFF, .npy, .npz, zarr, DM3/DM4, Merlin, EMPAD, blockfile, TVIPS, MRC, SEQ, SER/EMI, Velox, Topspin, films and "
+    "images can be opened"
 )
 
 

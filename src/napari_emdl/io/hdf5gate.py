@@ -223,8 +223,8 @@ def check_dataset(dataset: h5py.Dataset, name: str, folder: Path) -> None:
     """
     if dataset.external:
         raise OpenError(
-            f"{name}: the values of {dataset.name} lie in another file ({dataset.external[0][0]}) as external raw storage, which "
-            "is not read; copy the dataset into the file with h5repack"
+            f"{name}: the values of {dataset.name} lie in another file ({dataset.external[0][0]}) as external raw storage, "
+            "which is not read; copy the dataset into the file with h5repack"
         )
     if dataset.is_virtual:
         _check_virtual(dataset, name, folder)

@@ -41,7 +41,9 @@ def apply_loading(signal: S, params: OpenParams) -> S:
     if not scan and (params.scan_crop or params.drop_cols or params.scan_bin > 1):
         raise OpenError(f"{signal.name} was opened as {signal.kind.replace('_', ' ')}, which has no scan to crop or bin")
     ranges = [(0, n) for n in signal.shape]
-    if params.frames is not None and not scan and signal.kind != "image":
+    if params.frames is not None:
+        if scan or signal.kind == "image":
+            raise OpenError(f"{signal.name} is no stack of frames; choose a part of it with scan_crop or detector_crop")
         ranges[0] = _range(params.frames, signal.shape[0], "frames", signal.name)
     if params.drop_cols is not None:
         first, last = params.drop_cols

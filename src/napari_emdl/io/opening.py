@@ -157,27 +157,28 @@ def open(
     scan = None if how.dtype is not None else _scan_of(how.shape)
     if how.kind == "stack" and scan is None and how.dtype is None and len(found.data.shape) == 3 and found.scan is None:
         raise OpenError(f"{where} is a stack of {found.data.shape[0]} patterns; give the scan shape (rows, cols)")
-    found = _some_frames(found, how, wanted)
+    found, left = _some_frames(found, how)
     signal = make_signal(found, where, wanted, how.axes, scan, overrides)
     if how.kind == "pattern" and isinstance(signal, Datacube) and signal.n_patterns != 1:
         raise OpenError(f"{signal.name} holds {signal.n_patterns} patterns, not one; open it as a datacube or stack")
-    signal = apply_loading(signal, how)
+    signal = apply_loading(signal, left)
     given = how.model_dump(exclude_defaults=True, mode="json")
     return replace(signal, metadata={**signal.metadata, "open_options": given}) if given else signal
 
 
-def _some_frames(found: Found, how: OpenParams, wanted: Kind | None) -> Found:
-    """The frames of a stack of patterns that are asked for; those of movies are taken later, by their axis of time."""
-    if how.frames is None or wanted != "datacube" or len(found.data.shape) != 3 or (how.axes or "S")[0].upper() != "S":
-        return found
+def _some_frames(found: Found, how: OpenParams) -> tuple[Found, OpenParams]:
+    """The frames of a stack that are asked for, and what is still to be done; other axis orders are cropped later."""
+    if how.frames is None or len(found.data.shape) != 3 or (how.axes or "S")[0].upper() not in "STF":
+        return found, how
     from napari_emdl.io.views import CroppedSource
 
     first, last = how.frames
     count = found.data.shape[0]
     if last > count:
-        raise OpenError(f"{found.name} holds {count} patterns; frames {first}:{last} do not lie in them")
+        raise OpenError(f"{found.name} holds {count} frames; {first}:{last} does not lie in them")
     data = CroppedSource(found.data, [(first, last), *((0, n) for n in found.data.shape[1:])])
-    return replace(found, data=data, axes=(replace(found.axes[0], size=last - first), *found.axes[1:]), scan=None)
+    axes = (replace(found.axes[0], size=last - first), *found.axes[1:])
+    return replace(found, data=data, axes=axes, scan=None), how.model_copy(update={"frames": None})
 
 
 def _disks(path: str | Path | Sequence[str | Path]) -> PeakTable:

@@ -1,4 +1,4 @@
-"""HDF5 natively: py4DSTEM and EMD 1.0, the EMD 0.x layouts (NCEM, py4DSTEM, Prismatic), NeXus, MATLAB v7.3, and datasets by path."""
+"""HDF5 natively: py4DSTEM and EMD 1.0, EMD 0.x (NCEM, py4DSTEM, Prismatic), NeXus, MATLAB v7.3, and datasets by path."""
 
 from __future__ import annotations
 

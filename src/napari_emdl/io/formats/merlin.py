@@ -25,6 +25,8 @@ _RAW_BYTES = {1: 0.125, 6: 1.0, 12: 2.0, 24: 4.0}
 _MAX_FRAME_PX = 2**28
 #: Time stamps read to suggest a scan shape.
 _MOST_STAMPS = 1_000_000
+#: A gap at the end of a row is longer than the others by this many times their spread; so is a single one.
+_LONG_GAP, _LONE_GAP = 12.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _header(path: Path) -> MibHeader:
             rows, cols = rows * 2, cols // 2
         elif chips > 1 and rows * cols != rows * rows * chips:
             raise OpenError(
-                f"{path.name} holds raw frames of {chips} chips ({layout[0]} x {layout[1]}), which are not read; save them processed"
+                f"{path.name} holds raw frames of {chips} chips ({layout[0]} x {layout[1]}), not read; save them processed"
             )
     return MibHeader(head, rows, cols, mode, bits, chips, layout, _exposure_s(fields))
 
@@ -248,12 +250,15 @@ def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     gaps = np.diff(stamps)
     middle = float(np.median(gaps))
     spread = 1.4826 * float(np.median(np.abs(gaps - middle)))
-    long = np.flatnonzero(gaps > middle + max(8 * spread, 0.05 * middle))
+    far = gaps - middle > np.array([[_LONG_GAP], [_LONE_GAP]]) * max(spread, 1e-7 * middle)
+    long = np.flatnonzero(far[0])
     if not len(long) or middle <= 0:
         return None
     cols = int(long[0]) + 1
     expected = np.arange(cols - 1, len(gaps), cols)
-    return cols if cols > 1 and len(expected) >= 2 and np.array_equal(long, expected) else None
+    # a single gap is believed only when it is far longer than the clock's noise
+    sure = len(expected) >= 2 or bool(far[1][long].all())
+    return cols if cols > 1 and sure and np.array_equal(long, expected) else None
 
 
 def _stamp_s(head: bytes) -> float | None:

@@ -1,4 +1,4 @@
-"""Norpix StreamPix ``.seq``, which Direct Electron's Celeritas and other fast cameras write: plain frames with a time stamp each.
+"""Norpix StreamPix ``.seq``, which Direct Electron's Celeritas and other fast cameras write: plain, stamped frames.
 
 Layout after the readers of PIMS and LiberTEM.
 """
@@ -32,7 +32,7 @@ def _read(path: Path) -> Found:
     if len(head) < 1024:
         raise OpenError(f"{path.name} is truncated: its header has 1024 bytes, the file has {len(head)}")
     version = struct.unpack("<i", head[28:32])[0]
-    cols, rows, bits, real_bits, image_bytes, kind, allocated, _, record = struct.unpack("<9I", head[548:584])
+    cols, rows, bits, real_bits, image_bytes, _kind, allocated, _, record = struct.unpack("<9I", head[548:584])
     rate_Hz = struct.unpack("<d", head[584:592])[0]
     packed = struct.unpack("<I", head[620:624])[0]
     if packed:

@@ -24,8 +24,7 @@ _MOST_PIXELS = 2**28
 def to_grey(image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     """One channel of an image (rows, cols, channels), and whether colours were turned into luminance.
 
-    Equal channels give the channel itself, so that a grey picture saved as colour keeps its values. A channel of opacity is left
-    out.
+    Equal channels give the channel itself, so that a grey picture saved as colour keeps its values. Opacity is left out.
     """
     channels = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
     if np.array_equal(channels, np.broadcast_to(channels[..., :1], channels.shape)):

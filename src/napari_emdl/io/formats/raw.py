@@ -137,7 +137,8 @@ def read_raw(path: Path, shape: Sequence[int], dtype: Any, layout: RawLayout | i
     sizes = [int(n) for n in shape]
     if len(sizes) < 2 or sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
         raise OpenError(
-            f"cannot read raw binary of shape {tuple(sizes)} at byte {layout.offset}; two sizes or more, positive (one may be -1)"
+            f"cannot read raw binary of shape {tuple(sizes)} at byte {layout.offset}; it has two sizes or more, which must be "
+            "positive (one may be -1)"
         )
     before, after = layout.around(sizes[-1] * kind.itemsize if sizes[-1] > 0 else 0)
     have = path.stat().st_size - layout.offset - layout.trailer
