@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 Columns = Mapping[str, Any]
 _UNITS = {"row": "row_px", "col": "col_px"}

@@ -48,7 +48,7 @@ def write_layers(path: str, layers: list[FullLayerData]) -> list[str]:
     EmdlError
         When it cannot be written.
     """
-    from napari_emdl.io.results import atomic_path
+    from napari_emdl.io.outputs import atomic_path
 
     target = Path(path)
     with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
@@ -173,7 +173,7 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     import tifffile
 
-    from napari_emdl.io.results import atomic_path
+    from napari_emdl.io.outputs import atomic_path
 
     array = np.asarray(data)
     labels = [str(name)[:1].upper() for name in attributes.get("axis_labels", ())]

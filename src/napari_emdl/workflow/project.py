@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import DiskParams, Params, RunParams, StrainParams
 from napari_emdl.base.signals import Datacube
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 ENDING = ".emdl-project"
 SETTINGS = "project.yaml"
