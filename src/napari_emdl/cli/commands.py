@@ -4,62 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic import ValidationError
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import (
     ColumnParams,
     DiskParams,
     Job,
     OccupancyParams,
-    Pair,
-    Params,
     RunParams,
     StrainParams,
-    _field,
 )
+from napari_emdl.base.reading import read_yaml
 from napari_emdl.cli import work
 from napari_emdl.cli.app import app
+from napari_emdl.cli.opening import CUBE_OPENING, MOVIE_OPENING, OPENING, opening_keywords
 from napari_emdl.cli.options import Section, with_sections
-
-
-class Opening(Params):
-    """How a file is to be understood where its own word is missing or wrong."""
-
-    kind: Literal["datacube", "movie", "focal_series", "image"] | None = _field(None, "What the file is")
-    axes: str | None = _field(None, "Order of the axes in the file, such as RCQK, TYX or TFYX")
-    shape: tuple[int, ...] | None = _field(None, "Scan rows,cols of a stack of patterns; full shape of raw binary")
-    dtype: str | None = _field(None, "numpy type of raw binary, such as uint16")
-    offset: int | None = _field(None, "Bytes before the array of raw binary", ge=0)
-
-
-class DatacubeOpening(Opening):
-    """Overrides of a datacube's calibration."""
-
-    scan_step: Pair | None = _field(None, "Scan step (row, col)", "nm")
-    q_pixel: Pair | None = _field(None, "Size of a detector pixel (row, col)", "1/Å")
-    energy_kev: float | None = _field(None, "Beam energy", "keV", gt=0)
-    semiangle_mrad: float | None = _field(None, "Convergence semiangle", "mrad", gt=0)
-
-
-_OPEN_KEYWORDS = {"scan_step": "pixel_nm", "q_pixel": "q_pixel_invA", "energy_kev": "energy_keV"}
-
-
-def _opening(given: dict[str, Any]) -> dict[str, Any]:
-    return {_OPEN_KEYWORDS.get(name, name): value for name, value in given.items()}
-
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Result file (HDF5).", show_default=False)]
 Keep = Annotated[
     bool, typer.Option("--keep-candidates", help="Write all candidates above the floor, not only those above the threshold.")
 ]
-OPENING = Section(Opening, as_dict=True)
-CUBE_OPENING = Section(DatacubeOpening, frozenset({"kind"}), as_dict=True)
-MOVIE_OPENING = Section(Opening, frozenset({"offset", "dtype", "shape"}), as_dict=True)
 RUN = Section(RunParams)
 
 
@@ -74,7 +42,7 @@ def info(
     """Show what a file holds: kind, shape, calibration and where each value comes from; parameters of a result."""
     from napari_emdl import io
 
-    facts = io.info(file, **opening)
+    facts = io.info(file, **opening_keywords(opening))
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
         return
@@ -86,7 +54,9 @@ def _facts_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        if isinstance(value, dict):
+        if name == "notes" and value:
+            lines += [f"{indent}note: {text}" for text in value]
+        elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *_facts_lines(value, indent + "  ")] if value else []
         elif value is not None:
             text = " x ".join(map(str, value)) if name == "shape" and isinstance(value, (list, tuple)) else str(value)
@@ -106,7 +76,7 @@ def disks(
     opening: Any,
 ) -> None:
     """Find the Bragg disks of every pattern."""
-    work.disks(cube, output, disks, run, keep_candidates, _opening(opening))
+    work.disks(cube, output, disks, run, keep_candidates, opening_keywords(opening))
 
 
 @app.command()
@@ -130,7 +100,7 @@ def columns(
     opening: Any,
 ) -> None:
     """Find the atomic columns of every frame."""
-    work.columns(movie, output, columns, run, keep_candidates, _opening(opening))
+    work.columns(movie, output, columns, run, keep_candidates, opening_keywords(opening))
 
 
 @app.command()
@@ -153,7 +123,7 @@ def occupancy(
     opening: Any,
 ) -> None:
     """Follow how often each atomic site is occupied, and when it changes."""
-    work.occupancy(source, output, occupancy, ColumnParams(**columns), run, movie, _opening(opening))
+    work.occupancy(source, output, occupancy, ColumnParams(**columns), run, movie, opening_keywords(opening))
 
 
 @app.command()
@@ -222,11 +192,9 @@ def read_job(path: Path) -> Job:
         Naming the entry that is wrong.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmdlError(f"the job file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise EmdlError(f"the job file {path} is no YAML: {' '.join(str(error).split())}") from error
+        entries = read_yaml(path)
+    except OpenError as error:
+        raise EmdlError(f"the job file {error}") from error
     try:
         return Job.model_validate(entries)
     except ValidationError as error:

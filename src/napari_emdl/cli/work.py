@@ -13,6 +13,7 @@ import typer
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli.app import say_note
+from napari_emdl.cli.opening import notes_of
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.jobs.checkpoint import discard_part, part_path
 
@@ -39,6 +40,12 @@ def check_output(output: Path, source: str) -> Path:
     if target.exists() and file.exists() and target.samefile(file):
         raise EmdlError(f"the output {output} is the input itself; give another output")
     return target
+
+
+def say_notes(signal: Any) -> None:
+    """What opening has to say, a line each."""
+    for note in notes_of(signal):
+        say_note(f"{signal.name}: {note}")
 
 
 def _resumable(compute: Callable[[], Any], output: Path) -> Any:
@@ -75,6 +82,7 @@ def disks(
 
     target = check_output(output, source)
     cube = io.open_datacube(source, **(opening or {}))
+    say_notes(cube)
     started = time.monotonic()
     with terminal_control("finding disks") as control:
         table = _resumable(lambda: find_disks(cube, params=params, run=run, output=target, control=control), target)
@@ -148,6 +156,7 @@ def columns(
 
     target = check_output(output, source)
     movie = io.open_movie(source, **(opening or {}))
+    say_notes(movie)
     started = time.monotonic()
     with terminal_control("finding columns", "frames") as control:
         table = _resumable(lambda: find_columns(movie, params=params, run=run, output=str(target), control=control), target)
