@@ -300,22 +300,29 @@ def refuse_foreign_storage(file: h5py.File, name: str) -> None:
         In one line, naming the link or dataset.
     """
     count = 0
+    datasets: list[str] = []
 
-    def visit(path: str, link: Any) -> None:
+    def visit(path: str, link: Any) -> str | None:
+        """Why the walk ends: an exception would be lost in HDF5."""
         nonlocal count
         count += 1
         if count > MAX_OBJECTS:
-            raise OpenError(f"{name} holds more than {MAX_OBJECTS} objects; it is no result of ours")
+            return f"{name} holds more than {MAX_OBJECTS} objects; it is no result of ours"
         if isinstance(link, h5py.ExternalLink):
-            raise OpenError(f"{name} links to another file ({path}), which no result does; it is not read")
+            return f"{name} links to another file ({path}), which no result does; it is not read"
         if isinstance(link, h5py.HardLink):
-            item = file.get(path)
-            if isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise OpenError(f"{name} keeps {path} in another file, which no result does; it is not read")
-                _check_filters(item, name)
+            datasets.append(path)
+        return None
 
-    file.visititems_links(visit)
+    why = file.visititems_links(visit)
+    if why:
+        raise OpenError(why)
+    for path in datasets:
+        item = file.get(path)
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise OpenError(f"{name} keeps {path} in another file, which no result does; it is not read")
+            _check_filters(item, name)
 
 
 def read_small(dataset: h5py.Dataset, name: str, limit: int = SMALL_ARRAY_BYTES, selection: Any = ()) -> Any:
