@@ -19,7 +19,7 @@ _PACKAGES = ("napari-emdl", "numpy", "scipy", "h5py", "onnxruntime-gpu", "onnxru
 _MEGABYTE = 1 << 20
 _SAMPLES = 16
 #: Parts that say how and when the job ran, not what it computes.
-_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note")
+_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note", "range_note", "caveats")
 #: Entries that say where something lies; its content is in the record as a checksum.
 _PLACES = ("path", "name", "file", "dataset", "mtime")
 
@@ -115,6 +115,8 @@ def input_facts(signal: Signal) -> dict[str, Any]:
         "dtype": signal.dtype.str,
         "calibration": calibration,
     }
+    if signal.metadata.get("open_options"):
+        facts["open_options"] = dict(signal.metadata["open_options"])
     path = Path(signal.path) if signal.path else None
     if path is not None and path.is_file():
         status = path.stat()
