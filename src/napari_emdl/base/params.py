@@ -6,6 +6,7 @@ Each field has a description (the tooltip and the help text); ``json_schema_extr
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -76,6 +77,82 @@ def parse_bytes(text: str) -> int:
     if value <= 0:
         raise ValueError(f"a memory limit must be positive, got {text!r}")
     return int(value)
+
+
+OpenKind = Literal["datacube", "pattern", "stack", "movie", "focal_series", "image", "disks"]
+
+
+class OpenParams(Params):
+    """How a file is read: what it is where its own word is missing or wrong, and which part of it is taken."""
+
+    kind: OpenKind | None = _field(
+        None,
+        "What the file is: datacube, one pattern, stack (of patterns, with the scan as shape), movie, focal series, image, or "
+        "disks (peak lists only); empty is told by its axes",
+    )
+    axes: str | None = _field(None, "Order of the axes in the file, such as RCQK, TYX or TFYX")
+    shape: tuple[int, ...] | None = _field(
+        None, "Scan rows,cols of a stack of patterns (one may be -1); full shape of raw binary"
+    )
+    frames: tuple[int, int] | None = _field(None, "First frame or pattern used of a stack, and the one after the last")
+    drop_cols: tuple[int, int] | None = _field(None, "Fly-back columns left out at the start and at the end of each scan row")
+    scan_crop: tuple[int, int, int, int] | None = _field(None, "Part of the scan used: row0, row1, col0, col1")
+    scan_bin: int = _field(1, "Scan positions added up along rows and cols", ge=1, le=64)
+    detector_crop: tuple[int, int, int, int] | None = _field(
+        None, "Part of the detector or frame used: row0, row1, col0, col1", "px"
+    )
+    detector_bin: int = _field(1, "Detector or frame pixels added up along rows and cols", ge=1, le=64)
+    mask: str | None = _field(
+        None, "File with the mask of the detector or frame, FILE or FILE::DATASET: pixels that are not 0 are missing"
+    )
+    pixel_nm: Pair | None = _field(None, "Scan step of a datacube, pixel size of an image (row, col)", "nm")
+    q_pixel_invA: Pair | None = _field(None, "Size of a detector pixel (row, col)", "1/Å")
+    frame_interval_s: float | None = _field(None, "Time from frame to frame", "s", gt=0)
+    defocus_step_A: float | None = _field(None, "Step of a focal series", "Å")
+    energy_keV: float | None = _field(None, "Beam energy", "keV", gt=0, le=3000)
+    semiangle_mrad: float | None = _field(None, "Convergence semiangle", "mrad", gt=0, le=200)
+    qr_rotation_rad: float | None = _field(None, "Rotation from scan axes to detector axes", "rad", ge=-7, le=7)
+    qr_flip: bool | None = _field(None, "The detector axes are transposed against the scan axes")
+    dtype: str | None = _field(None, "numpy type of raw binary, such as uint16 or >u2", advanced=True)
+    offset: int = _field(0, "Bytes before the array of raw binary", "bytes", advanced=True, ge=0)
+    header_rows: int = _field(0, "Rows before every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
+    footer_rows: int = _field(0, "Rows after every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
+    frame_header: int = _field(0, "Bytes before every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
+    frame_footer: int = _field(0, "Bytes after every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
+    trailer: int = _field(0, "Bytes after the array of raw binary that are no data", "bytes", advanced=True, ge=0)
+
+    @field_validator("pixel_nm", "q_pixel_invA", mode="before")
+    @classmethod
+    def _both_ways(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    @field_validator("pixel_nm", "q_pixel_invA")
+    @classmethod
+    def _positive(cls, value: Pair | None) -> Pair | None:
+        if value is not None and not (0 < value[0] < math.inf and 0 < value[1] < math.inf):
+            raise ValueError(f"must be positive, got {value}")
+        return value
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        return getattr(value, "str", None) or getattr(value, "__name__", None) or str(value)
+
+    @field_validator("frames", "scan_crop", "detector_crop")
+    @classmethod
+    def _not_empty(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (min(value) < 0 or any(a >= b for a, b in zip(value[::2], value[1::2], strict=True))):
+            raise ValueError(f"the end must be larger than the start, got {value}")
+        return value
+
+    @field_validator("drop_cols")
+    @classmethod
+    def _not_negative(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and min(value) < 0:
+            raise ValueError(f"columns to leave out are counted, got {value}")
+        return value
 
 
 class ProbeParams(Params):

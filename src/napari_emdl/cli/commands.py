@@ -4,50 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, Pair, Params, RunParams, StrainParams, _field
+from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli import work
 from napari_emdl.cli.console import say_note
+from napari_emdl.cli.opening import CUBE_OPENING, MOVIE_OPENING, OPENING
 from napari_emdl.cli.options import Section, with_sections
 from napari_emdl.cli.root import app
-
-
-class Opening(Params):
-    """How a file is to be understood where its own word is missing or wrong."""
-
-    kind: Literal["datacube", "movie", "focal_series", "image"] | None = _field(None, "What the file is")
-    axes: str | None = _field(None, "Order of the axes in the file, such as RCQK, TYX or TFYX")
-    shape: tuple[int, ...] | None = _field(None, "Scan rows,cols of a stack of patterns; full shape of raw binary")
-    dtype: str | None = _field(None, "numpy type of raw binary, such as uint16")
-    offset: int | None = _field(None, "Bytes before the array of raw binary", ge=0)
-
-
-class DatacubeOpening(Opening):
-    """Overrides of a datacube's calibration."""
-
-    scan_step: Pair | None = _field(None, "Scan step (row, col)", "nm")
-    q_pixel: Pair | None = _field(None, "Size of a detector pixel (row, col)", "1/Å")
-    energy_kev: float | None = _field(None, "Beam energy", "keV", gt=0)
-    semiangle_mrad: float | None = _field(None, "Convergence semiangle", "mrad", gt=0)
-
-
-_OPEN_KEYWORDS = {"scan_step": "pixel_nm", "q_pixel": "q_pixel_invA", "energy_kev": "energy_keV"}
-
-
-def _opening(given: dict[str, Any]) -> dict[str, Any]:
-    return {_OPEN_KEYWORDS.get(name, name): value for name, value in given.items()}
-
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Result file (HDF5).", show_default=False)]
 Keep = Annotated[
     bool, typer.Option("--keep-candidates", help="Write all candidates above the floor, not only those above the threshold.")
 ]
-OPENING = Section(Opening, as_dict=True)
-CUBE_OPENING = Section(DatacubeOpening, frozenset({"kind"}), as_dict=True)
-MOVIE_OPENING = Section(Opening, as_dict=True)
 RUN = Section(RunParams)
 
 
@@ -74,7 +45,9 @@ def _facts_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        if isinstance(value, dict):
+        if name == "notes" and value:
+            lines += [f"{indent}note: {text}" for text in value]
+        elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *_facts_lines(value, indent + "  ")] if value else []
         elif name == "caveats":
             lines += [f"{indent}caveat: {text}" for text in value]
@@ -97,7 +70,7 @@ def disks(
 ) -> None:
     """Find the Bragg disks of every pattern."""
     target = work.check_output(output, cube)
-    work.disks(work.open_cube(cube, _opening(opening)), target, disks, run, keep_candidates)
+    work.disks(work.open_cube(cube, opening), target, disks, run, keep_candidates)
 
 
 @app.command()
@@ -127,7 +100,7 @@ def columns(
 ) -> None:
     """Find the atomic columns of every frame."""
     target = work.check_output(output, movie)
-    work.columns(work.open_movie(movie, _opening(opening)), target, columns, run, keep_candidates)
+    work.columns(work.open_movie(movie, opening), target, columns, run, keep_candidates)
 
 
 @app.command()
@@ -151,13 +124,13 @@ def occupancy(
 ) -> None:
     """Follow how often each atomic site is occupied, and when it changes."""
     target = work.check_output(output, source)
-    found, how = work.columns_in(source), _opening(opening)
+    found = work.columns_in(source)
     if found is not None:
         if columns:
             say_note(f"{source} holds columns already: options that find columns have no effect; give the movie instead")
-        frames = work.movie_for(found, source, occupancy, movie, how)
+        frames = work.movie_for(found, source, occupancy, movie, opening)
     else:
-        frames = work.open_movie(source, how)
+        frames = work.open_movie(source, opening)
         found = work.find_columns(frames, target, ColumnParams(**columns), run)
     work.occupancy(found, frames, target, occupancy, run)
 

@@ -17,7 +17,7 @@ from napari_emdl.base.signals import Datacube, Movie
 from napari_emdl.cli.console import say_caveats
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.jobs.checkpoint import discard_part, part_path
-from napari_emdl.workflow.source import input_of, locate, source_of, with_options
+from napari_emdl.workflow.source import caveats_of, input_of, locate, source_of, with_options
 
 Opening = Mapping[str, Any]
 
@@ -71,6 +71,7 @@ def open_cube(source: str, opening: Opening | None = None) -> Datacube:
     from napari_emdl import io
 
     cube: Datacube = with_options(io.open_datacube(source, **(opening or {})), opening or {})
+    say_caveats(caveats_of(cube))
     return cube
 
 
@@ -79,6 +80,7 @@ def open_movie(source: str, opening: Opening | None = None) -> Movie:
     from napari_emdl import io
 
     movie: Movie = with_options(io.open_movie(source, **(opening or {})), opening or {})
+    say_caveats(caveats_of(movie))
     return movie
 
 
@@ -108,7 +110,7 @@ def find_disks(cube: Datacube, beside: Path, params: DiskParams, run: RunParams)
 
     with terminal_control("finding disks") as control:
         found: PeakTable = resumable(lambda: find(cube, params=params, run=run, output=beside, control=control), beside)
-    say_caveats(Caveats.of(found))
+    say_caveats(Caveats(c for c in Caveats.of(found) if c not in caveats_of(cube)))
     return found
 
 
@@ -176,7 +178,7 @@ def find_columns(movie: Movie, beside: Path, params: ColumnParams, run: RunParam
 
     with terminal_control("finding columns", "frames") as control:
         found: PeakTable = resumable(lambda: find(movie, params=params, run=run, output=str(beside), control=control), beside)
-    say_caveats(Caveats.of(found))
+    say_caveats(Caveats(c for c in Caveats.of(found) if c not in caveats_of(movie)))
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.signals import Datacube
-from napari_emdl.jobs.blocks import Block, block_size, make_blocks
+from napari_emdl.jobs.blocks import Block, block_size, check_frame_fits, make_blocks
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import ThreadExecutor
 
@@ -90,8 +90,8 @@ def virtual_image(
     Returns
     -------
     ndarray
-        (scan rows, scan cols) for a single detector, else (detectors, scan rows, scan cols). Values that are not finite
-        count as no electrons.
+        (scan rows, scan cols) for a single detector, else (detectors, scan rows, scan cols). Missing pixels (NaN, codes for
+        "no value", the cube's mask) count as no electrons.
     """
     several = not isinstance(detectors, Detector)
     chosen: list[Detector] = list(detectors) if not isinstance(detectors, Detector) else [detectors]
@@ -103,6 +103,7 @@ def virtual_image(
                 f"the virtual detector {detector.name!r} is {detector.weights.shape}, the patterns {cube.detector_shape}"
             )
     run = run or RunParams()
+    check_frame_fits(cube.detector_shape, run)
     pixels = int(np.prod(cube.detector_shape))
     matrix = np.stack([d.weights.ravel() for d in chosen], axis=1)
     lit = np.flatnonzero(matrix.any(axis=1))
@@ -110,10 +111,13 @@ def virtual_image(
     kernel = matrix[lit].astype(np.float64)
 
     def measure(block: Block) -> NDArray[np.float64]:
-        flat = cube.patterns(block.start, block.stop).reshape(block.stop - block.start, pixels)
+        patterns = cube.patterns(block.start, block.stop)
+        bad = cube.missing(patterns)
+        flat = patterns.reshape(block.stop - block.start, pixels)
         values = np.asarray(flat[:, lit] if len(lit) < pixels else flat, dtype=np.float64)
-        if flat.dtype.kind == "f":
-            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        if bad is not None:
+            holes = bad.reshape(flat.shape)
+            values = np.where(holes[:, lit] if len(lit) < pixels else holes, 0.0, values)
         return values @ kernel
 
     executor = ThreadExecutor(run.workers)

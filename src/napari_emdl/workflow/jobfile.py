@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ExportStage, FindStage, FitStage, Job, OpenStage
+from napari_emdl.base.reading import read_yaml
 from napari_emdl.io.outputs import atomic_path
 from napari_emdl.workflow.parameters import validated
 
@@ -26,11 +27,9 @@ def read_job(path: str | Path) -> Job:
     """
     source = Path(path).expanduser()
     try:
-        entries = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmdlError(f"the job file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise EmdlError(f"the job file {path} is not YAML: {' '.join(str(error).split())}") from error
+        entries = read_yaml(source)
+    except OpenError as error:
+        raise EmdlError(f"the job file {error}") from error
     folder = source.resolve().parent
     return _each_path(validated(Job, entries, f"the job file {path}"), lambda text: str(folder / Path(text).expanduser()))
 

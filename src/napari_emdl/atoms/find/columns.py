@@ -13,6 +13,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, provenance
@@ -254,6 +255,7 @@ def find_columns(
         overrides["contrast"] = contrast
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
+    check_frame_fits(movie.shape[-2:], running)
     finder = make_finder(movie, settings, running, control)
     reader = _Frames(movie)
     record = provenance(

@@ -16,6 +16,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.trained import outside_training
+from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.parameters import with_overrides
 
@@ -109,6 +110,7 @@ def find_disks(
     params = _with_overrides(params or DiskParams(), method, probe, overrides)
     run = RunParams.model_validate({**(run or RunParams()).model_dump(), **({"device": device} if device else {})})
     shape = signal.detector_shape
+    check_frame_fits(shape, run)
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
     finder = make_finder(params, made, shape, run)
 
