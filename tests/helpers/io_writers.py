@@ -195,7 +195,8 @@ def write_raw_mib(path: Path, frames: np.ndarray, bits: int, quad: bool = False)
 def write_hdr(path: Path, count: int, per_trigger: int, extra: str = "", encoding: str = "utf-8") -> None:
     """Merlin's header file beside a .mib."""
     text = (
-        f"HDR,\t\nCounter Depth (number):\t12\nFrames in Acquisition (Number):\t{count}\nFrames per Trigger (Number):\t{per_trigger}\n"
+        f"HDR,\t\nCounter Depth (number):\t12\nFrames in Acquisition (Number):\t{count}\n"
+        f"Frames per Trigger (Number):\t{per_trigger}\n"
         f"{extra}End\t\n"
     )
     path.write_bytes(text.encode(encoding))
@@ -305,7 +306,8 @@ def write_nexus(path: Path, data: np.ndarray) -> None:
         group = entry.create_group("shown")
         group.attrs.update(NX_class="NXdata", signal="corrected", axes=["y", "x", "ky", "kx"])
         group["corrected"] = data
-        for name, size, step, units in zip(group.attrs["axes"], data.shape, (1.5, 1.5, 0.02, 0.02), ("nm", "nm", "1/Å", "1/Å")):
+        steps, units_of = (1.5, 1.5, 0.02, 0.02), ("nm", "nm", "1/Å", "1/Å")
+        for name, size, step, units in zip(group.attrs["axes"], data.shape, steps, units_of, strict=True):
             group[name] = np.arange(size) * step
             group[name].attrs["units"] = units
 

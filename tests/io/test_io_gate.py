@@ -30,10 +30,11 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 )
 def test_plugin_filters_are_read(tmp_path: Path, packing: str) -> None:
     path = tmp_path / "packed.h5"
-    np.save(tmp_path / "x.npy", CUBE)
+    source = tmp_path / "x.npy"
+    np.save(source, CUBE)
     code = (
         f"import h5py, hdf5plugin, numpy as np\nwith h5py.File({str(path)!r}, 'w') as f:\n"
-        f"    f.create_dataset('a/data', data=np.load({str(tmp_path / 'x.npy')!r}), chunks=(1, 1, 6, 5), **hdf5plugin.{packing})"
+        f"    f.create_dataset('a/data', data=np.load({str(source)!r}), chunks=(1, 1, 6, 5), **hdf5plugin.{packing})"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     read = f"import numpy as np; from napari_emdl import io; print(np.asarray(io.open({str(path)!r}).data[...]).sum())"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import yaml
@@ -20,6 +21,8 @@ SMALL_ARRAY_BYTES = 256 * 2**20
 #: Most characters, nesting and aliases of a YAML file of ours.
 YAML_BYTES, YAML_DEPTH, YAML_ALIASES, YAML_NODES = 4 * 2**20, 40, 100, 200_000
 _NPY_HEADER_BYTES = 64 * 1024
+#: Members of a zip file that unpack to more than this many times their size are no data.
+_MOST_UNPACKED = 50
 
 
 @contextmanager
@@ -121,6 +124,12 @@ def read_small_npy(source: str | Path | BinaryIO, name: str | None = None, limit
     return values.astype(dtype.newbyteorder("="))
 
 
+def read_small_npz(path: Path, name: str, limit: int = SMALL_ARRAY_BYTES) -> NDArray[Any]:
+    """Read the array `name` of a .npz file, as :func:`read_small_npy` does."""
+    with one_line(path.name, ".npz file"), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        return read_small_npy(cast(BinaryIO, file), f"{path.name}::{name}", limit)
+
+
 def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:
     """Read YAML of ours within limits of size, nesting and aliases.
 
@@ -207,3 +216,20 @@ def parse_xml(text: str | bytes, name: str, limit: int = 16 * 2**20) -> ElementT
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError) as caught:
         raise OpenError(f"{name} holds no readable XML ({first_line(caught)})") from caught
+
+
+def check_zip(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse a zip file whose members unpack to implausibly much.
+
+    Raises
+    ------
+    OpenError
+        In one line, naming the member.
+    """
+    members = archive.infolist()
+    if len(members) > 10_000:
+        raise OpenError(f"{name} holds {len(members)} files; it is no file of ours")
+    for member in members:
+        if member.file_size > max(SMALL_ARRAY_BYTES, _MOST_UNPACKED * member.compress_size):
+            size = member.file_size / 2**20
+            raise OpenError(f"{name}: {member.filename} unpacks {member.compress_size} bytes to {size:.0f} MB; it is not read")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.missing import Missing
 from napari_emdl.base.params import OpenParams
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, read_small_npy
 from napari_emdl.base.signals import Calibration, Datacube, Signal
 from napari_emdl.io.views import BinnedSource, CroppedSource, RepairedSource
 
 S = TypeVar("S", bound=Signal)
 
 
-def apply_loading(signal: S, params: OpenParams) -> S:
+def apply_loading(signal: S, params: OpenParams, mask: NDArray[np.bool_] | None = None) -> S:
     """The part of a signal that is to be used, in this order: mask, frames, fly-back columns, crop, bins.
 
     Parameters
@@ -29,14 +27,16 @@ def apply_loading(signal: S, params: OpenParams) -> S:
         As opened.
     params
         What is to be used.
+    mask
+        Mask of the whole detector or frame, True where a pixel is missing.
 
     Raises
     ------
     OpenError
         When a crop or mask does not fit.
     """
-    if params.mask is not None:
-        signal = replace(signal, given_mask=_joined(signal, read_mask(params.mask)))
+    if mask is not None:
+        signal = replace(signal, given_mask=_joined(signal, mask))
     scan = isinstance(signal, Datacube)
     if not scan and (params.scan_crop or params.drop_cols or params.scan_bin > 1):
         raise OpenError(f"{signal.name} was opened as {signal.kind.replace('_', ' ')}, which has no scan to crop or bin")
@@ -129,27 +129,3 @@ def _joined(signal: Signal, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
             f"the mask is {mask.shape}, the frames of {signal.name} are {signal.shape[-2:]}; give a mask of their shape"
         )
     return mask if signal.given_mask is None else mask | signal.given_mask
-
-
-def read_mask(text: str | Path) -> NDArray[np.bool_]:
-    """Mask of a file (any image that opens, .npy, FILE::DATASET): pixels that are not zero are missing.
-
-    Raises
-    ------
-    OpenError
-        When it is no image.
-    """
-    path = Path(str(text).partition("::")[0]).expanduser()
-    if path.suffix.lower() == ".npy" and path.is_file():
-        values: NDArray[Any] = read_small_npy(path)
-    else:
-        from napari_emdl.io.opening import open as open_signal
-
-        opened = open_signal(text, "image")
-        if opened.nbytes > SMALL_ARRAY_BYTES:
-            raise OpenError(f"{opened.name} is too large for a mask {opened.shape}")
-        values = np.asarray(opened.data[...])
-    values = np.squeeze(values)
-    if values.ndim != 2 or values.dtype.kind not in "biuf":
-        raise OpenError(f"{path.name} holds {values.shape}, no mask of a detector or frame")
-    return np.isnan(values) | (values != 0) if values.dtype.kind == "f" else values != 0

@@ -8,12 +8,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.params import OpenParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.reading import first_line
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, first_line, read_small_npy
 from napari_emdl.base.signals import Datacube, Kind, Movie
 from napari_emdl.io.axes import KIND_WORDS, Found
 from napari_emdl.io.making import make_signal
@@ -161,7 +163,7 @@ def open(
     signal = make_signal(found, where, wanted, how.axes, scan, overrides)
     if how.kind == "pattern" and isinstance(signal, Datacube) and signal.n_patterns != 1:
         raise OpenError(f"{signal.name} holds {signal.n_patterns} patterns, not one; open it as a datacube or stack")
-    signal = apply_loading(signal, left)
+    signal = apply_loading(signal, left, None if how.mask is None else read_mask(how.mask))
     given = how.model_dump(exclude_defaults=True, mode="json")
     return replace(signal, metadata={**signal.metadata, "open_options": given}) if given else signal
 
@@ -179,6 +181,28 @@ def _some_frames(found: Found, how: OpenParams) -> tuple[Found, OpenParams]:
     data = CroppedSource(found.data, [(first, last), *((0, n) for n in found.data.shape[1:])])
     axes = (replace(found.axes[0], size=last - first), *found.axes[1:])
     return replace(found, data=data, axes=axes, scan=None), how.model_copy(update={"frames": None})
+
+
+def read_mask(text: str | Path) -> NDArray[np.bool_]:
+    """Mask of a file (any image that opens, .npy, FILE::DATASET): pixels that are not zero are missing.
+
+    Raises
+    ------
+    OpenError
+        When it is no image.
+    """
+    path = Path(str(text).partition("::")[0]).expanduser()
+    if path.suffix.lower() == ".npy" and path.is_file():
+        values: NDArray[Any] = read_small_npy(path)
+    else:
+        opened = open(text, "image")
+        if opened.nbytes > SMALL_ARRAY_BYTES:
+            raise OpenError(f"{opened.name} is too large for a mask {opened.shape}")
+        values = np.asarray(opened.data[...])
+    values = np.squeeze(values)
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise OpenError(f"{path.name} holds {values.shape}, no mask of a detector or frame")
+    return np.isnan(values) | (values != 0) if values.dtype.kind == "f" else values != 0
 
 
 def _disks(path: str | Path | Sequence[str | Path]) -> PeakTable:
