@@ -18,6 +18,7 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, provenance
 from napari_emdl.workflow.parameters import with_overrides
+from napari_emdl.workflow.source import caveats_of
 
 #: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
 CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
@@ -281,7 +282,7 @@ def find_columns(
     record["note"] = table.attrs["note"]
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]
-    table.attrs["provenance"] = record
+    table.attrs |= {"provenance": record, "caveats": caveats_of(movie).to_json()}
     return table
 
 

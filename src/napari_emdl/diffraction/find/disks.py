@@ -19,6 +19,7 @@ from napari_emdl.diffraction.find.trained import outside_training
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.parameters import with_overrides
+from napari_emdl.workflow.source import caveats_of
 
 
 class DiskFinder(Protocol):
@@ -146,6 +147,7 @@ def find_disks(
         method=params.method,
         default_min_score=params.min_score if params.min_score is not None else finder.default_min_score,
         note=note,
+        caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
     return table
