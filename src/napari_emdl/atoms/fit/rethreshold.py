@@ -72,4 +72,6 @@ def _subset(
 ) -> Occupancy:
     attrs = {**fitted.attrs, **facts, "notes": []}
     at = (slice(None), keep)
-    return decode(fitted.sites.kept(keep), alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control)
+    start = fitted.occupied[at] if str(attrs.get("evidence")).startswith("matched") else None
+    sites = fitted.sites.kept(keep)
+    return decode(sites, alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control, start)
