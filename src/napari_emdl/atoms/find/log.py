@@ -3,6 +3,7 @@ network."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 class LogFinder:
     """Laplacian-of-Gaussian finder.
 
-    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), or by that of
-    what lies between the lattice's spots in its spectrum where crystal fills the frame, so that it counts noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would
-    reach, and where crystal fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
+    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), or, where
+    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum, so that it counts noise sigmas, z.
+    The threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where
+    crystal fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
+    ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
 
     Parameters
     ----------
@@ -150,8 +153,8 @@ def quiet_sigma(response: NDArray[np.floating], window_px: int) -> float:
 def noise_between_spots(response: NDArray[np.floating]) -> float:
     """Standard deviation of the noise in a frame that a lattice may fill.
 
-    A lattice stands in few spots of the spectrum and the noise, like an amorphous film, everywhere: the median of the power on a
-    ring, over ln 2, is the noise's mean there (its power is distributed exponentially).
+    A lattice stands in few spots of the spectrum and the noise, like an amorphous film, everywhere: the median of the power on
+    a ring, over ln 2, is the noise's mean there (its power is distributed exponentially).
     """
     rows, cols = response.shape
     window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(cols + 2)[1:-1]).astype(np.float32)
@@ -162,7 +165,8 @@ def noise_between_spots(response: NDArray[np.floating]) -> float:
     order = np.argsort(ring, kind="stable")
     edges = np.searchsorted(ring[order], np.arange(bins + 2))
     flat = power.ravel()[order]
-    total = sum(float(np.median(flat[a:b])) / np.log(2) * (b - a) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+    rings = (flat[a:b] for a, b in itertools.pairwise(edges) if b > a)
+    total = sum(float(np.median(one)) / np.log(2) * len(one) for one in rings)
     # the half spectrum has all columns but two twice
     return float(np.sqrt(total / power.size))
 
