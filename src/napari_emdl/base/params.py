@@ -307,6 +307,9 @@ class OccupancyParams(Params):
     min_site_fraction: float = _field(0.05, "A site must be seen in this fraction of the frames", ge=0, le=1)
     max_distance_A: float = _field(0.8, "Farthest a detection may lie from its site", "Å", gt=0)
     extrapolate: bool = _field(True, "Add empty lattice sites around the particle's surface")
+    region: tuple[int, int, int, int] | None = _field(
+        None, "Part of the first frame whose sites are followed: row0, row1, col0, col1; empty follows all", "px"
+    )
     frame_interval_s: float | None = _field(None, "Time from frame to frame; empty takes it from the file", "s", gt=0)
     dose_e_per_A2: float | None = _field(None, "Dose of a frame, given beside the rates", "e/Å2", gt=0)
 

@@ -76,7 +76,9 @@ def _subset(
     if "min_score" in facts and isinstance(attrs.get("provenance"), dict):
         attrs["provenance"] = _at_threshold(attrs["provenance"], facts["min_score"])
     at = (slice(None), keep)
-    return decode(fitted.sites.kept(keep), alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control)
+    start = fitted.occupied[at] if str(attrs.get("evidence")).startswith("matched") else None
+    sites = fitted.sites.kept(keep)
+    return decode(sites, alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control, start)
 
 
 def _at_threshold(record: dict[str, Any], min_score: float) -> dict[str, Any]:
