@@ -79,7 +79,7 @@ def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
     with np.load(path, allow_pickle=False) as z:
         config = ColumnsConfig.model_validate_json(str(z["__config__"]))
         state = {k: torch.as_tensor(z[k]) for k in z.files if k != "__config__"}
-    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
+    net = build(config)
     _take(net, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     return net.eval(), config
 
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     """Averaged network, configuration and state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
-    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
+    net = build(config)
     _take(net, state["average"], path)
     return net.eval(), config, state
 
