@@ -94,8 +94,8 @@ class ColumnsConfig(_Strict):
     description: str = ""
     species: list[str] = ["column"]
     images: int = 1
-    #: a frame with the means of its neighbours as second and third channel, conditions that tell the mode (HRTEM or incoherent),
-    #: and training on the mixture of `mixture.MixedSampler`
+    #: a frame with the means of its neighbours as second and third channel, conditions that tell the mode (HRTEM or
+    #: incoherent), and training on the mixture of `mixture.MixedSampler`
     neighbours: bool = False
     mix: Mix = Field(default_factory=lambda: Mix())
     #: weight of the contrast's cross-entropy, where the contrast is not told

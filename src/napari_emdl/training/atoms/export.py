@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_emdl.training.atoms.conditions import NUMERIC, SIZE, ZONES
+from napari_emdl.training.atoms.conditions import MODES, NEIGHBOURS, NUMERIC, SIZE, ZONES
 from napari_emdl.training.atoms.config import ColumnsConfig
 from napari_emdl.training.atoms.network import MULTIPLE, STRIDE, build
 from napari_emdl.training.atoms.peaks import CANDIDATES, FIELDS, ExportedNet
@@ -52,17 +52,17 @@ WEIGHTS_NAME = "weights.npz"
 OLD_PROBE = ("contrast_probe.weight", "contrast_probe.bias")
 
 
-def write_onnx(net: nn.Module, channels: int, path: Path) -> None:
+def write_onnx(net: nn.Module, channels: int, path: Path, conditions: int = SIZE) -> None:
     """Write network and peak finding as one ONNX file."""
     model = ExportedNet(net.float().cpu().eval())
-    image, conditions = torch.zeros(2, channels, 128, 160), torch.zeros(2, SIZE)
+    image, told = torch.zeros(2, channels, 128, 160), torch.zeros(2, conditions)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}, "conditions": {0: "batch"}, "candidates": {0: "batch"}}
     axes |= {name: {0: "batch", 2: "map_height", 3: "map_width"} for name in OUTPUTS[1:4]}
     axes["contrast"] = {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (image, conditions), str(path), input_names=["image", "conditions"], output_names=list(OUTPUTS),
+            model, (image, told), str(path), input_names=["image", "conditions"], output_names=list(OUTPUTS),
             dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
 
@@ -100,6 +100,22 @@ def _take(net: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
         raise ValueError(f"{path} holds another network")
 
 
+def _layout(config: ColumnsConfig) -> dict[str, Any]:
+    """Where each condition stands in the vector."""
+    numeric = [{"name": n, "known": 2 + 2 * i, "value": 3 + 2 * i, "scale": s} for i, (n, s) in enumerate(NUMERIC)]
+    layout: dict[str, Any] = {
+        "size": config.conditions,
+        # a focal series shows its contrasts itself: being told one changed nothing, being told a wrong one did harm
+        "contrast": {} if config.images > 1 else {"bright": 0, "dark": 1},
+        "numeric": numeric,
+        "zone": {z: 2 + 2 * len(NUMERIC) + i for i, z in enumerate(ZONES)},
+    }
+    if config.neighbours:
+        layout["mode"] = {m: SIZE + i for i, m in enumerate(MODES)}
+        layout["frames"] = [{"entry": SIZE + len(MODES) + i, "most": most} for i, most in enumerate(NEIGHBOURS)]
+    return layout
+
+
 def export_model(
     net: nn.Module, config: ColumnsConfig, folder: Path, example: tuple[np.ndarray, np.ndarray], description: str, **card: Any
 ) -> None:
@@ -121,7 +137,7 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(net, config, folder / WEIGHTS_NAME)
     net, _ = load_weights(folder / WEIGHTS_NAME)
-    write_onnx(net, config.images, folder / "model.onnx")
+    write_onnx(net, config.channels, folder / "model.onnx", config.conditions)
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     inputs = {"image": example[0].astype(np.float32), "conditions": example[1].astype(np.float32)}
     outputs = dict(zip(OUTPUTS, session.run(list(OUTPUTS), inputs), strict=True))
@@ -144,11 +160,8 @@ def export_model(
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,
         contrast=["unknown"] if config.images > 1 else ["bright", "dark", "unknown"],
-        # a focal series shows its contrasts itself: being told one changed nothing, being told a wrong one did harm
-        conditions={"size": SIZE, "contrast": {} if config.images > 1 else {"bright": 0, "dark": 1},
-                    "numeric": [{"name": n, "known": 2 + 2 * i, "value": 3 + 2 * i, "scale": s} for i, (n, s) in
-                    enumerate(NUMERIC)],
-                    "zone": {z: 2 + 2 * len(NUMERIC) + i for i, z in enumerate(ZONES)}},
+        conditions=_layout(config),
+        neighbours=config.neighbours,
         weights=WEIGHTS_NAME,
         **card,
     )  # fmt: skip

@@ -20,6 +20,11 @@ from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
 WEAKEST = 0.13
 #: nearer columns than this share of the probe's width are one blob
 MERGED = 0.8
+#: kinds of projected crystals and their shares
+CELLS = {
+    "fcc110": 0.16, "square": 0.1, "hexagonal": 0.1, "bcc110": 0.06, "perovskite": 0.14, "dumbbell": 0.12, "rocksalt": 0.06,
+    "zigzag": 0.06, "sheet": 0.08, "any": 0.12,
+}  # fmt: skip
 SQRT3 = float(np.sqrt(3))
 
 
@@ -35,8 +40,7 @@ class Scene:
 
 def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two-dimensional cell (rows are vectors, A), fractions (k, 2) and heights (k,) of a projected crystal."""
-    kind = rng.choice(["fcc110", "square", "hexagonal", "bcc110", "perovskite", "dumbbell", "rocksalt", "zigzag", "sheet", "any"],
-                      p=[0.16, 0.1, 0.1, 0.06, 0.14, 0.12, 0.06, 0.06, 0.08, 0.12])  # fmt: skip
+    kind = rng.choice(list(CELLS), p=list(CELLS.values()))
     a = rng.uniform(3.5, 4.3)
     centred = np.array([(0, 0), (0.5, 0.5)])
     if kind == "fcc110":
@@ -74,7 +78,7 @@ def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nd
         b, c, k = rng.uniform(2.2, 5.5), rng.uniform(2.2, 5.5), int(rng.integers(1, 4))
         cell = np.array([[b, 0], [c * np.cos(angle), c * np.sin(angle)]])
         frac = rng.random((k, 2))
-        images = np.concatenate([(frac + [i, j]) @ cell for i in (-1, 0, 1) for j in (-1, 0, 1)])
+        images = np.concatenate([(frac + np.array([i, j])) @ cell for i in (-1, 0, 1) for j in (-1, 0, 1)])
         if cKDTree(images).query(images, k=2)[0][:, 1].min() > 1.3:
             return cell, frac, np.r_[1, rng.uniform(0.15, 1, k - 1)]
 
@@ -257,5 +261,7 @@ def _film(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
     if rng.random() < 0.5:
         base += rng.uniform(0, 0.3) * smooth_field(rng, n, rng.uniform(5, 15) / sampling_A)
     if rng.random() < 0.6:
-        base += float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * smooth_field(rng, n, rng.uniform(0.6, 2.0) / sampling_A)
+        base += float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * smooth_field(
+            rng, n, rng.uniform(0.6, 2.0) / sampling_A
+        )
     return np.maximum(base, 0)

@@ -41,7 +41,9 @@ class Bank:
         self.single, self.pairs = [w for w in waves if len(w)], pairs
         sizes = np.array([len(w) for w in self.single], float)
         self.share = sizes / sizes.sum() if len(sizes) else sizes
-        self.first = np.array([i for i, m in enumerate(pairs.meta) if "blinking" in m]) if pairs is not None else np.zeros(0, int)
+        self.first = (
+            np.array([i for i, m in enumerate(pairs.meta) if "blinking" in m]) if pairs is not None else np.zeros(0, int)
+        )
 
     def typical(self, k: int) -> np.ndarray:
         """Indices of what typical corrected sessions look at, metal on [110] at 300 kV, in bank `k`."""
@@ -133,9 +135,7 @@ class MixedSampler:
         else:
             size = int(np.ceil(self.crop * im.nominal_sampling_A / rng.uniform(*outside)))
             s = np.full(n, self.crop * im.nominal_sampling_A / size)
-        scope, defocus = draw_microscope(
-            rng, waves.energy_keV[index], np.array([waves.meta[i]["height_A"] for i in index]), im
-        )
+        scope, defocus = draw_microscope(rng, waves.energy_keV[index], np.array([waves.meta[i]["height_A"] for i in index]), im)
         detector = draw_detector(rng, n, im)
         origin = np.stack([self._origin(waves, int(i), size * s[j]) for j, i in enumerate(index)])
         frames = [self._neighbours() if movie else (0, 0) for _ in range(n)]
@@ -205,9 +205,7 @@ class MixedSampler:
         for k in (1, 2):
             moved = self.rng.normal(0, shift, (n, 2))
             at = start + torch.as_tensor(moved, dtype=torch.float32)
-            with_all, with_none = (
-                image_intensity(c, scope, BOX_A, sampling, (padded, padded), at) for c in (full, without)
-            )
+            with_all, with_none = (image_intensity(c, scope, BOX_A, sampling, (padded, padded), at) for c in (full, without))
             share = torch.stack([
                 _on_pixels(np.r_[shares[j][k], 0.0][owners[j]], at[j].numpy(), s[j], padded) for j in range(n)
             ])  # fmt: skip
@@ -326,9 +324,7 @@ class MixedSampler:
         sign = (-1 if dark else 1) if len(made.column_px) else 0
         told = self._told(sign, "stem", told_s, frames, None, {})
         columns = [((made.column_px + 0.5) * factor - 0.5, _left_out(made.column_class, made.column_px, hidden))]
-        return self._finished(
-            image, columns, [made.surface], np.array([told_s]), np.array([sign]), np.array([np.nan]), [told]
-        )
+        return self._finished(image, columns, [made.surface], np.array([told_s]), np.array([sign]), np.array([np.nan]), [told])
 
     def _negative(self) -> Batch:
         rng, im = self.rng, self.imaging
@@ -347,9 +343,7 @@ class MixedSampler:
         sign = int(rng.choice([-1, 1]))
         told = self._told(sign, str(rng.choice(["hrtem", "stem"])), told_s, frames, None, {})
         empty = [(np.zeros((0, 2)), np.zeros(0, int))]
-        return self._finished(
-            image, empty, [np.zeros(0, bool)], np.array([told_s]), np.array([0]), np.array([np.nan]), [told]
-        )
+        return self._finished(image, empty, [np.zeros(0, bool)], np.array([told_s]), np.array([0]), np.array([np.nan]), [told])
 
 
 def _left_out(cls: np.ndarray, p: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
@@ -382,9 +376,7 @@ def _passed(scope: Microscope, j: int, spacing_A: float) -> float:
     return float(np.exp(-((0.5 * np.pi / float(scope.wavelength_A[j]) * float(scope.focal_spread_A[j]) * a**2) ** 2)))
 
 
-def _one_blob(
-    p: np.ndarray, cls: np.ndarray, edge: np.ndarray, least_px: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _one_blob(p: np.ndarray, cls: np.ndarray, edge: np.ndarray, least_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns with those nearer than `least_px` to each other joined at their middle."""
     from scipy.spatial import cKDTree
 

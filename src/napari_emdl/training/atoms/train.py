@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from napari_emdl.training.atoms.config import ColumnsConfig, read_config
-from napari_emdl.training.atoms.labels import column_loss, make_targets
 from napari_emdl.training.atoms.contrast import pooled_features
+from napari_emdl.training.atoms.labels import column_loss, make_targets
 from napari_emdl.training.atoms.mixture import Bank, MixedSampler
 from napari_emdl.training.atoms.network import ColumnNet, build
 from napari_emdl.training.atoms.sampling import Batch, Sampler
@@ -124,9 +124,7 @@ class Trainer:
         elif config.neighbours:
             sampler = MixedSampler(Bank([waves], None), config, seed, str(device))
         else:
-            sampler = Sampler(
-                waves, config.imaging, config.crop_px, config.images, seed, len(config.species) == 1, str(device)
-            )
+            sampler = Sampler(waves, config.imaging, config.crop_px, config.images, seed, len(config.species) == 1, str(device))
         return cls(config, net, copy.deepcopy(net).eval(), optimiser, sampler, device)
 
     def state(self) -> dict[str, Any]:
