@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.find.expected import chosen_threshold
-from napari_emdl.training.atoms.conditions import FULL_SIZE, SIZE, encode_full
+from napari_emdl.training.atoms.conditions import MODES, SIZE, encode_full
 from napari_emdl.training.atoms.contrast import SURE_LOGIT, pooled_features
 from napari_emdl.training.atoms.evaluate import TOLERANCE_A
 from napari_emdl.training.atoms.lattices import WEAK
@@ -38,7 +38,7 @@ class Judged:
 
 
 def greedy(found: np.ndarray, truth: np.ndarray, weak: np.ndarray, tolerance: float) -> np.ndarray:
-    """Candidates (k, 2: row, col, best first) to (k', 2): right or not and distance; those on weak columns are left out (-1)."""
+    """Candidates (k, 2: row, col; best first) to (k, 2): right (1) or not (0) or on a weak column (-1), and distance."""
     result = np.c_[np.zeros(len(found)), np.full(len(found), np.nan)]
     free = np.ones(len(truth), bool)
     tree = cKDTree(truth) if len(truth) else None
@@ -57,13 +57,12 @@ def greedy(found: np.ndarray, truth: np.ndarray, weak: np.ndarray, tolerance: fl
 def judge(
     net: ColumnNet, sampler: MixedSampler, kinds: Sequence[str], batches: int, told: bool = False, label_sigma_A: float = 0.38
 ) -> list[Judged]:
-    """Candidates of `batches` held-out batches, one sample of each of `kinds`; the contrast is the network's own unless told."""
+    """Candidates of `batches` held-out batches of one sample of each of `kinds`; the contrast is the network's own unless told."""
     results = []
     for _ in range(batches):
         b = sampler.batch(len(kinds), tuple(kinds))
-        frames = b.conditions[:, SIZE + 2 :].numpy()
         base = np.stack([encode_full(None, sampling_A=float(s)) for s in b.sampling_A])
-        base[:, FULL_SIZE - 2 :] = frames
+        base[:, SIZE + len(MODES) :] = b.conditions[:, SIZE + len(MODES) :].numpy()
         with torch.no_grad():
             unknown = torch.as_tensor(base)
             logit = net.contrast_probe(pooled_features(*net.with_features(b.image, unknown)))[:, 0].numpy()
@@ -84,9 +83,15 @@ def judge(
             inside = np.all((xy > 0) & (xy < size - 1), axis=1) & (cls != WEAK)
             results.append(
                 Judged(
-                    kind, np.c_[f[counts, 2], match[counts, 0], match[counts, 1] * s], int(inside.sum()), s,
-                    float(b.dose_e_per_A2[k]), int(b.contrast[k]), float(1 / (1 + np.exp(-logit[k]))), (size * s) ** 2,
-                )  # fmt: skip
+                    kind,
+                    np.c_[f[counts, 2], match[counts, 0], match[counts, 1] * s],
+                    int(inside.sum()),
+                    s,
+                    float(b.dose_e_per_A2[k]),
+                    int(b.contrast[k]),
+                    float(1 / (1 + np.exp(-logit[k]))),
+                    (size * s) ** 2,
+                )
             )
     return results
 
@@ -112,9 +117,10 @@ def summary(images: Sequence[Judged], default: float, limits: tuple[float, float
     good = found[(found[:, 1] > 0) & (found[:, 0] >= default)]
     ghosts = sum(int((i.found[:, 0] >= t).sum()) for i, t in zip(images, chosen, strict=True) if not i.columns)
     area = sum(i.area_A2 for i in images if not i.columns)
+    rms_pm = 100 * float(np.sqrt(np.mean(good[:, 2] ** 2) / 2)) if len(good) else np.nan
     return {
         "images": len(images), "f1_default": f1_at(images, default), "f1": f1_at(images, chosen), "f1_best": max(curve),
-        "best_threshold": float(grid[int(np.argmax(curve))]), "rms_pm": 71 * float(np.sqrt(np.mean(good[:, 2] ** 2))) if len(good) else np.nan,
+        "best_threshold": float(grid[int(np.argmax(curve))]), "rms_pm": rms_pm,
         "expected_right": float(found[:, 0].sum() / max(1, (found[:, 1] > 0).sum())),
         "contrast_right": float(right.mean()) if len(right) else np.nan,
         "contrast_sure": float(sure.mean()) if len(sure) else np.nan,
