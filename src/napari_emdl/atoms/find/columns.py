@@ -336,10 +336,7 @@ def find_columns(
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
     finder = make_finder(movie, settings, running, control)
-    reader: _Frames | NeighbourReader = _Frames(movie)
-    several = any(getattr(finder, "counts", ()))
-    if several:
-        reader = NeighbourReader(reader.read, movie.n_frames, finder.counts, pixel_size_A(movie, settings))  # type: ignore[attr-defined]
+    several = frames_used(finder) > 1
     record = provenance(
         {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast, "frames": frames_used(finder)},
         movie,
@@ -349,7 +346,7 @@ def find_columns(
     )
     table = run_peak_job(
         shape=(movie.n_frames,),
-        read=reader.read,
+        read=reader_for(movie, finder, settings).read,
         find=Judged(finder.find, *(() if running.scheduler else (control,)), neighbours=several),
         bytes_per_item=int(np.prod(movie.shape[-2:]))
         * (3 if several else movie.n_foci)
@@ -393,6 +390,23 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
     }
+
+
+def reader_for(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> _Frames | NeighbourReader:
+    """Reader of frames as the finder takes them: alone, or with the means of their neighbours."""
+    frames = _Frames(movie)
+    if frames_used(finder) == 1:
+        return frames
+    counts = counts_for(frames_used(finder), movie.n_frames)
+    return NeighbourReader(frames.read, movie.n_frames, counts, pixel_size_A(movie, params))
+
+
+def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: int, control: Control | None = None) -> PeakTable:
+    """Candidates of one frame, with what its neighbours add where the finder takes them."""
+    find = Judged(finder.find, control, neighbours=frames_used(finder) > 1)
+    table = find(reader_for(movie, finder, params).read(frame, frame + 1))
+    settle_attrs(table, movie, finder, params)
+    return table
 
 
 def frames_used(finder: ColumnFinder) -> int:

@@ -40,8 +40,7 @@ def find_frame(
     control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int, _for: object = None
 ) -> PeakTable:
     """Candidates of one frame; the finder is kept for the next."""
-    from napari_emdl.atoms.find.columns import make_finder, settle_attrs
-    from napari_emdl.atoms.find.flaws import Judged
+    from napari_emdl.atoms.find.columns import find_one, make_finder
 
     key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
     with _finders_lock:
@@ -50,9 +49,7 @@ def find_frame(
             _finders.clear()
             _finders[key] = finder, movie.data  # as long as the data lives, its id means nothing else
         finder, _ = _finders[key]
-    table = Judged(finder.find, control)(np.asarray(movie.frame(frame))[None])
-    settle_attrs(table, movie, finder, params)
-    return table
+    return find_one(movie, finder, params, frame, control)
 
 
 def run_file(movie: Movie | None, params: ColumnParams) -> Path:

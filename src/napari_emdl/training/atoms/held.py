@@ -57,7 +57,7 @@ def greedy(found: np.ndarray, truth: np.ndarray, weak: np.ndarray, tolerance: fl
 def judge(
     net: ColumnNet, sampler: MixedSampler, kinds: Sequence[str], batches: int, told: bool = False, label_sigma_A: float = 0.38
 ) -> list[Judged]:
-    """Candidates of `batches` held-out batches of one sample of each of `kinds`; the contrast is the network's own unless told."""
+    """Candidates of held-out batches of one sample of each of `kinds`; the contrast is the network's own unless told."""
     results = []
     for _ in range(batches):
         b = sampler.batch(len(kinds), tuple(kinds))

@@ -55,9 +55,7 @@ def held_tables(images: list[Judged], default: float, limits: tuple[float, float
     def table(chosen: list[Judged]) -> dict[str, float]:
         return {k: round(float(v), 3) for k, v in summary(chosen, default, limits).items() if np.isfinite(v)}
 
-    result: dict[str, Any] = {
-        kind: table([i for i in images if i.kind == kind]) for kind in ("movie", "single", "stem", "negative")
-    }
+    result: dict[str, Any] = {kind: table([i for i in images if i.kind == kind]) for kind in KINDS}
     for kind in ("movie", "single"):
         for low, high in zip((0.0, *DOSES[:-1]), DOSES, strict=True):
             chosen = [i for i in images if i.kind == kind and low <= i.dose_e_per_A2 < high]
@@ -133,7 +131,7 @@ def _provenance(config: ColumnsConfig, state: dict[str, Any]) -> dict[str, Any]:
 
 LIMITS = (
     "Simulated training data only. HRTEM at 80 to 300 kV of crystals up to 60 A thick, annular detectors with columns down "
-    "to 0.13 of the strongest in the field. Columns of one metal atom and oxygen columns in HRTEM are left out of training and may "
-    "or may not be found. Where single atoms of graphene are not resolved, the centres of its rings are the columns. Columns "
-    "nearer than 1.2 A to each other are merged."
+    "to 0.13 of the strongest in the field. Columns of one metal atom and oxygen columns in HRTEM are left out of training and "
+    "may or may not be found. Where single atoms of graphene are not resolved, the centres of its rings are the columns. "
+    "Columns nearer than 1.2 A to each other are merged."
 )
