@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -76,15 +76,23 @@ class Mix(_Strict):
     single: float = 0.38
     stem: float = 0.27
     negative: float = 0.1
-    #: folders of pairs with and without blinking columns, and of further single specimens
-    pairs: str = "pairs"
-    others: list[str] = Field(default_factory=list)
+    #: banks of pairs with and without blinking columns, and of further single specimens
+    pairs: Data = Field(default_factory=lambda: Data(folder="pairs", train_waves=3072, seed=2041, shares={"blinking": 1.0}))
+    others: list[Data] = Field(default_factory=list)
     #: share of HRTEM samples that went through 8 bit, clipping, gamma, blur or added noise
     filmlike: float = 0.4
     #: pixel sizes of incoherent images and of rescaled HRTEM, A
     stem_sampling_A: Range = (0.04, 0.4)
     coarse_A: Range = (0.15, 0.34)
     fine_A: Range = (0.06, 0.1)
+
+    @field_validator("pairs", "others", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        """A folder's name stands for a bank that is there already."""
+        if isinstance(value, str):
+            return {"folder": value}
+        return [{"folder": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
 
 
 class ColumnsConfig(_Strict):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from napari_emdl.training.atoms.config import ColumnsConfig, read_config
+from napari_emdl.training.atoms.config import ColumnsConfig, Data, read_config
 from napari_emdl.training.atoms.contrast import pooled_features
 from napari_emdl.training.atoms.labels import column_loss, make_targets
 from napari_emdl.training.atoms.mixture import Bank, MixedSampler
@@ -243,9 +243,18 @@ def run(
 
 def load_bank(config: ColumnsConfig, split: str) -> Bank:
     """The banks of a mixed training: that of `data`, the others and the pairs."""
-    limit = config.data.train_waves if split == "train" else config.data.val_waves
-    single = [load(Path(config.data.folder), split, limit), *(load(Path(f), split) for f in config.mix.others)]
-    return Bank(single, load(Path(config.mix.pairs), split))
+
+    def read(d: Data) -> Waves:
+        return load(Path(d.folder), split, d.train_waves if split == "train" else d.val_waves)
+
+    return Bank([read(d) for d in (config.data, *config.mix.others)], read(config.mix.pairs))
+
+
+def simulate_banks(config: ColumnsConfig, device: str = "cpu") -> None:
+    """Simulate the exit waves that a training's folders lack."""
+    for d in (config.data, *((config.mix.pairs, *config.mix.others) if config.neighbours else ())):
+        for split, count in (("val", d.val_waves), ("train", d.train_waves)):
+            generate(Path(d.folder), count, split, d.seed, Mixture(d.shares, d.materials, d.sheet_keV), device)
 
 
 def train_columns(
@@ -264,18 +273,13 @@ def train_columns(
     if c.threads:
         torch.set_num_threads(c.threads)
     folder, out = Path(c.data.folder), Path(c.out)
-    device = str(pick_device(c.device))
-    for split, count in (("val", c.data.val_waves), ("train", c.data.train_waves)):
-        mixture = Mixture(c.data.shares, c.data.materials, c.data.sheet_keV)
-        generate(folder, count, split, c.data.seed, mixture, device)
+    simulate_banks(c, str(pick_device(c.device)))
     weights = None
     if c.start_from:
         from napari_emdl.training.atoms.export import WEIGHTS_NAME, load_weights
 
         weights = load_weights(Path(c.start_from) / WEIGHTS_NAME)[0].state_dict()
-    waves: Waves | Bank = load(folder, "train", c.data.train_waves)
-    if c.neighbours:
-        waves = load_bank(c, "train")
+    waves = load_bank(c, "train") if c.neighbours else load(folder, "train", c.data.train_waves)
     trainer = Trainer.new(c, waves, weights)
     if resume and (out / "checkpoint.pt").exists():
         trainer.restore(torch.load(out / "checkpoint.pt", map_location=trainer.device, weights_only=False))
