@@ -9,8 +9,8 @@ import pytest
 from tests.atoms.conftest import match
 
 from napari_emdl.atoms.find import maps as map_cache
-from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.card import encode_conditions
+from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.base.errors import EmdlError, ModelError

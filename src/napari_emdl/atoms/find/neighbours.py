@@ -11,7 +11,7 @@ from scipy import fft
 #: most frames in the means of the near and of the far neighbours; networks are trained with these
 NEAR, FAR = 2, 6
 #: pixel size at which frames are compared, and the longest side in pixels
-COARSE_A, LONGEST_PX = 0.25, 384
+COARSE_A, LONGEST_PX = 0.25, 192
 #: a shift farther than this from the last one (half a lattice spacing) must be better by so many standard deviations of the
 #: correlation
 LIKELY_STEP_A, FAR_SIGMAS = 1.1, 3.0
@@ -46,21 +46,35 @@ class Aligner:
         self._window = np.outer(*(np.hanning(n + 2)[1:-1] ** 0.25 for n in self.shape)).astype(np.float32)
         self._near = LIKELY_STEP_A / (pixel_A * self.zoom)
 
-    def shifts(self, frames: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-        """Shifts (n, 2) of consecutive frames against the first; a blank frame takes that of the one before."""
-        result = np.zeros((len(frames), 2))
-        mean: NDArray[np.complexfloating] | None = None
-        for t, frame in enumerate(frames):
-            last = result[t - 1] if t else np.zeros(2)
-            spectrum = self._spectrum(frame)
-            if spectrum is None:
-                result[t] = last
-                continue
-            if mean is not None:
-                result[t] = self._shift(spectrum, mean, last / self.zoom) * self.zoom
-            moved = spectrum * np.exp(2j * np.pi * sum(k * s / self.zoom for k, s in zip(self._k, result[t], strict=True)))
-            mean = moved if mean is None else 0.75 * mean + 0.25 * moved
-        return result
+    def spectra(self, frames: Sequence[NDArray[np.floating]]) -> list[NDArray[np.complexfloating] | None]:
+        """What frames are compared by; None for a blank one."""
+        return [self._spectrum(frame) for frame in frames]
+
+    def shifts(self, spectra: Sequence[NDArray[np.complexfloating] | None], middle: int = 0) -> NDArray[np.float64]:
+        """Shifts (n, 2) of a few consecutive frames against one of them; a blank frame takes that of the one before.
+
+        Frames are added to a mean from the middle outwards; then each is compared with the mean of the others. Nothing but
+        these frames matters, so a frame's neighbours come out the same in whatever block of a movie they are read.
+        """
+        result = np.zeros((len(spectra), 2))
+        order = sorted(range(len(spectra)), key=lambda t: (abs(t - middle), t))
+        moved: dict[int, NDArray[np.complexfloating]] = {}
+        for again in (False, True):
+            for t in order:
+                spectrum = spectra[t]
+                inner = t + (1 if t < middle else -1)
+                near = result[t] if again else (result[inner] if t != middle else np.zeros(2))
+                others = [m for u, m in moved.items() if u != t]
+                if spectrum is not None and others and (again or t != middle):
+                    near = self._shift(spectrum, np.sum(others, axis=0), near / self.zoom) * self.zoom
+                result[t] = near
+                if spectrum is not None:
+                    moved[t] = self._moved(spectrum, -result[t])
+        return result - result[middle]
+
+    def _moved(self, spectrum: NDArray[np.complexfloating], shift_px: NDArray[np.float64]) -> NDArray[np.complexfloating]:
+        row, col = (np.exp(-2j * np.pi * k * s / self.zoom) for k, s in zip(self._k, shift_px, strict=True))
+        return spectrum * (row * col).astype(np.complex64)
 
     def _spectrum(self, frame: NDArray[np.floating]) -> NDArray[np.complexfloating] | None:
         image = np.asarray(frame, np.float32)
@@ -73,7 +87,10 @@ class Aligner:
         image = image[: rows * z, : cols * z].reshape(rows, z, cols, z).mean((1, 3))
         image = image - image.mean()
         spread = float(image.std())
-        return fft.rfft2(image / spread * self._window) * self._band if spread > 1e-9 else None
+        if not spread > 1e-9:
+            return None
+        spectrum: NDArray[np.complexfloating] = fft.rfft2(image / spread * self._window) * self._band
+        return spectrum
 
     def _shift(
         self, spectrum: NDArray[np.complexfloating], reference: NDArray[np.complexfloating], near: NDArray[np.float64]
@@ -172,5 +189,12 @@ class NeighbourReader:
         half = -(-reach // 2)
         low, high = max(0, min(start - half, self.total - 1 - reach)), min(self.total, max(stop + half, reach + 1))
         frames = np.asarray(self.read_frames(low, high))
-        shifts = Aligner(frames.shape[1:], self.pixel_A).shifts(list(frames))
-        return np.stack([with_neighbours(frames, shifts, t - low, self.counts) for t in range(start, stop)])
+        aligner = Aligner(frames.shape[1:], self.pixel_A)
+        spectra = aligner.spectra(list(frames))
+        result = []
+        for t in range(start, stop):
+            used = sorted([t, *nearest_frames(t, self.total, reach)])
+            first, last = used[0] - low, used[-1] - low + 1
+            shifts = aligner.shifts(spectra[first:last], t - used[0])
+            result.append(with_neighbours(frames[first:last], shifts, t - used[0], self.counts))
+        return np.stack(result)
