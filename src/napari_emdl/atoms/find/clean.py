@@ -74,6 +74,8 @@ def empty_border(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         if not any(np.count_nonzero(line == value) >= 0.2 * len(line) for line in lines):
             continue
         same = image == value
+        if not _solid_edge(same):
+            continue
         solid = ndi.binary_opening(np.pad(same, BORDER_PX, constant_values=True), np.ones((BORDER_PX, BORDER_PX)))
         label, _ = ndi.label(solid)
         region = (label == label[0, 0])[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] & same
@@ -81,3 +83,13 @@ def empty_border(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         if region.any() and np.count_nonzero(same & rest) <= BORDER_ELSEWHERE * max(1, np.count_nonzero(rest)):
             found = region if found is None else found | region
     return found
+
+
+def _solid_edge(same: NDArray[np.bool_]) -> bool:
+    """Whether a whole square at one of the edges belongs to a mask: a quick look before the border's shape is found."""
+    side = BORDER_PX // 2 + 1
+    for strip in (same[:side], same[-side:], same[:, :side].T, same[:, -side:].T):
+        length = strip.shape[1] // side * side
+        if strip[:, :length].reshape(side, -1, side).all((0, 2)).any():
+            return True
+    return False

@@ -12,7 +12,7 @@ Inputs
                 focal_spread_A / 30, sampling_A / 0.1, C12_A / 50, log10_dose_e_per_A2 / 2, then zone 110, 100, 111,
                 sheet one-hot.
 Outputs (ask only for those you need)
-    candidates  (batch, 4096, 6) float32, best first: row, col (input pixels, centres at integers), score (probability),
+    candidates  (batch, 12288, 6) float32, best first: row, col (input pixels, centres at integers), score (probability),
     sigma_px,
                 species (index), logit. Unused rows have score 0 and logit -30. Local maxima of +-3 map pixels, found in
                 the graph.

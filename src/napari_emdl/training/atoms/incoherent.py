@@ -16,8 +16,9 @@ from scipy.spatial import cKDTree
 from napari_emdl.training.atoms.degrade import smooth_field
 from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
 
-#: columns below this share of the strongest one in the field are left out of the loss
-WEAKEST = 0.13
+#: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
+#: heavy metals) they are no columns
+INVISIBLE, WEAKEST = 0.07, 0.14
 #: nearer columns than this share of the probe's width are one blob
 MERGED = 0.8
 #: kinds of projected crystals and their shares
@@ -54,7 +55,7 @@ def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nd
         b = rng.uniform(2.85, 3.3)
         return np.diag([b, b * np.sqrt(2)]), centred, np.ones(2)
     if kind == "perovskite":
-        b, oxygen = rng.uniform(3.8, 6.2), rng.uniform(0.02, 0.25)
+        b, oxygen = rng.uniform(3.8, 6.2), rng.uniform(0.0, 0.12)
         frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
         return np.diag([b, b * rng.uniform(0.98, 1.03)]), frac, np.array([1, rng.uniform(0.15, 1), oxygen, oxygen])
     if kind == "dumbbell":
@@ -164,6 +165,26 @@ class Rendered:
     surface: np.ndarray
 
 
+def _strongest_near(xy_A: np.ndarray, height: np.ndarray, reach_A: float = 6.0) -> np.ndarray:
+    """Largest height (n,) among a column and those within reach."""
+    if len(xy_A) < 2:
+        return np.maximum(height, 1e-9)
+    distance, index = cKDTree(xy_A).query(xy_A, k=min(20, len(xy_A)), distance_upper_bound=reach_A)
+    values = np.where(np.isfinite(distance), np.r_[height, 0.0][index], 0.0)
+    return np.maximum(values.max(1), 1e-9)
+
+
+def _longer(rng: np.random.Generator, kr: np.ndarray, kc: np.ndarray) -> np.ndarray:
+    """Squared frequency (rows, cols) for a probe that is longer one way: astigmatism, tilt, or blur along the scan lines."""
+    u = rng.random()
+    if u < 0.4:
+        return kr**2 + kc**2
+    ratio = rng.uniform(1.0, 1.8)
+    t = 0.0 if u < 0.6 else rng.uniform(0, np.pi)
+    along, across = kc * np.cos(t) + kr * np.sin(t), kr * np.cos(t) - kc * np.sin(t)
+    return ratio * along**2 + across**2 / np.sqrt(ratio)
+
+
 def _probe(k2: np.ndarray, sigma_A: float, tail: float, gamma_A: float) -> np.ndarray:
     """Fourier transform of a Gaussian with a share `tail` in exponentially decaying Fourier components (wide tails)."""
     return (1 - tail) * np.exp(-2 * np.pi**2 * sigma_A**2 * k2) + tail * np.exp(-2 * np.pi * gamma_A * np.sqrt(k2))
@@ -205,7 +226,7 @@ def render(
     margin = int(np.ceil(4.0 / sampling_A)) + 2
     n = size + 2 * margin
     fr, fc = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]
-    k2 = (fr**2 + fc**2) / sampling_A**2
+    k2 = _longer(rng, fr / sampling_A, fc / sampling_A)
     transfer = _probe(k2, width / 2.355, rng.uniform(0, 0.45) * (rng.random() < 0.7), rng.uniform(0.4, 1.5) * width)
     p = scene.xy_A / sampling_A + (size - 1) / 2 + margin
     near = np.all((p > 0) & (p < n - 1), axis=1)
@@ -216,7 +237,7 @@ def render(
     level = float(np.exp(rng.uniform(np.log(3), np.log(800)))) * (0.5 if rng.random() < 0.2 else 1)
     pedestal = rng.uniform(0, 1.0)
     readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
-    glow = rng.uniform(0.2, 0.7) if rng.random() < 0.15 else 0.0
+    glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
     window = slice(margin, margin + size)
     peak = max(float(transfer.mean()), 1e-9)
     images = []
@@ -239,8 +260,9 @@ def render(
             counts = counts + glow * np.roll(counts, 1, 1) + glow**2 * np.roll(counts, 2, 1)
         counts = counts / count + pedestal * level + rng.normal(0, 1, counts.shape) * readout / np.sqrt(count)
         images.append(torch.as_tensor(counts[window, window], dtype=torch.float32))
-    there = states[0] > 0.5
-    kind = np.where(height < WEAKEST, WEAK, scene.column_class)
+    share = height / _strongest_near(scene.xy_A, height)
+    there = (states[0] > 0.5) & (share > INVISIBLE) & (height > 0.01)
+    kind = np.where((share < WEAKEST) | (height < 0.03), WEAK, scene.column_class)
     at = scene.xy_A[there] / sampling_A + (size - 1) / 2
     shown = np.all((at > -4) & (at < size + 3), axis=1)
     return Rendered(torch.stack(images), at[shown], kind[there][shown], scene.surface[there][shown])
