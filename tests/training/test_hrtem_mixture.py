@@ -163,3 +163,37 @@ def test_shipped_mixed_configuration_is_valid():
 
     config = read_config(str(files("napari_emdl.training").joinpath("configs").joinpath("columns_mixed.yaml")))
     assert config.neighbours and config.channels == 3 and config.conditions == FULL_SIZE and len(config.mix.others) == 1
+
+
+def test_tuning_keeps_to_single_images_of_the_session(bank, monkeypatch, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from napari_emdl.training.atoms.export import export_model, load_weights
+    from napari_emdl.training.atoms.finetune import finetune
+
+    monkeypatch.setattr("napari_emdl.training.atoms.finetune._simulate_for", lambda *a: bank.single[0])
+    net = ColumnNet(3, 1, (16, 16, 16, 16), conditions=FULL_SIZE)
+    example = (np.zeros((1, 3, 64, 64), np.float32), encode_full("dark")[None])
+    export_model(net, CONFIG, tmp_path / "base", example, "test")
+    wanted = {"contrast": "dark", "sampling_A": (0.11, 0.12), "dose_e_per_A2": (500, 900)}
+    report = finetune(tmp_path / "base", wanted, tmp_path / "mine", 0.05)
+    assert report is not None and {"original", "tuned"} <= set(report)
+    _, config = load_weights(tmp_path / "mine" / "weights.npz")
+    assert config.neighbours and config.mix.movie == config.mix.stem == 0 and config.imaging.native_sampling_A == (0.11, 0.12)
+
+
+def test_mixed_network_finds_columns_through_the_finder(bank, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from napari_emdl.atoms.find.columns import find_columns
+    from napari_emdl.base.signals import in_memory
+    from napari_emdl.training.atoms.export import export_model
+
+    net = ColumnNet(3, 1, (16, 16, 16, 16), conditions=FULL_SIZE)
+    example = (np.zeros((1, 3, 64, 64), np.float32), encode_full("dark")[None])
+    export_model(net, CONFIG, tmp_path / "model", example, "test")
+    frames = np.random.default_rng(0).poisson(20, (12, 96, 100)).astype(np.uint16)
+    movie = in_memory(frames, "movie")
+    for count, used in ((1, 1), (5, 5), ("9", 9)):
+        table = find_columns(
+            movie, model=str(tmp_path / "model"), frames=count, contrast="bright", pixel_size_A=0.12, device="cpu"
+        )
+        assert table.shape == (12,) and table.attrs["frames"] == used

@@ -155,7 +155,8 @@ def _network_finder(
     told_nothing = finder_for("unknown")
     most = _most_neighbours(told_nothing, movie, params)
     sample = _Sample(movie, pixel_A, most)
-    contrast, confidence = params.contrast, None
+    contrast: str = params.contrast
+    confidence: float | None = None
     if contrast == "auto":
         if not _takes_contrast(model):
             contrast = "unknown"

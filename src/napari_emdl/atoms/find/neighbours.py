@@ -196,5 +196,5 @@ class NeighbourReader:
             used = sorted([t, *nearest_frames(t, self.total, reach)])
             first, last = used[0] - low, used[-1] - low + 1
             shifts = aligner.shifts(spectra[first:last], t - used[0])
-            result.append(with_neighbours(frames[first:last], shifts, t - used[0], self.counts))
+            result.append(with_neighbours(list(frames[first:last]), shifts, t - used[0], self.counts))
         return np.stack(result)

@@ -286,8 +286,8 @@ class NetworkColumnFinder:
                 for channel, part in enumerate(clean):
                     if part is not None:
                         out[index, channel] = self._normalised([part], grid)[0]
-                counts = tuple(n * (part is not None) for n, part in zip(self.counts, clean[1:], strict=False))
-                conditions[index] = with_frames(self.conditions, self.layout, (*counts, 0, 0)[:2])
+                near, far = (k < len(clean) and clean[k] is not None for k in (1, 2))
+                conditions[index] = with_frames(self.conditions, self.layout, (self.counts[0] * near, self.counts[1] * far))
             else:
                 out[index] = self._normalised([part for part in clean if part is not None], grid)
         return out, conditions, blank

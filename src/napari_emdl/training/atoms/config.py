@@ -85,6 +85,10 @@ class Mix(_Strict):
     stem_sampling_A: Range = (0.04, 0.4)
     coarse_A: Range = (0.15, 0.34)
     fine_A: Range = (0.06, 0.1)
+    #: shares of HRTEM samples (coarse: of sheets) with pixels in these two ranges; the others are drawn at native sizes
+    coarse_share: float = 0.25
+    coarse_share_sheets: float = 0.4
+    fine_share: float = 0.06
 
     @field_validator("pairs", "others", mode="before")
     @classmethod

@@ -63,7 +63,7 @@ class MixedSampler:
         self._typical = [bank.typical(k) for k in range(len(bank.single))]
 
     def batch(self, n: int, kinds: tuple[str, ...] | None = None) -> Batch:
-        """Draw `n` samples, of `kinds` (one a sample) if given."""
+        """Draw `n` samples, of `kinds` (one a sample) if given; movies are single images where there is no bank of pairs."""
         rng = self.rng
         if kinds is None:
             share = np.array([getattr(self.mix, k) for k in KINDS])
@@ -113,12 +113,13 @@ class MixedSampler:
     def _scale(self, sheet: bool) -> tuple[float, float] | None:
         """Range of pixel sizes that are rescaled; None: used as they are."""
         u = self.rng.random()
-        if u < (0.4 if sheet else 0.25):
+        if u < (self.mix.coarse_share_sheets if sheet else self.mix.coarse_share):
             return self.mix.coarse_A
-        return self.mix.fine_A if u > 0.94 else None
+        return self.mix.fine_A if u >= 1 - self.mix.fine_share else None
 
     def _hrtem(self, n: int, movie: bool) -> Batch:
         rng, im = self.rng, self.imaging
+        movie = movie and self.bank.pairs is not None
         if movie and self.bank.pairs is not None:
             waves = self.bank.pairs
             index = rng.choice(self.bank.first, n)

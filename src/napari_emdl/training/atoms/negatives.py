@@ -11,7 +11,8 @@ KINDS = ("noise", "film", "fringes", "texture", "shapes", "edge")
 
 
 def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.meshgrid(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32), indexing="ij")
+    r, c = np.meshgrid(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32), indexing="ij")
+    return r, c
 
 
 def _film(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:

@@ -44,8 +44,8 @@ def scale_contrast(net: ColumnNet, images: list[Judged]) -> float:
     losses = [float(F.binary_cross_entropy_with_logits(logit / t, truth)) for t in grid]
     temperature = float(grid[int(np.argmin(losses))])
     with torch.no_grad():
-        net.contrast_probe.out.weight /= temperature
-        net.contrast_probe.out.bias /= temperature
+        net.contrast_probe.out.weight.div_(temperature)
+        net.contrast_probe.out.bias.div_(temperature)
     return temperature
 
 
