@@ -118,6 +118,7 @@ class NetworkColumnFinder:
         low, high = extra.get("threshold_limits", (self.default_min_score, self.default_min_score))
         self.threshold_limits = float(low), float(high)
         self.expected_columns = 0.0
+        self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
         self.mode = mode
@@ -137,8 +138,19 @@ class NetworkColumnFinder:
         }  # fmt: skip
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """Columns of frames (n, rows, cols), or (n, foci, rows, cols) for a network that takes a focal series."""
+        """Columns of frames (n, rows, cols), (n, foci, rows, cols) for a network that takes a focal series, or (n, 3, rows,
+        cols) with the means of neighbours."""
         stack = self._checked(frames)
+        tables = [self._sampled.get(self._key(image)) if self._sampled else None for image in stack]
+        missing = [k for k, fields in enumerate(tables) if fields is None]
+        if missing:
+            for k, fields in zip(missing, self._search(stack[missing], control), strict=True):
+                tables[k] = fields
+        found = [fields for fields in tables if fields is not None]
+        return PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
+
+    def _search(self, stack: NDArray[Any], control: Control | None) -> list[dict[str, NDArray[Any]]]:
+        """Fields of every frame."""
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
         images, told, blank = self._prepared(stack, grid)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
@@ -153,16 +165,21 @@ class NetworkColumnFinder:
         for image, values in zip(stack, maps, strict=True):
             map_cache.shared.put(self._key(image), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
-        tables = []
-        for parts, image, is_blank in zip(found, stack, blank, strict=True):
-            tables.append(empty if is_blank else self._columns(np.concatenate(parts), grid, image))
-        return PeakTable.from_lists(tables) if tables else PeakTable.empty((0,), self.fields)
+        return [
+            empty if is_blank else self._columns(np.concatenate(parts), grid, image)
+            for parts, image, is_blank in zip(found, stack, blank, strict=True)
+        ]
 
     def choose_threshold(self, frames: NDArray[Any], control: Control | None = None) -> float:
-        """Let the scores of some frames choose the default threshold, where the card allows it; returns the expected F1."""
-        table = self.find(frames, control)
-        scores = table.column("score")
-        self.expected_columns = float(np.sum(scores)) / max(1, len(frames))
+        """Let the scores of some frames choose the default threshold, where the card allows it; returns the expected F1.
+
+        What was found is kept, so that these frames are not searched again.
+        """
+        stack = self._checked(frames)
+        tables = self._search(stack, control)
+        self._sampled = {self._key(image): fields for image, fields in zip(stack, tables, strict=True)}
+        scores = np.concatenate([fields["score"] for fields in tables])
+        self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
         threshold, f1 = chosen_threshold(scores, self.default_min_score, self.threshold_limits)
         self.default_min_score = round(threshold, 3)
         return f1

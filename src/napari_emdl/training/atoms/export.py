@@ -155,7 +155,7 @@ def export_model(
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
-        margin_px=160,
+        margin_px=144,
         normalisation="napari_emdl.atoms.find.normalise.local_normalise, sigma 12 A, whole frame",
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,
