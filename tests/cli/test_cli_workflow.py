@@ -201,6 +201,16 @@ def table_of(text: str, heading: str) -> set[str]:
     }
 
 
+def test_no_command_has_two_options_of_one_name() -> None:
+    import typer
+
+    from napari_emdl.cli.root import app
+
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+        assert len(flags) == len(set(flags)), f"{name}: {sorted(flag for flag in flags if flags.count(flag) > 1)}"
+
+
 def test_the_tables_of_options_hold() -> None:
     text = (DOCS / "cli.md").read_text(encoding="utf-8")
     every = table_of(text, "What every computing command takes")

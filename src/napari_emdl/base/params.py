@@ -276,6 +276,12 @@ class ColumnParams(Params):
     )
     pixel_size_A: float | None = _field(None, "Pixel size; empty takes it from the file", "Å", gt=0.001, le=10)
     contrast: Literal["auto", "bright", "dark"] = _field("auto", "Atoms are bright or dark on the background")
+    mode: Literal["auto", "hrtem", "stem"] = _field(
+        "auto", "Kind of image: phase contrast (hrtem) or an annular detector (stem: HAADF, ADF); auto leaves it open"
+    )
+    frames: Literal["auto", "1", "3", "5", "7", "9"] = _field(
+        "auto", "Neighbouring frames, moved onto each frame by the drift, that help to find its columns; auto asks the movie"
+    )
     energy_keV: float | None = _field(None, "Beam energy, if known", "keV", gt=1, le=3000)
     cs_um: float | None = _field(None, "Spherical aberration Cs, if known", "µm", ge=-5000, le=5000)
     defocus_nm: float | None = _field(None, "Defocus C10, if known (positive is overfocus)", "nm", ge=-5000, le=5000)
@@ -283,6 +289,11 @@ class ColumnParams(Params):
         None, "Least score of a column; empty takes the model's default for the contrast", ge=0, le=1
     )
     min_spacing_A: float = _field(0.8, "Least distance between columns", "Å", advanced=True, gt=0)
+
+    @field_validator("frames", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
 
 
 class ColumnLimits(Params):

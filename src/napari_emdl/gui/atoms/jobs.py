@@ -41,13 +41,11 @@ def find_frame(
     control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int, _for: object = None
 ) -> PeakTable:
     """Candidates of one frame; the finder is kept for the next."""
-    from napari_emdl.atoms.find.columns import settle_attrs
-    from napari_emdl.atoms.find.flaws import Judged
+    from napari_emdl.atoms.find.columns import find_one
 
     key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
     finder = _live.get(key, movie, params, run, control)
-    table = _live.use(Judged(finder.find, control), np.asarray(movie.frame(frame))[None])
-    settle_attrs(table, movie, finder, params)
+    table: PeakTable = _live.use(find_one, movie, finder, params, frame, control)
     return table
 
 
