@@ -131,6 +131,7 @@ def test_dragging_elsewhere_pans_and_leaves_the_cross_hair(workspace):
 def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until):
     run_all(workspace, wait_until)
     maps = workspace.maps
+    workspace.strain_step.show_map.setCurrentText("ε xx")
     exx, theta = maps.layer("exx"), maps.layer("theta_rad")
     assert exx.name == "ε xx [%]" and theta.name == "θ [°]"
     np.testing.assert_allclose(exx.data, workspace.state.found.strain.exx * 100, rtol=1e-5)
@@ -145,13 +146,20 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     assert "Fitted at" in workspace.strain_step.evidence.text()
 
 
-def test_errors_and_residual_are_hidden_maps(workspace, wait_until):
+def test_errors_residual_and_reasons_are_made_when_asked_for(workspace, wait_until):
     run_all(workspace, wait_until)
     strain, maps = workspace.state.found.strain, workspace.maps
+    assert maps.layer("sigma_exy") is None and maps.layer("residual") is None
+    workspace.strain_step.show_map.setCurrentText("residual")
+    workspace.strain_step.show_map.setCurrentText("error of ε xy")
     sigma, residual = maps.layer("sigma_exy"), maps.layer("residual")
-    assert sigma.name == "Error of ε xy [%]" and not sigma.visible and not residual.visible
+    assert sigma.name == "Error of ε xy [%]" and sigma.visible and not residual.visible and not maps.layer("exy").visible
     np.testing.assert_allclose(sigma.data, 100 * strain.sigma[..., 2], rtol=1e-5)
-    np.testing.assert_allclose(maps.layer("sigma_theta_rad").data, np.degrees(strain.sigma[..., 3]), rtol=1e-5)
+    theta = maps.show_extra("sigma_theta_rad")
+    np.testing.assert_allclose(theta.data, np.degrees(strain.sigma[..., 3]), rtol=1e-5)
+    workspace.strain_step.show_map.setCurrentText("masked: why")
+    reason = maps.layer("reason")
+    assert reason.visible and np.array_equal(np.nan_to_num(reason.data), strain.reason)
     np.testing.assert_allclose(residual.data, strain.residual_px, rtol=1e-5)
     assert 0 < sigma.contrast_limits[0] < sigma.contrast_limits[1]
 

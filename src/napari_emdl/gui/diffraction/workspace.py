@@ -19,6 +19,7 @@ from napari_emdl.gui.diffraction.data import Settings, StemData
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.export import ExportStep
+from napari_emdl.gui.diffraction.fourmaps import FourMaps
 from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
@@ -196,6 +197,10 @@ class StemWorkspace(Panel):
             signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
+        self.four_maps = FourMaps(state)
+        self.four_dock: Any = None
+        self.four_maps.moved.connect(self._on_four_maps)
+        self.strain_step.all_four.toggled.connect(self._show_four_maps)
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
@@ -212,6 +217,23 @@ class StemWorkspace(Panel):
             self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
             self._watch = session.CloseWatch(self.canvas_dock.parent(), self.shut_down, self)
             QTimer.singleShot(0, self._arrange)
+
+    def _show_four_maps(self, on: bool) -> None:
+        """Dock of the four maps, beside the pattern; made when it is first asked for."""
+        if on and self.four_dock is None and session.has_window(self.viewer):
+            self.four_dock = self.viewer.window.add_dock_widget(self.four_maps, name="Strain maps", area="bottom")
+            self.four_dock.visibilityChanged.connect(self._on_four_hidden)
+        if self.four_dock is not None:
+            self.four_dock.setVisible(on)
+            self.four_maps.refresh()
+
+    def _on_four_hidden(self, visible: bool) -> None:
+        if not visible and self.four_dock is not None and self.four_dock.isHidden():
+            self.strain_step.all_four.setChecked(False)
+
+    def _on_four_maps(self, row: int, col: int) -> None:
+        if self.cross is not None:
+            self.cross.move_to(row, col)
 
     def _docks(self) -> tuple[Any, Any] | None:
         """Main window and dock of the panel, while both are there and nothing floats."""
@@ -560,4 +582,7 @@ class StemWorkspace(Panel):
         self.canvas.release()
         if self.canvas_dock is not None and session.has_window(self.viewer):
             dock, self.canvas_dock = self.canvas_dock, None
+            session.remove_dock(self.viewer, dock)
+        if self.four_dock is not None and session.has_window(self.viewer):
+            dock, self.four_dock = self.four_dock, None
             session.remove_dock(self.viewer, dock)
