@@ -19,10 +19,10 @@ STRAIN_TITLES = {name: (title, factor, unit) for name, title, factor, unit in st
 class _Map:
     """One map with its colour bar, cross-hair and axes."""
 
-    def __init__(self, layout: Any, row: int, col: int, name: str) -> None:
+    def __init__(self, layout: Any, number: int, name: str) -> None:
         self.name = name
         self.title, self.factor, self.unit = STRAIN_TITLES[name]
-        self.plot = layout.addPlot(row=row, col=2 * col)
+        self.plot = layout.addPlot(row=0, col=2 * number)
         self.plot.invertY(True)
         self.plot.setAspectLocked(True)
         self.plot.hideAxis("left")
@@ -32,14 +32,13 @@ class _Map:
         self.image = pg.ImageItem(axisOrder="row-major")
         self.plot.addItem(self.image)
         pen = pg.mkPen(styles.CROSS_COLOR, width=1)
-        self.cross = [pg.InfiniteLine(angle=angle, pen=pen) for angle in (0, 90)]
-        for line in self.cross:
-            self.plot.addItem(line)
+        self.cross = pg.PlotCurveItem(pen=pen, connect="pairs")
+        self.plot.addItem(self.cross)
         self.bar = pg.ColorBarItem(
             values=(-1, 1), colorMap=pg.colormap.get("RdBu_r", source="matplotlib"), width=11, interactive=False
         )
         self.bar.setImageItem(self.image)
-        layout.addItem(self.bar, row=row, col=2 * col + 1)
+        layout.addItem(self.bar, row=0, col=2 * number + 1)
         self.limits = (-1.0, 1.0)
         self.beyond = (0.0, 0.0)
         self.axes: list[Any] = []
@@ -94,7 +93,7 @@ class FourMaps(QWidget):
         self.view = pg.GraphicsLayoutWidget()
         self.view.setToolTip("Click to move the cross-hair; the wheel zooms all four maps, a double click shows them whole")
         self.view.setAccessibleName("Four strain maps")
-        self.maps = {name: _Map(self.view.ci, number // 2, number % 2, name) for number, name in enumerate(STRAIN_TITLES)}
+        self.maps = {name: _Map(self.view.ci, number, name) for number, name in enumerate(STRAIN_TITLES)}
         first = next(iter(self.maps.values())).plot
         for one in list(self.maps.values())[1:]:
             one.plot.setXLink(first)
@@ -102,7 +101,7 @@ class FourMaps(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.view)
-        self.setMinimumSize(220, 180)
+        self.setMinimumSize(220, 150)
         self.view.scene().sigMouseClicked.connect(self._on_click)
         state.strain_changed.connect(self.refresh)
         state.cube_changed.connect(self.refresh)
@@ -110,7 +109,7 @@ class FourMaps(QWidget):
         self._apply_theme()
 
     def sizeHint(self) -> QSize:
-        return QSize(420, 360)
+        return QSize(900, 230)
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
@@ -147,10 +146,11 @@ class FourMaps(QWidget):
         next(iter(self.maps.values())).plot.autoRange(padding=0.02)
 
     def _show_cross(self) -> None:
-        row, col = self.stem.settings.position
+        if self.stem.cube is None:
+            return
+        (row, col), (rows, cols) = self.stem.settings.position, self.stem.cube.scan_shape
         for one in self.maps.values():
-            for line, value in zip(one.cross, (row, col), strict=True):
-                line.setValue(value)
+            one.cross.setData([-0.5, cols - 0.5, col, col], [row, row, -0.5, rows - 0.5])
 
     def _on_click(self, event: Any) -> None:
         strain = self.stem.found.strain

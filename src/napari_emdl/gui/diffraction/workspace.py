@@ -26,7 +26,7 @@ from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.opendata import OpenData
 from napari_emdl.gui.diffraction.openset import OpenSet
-from napari_emdl.gui.diffraction.overlay import describe, outlook_line, show_overlay
+from napari_emdl.gui.diffraction.overlay import axes_text, describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
@@ -534,6 +534,9 @@ class StemWorkspace(Panel):
         """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
         if self.state.found.strain is not None and self.shown is not None and not self.shown.had_strain:
             self.shown.had_strain = True
+            counts = self.shown.maps.layer("count")
+            if counts is not None:
+                counts.visible = False  # it was there to see the scan fill in
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
@@ -549,7 +552,9 @@ class StemWorkspace(Panel):
             shown = self.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *self.parts.verdict()]))
+            strain = self.state.found.strain
+            axes = [] if strain is None else [axes_text(strain)]
+            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes, *self.parts.verdict()]))
 
     # closing
 
