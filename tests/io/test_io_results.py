@@ -57,6 +57,7 @@ def test_flat_arrays_as_the_contract_says(tmp_path: Path) -> None:
         assert json.loads(file.attrs["provenance"])["params"]["method"] == "template"
 
 
+@pytest.mark.referee
 def test_py4dstem_reads_bragg_vectors_with_calibration(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     table = disks((3, 4))
@@ -85,6 +86,7 @@ def test_py4dstem_reads_bragg_vectors_with_calibration(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors.tree("probe").data[0], table.attrs["probe"])
 
 
+@pytest.mark.referee
 def test_py4dstem_file_is_loaded(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     io.save(disks((3, 4)), tmp_path / "a.h5")
@@ -117,6 +119,7 @@ def test_strain_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.attrs["basis_g"], np.eye(2))
 
 
+@pytest.mark.referee
 def test_py4dstem_reads_strain_maps(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     made = strain()
