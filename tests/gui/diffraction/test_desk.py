@@ -38,7 +38,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     panel.strain_step.draw_region()
     panel.strain_step.reference.setCurrentText("region drawn on the map")
     panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
-    panel.add_bright_field()
+    panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
     strain, shown_before = panel.state.found.strain, visible(viewer, first)
     assert not panel.switcher.isVisible()
@@ -221,7 +221,7 @@ def test_g1_is_dragged_after_run_all_whatever_layer_is_chosen_and_undone(panel, 
     run_all(panel, wait_until)
     state, canvas, history = panel.state, panel.canvas, panel.thresholds.history
     wait_until(lambda: state.found.lattice is not None and not state.busy)
-    panel.add_bright_field()  # its layer is chosen, and in the mode "select"
+    panel.virtual.add_bright_field()  # its layer is chosen, and in the mode "select"
     canvas.view.setCurrentText("Vector map")
     g, centre = np.array(state.found.lattice.basis.g), np.asarray(state.found.lattice.centre_px)
     strain = state.found.strain

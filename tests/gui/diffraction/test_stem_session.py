@@ -71,7 +71,7 @@ def set_everything(panel, wait_until) -> None:
     panel.strain_step.reference.setCurrentText(DRAWN)
     panel.strain_step.profile.draw_button.click()
     panel.strain_step.show_map.setCurrentText("ε yy")
-    panel.add_annular()
+    panel.virtual.add_annular()
     viewer = panel.viewer
     space = panel.maps.space
     viewer.add_points([[1.0, 2.0], [3.0, 4.0]], name="mine", features={"grain": ["a", "b"]}, text="grain", **space)

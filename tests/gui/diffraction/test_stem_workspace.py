@@ -221,7 +221,7 @@ def test_brackets_step_the_threshold(workspace):
 
 def test_a_dragged_detector_gives_a_virtual_image(workspace, small_sample, wait_until):
     cube, _ = small_sample
-    workspace.add_bright_field()
+    workspace.virtual.add_bright_field()
     layer = workspace.detectors.layers()[0]
     wait_until(lambda: workspace.maps.layer("virtual 1") is not None)
     image = workspace.maps.layer("virtual 1")
@@ -238,7 +238,7 @@ def test_a_dragged_detector_gives_a_virtual_image(workspace, small_sample, wait_
 
 
 def test_an_annular_detector_leaves_the_centre_out(workspace, wait_until):
-    workspace.add_annular()
+    workspace.virtual.add_annular()
     wait_until(lambda: workspace.maps.layer("virtual 1") is not None)
     image = workspace.maps.layer("virtual 1")
     wait_until(lambda: np.isfinite(image.data).all() and not workspace.detectors.busy)
@@ -391,7 +391,7 @@ def test_closing_the_panel_gives_the_viewer_back(workspace, qtbot, wait_until):
     callbacks = len(viewer.mouse_drag_callbacks)
     docks = list(viewer.window.dock_widgets)
     assert any("4D-STEM" in name for name in docks) and "Diffraction" in docks
-    dock = workspace._dock_of_panel()
+    dock = workspace.docks.of_panel()
     dock.destroyOnClose()
     wait_until(lambda: workspace.closed, 5)
     assert len(viewer.mouse_drag_callbacks) == callbacks - 1
@@ -413,7 +413,7 @@ def test_layers_the_user_deletes_come_back_or_stay_away(workspace, wait_until):
     wait_until(lambda: workspace.maps.layer("exx") is not None)
     viewer.layers.clear()
     workspace.step(1, 0)
-    workspace.add_bright_field()
+    workspace.virtual.add_bright_field()
 
 
 def test_two_viewers_keep_apart(make_napari_viewer, small_sample, tiled_cube, wait_until):

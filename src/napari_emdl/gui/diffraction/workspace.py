@@ -16,8 +16,10 @@ from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import Settings, StemData
+from napari_emdl.gui.diffraction.detectorbar import DetectorBar
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
+from napari_emdl.gui.diffraction.docking import Docks
 from napari_emdl.gui.diffraction.export import ExportStep
 from napari_emdl.gui.diffraction.fourmaps import FourMaps
 from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
@@ -25,7 +27,7 @@ from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.opendata import OpenData
-from napari_emdl.gui.diffraction.openset import OpenSet
+from napari_emdl.gui.diffraction.openset import OpenSet, OpenSets
 from napari_emdl.gui.diffraction.overlay import axes_text, describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
@@ -44,9 +46,6 @@ from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
 
-PANEL_PX = 318
-LEFT_COLUMN_PX = 325  # napari's layer list and controls
-
 
 class StemWorkspace(Panel):
     """Panel for one datacube at a time.
@@ -64,8 +63,10 @@ class StemWorkspace(Panel):
         self.state = StemState(self)
         stem_remember.begin(self.state)
         self.canvas = DiffractionCanvas()
-        self.sets: list[OpenSet] = []
-        self.shown: OpenSet | None = None
+        self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
+        self.sets = OpenSets(self.viewer, self.canvas, self.switcher, self)
+        self.sets.shown_changed.connect(self._on_shown)
+        self.four_maps = FourMaps(self.state)
         self.closed = False
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
@@ -91,9 +92,10 @@ class StemWorkspace(Panel):
         history.write_reference = lambda reference, region: step.put_region(region, reference)
         history.restored.connect(self._put_strain_forms)
         self._build()
-        self._add_detector_buttons()
+        self.virtual = DetectorBar(self.state, self.canvas, lambda: self.detectors, self)
         self._connect()
-        self._dock_canvas()
+        self.docks = Docks(self.viewer, self, self.canvas, self.four_maps, self.shut_down)
+        self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
         self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
         self._adopt_first()
@@ -160,22 +162,6 @@ class StemWorkspace(Panel):
     def sizeHint(self) -> QSize:
         return QSize(310, 600)
 
-    def _add_detector_buttons(self) -> None:
-        row = self.canvas.second_row
-        row.addWidget(QLabel("Virtual:"))
-        for name, tip, action in (
-            ("BF", "Bright field: a disk on the central beam", self.add_bright_field),
-            ("ADF", "Annular dark field: a ring outside the central beam", self.add_annular),
-            ("Draw", "Draw any shape on the pattern; shapes inside each other make holes", self.add_drawn),
-        ):
-            button = QPushButton(name)
-            button.setToolTip(f"{tip}. Its image appears on the main canvas and follows when the shape is moved")
-            button.setObjectName(f"detector_{name}")
-            button.clicked.connect(action)
-            row.addWidget(button)
-        row.addWidget(self.canvas.structure)
-        row.addStretch(1)
-
     def _connect(self) -> None:
         state = self.state
         self.run_all_button.clicked.connect(lambda *_: self.run_all())
@@ -197,76 +183,20 @@ class StemWorkspace(Panel):
             signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
-        self.four_maps = FourMaps(state)
-        self.four_dock: Any = None
-        self.four_maps.moved.connect(self._on_four_maps)
-        self.strain_step.all_four.toggled.connect(self._show_four_maps)
+        self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
+        self.strain_step.all_four.toggled.connect(lambda on: self.docks.show_four(on))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
-        self.switcher.chosen.connect(lambda index: self.switch(self.sets[index]))
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
         self.run_all_button.setEnabled(False)
 
-    def _dock_canvas(self) -> None:
-        self.canvas_dock: Any = None
-        if session.has_window(self.viewer):
-            self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
-            self._watch = session.CloseWatch(self.canvas_dock.parent(), self.shut_down, self)
-            QTimer.singleShot(0, self._arrange)
-
-    def _show_four_maps(self, on: bool) -> None:
-        """Dock of the four maps, beside the pattern; made when it is first asked for."""
-        if on and self.four_dock is None and session.has_window(self.viewer):
-            self.four_dock = self.viewer.window.add_dock_widget(self.four_maps, name="Strain maps", area="bottom")
-            self.four_dock.visibilityChanged.connect(self._on_four_hidden)
-        if self.four_dock is not None:
-            self.four_dock.setVisible(on)
-            self.four_maps.refresh()
-
-    def _on_four_hidden(self, visible: bool) -> None:
-        if not visible and self.four_dock is not None and self.four_dock.isHidden():
-            self.strain_step.all_four.setChecked(False)
-
     def _on_four_maps(self, row: int, col: int) -> None:
         if self.cross is not None:
             self.cross.move_to(row, col)
-
-    def _docks(self) -> tuple[Any, Any] | None:
-        """Main window and dock of the panel, while both are there and nothing floats."""
-        mine = self._dock_of_panel()
-        if self.closed or mine is None or self.canvas_dock is None or mine.isFloating() or self.canvas_dock.isFloating():
-            return None
-        return self.canvas_dock.parent(), mine
-
-    def _arrange(self) -> None:
-        """Diffraction canvas left of the panel, both as wide as they need."""
-        docks = self._docks()
-        if docks is not None:
-            docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
-            QTimer.singleShot(0, self._share_width)
-
-    def _share_width(self) -> None:
-        """Main and diffraction canvas get about the same width, the panel what it needs."""
-        docks = self._docks()
-        if docks is not None:
-            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
-            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, PANEL_PX], Qt.Orientation.Horizontal)
-            QTimer.singleShot(50, self._fit_views)
-
-    def _fit_views(self) -> None:
-        if not self.closed:
-            self.viewer.reset_view()
-            self.canvas.fit()
-
-    def _dock_of_panel(self) -> Any:
-        widget: Any = self.parent()
-        while widget is not None and not hasattr(widget, "setFeatures"):
-            widget = widget.parent()
-        return widget
 
     # opening
 
@@ -274,7 +204,7 @@ class StemWorkspace(Panel):
         found = [
             layer for layer, _ in session.layers_with_signal(self.viewer, "datacube") if session.role_of(layer) == "navigation"
         ]
-        known = [one.cube for one in self.sets]
+        known = [one.cube for one in self.sets.all]
         new = [layer for layer in found if all(session.signal_of(layer) is not cube for cube in known)]
         if new and not self.closed:
             self._adopt(new[-1])
@@ -296,32 +226,23 @@ class StemWorkspace(Panel):
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
             QTimer.singleShot(0, self._adopt_first)
-        elif signal is not None and not isinstance(signal, Datacube) and self.shown is not None:
-            self.shown.hide_layers()  # a movie was opened: maps of the scan would lie over it
-            self.switcher.put_aside()
+        elif signal is not None and not isinstance(signal, Datacube):
+            self.sets.put_aside()
 
     def _on_layer_removed(self, event: Any) -> None:
         role, signal = session.role_of(event.value), session.tag_of(event.value).get("signal")
         if role == "reference" and signal is self.state.cube:
             self.strain_step.forget_region()
         elif role == "navigation" and signal is not self.state.cube:
-            self._forget([one for one in self.sets if one.cube is signal])
-
-    def _forget(self, gone: list[OpenSet]) -> None:
-        """Close datacubes that are put aside and whose layer the user deleted."""
-        for one in gone:
-            one.close()
-            self.sets.remove(one)
-        if gone and self.shown is not None:
-            self.switcher.show_names([one.name for one in self.sets], self.sets.index(self.shown))
+            self.sets.forget(signal)
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
         if self.closed:
             return
-        known = next((one for one in self.sets if one.cube is cube), None)
+        known = self.sets.of(cube)
         if known is not None:
-            self.switch(known)
+            self.sets.switch(known)
         else:
             self.start(cube)
 
@@ -329,29 +250,12 @@ class StemWorkspace(Panel):
         """Begin with `cube`, also when it is open already, with the parameters of `settings`."""
         if settings is None:
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
-        for old in [one for one in self.sets if one.cube is cube]:
-            old.close()
-            self.sets.remove(old)
-            self.shown = None if self.shown is old else self.shown
-        data = StemData.begin(cube, settings, self.state.output_folder)
-        opened = OpenSet(self.viewer, self.canvas, data, self)
-        self.sets.append(opened)
-        self._take_out(opened)
+        opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
         if not is_stand_in(cube):
             opened.detectors.navigation()
 
-    def switch(self, chosen: OpenSet) -> None:
-        """Show another open datacube, or the one that was put aside for a movie."""
-        if chosen is self.shown:
-            chosen.show_layers()
-        else:
-            self._take_out(chosen)
-
-    def _take_out(self, chosen: OpenSet) -> None:
-        if self.shown is not None:
-            self.shown.put_aside()
-        self.shown = chosen
-        chosen.show()
+    def _on_shown(self, chosen: OpenSet) -> None:
+        """Another datacube is on the canvases: the panel shows what is set for it and what was found in it."""
         assert chosen.cross is not None
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
@@ -361,16 +265,12 @@ class StemWorkspace(Panel):
         self.title.setText(describe(chosen.cube))
         self.hint.hide()
         self.run_all_button.setEnabled(True)
-        self.switcher.show_names([one.name for one in self.sets], self.sets.index(chosen))
-        QTimer.singleShot(50, self._fit_views)
+        QTimer.singleShot(50, self.docks.fit_views)
 
     def _show_settings(self, settings: Settings) -> None:
         """Forms as the datacube has its parameters; nothing acts on it."""
         state = self.state
-        kept, state.data = (
-            state.data,
-            StemData(settings=replace(settings)),
-        )  # what a form tells while it is filled changes nothing
+        kept, state.data = state.data, StemData(settings=replace(settings))  # forms tell what they are filled with
         try:
             self.probe_step.put(settings.disk_params.probe)
             self.disks_step.put(settings.disk_params, settings.run_params)
@@ -382,17 +282,17 @@ class StemWorkspace(Panel):
     @property
     def maps(self) -> ScanMaps | None:
         """Maps of the datacube that is shown."""
-        return self.shown.maps if self.shown is not None else None
+        return self.sets.shown.maps if self.sets.shown is not None else None
 
     @property
     def cross(self) -> Crosshair | None:
         """Its cross-hair."""
-        return self.shown.cross if self.shown is not None else None
+        return self.sets.shown.cross if self.sets.shown is not None else None
 
     @property
     def detectors(self) -> Detectors | None:
         """Its virtual detectors."""
-        return self.shown.detectors if self.shown is not None else None
+        return self.sets.shown.detectors if self.sets.shown is not None else None
 
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
@@ -404,11 +304,6 @@ class StemWorkspace(Panel):
         if self.detectors is not None:
             for layer in self.detectors.layers():
                 self.canvas.model.layers.remove(layer)
-
-    def _close_sets(self) -> None:
-        for one in self.sets:
-            one.close()
-        self.sets, self.shown = [], None
 
     # actions
 
@@ -431,37 +326,6 @@ class StemWorkspace(Panel):
         """Move the cross-hair."""
         if self.cross is not None:
             self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
-
-    def _centre(self) -> tuple[float, float]:
-        if self.state.found.lattice is not None and self.state.found.strain is not None:
-            origin = np.asarray(self.state.found.strain.origin_px)
-            finite = origin[np.isfinite(origin).all(axis=-1)]
-            if len(finite):
-                return float(np.median(finite[:, 0])), float(np.median(finite[:, 1]))
-        kept = self.state.data.kept_here()
-        if kept is not None and len(kept):
-            best = kept[np.argmax(kept["intensity"])]
-            return float(best["row"]), float(best["col"])
-        assert self.canvas.shape is not None
-        return self.canvas.shape[0] / 2, self.canvas.shape[1] / 2
-
-    def add_bright_field(self) -> None:
-        """Virtual bright-field detector."""
-        if self.detectors is not None:
-            self.detectors.add_bright_field(self._centre(), 1.1 * self.canvas.radius_px)
-
-    def add_annular(self) -> None:
-        """Virtual annular dark-field detector."""
-        if self.detectors is not None and self.canvas.shape is not None:
-            inner = 1.6 * self.canvas.radius_px
-            outer = max(min(self.canvas.shape) / 2 - 1, inner + 2)
-            self.detectors.add_annular(self._centre(), inner, outer)
-
-    def add_drawn(self) -> None:
-        """Detector for the user to draw."""
-        if self.detectors is not None:
-            self.detectors.add_drawn()
-            self.say("draw an ellipse on the pattern; other shapes are in the layer's tools")
 
     def use_job(self, job: Job) -> None:
         """Take over the settings of a job file."""
@@ -532,9 +396,10 @@ class StemWorkspace(Panel):
 
     def _on_first_strain(self) -> None:
         """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
-        if self.state.found.strain is not None and self.shown is not None and not self.shown.had_strain:
-            self.shown.had_strain = True
-            counts = self.shown.maps.layer("count")
+        shown = self.sets.shown
+        if self.state.found.strain is not None and shown is not None and not shown.had_strain:
+            shown.had_strain = True
+            counts = shown.maps.layer("count")
             if counts is not None:
                 counts.visible = False  # it was there to see the scan fill in
             self.disks_step.unfold(False)
@@ -579,15 +444,10 @@ class StemWorkspace(Panel):
         unbind_keys(self._keys)
         stem_remember.keep(self.state)
         self.parts.release()
-        self._close_sets()
+        self.sets.close()
         self.state.close()
         self.export_step.close_jobs()
         self.project.close_jobs()
         self.autosave.close()
         self.canvas.release()
-        if self.canvas_dock is not None and session.has_window(self.viewer):
-            dock, self.canvas_dock = self.canvas_dock, None
-            session.remove_dock(self.viewer, dock)
-        if self.four_dock is not None and session.has_window(self.viewer):
-            dock, self.four_dock = self.four_dock, None
-            session.remove_dock(self.viewer, dock)
+        self.docks.close()
