@@ -103,7 +103,6 @@ class StemWorkspace(Panel):
     # building
 
     def _build(self) -> None:
-        self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
         self.notices = Notices()
         self.title = QLabel("No datacube is open")
         self.title.setWordWrap(True)
