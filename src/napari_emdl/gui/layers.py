@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -27,16 +28,25 @@ def read_path(path: str) -> list[LayerTuple]:
 
         return project_layers(path)
     if is_result(path):
-        return result_layers(load(path), path)
+        return _in_worker(lambda: result_layers(load(path), path), "opening a result")
     try:
-        return signal_layers(open_asking(path))
+        opened = open_asking(path)
+        return _in_worker(lambda: signal_layers(opened), "opening")
     except OpenError as error:
         if not (Path(path).is_file() and h5py.is_hdf5(path)):
             raise
         try:  # peak lists of py4DSTEM carry no mark of ours
-            return result_layers(load(path), path)
+            return _in_worker(lambda: result_layers(load(path), path), "opening a result")
         except EmdlError:
             raise error from None
+
+
+def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:
+    """What `make` gives, made in a thread while the window lives."""
+    from napari_emdl.gui.kit.worker import run_with_progress
+
+    found: list[LayerTuple] = run_with_progress(lambda _control: make(), title)
+    return found
 
 
 def is_result(path: str) -> bool:

@@ -36,7 +36,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     first, viewer = small_sample[0], panel.viewer
     run_all(panel, wait_until)
     panel.strain_step.draw_region()
-    panel.strain_step.reference.setCurrentText("region drawn on the map")
+    panel.strain_step.reference.setCurrentText("drawn region")
     panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
     panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
@@ -60,7 +60,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert visible(viewer, first) == shown_before and visible(viewer, second) == []
     assert panel.state.settings.strain_params.g1 == (20.0, 0.0)
     assert panel.lattice_step.form.editors["g1"].get() == (20.0, 0.0)
-    assert panel.strain_step.reference.currentText() == "region drawn on the map"
+    assert panel.strain_step.reference.currentText() == "drawn region"
     assert len(panel.detectors.layers()) == 1
     wait_until(lambda: not panel.state.busy)
     assert panel.state.found.strain is strain, "nothing is fitted anew"
@@ -201,7 +201,7 @@ def press(viewer, start, stop=None, steps=5, layer=True):
 def test_a_drawn_region_replaces_and_gives_the_mouse_back(panel, wait_until):
     run_all(panel, wait_until)
     step, viewer = panel.strain_step, panel.viewer
-    step.reference.setCurrentText("region drawn on the map")
+    step.reference.setCurrentText("drawn region")
     first = panel.state.settings.reference.copy()
     region = step.region_layer()
     press(viewer, (4, 6))  # outside the region, which is still chosen
@@ -246,7 +246,7 @@ def test_a_region_is_undone_with_its_shape(panel, wait_until):
     run_all(panel, wait_until)
     step, history, state = panel.strain_step, panel.thresholds.history, panel.state
     history.settle()
-    step.reference.setCurrentText("region drawn on the map")
+    step.reference.setCurrentText("drawn region")
     history.settle()
     first, corners = state.settings.reference.copy(), step.region_shapes()
     layer = step.region_layer()

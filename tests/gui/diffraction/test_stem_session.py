@@ -16,11 +16,11 @@ import pytest
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, StrainParams
 from napari_emdl.gui.diffraction.canvas import VIEWS
-from napari_emdl.gui.diffraction.session import crashed_sessions, sessions_folder
 from napari_emdl.gui.diffraction.strain import DRAWN
 from napari_emdl.gui.diffraction.workspace import StemWorkspace
 from napari_emdl.gui.kit import session
 from napari_emdl.gui.kit.session import role_of
+from napari_emdl.workflow.autosave import crashed_sessions, sessions_folder
 
 pytestmark = pytest.mark.gui
 

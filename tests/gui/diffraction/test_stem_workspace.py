@@ -333,7 +333,7 @@ def test_the_profile_follows_its_line_and_the_map_shown(workspace, wait_until):
 def test_a_reference_region_shifts_the_strain(workspace, wait_until):
     run_all(workspace, wait_until)
     before = workspace.state.found.strain
-    workspace.strain_step.reference.setCurrentText("region drawn on the map")
+    workspace.strain_step.reference.setCurrentText("drawn region")
     wait_until(lambda: workspace.state.found.strain is not before)
     region = workspace.strain_step.region_layer()
     rows, cols = workspace.state.cube.scan_shape

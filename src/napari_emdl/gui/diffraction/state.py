@@ -73,6 +73,8 @@ class StemState(FitState):
 
     def _add_followers(self) -> None:
         live, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), self.followers.add
+        follow("imports", jobs.preload, lambda *_: None)
+        self.followers.submit("imports")
         follow("pattern", jobs.shown_pattern, self._on_pattern)
         follow("probe", jobs.measure_probe, self._on_probe)
         follow("live", live, self._on_live)

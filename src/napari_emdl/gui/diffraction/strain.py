@@ -20,7 +20,7 @@ from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.steps import Fold, Step
 from napari_emdl.gui.kit.worker import report_error
 
-MEDIAN, DRAWN, IDEAL = "median of the scan", "region drawn on the map", "ideal lattice: g1, g2 as given"
+MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
 REGION_FACE = "#21d07a22"
 MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
 
