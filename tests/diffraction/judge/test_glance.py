@@ -17,7 +17,7 @@ def strain(axis_deg=0.0, **known):
     rng = np.random.default_rng(0)
     maps = {name: rng.normal(0, 1e-3, (6, 8)) for name in ("exx", "eyy", "exy", "theta_rad")}
     maps["eyy"][:, 4:] += 0.02
-    calibration = SimpleNamespace(calibration=Calibration(**known))
+    calibration = SimpleNamespace(calibration=Calibration(**known, source=dict.fromkeys(known, "user")))
     sigma = np.full((6, 8, 4), 1e-3)
     return SimpleNamespace(**maps, mask=np.ones((6, 8), bool), sigma=sigma, axis_deg=axis_deg, calibration=calibration)
 

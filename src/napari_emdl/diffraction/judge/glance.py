@@ -61,11 +61,11 @@ def axes_on_scan(strain: StrainMap) -> Axes:
     angle = np.deg2rad(strain.axis_deg)
     on_detector = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     known = strain.calibration.calibration if strain.calibration is not None else None
-    turn = None if known is None else known.qr_rotation_rad
-    if turn is None:
+    if known is None or "qr_rotation_rad" not in known.source:
         return Axes(on_detector[0], on_detector[1], False)
+    turn = known.qr_rotation_rad
     undo = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     on_scan = on_detector @ undo.T
-    if known is not None and known.qr_flip:
+    if known.qr_flip:
         on_scan = on_scan[:, ::-1]
     return Axes(on_scan[0], on_scan[1], True)
