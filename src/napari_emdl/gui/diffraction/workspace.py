@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import Job, StrainParams
@@ -22,6 +22,7 @@ from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.docking import Docks
 from napari_emdl.gui.diffraction.export import ExportStep
 from napari_emdl.gui.diffraction.fourmaps import FourMaps
+from napari_emdl.gui.diffraction.frame import Frame
 from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
@@ -37,11 +38,11 @@ from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restor
 from napari_emdl.gui.diffraction.session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
+from napari_emdl.gui.diffraction.tour import tour_steps
 from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
-from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
@@ -103,58 +104,18 @@ class StemWorkspace(Panel):
     # building
 
     def _build(self) -> None:
-        self.notices = Notices()
-        self.title = QLabel("No datacube is open")
-        self.title.setWordWrap(True)
-        self.title.setTextFormat(Qt.TextFormat.PlainText)
-        self.hint = QLabel(
-            "Open one with File > Open or with the button below, or try File > Open Sample > EM deep learning > "
-            "Strained 4D-STEM datacube."
-        )
-        self.hint.setWordWrap(True)
-        self.run_all_button = QPushButton("Run all")
-        self.run_all_button.setObjectName("run_all")
-        self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
-        self.help_button = QToolButton()
-        self.help_button.setText("?")
-        self.help_button.setToolTip("Keys and the way through")
-        top = QHBoxLayout()
         self.open_button = OpenData(self)
-        top.addWidget(self.run_all_button, 1)
-        top.addWidget(self.open_button)
-        top.addWidget(self.project)
-        top.addWidget(self.help_button)
-        inner = QWidget()
-        column = QVBoxLayout(inner)
-        column.setContentsMargins(4, 2, 4, 2)
-        column.setSpacing(4)
-        column.addWidget(self.offer)
-        column.addWidget(self.notices)
-        column.addWidget(self.switcher)
-        column.addWidget(self.title)
-        column.addWidget(self.hint)
-        self.outlook = QLabel("")
-        self.outlook.setWordWrap(True)
-        self.outlook.setTextFormat(Qt.TextFormat.PlainText)
-        self.outlook.setToolTip("From some patterns spread over the scan, with the settings as they are")
-        self.outlook.hide()
-        column.addLayout(top)
-        column.addWidget(self.outlook)
-        column.addWidget(self.disks_step.bar)
-        for step in self.steps:
-            column.addWidget(step)
-        column.addStretch(1)
-        self.scroll_area = QScrollArea()
-        self.scroll_area.setWidgetResizable(True)
-        self.scroll_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll_area.setWidget(inner)
-        self.status = QLabel("")
-        self.status.setWordWrap(True)
-        self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.frame = Frame((self.offer, self.switcher), (self.open_button, self.project), self.disks_step.bar, self.steps)
+        self.notices, self.title, self.hint, self.status = (
+            self.frame.notices,
+            self.frame.title,
+            self.frame.hint,
+            self.frame.status,
+        )
+        self.outlook, self.run_all_button = self.frame.outlook, self.frame.run_all_button
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.scroll_area, 1)
-        outer.addWidget(self.status)
+        outer.addWidget(self.frame)
         self.setMinimumWidth(290)
         self.disks_step.unfold()
 
@@ -164,7 +125,7 @@ class StemWorkspace(Panel):
     def _connect(self) -> None:
         state = self.state
         self.run_all_button.clicked.connect(lambda *_: self.run_all())
-        self.help_button.clicked.connect(lambda *_: show_help(self))
+        self.frame.help_button.clicked.connect(lambda *_: show_help(self, tour=self.begin_tour))
         self.canvas.display_changed.connect(self._on_display)
         self.histogram.changed.connect(state.set_threshold)
         state.pattern_changed.connect(self.canvas.show_pattern)
@@ -191,11 +152,10 @@ class StemWorkspace(Panel):
         self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
-        self.run_all_button.setEnabled(False)
 
-    def _on_four_maps(self, row: int, col: int) -> None:
-        if self.cross is not None:
-            self.cross.move_to(row, col)
+    def begin_tour(self) -> None:
+        """Guided tour from the sample to a strain figure."""
+        self.frame.tour.begin(tour_steps(self))
 
     # opening
 
@@ -383,8 +343,7 @@ class StemWorkspace(Panel):
         """What a run would give, until there is one."""
         found = self.state.found
         line = outlook_line(found.outlook) if found.disks is None and self.state.job is None else ""
-        self.outlook.setText(line)
-        self.outlook.setVisible(bool(line))
+        self.frame.show_outlook(line)
 
     def _on_block(self, block: Any, table: Any) -> None:
         """Map of the disks in each pattern, which fills in while the scan runs."""
@@ -407,8 +366,7 @@ class StemWorkspace(Panel):
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""
-        self.status.setText(text)
-        self.status.setMinimumHeight(self.status.heightForWidth(self.status.width()))  # layouts do not ask wrapped text again
+        self.frame.say(text)
 
     def _show_overlay(self) -> None:
         text = show_overlay(self.state, self.canvas, self.histogram)
