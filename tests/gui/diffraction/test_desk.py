@@ -259,3 +259,43 @@ def test_a_region_is_undone_with_its_shape(panel, wait_until):
     assert step.region_shapes() == corners
     history.undo()
     assert state.settings.reference is None and step.reference.currentText() == "median of the scan"
+
+
+def test_the_tour_goes_from_the_sample_to_a_figure_and_ends(panel, wait_until, tmp_path):
+    tour = panel.frame.tour
+    assert not tour.isVisible()
+    panel.begin_tour()
+    assert tour.isVisible() and "1 of 3" in tour.text.text()
+    assert "border" in panel.open_button.styleSheet()
+    tour.next_button.click()
+    assert "2 of 3" in tour.text.text() and "border" not in panel.open_button.styleSheet()
+    tour.do_button.click()
+    wait_until(lambda: panel.state.found.strain is not None)
+    tour.next_button.click()
+    tour.do_button.click()
+    dialog = panel.export_step.figure_dialog
+    dialog.components["exx"].setChecked(False)
+    dialog.width_mm.setValue(85)
+    wait_until(lambda: not dialog.preview.pixmap().isNull(), what="a preview")
+    dialog.save(tmp_path / "figure.svg")
+    wait_until(lambda: "saved" in dialog.note.text())
+    assert "<text" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    dialog.copy()
+    wait_until(lambda: "copied" in dialog.note.text())
+    tour.next_button.click()
+    assert not tour.isVisible()
+
+
+def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
+    run_all(panel, wait_until)
+    panel.strain_step.all_four.setChecked(True)
+    wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
+    maps, strain = panel.four_maps.maps, panel.state.found.strain
+    np.testing.assert_allclose(maps["eyy"].image.image, 100 * strain.eyy)
+    np.testing.assert_allclose(maps["theta_rad"].image.image, np.degrees(strain.theta_rad))
+    assert maps["exx"].limits == maps["exy"].limits == maps["eyy"].limits != maps["theta_rad"].limits
+    assert len(maps["exx"].axes) == 4  # two arrows with their names
+    panel.four_maps.moved.emit(1, 2)
+    assert panel.state.settings.position == panel.cross.position == (1, 2)
+    row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
+    assert (row, col) == (1, 2)
