@@ -21,3 +21,4 @@ def run_all(panel, wait_until) -> None:
     panel.run_all_button.click()
     wait_until(lambda: panel.state.found.strain is not None, 60, "a strain map")
     panel.maps.finish()
+    panel.strain_step.show_map.setCurrentText("ε xx")  # whichever has most to see
