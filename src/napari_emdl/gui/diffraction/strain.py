@@ -254,7 +254,8 @@ class StrainStep(Step):
 
     def _show_chosen(self) -> None:
         """The list names the map that is on top."""
-        title = next((title for title, name in MAP_TITLES.items() if self.maps is not None and name == self.maps.chosen), "")
+        chosen = self.maps.chosen if self.maps is not None else ""
+        title = next((title for title, name in {**MAP_TITLES, **EXTRA_TITLES}.items() if name == chosen), "")
         if title:
             self.show_map.setCurrentText(title)
 
@@ -278,10 +279,8 @@ class StrainStep(Step):
         strain = self.stem.found.strain
         if strain is None or self.maps is None:
             return
-        first = not self.maps.chosen
         self.maps.show_strain(strain)
-        if first:
-            self._show_chosen()
+        self._show_chosen()
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
