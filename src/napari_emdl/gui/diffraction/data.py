@@ -166,7 +166,7 @@ class StemData:
         return jobs.within(candidates, self.settings.limits, self.cube.detector_shape)
 
     def begin_run(self, resume: bool) -> None:
-        """Forget the disks of the scan, they are looked for anew; a run that goes on keeps those of the part that is finished."""
+        """Forget the disks of the scan, they are looked for anew; a run that goes on keeps what is finished."""
         assert self.cube is not None
         found = self.found
         if resume and found.disks is not None and found.done is not None:
