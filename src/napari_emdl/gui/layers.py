@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -21,8 +22,9 @@ def read_path(path: str) -> list[LayerTuple]:
     if is_project(path):
         return project_layers(path)
     if is_result(path):
-        return result_layers(load(path), path)
-    return signal_layers(open_asking(path))
+        return _in_worker(lambda: result_layers(load(path), path), "opening a result")
+    opened = open_asking(path)
+    return _in_worker(lambda: signal_layers(opened), "opening")
 
 
 def project_layers(path: str) -> list[LayerTuple]:
@@ -38,6 +40,14 @@ def project_layers(path: str) -> list[LayerTuple]:
     if project.atoms is not None:
         layers += atoms.project_layers(path)
     return layers
+
+
+def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:
+    """What `make` gives, made in a thread while the window lives."""
+    from napari_emdl.gui.kit.worker import run_with_progress
+
+    found: list[LayerTuple] = run_with_progress(lambda _control: make(), title)
+    return found
 
 
 def result_layers(result: Any, path: str) -> list[LayerTuple]:

@@ -91,7 +91,7 @@ def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
     run_all(workspace, wait_until)
     wait_until(lambda: workspace.state.found.lattice is not None)
     assert "not quantitative" not in workspace.viewer.text_overlay.text
-    workspace.strain_step.reference.setCurrentText("ideal lattice: g1, g2 as given")
+    workspace.strain_step.reference.setCurrentText("ideal lattice (g1, g2)")
     wait_until(lambda: "ε xx is not quantitative" in workspace.viewer.text_overlay.text)
     assert "camera length" in workspace.strain_step.evidence.text()
     workspace.strain_step.show_map.setCurrentText("θ")

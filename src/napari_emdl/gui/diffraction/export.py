@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLa
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import FindStage, FitStage, OpenStage
 from napari_emdl.base.params import Job as JobFile
+from napari_emdl.gui.diffraction.figures import FigureDialog
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.worker import Job, report_error
@@ -47,6 +48,9 @@ class ExportStep(Step):
         for name, box in self.formats.items():
             box.setChecked(name == FORMATS[0])
             box.setToolTip(f"Figures as {name.upper()}{'' if name == FORMATS[0] else ', for print: lines and text stay sharp'}")
+        self.figure_button = QPushButton("Strain figure …")
+        self.figure_button.setToolTip("Choose maps, range, colours, width and type of a figure; save it or copy it")
+        self.figure_dialog: FigureDialog | None = None
         self.disks_button = QPushButton("Save disks …")
         self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
         self.strain_button = QPushButton("Save strain …")
@@ -67,7 +71,14 @@ class ExportStep(Step):
         grid.addWidget(self.export_button, 0, 0, 1, 2)
         grid.addLayout(kinds, 1, 0, 1, 2)
         for i, button in enumerate(
-            (self.disks_button, self.strain_button, self.load_button, self.save_job_button, self.load_job_button)
+            (
+                self.figure_button,
+                self.disks_button,
+                self.strain_button,
+                self.load_button,
+                self.save_job_button,
+                self.load_job_button,
+            )
         ):
             grid.addWidget(button, 2 + i // 2, i % 2)
         self.note = QLabel("")
@@ -75,6 +86,7 @@ class ExportStep(Step):
         self.content.addLayout(grid)
         self.content.addWidget(self.note)
         self.export_button.clicked.connect(lambda *_: self.export())
+        self.figure_button.clicked.connect(lambda *_: self.open_figure())
         self.disks_button.clicked.connect(lambda *_: self.save("disks"))
         self.strain_button.clicked.connect(lambda *_: self.save("strain"))
         self.load_button.clicked.connect(lambda *_: self.load())
@@ -90,6 +102,7 @@ class ExportStep(Step):
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
+        self.figure_button.setEnabled(strain)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.save_job_button.setEnabled(self.stem.cube is not None)
         self.tell(
@@ -123,6 +136,24 @@ class ExportStep(Step):
             return f"{len(names)} files in {target}"
 
         return self._start("export", work)
+
+    def open_figure(self) -> FigureDialog | None:
+        """Dialog of a strain figure; it does not block the window."""
+        strain, reference = self.stem.found.strain, self.stem.settings.reference
+        if strain is None:
+            return None
+        self.close_figure()
+        region = None if isinstance(reference, str) else reference
+        self.figure_dialog = FigureDialog(strain, region, parent=self.window())
+        self.figure_dialog.show()
+        return self.figure_dialog
+
+    def close_figure(self) -> None:
+        """Close the dialog of the figure."""
+        if self.figure_dialog is not None:
+            self.figure_dialog.close_workers()
+            self.figure_dialog.close()
+            self.figure_dialog = None
 
     def save(self, what: str, path: str | Path | None = None) -> Job | None:
         """Write disks or strain as an HDF5 result file."""
@@ -236,6 +267,7 @@ class ExportStep(Step):
 
     def close_jobs(self, timeout_s: float = 3.0) -> bool:
         """Wait for files being written."""
+        self.close_figure()
         ended = [job.wait(timeout_s) for job in self._jobs]
         return all(ended)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
@@ -20,9 +20,15 @@ from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.steps import Fold, Step
 from napari_emdl.gui.kit.worker import report_error
 
-MEDIAN, DRAWN, IDEAL = "median of the scan", "region drawn on the map", "ideal lattice: g1, g2 as given"
+MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
 REGION_FACE = "#21d07a22"
 MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
+
+EXTRA_TITLES = {
+    **{f"error of {title}": f"sigma_{name}" for title, name in MAP_TITLES.items()},
+    "residual": "residual",
+    "masked: why": "reason",
+}
 
 
 class StrainStep(Step):
@@ -50,7 +56,7 @@ class StrainStep(Step):
         self.fit_button = QPushButton("Fit strain")
         self.fit_button.setToolTip("Fit lattice and strain at every position; follows the threshold afterwards")
         self.show_map = narrow(QComboBox())
-        self.show_map.addItems(list(MAP_TITLES))
+        self.show_map.addItems([*MAP_TITLES, *EXTRA_TITLES])
         self.show_map.setToolTip("Which map is on top")
         self.rescale_button = QPushButton("Auto contrast")
         self.rescale_button.setToolTip("Contrast from the values, centred at 0 and shared by ε xx, ε yy and ε xy")
@@ -62,12 +68,15 @@ class StrainStep(Step):
         maps.addWidget(QLabel("Show"))
         maps.addWidget(self.show_map, 1)
         maps.addWidget(self.rescale_button)
+        self.all_four = QCheckBox("All four side by side")
+        self.all_four.setToolTip("ε xx, ε yy, ε xy and θ with one cross-hair and the strain axes, in a dock of their own")
         self.evidence = QLabel("")
         self.evidence.setWordWrap(True)
         self.content.addLayout(rows)
         self.content.addWidget(self.form)
         self.content.addWidget(self.fit_button)
         self.content.addLayout(maps)
+        self.content.addWidget(self.all_four)
         self.content.addWidget(self.evidence)
         self.profile = LineProfile(state, viewer)
         self.content.addWidget(Fold("Line profile", self.profile))
@@ -243,13 +252,23 @@ class StrainStep(Step):
 
     # maps
 
+    def _show_chosen(self) -> None:
+        """The list names the map that is on top."""
+        chosen = self.maps.chosen if self.maps is not None else ""
+        title = next((title for title, name in {**MAP_TITLES, **EXTRA_TITLES}.items() if name == chosen), "")
+        if title:
+            self.show_map.setCurrentText(title)
+
     def _on_rescale(self) -> None:
         if self.maps is not None:
             self.maps.looks.clear()
             self.maps.rescale_strain()
 
     def _on_show_map(self, text: str) -> None:
-        if self.maps is not None and text in MAP_TITLES:
+        if self.maps is not None and text in EXTRA_TITLES:
+            self.maps.show_extra(EXTRA_TITLES[text])
+            self.maps.show_only(EXTRA_TITLES[text])
+        elif self.maps is not None and text in MAP_TITLES:
             self.maps.show_only(MAP_TITLES[text])
             self.profile.show_component(MAP_TITLES[text])
             if self.stem.found.strain is not None:
@@ -260,15 +279,13 @@ class StrainStep(Step):
         strain = self.stem.found.strain
         if strain is None or self.maps is None:
             return
-        first = self.maps.layer("exx") is None
         self.maps.show_strain(strain)
-        if first and not self.maps.looks:
-            self._on_show_map(self.show_map.currentText())
+        self._show_chosen()
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
         self.tell("warning" if warnings or fitted < 0.5 else "done", text, " · ".join((f"lattice fitted at {text}", *warnings)))
-        self.evidence.setText(evidence(strain, MAP_TITLES[self.show_map.currentText()]))
+        self.evidence.setText(evidence(strain, MAP_TITLES.get(self.show_map.currentText(), "exx")))
 
 
 def evidence(strain: Any, component: str = "exx") -> str:

@@ -22,8 +22,8 @@ AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
 
 
-class Workspace(Protocol):
-    """What a project is made of and goes back to: the panels of one science in one viewer.
+class Shared(Protocol):
+    """What the panels of one science in one viewer put into a project.
 
     Attributes
     ----------
@@ -39,6 +39,10 @@ class Workspace(Protocol):
         With `copy_results` False results that lie in a file of their own may be named instead of copied.
         """
 
+
+class Workspace(Shared, Protocol):
+    """What a project is made of and goes back to."""
+
     def read(self, path: Path) -> Any:
         """Read a project file; runs in a thread."""
 
@@ -52,22 +56,22 @@ class Workspace(Protocol):
         """One line for the user."""
 
 
-_open: WeakKeyDictionary[Any, dict[str, Workspace]] = WeakKeyDictionary()
+_open: WeakKeyDictionary[Any, dict[str, Shared]] = WeakKeyDictionary()
 
 
-def share(viewer: Any, workspace: Workspace) -> None:
+def share(viewer: Any, workspace: Shared) -> None:
     """Let projects that are saved from other panels of `viewer` hold what this workspace has set."""
     _open.setdefault(bare(viewer), {})[workspace.science] = workspace
 
 
-def unshare(viewer: Any, workspace: Workspace) -> None:
+def unshare(viewer: Any, workspace: Shared) -> None:
     """The workspace was closed."""
     known = _open.get(bare(viewer), {})
     if known.get(workspace.science) is workspace:
         del known[workspace.science]
 
 
-def collect_all(viewer: Any, workspace: Workspace) -> Collected:
+def collect_all(viewer: Any, workspace: Shared) -> Collected:
     """What `workspace` has set, and with it what other sciences have set in the same viewer.
 
     Raises
