@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration, Signal
 
 
@@ -35,20 +36,22 @@ def info(path: str | Path | Sequence[str | Path], **options: Any) -> dict[str, A
 
 
 def is_result(path: str | Path) -> bool:
-    """True for files that :func:`napari_emdl.io.load` reads: our results, and peak lists of py4DSTEM."""
+    """True for files that hold a result and nothing else: our results, and peak lists of py4DSTEM without their datacube."""
     from napari_emdl.io.hdf5gate import Gate, is_hdf5
 
     file_path = Path(path).expanduser()
     if not file_path.is_file() or not is_hdf5(file_path):
         return False
     try:
-        with Gate(file_path) as gate:
+        with one_line(file_path.name, "HDF5 file"), Gate(file_path) as gate:
             if "emdl_result" in gate.file.attrs or gate.get("peaks/offset") is not None:
                 return True
             from napari_emdl.io.formats.hdf5 import point_list_type
 
-            return any(item.ndim == 2 and point_list_type(item) is not None for _, item in gate.datasets())
-    except (OSError, RuntimeError, OpenError):
+            found = dict(gate.datasets())
+            lists = any(item.ndim == 2 and point_list_type(item) is not None for item in found.values())
+            return lists and not any(item.ndim == 4 for item in found.values())
+    except OpenError:
         return False
 
 
