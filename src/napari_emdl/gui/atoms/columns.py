@@ -35,7 +35,7 @@ from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.worker import Job, JobBar, Latest, report_error
 
-CONDITIONS = ("contrast", "energy_keV", "cs_um", "defocus_nm")
+CONDITIONS = ("contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
 #: The form shows four decimals; a smaller difference was not typed by anyone.
 PIXEL_ROUNDING_A = 6e-5
 NO_PIXEL = "The pixel size is unknown. Type it below, or measure it from a lattice spacing you know."
