@@ -13,7 +13,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_emdl.base.errors import ModelError
+from napari_emdl.base.errors import ModelError, OpenError
+from napari_emdl.base.reading import read_yaml
+from napari_emdl.models.heatmap import Heatmap
 
 CARD_NAME = "rdf.yaml"
 FORMAT_VERSION = "0.5.4"
@@ -72,6 +74,8 @@ class EmdlConfig(_Part):
         Pixel size the network works at (columns).
     species
         Names of the output channels (columns).
+    heatmap
+        How to use a network of others that gives heat maps and knows nothing of our inputs and outputs.
     metrics, limits
         Measured quality and known limits, shown by ``models show``.
     """
@@ -82,6 +86,7 @@ class EmdlConfig(_Part):
     pixel_A: float | None = Field(None, gt=0)
     species: list[str] | None = None
     tolerance: float = Field(2e-3, gt=0, le=0.1, description="Largest relative deviation from the test tensors")
+    heatmap: Heatmap | None = None
     metrics: Any = None
     limits: Any = None
 
@@ -125,9 +130,9 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise ModelError(f"{folder} has no {CARD_NAME}; add one with 'napari-emdl models add NETWORK.onnx --task ...'")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        entries = read_yaml(path)
+    except OpenError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise ModelError(f"{path} is no model description")
     try:

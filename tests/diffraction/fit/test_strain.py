@@ -75,6 +75,7 @@ def test_faint_disks_that_lean_on_the_lattice_do_not_make_sigma_small():
     assert np.sqrt(np.mean((values(strain) / strain.sigma) ** 2)) < 1.4
 
 
+@pytest.mark.referee
 def test_signs_and_axes_are_those_of_py4dstem():
     latticevectors = pytest.importorskip("py4DSTEM.process.strain.latticevectors")
     from py4DSTEM.data import RealSlice
@@ -175,7 +176,7 @@ def test_reference_region_mask_and_errors():
         fit_strain(table, g1=(20.0, 0.0))
     with pytest.raises(EmdlError, match="parallel"):
         fit_strain(table, g1=(20.0, 0.0), g2=(40.0, 0.0))
-    with pytest.raises(EmdlError, match="unknown strain parameter"):
+    with pytest.raises(EmdlError, match="there is no parameter"):
         fit_strain(table, axis=3)
     with pytest.raises(EmdlError, match="no disk above"):
         fit_strain(table, min_score=1e9)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import threading
 from datetime import datetime
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -18,57 +13,18 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.gui.diffraction.project import Collected, Opened, collect, opened_layers, own, read_opened, restore
+from napari_emdl.gui.diffraction.data import StemData
+from napari_emdl.gui.diffraction.panel import Panel
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.projects import collect_all, share, unshare
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
-from napari_emdl.workflow.project import ENDING, write_project
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
+from napari_emdl.workflow.autosave import SessionFile, crashed_sessions
+from napari_emdl.workflow.project import ENDING, Collected, write_project
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
-_numbers = count(1)
-
-
-def sessions_folder() -> Path:
-    """Where sessions are kept while they last."""
-    from platformdirs import user_state_path
-
-    return user_state_path("napari-emdl", appauthor=False) / "sessions"
-
-
-def crashed_sessions(folder: Path | None = None) -> list[Path]:
-    """Sessions of this computer whose program ended without closing its window, newest first."""
-    found = [path for path in (folder or sessions_folder()).glob(f"{_host()}-*{ENDING}") if not _alive(path)]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
-
-
-def _alive(path: Path) -> bool:
-    """True while the program that wrote this session runs; a later program may have been given its process number."""
-    import psutil
-
-    number = re.match(rf"\.?{_host()}-(\d+)-", path.name)
-    try:
-        return number is not None and psutil.Process(int(number[1])).create_time() <= path.stat().st_mtime + 1
-    except (psutil.Error, OSError):
-        return False
-
-
-def sweep() -> None:
-    """Remove what programs that were killed had only begun to write."""
-    for path in sessions_folder().glob(f".{_host()}-*.tmp"):
-        if not _alive(path):
-            path.unlink(missing_ok=True)
-
-
-def _write(path: Path, collected: Collected) -> None:
-    write_project(path, collected.project, collected.parts)
 
 
 class Autosave(QObject):
@@ -80,18 +36,21 @@ class Autosave(QObject):
 
     written = Signal()
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel):
         super().__init__(panel)
         self.panel = panel
-        sweep()
-        self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
+        self._file = SessionFile()
         self._job: Job | None = None
-        self._closed = threading.Event()
         self._last = ""
         self._timer = QTimer(self)
         self._timer.setInterval(int(1000 * AUTOSAVE_S))
         self._timer.timeout.connect(self.check)
         self._timer.start()
+
+    @property
+    def path(self) -> Path:
+        """Where the session lies once something was written."""
+        return self._file.path
 
     def check(self) -> None:
         """Write when something has changed since the last time."""
@@ -106,12 +65,10 @@ class Autosave(QObject):
         if digest == self._last:
             return
         self._last = digest
-        path, closed = self.path, self._closed
+        file = self._file
 
         def work(_control: Any, _block: Any) -> None:
-            _write(path, collected)
-            if closed.is_set():  # the window did not wait for a slow disk
-                path.unlink(missing_ok=True)
+            file.write(collected.project, collected.parts)
 
         self._job = Job(work, "autosave")
         self._job.returned.connect(self._on_written)
@@ -120,7 +77,7 @@ class Autosave(QObject):
 
     def _digest(self, collected: Collected) -> str:
         known = sha256(collected.project.model_dump_json().encode())
-        known.update(str(id(self.panel.state.disks)).encode())
+        known.update(str(id(self.panel.state.found.disks)).encode())
         for layers in (self.panel.viewer.layers, self.panel.canvas.model.layers):
             for layer in layers:
                 if own(layer) or role_of(layer) in ("reference", "profile", "detector"):
@@ -138,9 +95,9 @@ class Autosave(QObject):
     def close(self, timeout_s: float = 3.0) -> bool:
         """A window that is closed leaves nothing to restore."""
         self._timer.stop()
-        self._closed.set()
+        self._file.end()
         ended = self._job is None or self._job.wait(timeout_s)
-        self.path.unlink(missing_ok=True)
+        self._file.end()
         return ended
 
 
@@ -164,7 +121,7 @@ class Offer(QFrame):
         super().__init__(parent)
         self.setObjectName("restore_offer")
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self.paths = crashed_sessions()
+        self.paths = crashed_sessions("diffraction")
         self.restore_button = QPushButton("Restore last session")
         self.dismiss_button = QToolButton()
         self.dismiss_button.setText("✕")
@@ -194,13 +151,25 @@ class Offer(QFrame):
         self.hide()
 
 
+class Shared:
+    """What the workspace puts into projects that are saved from other panels of its viewer."""
+
+    science = "diffraction"
+
+    def __init__(self, panel: Panel):
+        self.panel = panel
+
+    def collect(self, copy_results: bool = True) -> Collected:
+        """See :func:`napari_emdl.gui.diffraction.project.collect`."""
+        return collect(self.panel, copy_results)
+
+
 class ProjectMenu(QToolButton):
     """Save and open projects, and go back to the parameters as they come."""
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel, offer: Offer, autosave: Autosave):
         super().__init__(panel)
-        self.panel = panel
-        self.path: Path | None = None
+        self.panel, self.offer, self.autosave = panel, offer, autosave
         self._jobs: list[Job] = []
         self.setText("Project ▾")
         self.setStyleSheet(styles.MENU_BUTTON)
@@ -220,15 +189,18 @@ class ProjectMenu(QToolButton):
         self.save_as_action.triggered.connect(lambda *_: self.save())
         self.open_action.triggered.connect(lambda *_: self.open())
         self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
-        panel.state.cube_changed.connect(self._on_cube)
+        self.shared = Shared(panel)
+        share(panel.viewer, self.shared)
 
-    def _on_cube(self) -> None:
-        self.path = None  # another datacube is another project
+    @property
+    def path(self) -> Path | None:
+        """Project of the datacube that is shown."""
+        return self.panel.state.settings.project_file
 
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
         try:
-            collected = collect(self.panel)
+            collected = collect_all(self.panel.viewer, self.shared)
         except EmdlError as error:
             report_error(error, "save project")
             return None
@@ -238,11 +210,12 @@ class ProjectMenu(QToolButton):
         target = Path(path) if str(path).endswith(ENDING) else Path(f"{path}{ENDING}")
 
         def work() -> tuple[Path, list[str]]:
-            _write(target, collected)
+            write_project(target, collected.project, collected.parts)
             return target, collected.left_out
 
         job = self._start(work, "save project")
-        job.returned.connect(self._on_saved)
+        data = self.panel.state.data
+        job.returned.connect(lambda saved: self._on_saved(data, saved))
         return job
 
     def _suggested(self) -> str:
@@ -254,9 +227,9 @@ class ProjectMenu(QToolButton):
         file = Path(cube.path.split("::")[0])
         return str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
 
-    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
+    def _on_saved(self, data: StemData, saved: tuple[Path, list[str]]) -> None:
         target, left_out = saved
-        self.path = target
+        data.settings.project_file = target
         rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
         self.panel.state.message.emit(f"saved {target.name}{rest}")
 
@@ -275,28 +248,29 @@ class ProjectMenu(QToolButton):
         if panel.closed:
             return
         if cube is not None and cube.path == opened.cube.path and cube.shape == opened.cube.shape:
-            restore(panel, opened)
+            panel.take_project(opened)
         else:
             for data in opened_layers(opened):
                 panel.viewer._add_layer_from_data(*data)
 
     def took(self, opened: Opened) -> None:
         """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
-        offer = self.panel.offer
+        offer = self.offer
         offered = offer.paths[:1] == [opened.path]
-        self.path = None if offered else opened.path
+        self.panel.state.settings.project_file = None if offered else opened.path
         if offered:
-            self.panel.autosave.written.connect(offer.forget)  # kept until this window's own session is
+            self.autosave.written.connect(offer.forget)  # kept until this window's own session is
             offer.hide()
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: report_error(error, name))
+        job.failed.connect(lambda error: self.panel.notices.tell(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"{name} …")
         return job.start()
 
     def close_jobs(self, timeout_s: float = 10.0) -> bool:
         """Wait for a project that is being written."""
+        unshare(self.panel.viewer, self.shared)
         ended = [job.wait(timeout_s) for job in self._jobs]
         return all(ended)

@@ -27,16 +27,25 @@ class Crosshair(QObject):
         (rows, cols) of the map.
     space
         Keywords of :func:`napari_emdl.gui.kit.styles.space` of the map.
+    position
+        (row, col) at first; the middle when None.
     """
 
     moved = Signal(int, int)
 
-    def __init__(self, viewer: Any, shape: tuple[int, int], space: dict[str, Any], parent: QObject | None = None):
+    def __init__(
+        self,
+        viewer: Any,
+        shape: tuple[int, int],
+        space: dict[str, Any],
+        parent: QObject | None = None,
+        position: tuple[int, int] | None = None,
+    ):
         super().__init__(parent)
         self.viewer = viewer
         self.shape = shape
         self.space = space
-        self.position = (shape[0] // 2, shape[1] // 2)
+        self.position = position or (shape[0] // 2, shape[1] // 2)
         self._scale = np.asarray(space["scale"][-2:], float)
         viewer.mouse_drag_callbacks.append(self._on_drag)
         self._keys = self._bind_keys()
@@ -93,12 +102,6 @@ class Crosshair(QObject):
         if active is not None:
             self.viewer.layers.selection.active = active
 
-    def raise_to_top(self) -> None:
-        """Keep the cross above layers that were added later."""
-        layer = self.layer()
-        if layer is not None and self.viewer.layers[-1] is not layer:
-            self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
-
     def _pixel(self, event: Any) -> np.ndarray:
         return np.asarray(event.position[-2:], float) / self._scale
 
@@ -106,7 +109,7 @@ class Crosshair(QObject):
         active = viewer.layers.selection.active
         if event.button != 1 or viewer.dims.ndisplay != 2 or event.modifiers:
             return
-        if active is not None and str(active.mode) not in ("pan_zoom", "Mode.PAN_ZOOM"):
+        if active is not None and not _lets_through(active, event):
             return  # the user draws or edits
         camera = camera_of(viewer)
         pressed = self._pixel(event)
@@ -137,6 +140,17 @@ class Crosshair(QObject):
         layer = self.layer()
         if layer is not None:
             self.viewer.layers.remove(layer)
+
+
+def _lets_through(active: Any, event: Any) -> bool:
+    """True when a press is not for the layer that is chosen: it pans, or its shapes are elsewhere."""
+    mode = str(active.mode)
+    if mode == "pan_zoom":
+        return True
+    if mode not in ("select", "direct") or active._type_string != "shapes":
+        return False
+    shape, corner = active.get_value(event.position, world=True) or (None, None)
+    return shape is None and corner is None
 
 
 def hair_lines(position: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

@@ -14,6 +14,7 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
+COLUMNS, DIFFUSION = "HRTEM columns", "Surface diffusion"
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
@@ -74,6 +75,11 @@ def unregister(viewer: Any, name: str) -> None:
 def registered(viewer: Any, name: str) -> Any:
     """Panel `name` of `viewer`, or None."""
     return _widgets.get(bare(viewer), {}).get(name)
+
+
+def panels(viewer: Any) -> list[Any]:
+    """Panels of ours that are open in `viewer`, the one opened last first."""
+    return list(_widgets.get(bare(viewer), {}).values())[::-1]
 
 
 def has_window(viewer: Any) -> bool:
