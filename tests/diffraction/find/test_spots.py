@@ -52,7 +52,7 @@ def test_intensity_is_the_counts_of_the_spot() -> None:
 
 
 def test_the_most_disks_are_said_when_reached() -> None:
-    image, place, _ = spots()
+    image, _, _ = spots()
     table = find_disks(image[None, None], max_disks=100)
     assert table.n_peaks == 100 and "1 pattern with more disks than were kept" in table.attrs["note"]
     assert DiskParams().max_disks >= 400

@@ -161,7 +161,11 @@ def find_disks(
     texts = (seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
     note = "; ".join(dict.fromkeys(text for text in texts if text))
     record["provider"], record["note"] = finder.info["provider"], note
-    record["probe"] = {"source": made.source, "radius_px": round(made.radius_px, 3), "edge_width_px": round(made.edge_width_px, 3)}
+    record["probe"] = {
+        "source": made.source,
+        "radius_px": round(made.radius_px, 3),
+        "edge_width_px": round(made.edge_width_px, 3),
+    }
     record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
     table.attrs.update(
         detector_shape=shape,

@@ -34,8 +34,8 @@ def local_maxima(maps: NDArray[np.float32], floor: float) -> tuple[NDArray[Any],
 def local_spread(maps: NDArray[np.float32], reach_px: float, crowded: bool = False) -> NDArray[np.float32]:
     """Standard deviation about each pixel of (n, rows, cols) maps of zero mean, what stands far above the rest clipped.
 
-    With `crowded` peaks may cover a quarter of a map: everything above 1.4 standard deviations is clipped, the noise being taken
-    for normal.
+    With `crowded` peaks may cover a quarter of a map: everything above 1.4 standard deviations is clipped, the noise being
+    taken for normal.
     """
     square = np.square(maps)
     middle = square.mean(axis=(1, 2), keepdims=True)

@@ -8,24 +8,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.candidates import Found, evidence, hidden, inside, located, unlike
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.ownprobe import MEASURED
+from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.probe import Probe
-from napari_emdl.diffraction.find.scale import edge_around, stabilised
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
@@ -52,44 +50,8 @@ SAME_DISK = 0.7
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 #: Passes of the refiner, and where neighbouring disks overlap.
 PASSES, OVERLAP_PASSES = 2, 4
-#: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its circumference
-#: that has an edge; and by the factor where both are missing.
-MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
 _CHUNK = 64
 _DISKS_PER_CALL = 512
-
-_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
-
-
-@dataclass
-class _Found:
-    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1."""
-
-    which: NDArray[np.intp]
-    position: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    score: NDArray[np.float64]
-    intensity: NDArray[np.float64]
-    prior: NDArray[np.float64]
-
-    def pick(self, keep: NDArray[Any]) -> _Found:
-        return _Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
-
-    @staticmethod
-    def join(parts: list[_Found]) -> _Found:
-        return _Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
-
-    def table(self, n: int) -> PeakTable:
-        order = np.lexsort((-self.score, self.which))
-        counts = np.bincount(self.which, minlength=n)
-        columns = {
-            "row": self.position[order, 0],
-            "col": self.position[order, 1],
-            "intensity": self.intensity[order],
-            "score": self.score[order],
-            "sigma_px": self.sigma[order],
-        }
-        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in FIELDS})
 
 
 class NetworkFinder:
@@ -128,7 +90,7 @@ class NetworkFinder:
         trained = self._proposer or self._refiner
         assert trained is not None
         self._radii: tuple[float, float] = _trained_radii(trained.model)
-        self.default_min_score = _default_score((self._refiner or trained).model)
+        self.default_min_score: float = _default_score((self._refiner or trained).model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
@@ -232,7 +194,7 @@ class NetworkFinder:
             found = self._measure(patterns, found, control)
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
-        keep = (found.score >= SCORE_FLOOR) & _inside(found.position, self.detector_shape, self.edge_px)
+        keep = (found.score >= SCORE_FLOOR) & inside(found.position, self.detector_shape, self.edge_px)
         keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
         keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
         found = self._without_doubles(found.pick(keep), self._spacing_px)
@@ -247,37 +209,37 @@ class NetworkFinder:
         return SAME_DISK * self.probe.radius_px if given is None else given
 
     @staticmethod
-    def _without_doubles(found: _Found, spacing_px: float) -> _Found:
+    def _without_doubles(found: Found, spacing_px: float) -> Found:
         keep = thin(found.which, found.position[:, 0], found.position[:, 1], found.score, spacing_px)
         return found.pick(keep)
 
-    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
         """What the network and correlation propose; a disk that both see counts once, as the network places it."""
         parts = []
         if self._proposer is not None:
             parts.append(self._propose_by_network(patterns, control))
         if self._light is not None:
-            parts.append(_unlike(self._propose_by_correlation(patterns, control), parts, SAME_DISK * self.probe.radius_px))
-        return _Found.join(parts)
+            parts.append(unlike(self._propose_by_correlation(patterns, control), parts, SAME_DISK * self.probe.radius_px))
+        return Found.join(parts)
 
-    def _propose_by_correlation(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+    def _propose_by_correlation(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
         assert self._light is not None
         table = self._light.propose(patterns, control)
         score = table.column("score").astype(float)
         sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
-        return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+        return Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
 
-    def _propose_by_network(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+    def _propose_by_network(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
         grid = self._grid_of(patterns)
         candidates = self._run_proposer(grid.resample(patterns), ("candidates",), control)["candidates"].astype(float)
         which, _ = np.nonzero(candidates[..., 2] >= SCORE_FLOOR)
         flat = candidates[candidates[..., 2] >= SCORE_FLOOR]
         position = grid.to_detector(flat[:, :2])
-        on_detector = _inside(position, self.detector_shape, 0.0)
+        on_detector = inside(position, self.detector_shape, 0.0)
         # A spot's centroid is good to about half a pixel of the grid; only the refiner knows a sigma for each disk.
         sigma = np.full(len(flat), 0.5 / grid.scale)
         prior = np.minimum(flat[:, 2] / SURE_PROPOSAL, 1)
-        return _Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
+        return Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
 
     def _run_proposer(
         self, images: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
@@ -329,7 +291,7 @@ class NetworkFinder:
         binning = self._beam_finder.binning
         return place * binning + (binning - 1) / 2
 
-    def _measure(self, patterns: NDArray[np.float32], proposed: _Found, control: Control | None) -> _Found:
+    def _measure(self, patterns: NDArray[np.float32], proposed: Found, control: Control | None) -> Found:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         first = self._pass(patterns, proposed, control)
@@ -345,7 +307,7 @@ class NetworkFinder:
         if self.probe.source == MEASURED:
             alone |= self.probe.trust < 0.5
             doubtful = alone | (self.probe.trust < 1)
-            found.score[doubtful] *= self._evidence(patterns, found.pick(doubtful), alone[doubtful])
+            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
@@ -354,33 +316,18 @@ class NetworkFinder:
             which, site = which[seen], site[seen]
         if len(which):
             unmeasured = np.zeros(len(which))
-            wanted = _Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
+            wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
             extra = self._pass(patterns, wanted, control)
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
-            found = self._without_doubles(_Found.join([found, extra.pick(near)]), self._spacing_px)
+            found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = np.where(strange, OFF_LATTICE * found.score, found.score)
         return found
 
-    def _evidence(
-        self, patterns: NDArray[np.float32], found: _Found, alone: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """(n,) factor on the score of disks where the data had to tell the probe: are they round?
-
-        A disk has an edge on most of its sides, at its radius; a ring, a band or the grain of an image has not.
-        """
-        around = np.empty(len(found.which))
-        for i in np.unique(found.which):
-            here = found.which == i
-            sides = edge_around(stabilised(patterns[i].astype(float)), found.position[here], self.probe.radius_px)
-            around[here] = sides
-        trusted = np.where(alone & (self.probe.trust < 1), UNSURE_PROBE + 0.4 * (self.probe.trust - 0.5), 1.0)
-        return trusted * np.clip((around - LEAST_AROUND) / (MOST_AROUND - LEAST_AROUND), 0, 1)
-
-    def _passes(self, found: _Found) -> int:
+    def _passes(self, found: Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
         if self.params.refine_passes:
             return self.params.refine_passes
@@ -392,12 +339,12 @@ class NetworkFinder:
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
 
-    def _more_passes(self, patterns: NDArray[np.float32], found: _Found, passes: int, control: Control | None) -> _Found:
+    def _more_passes(self, patterns: NDArray[np.float32], found: Found, passes: int, control: Control | None) -> Found:
         for _ in range(passes):
             found = self._pass(patterns, found, control)
         return found
 
-    def _pass(self, patterns: NDArray[np.float32], found: _Found, control: Control | None) -> _Found:
+    def _pass(self, patterns: NDArray[np.float32], found: Found, control: Control | None) -> Found:
         """One pass of the refiner over all positions."""
         session = self._refiner
         assert session is not None
@@ -422,7 +369,7 @@ class NetworkFinder:
         bad = ~np.isfinite(measured).all(axis=1)
         measured[bad] = 0.0
         sigma = np.maximum(measured[:, 2], 1e-3)
-        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
+        return Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
 
 
 def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
@@ -443,19 +390,6 @@ def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
     return made[0], made[1]
 
 
-def _unlike(found: _Found, others: list[_Found], distance_px: float) -> _Found:
-    """Those of `found` that are farther than `distance_px` from all others of their pattern; the others gain from the rest."""
-    if not others or not len(found.which) or not len(others[0].which):
-        return found
-    first = others[0]
-    apart = 4 * (1 + max(float(np.abs(part.position).max()) for part in (found, first)))
-    places = [np.c_[part.position[:, 0] + apart * part.which, part.position[:, 1]] for part in (first, found)]
-    distance, nearest = cKDTree(places[0]).query(places[1])
-    same = distance <= distance_px
-    np.maximum.at(first.prior, nearest[same], found.prior[same])
-    return found.pick(~same)
-
-
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
     loose = params.model_copy(update={"max_disks": min(2 * params.max_disks, 1000), "min_score": None})
     return TemplateFinder(probe, loose, detector_shape, score_floor=LIGHT_FLOOR)
@@ -471,15 +405,6 @@ def _trained_radii(model: Model) -> tuple[float, float]:
     return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
 
 
-def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
-    """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
-
-    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
-    """
-    reach_px = max(2.0, 0.2 * radius_px)
-    return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))
-
-
 def _default_score(model: Model) -> float:
     score = model.card.emdl.default_min_score
     return float(score) if isinstance(score, (int, float)) else 0.5
@@ -493,17 +418,3 @@ def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.
     if np.any(gain != 1):
         counts /= gain[:, None, None]
     return counts, gain, gap
-
-
-def hidden(gap: NDArray[np.bool_], position: NDArray[np.float64], reach_px: float) -> NDArray[np.bool_]:
-    """(n,) True where a beam stop or a gap of the detector comes nearer than `reach_px` to a position."""
-    if not gap.any():
-        return np.zeros(len(position), bool)
-    distance = ndimage.distance_transform_edt(~gap)
-    row, col = (np.clip(np.rint(position[:, k]).astype(int), 0, gap.shape[k] - 1) for k in (0, 1))
-    return distance[row, col] < reach_px
-
-
-def _inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:
-    corner = np.array(detector_shape) - 1
-    return np.all((position >= edge_px) & (position <= corner - edge_px), axis=1)

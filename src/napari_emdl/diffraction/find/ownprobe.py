@@ -62,7 +62,9 @@ def measure_probe(cube: Datacube) -> Probe:
     beams = [_beam(image) for image in images]
     if not any(np.any(image > image.min()) for image in images):
         shape = (cube.detector_shape[0], cube.detector_shape[1])
-        return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=f"the patterns are empty: {_CHECK}", trust=0.0)
+        return replace(
+            synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=f"the patterns are empty: {_CHECK}", trust=0.0
+        )
     vacuum = _vacuum_probe(cube, picked, images, beams)
     if vacuum is not None:
         return vacuum

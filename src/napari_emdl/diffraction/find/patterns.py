@@ -78,7 +78,7 @@ def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 
 def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Connected areas far darker than everything around them, with a sharp rim: a beam stop, a bar, a dead quadrant; no disk's gap.
+    """Connected areas far darker than all around them, with a sharp rim: a beam stop, a bar, a dead quadrant.
 
     Parameters
     ----------

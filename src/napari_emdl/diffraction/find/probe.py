@@ -94,5 +94,3 @@ def _region_mean(cube: Datacube, region: tuple[int, int, int, int]) -> NDArray[n
     for row in range(r0, r1):
         total += finite(np.asarray(cube.data[row, c0:c1])).sum(axis=0)
     return total / ((r1 - r0) * (c1 - c0))
-
-

@@ -11,7 +11,6 @@ from scipy import ndimage, optimize, special
 
 from napari_emdl.base.errors import EmdlError
 
-
 #: Pixels that are enough for the fit of an edge.
 _MOST_VALUES = 20_000
 
@@ -33,7 +32,8 @@ class Probe:
     note
         Why the radius may be wrong and what to give instead, one sentence; empty where it is sure.
     trust
-        1 where it was given or many disks agree on it, 0.5 where few do, 0.25 where only one spot tells it, 0 where there is no disk in the data.
+        1 where it was given or many disks agree on it, 0.5 where few do, 0.25 where only one spot tells it, 0 where there is
+        no disk in the data.
     """
 
     image: NDArray[np.float32]

@@ -1,11 +1,11 @@
 """How large the disks of a pattern are, from the pattern itself and without knowing where they are.
 
 A disk of radius R has one edge on all its sides at the distance R from its centre, whatever lies inside it and however its
-surroundings slope. So the mean just inside a circle less the mean just outside it is computed for circles of every radius about
-every pixel; the circles with the strongest edge are candidates, those whose edge runs all around are kept, and the radius on which
-most of them agree is the radius of the disks. No disk counts much more than another: a direct beam that is saturated, haloed or
-behind a stop is one vote among many. (A circular Hough transform by gradients, Kimme, Ballard and Sklansky 1975, with the vote over
-all circles of an image.)
+surroundings slope. So the mean just inside a circle less the mean just outside it is computed for circles of every radius
+about every pixel; the circles with the strongest edge are candidates, those whose edge runs all around are kept, and the
+radius on which most of them agree is the radius of the disks. No disk counts much more than another: a direct beam that is
+saturated, haloed or behind a stop is one vote among many. (A circular Hough transform by gradients, Kimme, Ballard and
+Sklansky 1975, with the vote over all circles of an image.)
 """
 
 from __future__ import annotations
@@ -190,26 +190,17 @@ def settle(image: Floats, centre: Floats, radius: Floats, rounds: int = 3) -> tu
         (n, 2), (n,), the height of the edge (n,), and the part of the circumference that has an edge (n,), 0 to 1.
     """
     centre, radius = centre.copy(), radius.copy()
-    angle = (np.arange(_ANGLES) + 0.5) * 2 * np.pi / _ANGLES
-    direction = np.stack([np.sin(angle), np.cos(angle)])
-    smooth = image
     edge = np.zeros(len(radius))
     around = np.zeros(len(radius))
     for last in range(rounds):
         width = np.maximum(0.8, 0.2 * radius)
         rel = np.linspace(-1, 1, 9)[None, :] * np.maximum(1.0, 0.45 * radius)[:, None]
         rho = np.maximum(radius[:, None] + rel, 0.3)  # (n, 9)
-
-        def mean_at(distance: Floats) -> Floats:
-            where = centre[:, :, None, None] + distance[:, None, :, None] * direction[None, :, None, :]
-            values = ndimage.map_coordinates(smooth, [where[:, 0], where[:, 1]], order=1, mode="nearest")
-            return values.reshape(*values.shape[:2], _SECTORS, -1).mean(axis=3)  # (n, 9, sectors)
-
         drop = 0.5 * (
-            mean_at(np.maximum(rho - 0.5 * width[:, None], 0))
-            + mean_at(np.maximum(rho - width[:, None], 0))
-            - mean_at(rho + 0.5 * width[:, None])
-            - mean_at(rho + width[:, None])
+            _sector_means(image, centre, np.maximum(rho - 0.5 * width[:, None], 0))
+            + _sector_means(image, centre, np.maximum(rho - width[:, None], 0))
+            - _sector_means(image, centre, rho + 0.5 * width[:, None])
+            - _sector_means(image, centre, rho + width[:, None])
         )
         profile = drop.mean(axis=2)
         middle = np.abs(np.arange(9) - 4)
@@ -239,6 +230,15 @@ def settle(image: Floats, centre: Floats, radius: Floats, rounds: int = 3) -> tu
     return centre, radius, edge, around
 
 
+def _sector_means(image: Floats, centre: Floats, distance: Floats) -> Floats:
+    """(n, k, sectors) mean over sectors of circles at distances (n, k) about centres (n, 2)."""
+    angle = (np.arange(_ANGLES) + 0.5) * 2 * np.pi / _ANGLES
+    direction = np.stack([np.sin(angle), np.cos(angle)])
+    where = centre[:, :, None, None] + distance[:, None, :, None] * direction[None, :, None, :]
+    values = ndimage.map_coordinates(image, [where[:, 0], where[:, 1]], order=1, mode="nearest")
+    return values.reshape(*values.shape[:2], _SECTORS, -1).mean(axis=3)
+
+
 def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
     """(n,) part of the circumference of circles of one radius that has an edge, 0 to 1.
 
@@ -250,17 +250,9 @@ def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
         (n, 2) centres.
     """
     width = max(0.8, 0.25 * radius_px)
-    angle = (np.arange(_ANGLES) + 0.5) * 2 * np.pi / _ANGLES
-    direction = np.stack([np.sin(angle), np.cos(angle)])
-
-    def sectors(distance: float) -> Floats:
-        where = centre[:, :, None] + max(distance, 0.0) * direction[None]
-        values = ndimage.map_coordinates(image, [where[:, 0], where[:, 1]], order=1, mode="nearest")
-        return values.reshape(len(centre), _SECTORS, -1).mean(axis=2)
-
-    inside = 0.5 * (sectors(radius_px - 0.5 * width) + sectors(radius_px - width))
-    outside = 0.5 * (sectors(radius_px + 0.5 * width) + sectors(radius_px + width))
-    drop = inside - outside
+    steps = np.array([-0.5 * width, -width, 0.5 * width, width])
+    rings = _sector_means(image, centre, np.maximum(radius_px + np.tile(steps, (len(centre), 1)), 0))
+    drop = 0.5 * (rings[:, 0] + rings[:, 1] - rings[:, 2] - rings[:, 3])
     mean = drop.mean(axis=1, keepdims=True)
     # a side without an edge counts against a disk only as far as the noise lets one be seen
     noise = float(np.median(np.abs(image[:, 3:] - image[:, :-3]))) / 0.954

@@ -1,10 +1,10 @@
 """Spots: reflections too small to have an inside, as selected-area, precession and parallel nanobeam patterns show them.
 
-A network that measures disks has nothing to see in a spot of a few pixels, and on the grid of FCU-Net a large detector of small
-spots does not fit. So spots are found by a matched filter: difference of two Gaussians on variance-stabilised counts, divided by
-its own spread about each place, so that a maximum on a halo or a streak must stand out from what lies around it. Each is then
-fitted by a Gaussian on a plane; the score follows from how far the fitted height stands above its error. A lattice that most
-strong spots share lowers what is asked of a faint spot on it and raises what is asked of one beside it.
+A network that measures disks has nothing to see in a spot of a few pixels, and on the grid of FCU-Net a large detector of
+small spots does not fit. So spots are found by a matched filter: difference of two Gaussians on variance-stabilised counts,
+divided by its own spread about each place, so that a maximum on a halo or a streak must stand out from what lies around it.
+Each is then fitted by a Gaussian on a plane; the score follows from how far the fitted height stands above its error. A
+lattice that most strong spots share lowers what is asked of a faint spot on it and raises what is asked of one beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 SPOT_RADIUS_PX, _PEAK_RADIUS_PX, _PEAK_EDGE = 2.2, 4.0, 0.42
 #: Half height of a Gaussian lies at 1.18 of its standard deviation.
 _HALF_HEIGHT = 1.177
+#: Spots of one pattern differ in width: the filter is never narrower, and a fit may be this many times wider.
+_LEAST_WIDTH_PX, _WIDEST = 0.9, 3.3
 #: Sigmas at which a spot is as likely as not: alone, on the lattice of the pattern, beside it.
 _ALONE, _ON_LATTICE, _BESIDE = 5.5, 4.2, 8.0
 #: Candidates, and spots strong enough to make a lattice, in sigmas.
@@ -40,7 +42,8 @@ _FLOOR, _STRONG = 4.0, 9.0
 SCORE_FLOOR = 0.05
 #: Least noise of the filtered image: where there are hardly any counts, one electron makes no spot.
 _LEAST_SPREAD = 0.5
-#: Where the filtered image shows its noise: so many widths from all that is above so many sigmas; and the least part of a window for that.
+#: Where the filtered image shows its noise: so many widths from all that is above so many sigmas; and the least part of a
+#: window for that.
 _RING, _QUIET, _LEAST_FREE = 1.5, 3.0, 0.03
 #: Ratio of the curvatures of a spot along and across; less is a streak or a ring.
 _LEAST_ROUND = 0.2
@@ -73,10 +76,10 @@ class SpotFinder:
     def __init__(self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> None:
         self.probe, self.params = probe, params
         self.detector_shape = (int(detector_shape[0]), int(detector_shape[1]))
-        self.sigma_px = max(probe.radius_px / _HALF_HEIGHT, 0.7)
+        self.sigma_px = max(probe.radius_px / _HALF_HEIGHT, _LEAST_WIDTH_PX)
         self.edge_px = max(1.5, probe.radius_px) if params.edge_px is None else params.edge_px
         self.spacing_px = max(3.0, 3 * self.sigma_px) if params.min_spacing_px is None else params.min_spacing_px
-        self._crop = Crop.within(max(2.5, 3 * self.sigma_px))
+        self._crop = Crop.within(max(4.0, 3.3 * self.sigma_px))
         impulse = np.zeros((65, 65))
         impulse[32, 32] = 1
         self._norm = float(np.linalg.norm(self._filter(impulse[None])[0]))
@@ -112,7 +115,7 @@ class SpotFinder:
         return narrow - ndimage.gaussian_filter(images, (0, 2 * self.sigma_px, 2 * self.sigma_px))
 
     def _noise(self, maps: NDArray[Any]) -> NDArray[Any]:
-        """Spread of the filtered image about each place, strong spots and the dark rings that the filter makes around them left out."""
+        """Spread of the filtered image about each place, without strong spots and the dark rings about them."""
         reach = 16 * self.sigma_px
         noise = local_spread(maps, reach, crowded=True)
         size = 2 * int(np.ceil(_RING * self.sigma_px)) + 1
@@ -139,7 +142,11 @@ class SpotFinder:
         counts = gather(filled, gain, which, i, j, self._crop, False)
         fit = _fit_gaussians(counts.astype(float), self._crop, di, dj, self.sigma_px)
         moved = np.hypot(fit["row"] - di, fit["col"] - dj)
-        fits = (moved < max(1.0, self.sigma_px)) & (fit["width"] > 0.4 * self.sigma_px) & (fit["width"] < 2.5 * self.sigma_px)
+        fits = (
+            (moved < max(1.5, 1.5 * self.sigma_px))
+            & (fit["width"] > 0.4 * self.sigma_px)
+            & (fit["width"] < _WIDEST * self.sigma_px)
+        )
         # a spot that is cut off at the top, or on a slope that is no plane, fits badly though it stands out
         fitted = np.maximum(1.3 * fit["height_sigma"], 0.5 * height)
         sure = np.where(fits, np.minimum(height, fitted), 0.0)
@@ -163,9 +170,7 @@ class SpotFinder:
         rows, cols, edge = *self.detector_shape, self.edge_px
         return (row >= edge) & (row <= rows - 1 - edge) & (col >= edge) & (col <= cols - 1 - edge)
 
-    def _scores(
-        self, n: int, which: NDArray[np.intp], row: Floats, col: Floats, sure: Floats, sigma: Floats
-    ) -> Floats:
+    def _scores(self, n: int, which: NDArray[np.intp], row: Floats, col: Floats, sure: Floats, sigma: Floats) -> Floats:
         """Probability-like score of spots that stand `sure` sigmas out, by what the pattern's lattice says of their place."""
         strong = sure > _STRONG
         order = np.lexsort((-sure[strong], which[strong]))
@@ -189,9 +194,7 @@ def _roundness(maps: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDAr
     here = maps[which, i, j]
     rr = maps[which, i - 1, j] + maps[which, i + 1, j] - 2 * here
     cc = maps[which, i, j - 1] + maps[which, i, j + 1] - 2 * here
-    rc = 0.25 * (
-        maps[which, i + 1, j + 1] + maps[which, i - 1, j - 1] - maps[which, i + 1, j - 1] - maps[which, i - 1, j + 1]
-    )
+    rc = 0.25 * (maps[which, i + 1, j + 1] + maps[which, i - 1, j - 1] - maps[which, i + 1, j - 1] - maps[which, i - 1, j + 1])
     half, away = -0.5 * (rr + cc), np.hypot(0.5 * (rr - cc), rc)
     return np.clip((half - away) / np.maximum(half + away, 1e-12), 0, 1)
 

@@ -114,8 +114,8 @@ class TemplateFinder:
     def propose(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Fast candidates from the detection step alone, positions by parabola.
 
-        The score is the correlation in sigma of the noise, or of what else varies about the place where that is more: on diffuse
-        structure, and where a camera spreads or scales its counts, shot noise alone says too little.
+        The score is the correlation in sigma of the noise, or of what else varies about the place where that is more: on
+        diffuse structure, and where a camera spreads or scales its counts, shot noise alone says too little.
         """
         return self._run(patterns, control, measure=False)
 
