@@ -136,7 +136,9 @@ def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str
         f"{path.name}::{i} ({' x '.join(map(str, s.shape))} {s.dtype}{', colour' if i not in counts else ''})"
         for i, s in enumerate(series[:8])
     )
-    if len(large) > 1:
+    # bytes beside deeper images are a picture of them, however many pixels they have
+    deep = [i for i in candidates if np.dtype(series[i].dtype).itemsize > np.dtype(series[large[0]].dtype).itemsize == 1]
+    if len(large) > 1 or deep:
         raise OpenError(f"{path.name} holds several image series; choose one of {listed}")
     return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
         series
