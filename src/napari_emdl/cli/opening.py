@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from napari_emdl.base.params import OpenParams
-from napari_emdl.base.signals import Signal
 from napari_emdl.cli.options import Section
 
 #: What columns and occupancy ask for themselves, and what only scans have.
@@ -28,14 +24,3 @@ _NOT_FOR_MOVIES = frozenset(
 OPENING = Section(OpenParams, as_dict=True)
 CUBE_OPENING = Section(OpenParams, frozenset({"frame_interval_s", "defocus_step_A"}), as_dict=True)
 MOVIE_OPENING = Section(OpenParams, _NOT_FOR_MOVIES, as_dict=True)
-
-
-def opening_keywords(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for :func:`napari_emdl.io.open` from the options that were given."""
-    return dict(given)
-
-
-def notes_of(signal: Signal) -> list[str]:
-    """What opening, and the search for missing pixels, have to say of a signal."""
-    found = signal.missing_facts.found
-    return [*signal.notes, *([f"missing pixels: {', '.join(found)}"] if found else [])]

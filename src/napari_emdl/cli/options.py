@@ -23,6 +23,7 @@ FLAGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("RunParams", "resume"): ("--resume/--restart",),
     ("ColumnParams", "energy_keV"): ("--kv", "--energy-kev"),
     ("ColumnParams", "pixel_size_A"): ("--pixel-size",),
+    ("ColumnParams", "frames"): ("--neighbour-frames",),
     ("OccupancyParams", "dose_e_per_A2"): ("--dose",),
     ("OpenParams", "pixel_nm"): ("--scan-step", "--pixel-nm"),
     ("OpenParams", "q_pixel_invA"): ("--q-pixel",),

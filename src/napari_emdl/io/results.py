@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.kinds import kind_of, kinds
 from napari_emdl.base.peaks import PeakTable
@@ -75,6 +76,7 @@ def save(result: Any, path: str | Path, *, provenance: Mapping[str, Any] | None 
         file.attrs["emdl_result"] = kind.name
         file.attrs["emdl_format"] = FORMAT_VERSION
         file.attrs["provenance"] = json.dumps(record if record is not None else {}, default=jsonable)
+        file.attrs["caveats"] = json.dumps(Caveats.of(result).to_json(), ensure_ascii=False)
 
     write_hdf5(target, fill)
     return target

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration, Signal
@@ -52,7 +53,7 @@ def is_result(path: str | Path) -> bool:
             found = dict(islice(gate.datasets(), 2000))
             lists = any(item.ndim == 2 and point_list_type(item) is not None for item in found.values())
             return lists and not any(item.ndim == 4 for item in found.values())
-    except OpenError:
+    except (OSError, RuntimeError, OpenError):
         return False
 
 
@@ -97,13 +98,9 @@ def _result_info(path: Path) -> dict[str, Any]:
         calibration = result.attrs.get("calibration")
         out |= {"shape": list(result.shape), "n_peaks": result.n_peaks, "fields": list(result.fields)}
         out |= {"calibration": calibration_info(calibration)} if isinstance(calibration, Calibration) else {}
-        out |= {
-            key: result.attrs[key]
-            for key in ("species", "pixel_A", "method", "default_min_score", "note")
-            if key in result.attrs
-        }
+        out |= {key: result.attrs[key] for key in ("species", "pixel_A", "method", "default_min_score") if key in result.attrs}
     elif kind == "strain":
         out |= {"shape": list(result.exx.shape), "n_fitted": int(result.mask.sum()), "axis_deg": float(result.axis_deg)}
     else:
         out |= {"shape": list(result.p_occupied.shape), "n_sites": len(result.sites_px), "n_frames": len(result.shift_px)}
-    return out | {"provenance": read_provenance(path)}
+    return out | {"caveats": Caveats.of(result).texts, "provenance": read_provenance(path)}

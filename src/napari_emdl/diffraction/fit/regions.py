@@ -208,6 +208,7 @@ def _join(
         attrs={
             "params": params.model_dump(mode="json"),
             "disks_provenance": first.attrs.get("disks_provenance"),
+            "caveats": first.attrs.get("caveats"),
             "regions": {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()},
         },
         region=labels,
