@@ -137,7 +137,12 @@ class PartialPeaks:
         wanted = np.asarray(flat, np.int64)
         if (self._block_of[wanted] < 0).any():
             raise EmdlError("some of these positions are not found yet")
-        chosen = self.filled().select_positions(wanted)
+        parts = []
+        for flat_position in wanted.tolist():
+            start, table = self._blocks[int(self._block_of[flat_position])]
+            whole = table.n_positions == 1
+            parts.append(table if whole else table.select_positions([flat_position - start]))
+        chosen = PeakTable.concatenate(parts, (len(wanted),))
         chosen.attrs = dict(self.attrs)
         return chosen
 
