@@ -63,8 +63,8 @@ class PartialPeaks:
 
     @property
     def complete(self) -> bool:
-        """True when every position is found."""
-        return self.n_done == self.n_positions
+        """True when every position is found, and there is one."""
+        return self.n_positions > 0 and self.n_done == self.n_positions
 
     def put(self, start: int, table: PeakTable) -> None:
         """Take in the peaks of the flat positions from `start` on; the newest word counts.
