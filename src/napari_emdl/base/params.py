@@ -140,7 +140,22 @@ class CalibrateParams(Params):
     ellipticity: bool = _field(False, "Correct elliptical distortion measured from the Bragg vector map")
     q_pixel_invA: float | None = _field(None, "Detector pixel size", "1/Å", gt=0)
     scan_step_nm: float | None = _field(None, "Scan step", "nm", gt=0)
-    rotation_deg: float | None = _field(None, "Rotation from scan axes to detector axes", "deg", ge=-360, le=360)
+    rotation_deg: float | None = _field(
+        None,
+        "Angle of the detector's row axis from the scan's row axis towards its col axis, as py4DSTEM's QR_rotation; turns the "
+        "strain into the scan; empty takes the file's",
+        "deg",
+        ge=-360,
+        le=360,
+    )
+    flip: bool | None = _field(
+        None, "Detector rows and cols are interchanged before the rotation (mirror image); empty takes the file's"
+    )
+    origin: Pair | None = _field(
+        None,
+        "Origin (row, col) of all patterns; empty measures it from the central disk, or from the lattice under a beam stop",
+        "px",
+    )
 
 
 class DiskLimits(Params):

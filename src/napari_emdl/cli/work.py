@@ -119,9 +119,12 @@ def strain(source: str, output: Path, params: StrainParams) -> None:
     with terminal_control("fitting strain") as control:
         fitted = _resumable(lambda: fit_strain(found, params=params, control=control), target)
     _saved(fitted, target)
+    for warning in fitted.evidence.warnings if fitted.evidence is not None else ():
+        say_note(warning)
     valid = int(np.count_nonzero(fitted.mask))
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
+    typer.echo(f"  {fitted.attrs['axes']['text']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

@@ -1,4 +1,4 @@
-"""Dynamical diffraction period by period: beams over a fine grid of directions, with absorption, and patterns rendered from them.
+"""Dynamical diffraction period by period: beams over a fine grid of directions, with absorption, and patterns of them.
 
 The dynamical equations of :mod:`.bloch` stepped along the beam, scattering and propagation in turn (split operators, second
 order in the step). Every period of the crystal gives the beams at that thickness, and a step is one matrix product for all

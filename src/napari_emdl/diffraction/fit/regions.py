@@ -182,6 +182,12 @@ def _join(
     params: StrainParams,
 ) -> StrainMap:
     first = next(iter(fits.values()))
+    facts = {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()}
+    own = {
+        "params": {"strain": params.model_dump(mode="json")},
+        "reference": {"how": "each region has its own, see regions", "region": None},
+        "basis": {"source": "each region has its own, see regions"},
+    }
     fields = {name: np.full_like(getattr(first, name), np.nan) for name in _PER_POSITION}
     mask = np.zeros(labels.shape, bool)
     reason = np.full(labels.shape, _OUTSIDE, np.uint8)
@@ -207,7 +213,9 @@ def _join(
         attrs={
             "params": params.model_dump(mode="json"),
             "disks_provenance": first.attrs.get("disks_provenance"),
-            "regions": {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()},
+            "axes": first.attrs["axes"],
+            "regions": facts,
+            "provenance": first.attrs["provenance"] | own | {"regions": facts},
         },
         region=labels,
     )
@@ -223,6 +231,7 @@ def _facts(fit: StrainMap, phase: RegionParams | None, inside: NDArray[np.bool_]
         "basis_g": np.asarray(fit.attrs["basis_g"]).tolist(),
         "basis_source": fit.attrs["basis_source"],
         "reference_g": fit.reference_g.tolist(),
+        "reference_source": fit.attrs["reference_source"],
         "indexed_fraction": found.indexed_fraction,
         "basis_consensus": found.basis_consensus,
         "median_residual_px": found.median_residual_px,
