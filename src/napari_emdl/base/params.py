@@ -191,7 +191,17 @@ class StrainParams(DiskLimits):
     )
     reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
     axis_deg: float = _field(
-        0.0, "Direction of the x axis of the strain, from the detector's row axis towards its col axis", "deg", ge=-360, le=360
+        0.0,
+        "Direction of the x axis of the strain, from the row axis towards the col axis; of the scan where rotation and flip are "
+        "known, else of the detector",
+        "deg",
+        ge=-360,
+        le=360,
+    )
+    fit: Literal["peaks", "pattern"] = _field(
+        "peaks",
+        "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
+        "inside, which takes the datacube",
     )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(

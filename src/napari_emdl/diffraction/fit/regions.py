@@ -18,6 +18,7 @@ from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.fit.calibrate import calibrate
 from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
+from napari_emdl.base.signals import Datacube
 from napari_emdl.jobs.control import Control
 
 Labels = NDArray[np.uint8]
@@ -86,6 +87,7 @@ def fit_strain_regions(
     reference: Any = None,
     params: StrainParams | None = None,
     control: Control | None = None,
+    cube: Datacube | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -100,6 +102,9 @@ def fit_strain_regions(
         not touch takes the median of its own positions, and a warning says so. ``params.phases`` overrides it.
     params
         Settings; ``params.phases`` has lattice vectors and references of single regions.
+
+    cube
+        The patterns, for ``params.fit == "pattern"``; opened from where the disks were found when None.
 
     Returns
     -------
@@ -138,7 +143,11 @@ def fit_strain_regions(
         own, warning = _reference_of(phase, reference, params, inside)
         try:
             fit = fit_strain(
-                chosen.where(inside.ravel()[of]), reference=own, params=_params_of(phase, params), calibration=measured
+                chosen.where(inside.ravel()[of]),
+                reference=own,
+                params=_params_of(phase, params),
+                calibration=measured,
+                cube=cube,
             )
         except EmdlError as error:
             problems[number] = str(error)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.find.limits import within_limits
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
@@ -152,6 +153,7 @@ def fit_strain(
     control: Control | None = None,
     regions: ArrayLike | str | Path | None = None,
     calibration: DiffractionCalibration | None = None,
+    cube: Datacube | None = None,
     **overrides: Any,
 ) -> StrainMap:
     """Strain map from disks.
@@ -169,13 +171,15 @@ def fit_strain(
         :func:`napari_emdl.diffraction.fit.regions.fit_strain_regions`.
     calibration
         Origin, ellipse and units when they are measured already.
+    cube
+        The patterns, for ``fit="pattern"``; opened from where the disks were found when None.
     overrides
         Fields of :class:`StrainParams`, such as ``axis_deg=45``.
 
     Raises
     ------
     EmdlError
-        When there is no lattice, or no fitted position in the reference.
+        When there is no lattice, no fitted position in the reference, or no datacube for a fit to the patterns.
     """
     params = _with_overrides(params or StrainParams(), overrides)
     if len(disks.shape) != 2:
@@ -185,7 +189,7 @@ def fit_strain(
         from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions
 
         labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
-        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control)
+        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control, cube=cube)
     if control is not None:
         control.check()
         control.report(0, 3, "origin")
@@ -197,16 +201,15 @@ def fit_strain(
     if control is not None:
         control.check()
         control.report(1, 3, "lattice")
-    fit = fit_lattices(
-        chosen.positions_px(),
-        disk_weights(chosen),
-        chosen.offset,
-        measured.origin_px.reshape(-1, 2),
-        basis.g,
-        max_index_error=params.max_index_error,
-        calibrated=_has_sigma(chosen),
-        precision=disk_precision(chosen),
-    )
+    fit = _fit(chosen, measured, basis, params)
+    aperture = None
+    if params.fit == "pattern":
+        from napari_emdl.diffraction.fit.pattern import measure_on_patterns
+
+        patterns = _cube_of(disks) if cube is None else cube
+        chosen = measure_on_patterns(chosen, patterns, fit, _reasons(fit, basis.g, params) == 0, control)
+        aperture = chosen.attrs["aperture_px"]
+        fit = _fit(chosen, measured, basis, params)
     reason = _reasons(fit, basis.g, params)
     if control is not None:
         control.check()
@@ -218,6 +221,7 @@ def fit_strain(
         "reference": _described_reference(reference, params, inliers, reference_g),
         "basis": {"source": basis.source, "how": _BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
+        "aperture_px": aperture,
     }
     attrs = {
         "basis_g": basis.g,
@@ -231,6 +235,35 @@ def fit_strain(
     if control is not None:
         control.report(3, 3, "done")
     return StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+
+
+def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, params: StrainParams) -> LatticeFit:
+    """Lattices of all positions from the basis of the scan."""
+    return fit_lattices(
+        disks.positions_px(),
+        disk_weights(disks),
+        disks.offset,
+        measured.origin_px.reshape(-1, 2),
+        basis.g,
+        max_index_error=params.max_index_error,
+        calibrated=_has_sigma(disks),
+        precision=disk_precision(disks),
+    )
+
+
+def _cube_of(disks: PeakTable) -> Datacube:
+    """The datacube that the disks were found in, opened again."""
+    from napari_emdl.io import open_datacube
+
+    record = disks.attrs.get("provenance") or {}
+    path = (record.get("input") or {}).get("path")
+    if not path:
+        raise EmdlError("the fit to patterns needs the datacube the disks were found in; give it as cube=, or use --fit peaks")
+    cube = open_datacube(path)
+    if tuple(cube.scan_shape) != tuple(disks.shape):
+        there = f"{cube.scan_shape[0]} x {cube.scan_shape[1]}"
+        raise EmdlError(f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks")
+    return cube
 
 
 _BASIS_HOW = {
