@@ -192,8 +192,8 @@ class StrainParams(DiskLimits):
     reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
     axis_deg: float = _field(
         0.0,
-        "Direction of the x axis of the strain, from the row axis towards the col axis; of the scan where rotation and flip are "
-        "known, else of the detector",
+        "Direction of the x axis of the strain, from the row axis towards the col axis; of the scan where rotation and flip "
+        "are known, else of the detector",
         "deg",
         ge=-360,
         le=360,

@@ -16,9 +16,9 @@ from scipy import ndimage, sparse
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import calibrate
 from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
-from napari_emdl.base.signals import Datacube
 from napari_emdl.jobs.control import Control
 
 Labels = NDArray[np.uint8]

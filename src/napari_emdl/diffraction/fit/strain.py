@@ -262,7 +262,9 @@ def _cube_of(disks: PeakTable) -> Datacube:
     cube = open_datacube(path)
     if tuple(cube.scan_shape) != tuple(disks.shape):
         there = f"{cube.scan_shape[0]} x {cube.scan_shape[1]}"
-        raise EmdlError(f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks")
+        raise EmdlError(
+            f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks"
+        )
     return cube
 
 
