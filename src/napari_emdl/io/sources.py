@@ -286,7 +286,9 @@ class ArraySource(Source):
             out = self._array[index]
             # The caller's threads already run in parallel: dask must not start a pool for every read.
             out = out.compute(scheduler="synchronous") if hasattr(out, "compute") else out
-        except (OSError, ValueError, EOFError, RuntimeError) as error:
+        except OpenError:
+            raise
+        except Exception as error:  # stores raise anything on damaged data
             raise OpenError(f"{self.name} cannot be read ({first_line(error)}); was it moved, or is it damaged?") from error
         return np.array(out, dtype=self.dtype)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration, Signal
 
 
@@ -43,14 +44,14 @@ def is_result(path: str | Path) -> bool:
     if not file_path.is_file() or not is_hdf5(file_path):
         return False
     try:
-        with Gate(file_path) as gate:
+        with one_line(file_path.name, "HDF5 file"), Gate(file_path) as gate:
             if "emdl_result" in gate.file.attrs or gate.get("peaks/offset") is not None:
                 return True
             from napari_emdl.io.formats.hdf5 import point_list_type
 
-            datasets = [item for _, item in gate.datasets()]
-            lists = any(item.ndim == 2 and point_list_type(item) is not None for item in datasets)
-            return lists and not any(item.ndim == 4 for item in datasets)
+            found = dict(gate.datasets())
+            lists = any(item.ndim == 2 and point_list_type(item) is not None for item in found.values())
+            return lists and not any(item.ndim == 4 for item in found.values())
     except (OSError, RuntimeError, OpenError):
         return False
 

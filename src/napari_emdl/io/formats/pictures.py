@@ -33,8 +33,8 @@ def to_grey(image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     return (np.rint(grey).astype(image.dtype) if image.dtype.kind in "iu" else grey.astype(image.dtype)), True
 
 
-def read_plain(path: Path) -> tuple[NDArray[Any], bool]:
-    """(rows, cols) image of a file, and whether its colours were turned into luminance."""
+def read_plain(path: Path, index: int = 0) -> tuple[NDArray[Any], bool]:
+    """(rows, cols) image `index` of a file, and whether its colours were turned into luminance."""
     import imageio.v3 as imageio
     from PIL import Image
 
@@ -45,7 +45,7 @@ def read_plain(path: Path) -> tuple[NDArray[Any], bool]:
                 cols, rows = header.size
                 if rows * cols > _MOST_PIXELS:
                     raise OpenError(f"{path.name} says that it has {rows} x {cols} pixels; that is too large for an image")
-            image = np.asarray(imageio.imread(path))
+            image = np.asarray(imageio.imread(path, index=index))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise OpenError(f"{path.name} is too large for an image ({first_line(error)}); save it as TIFF") from error
         coloured = False
@@ -61,21 +61,25 @@ def read_plain_frame(path: Path) -> NDArray[Any]:
     return read_plain(path)[0]
 
 
-class _Lone:
-    """Reads the one frame of an image file."""
+class _Frames:
+    """Reads the frames of an image file: one, or those of an animated GIF."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __call__(self, index: int) -> NDArray[Any]:
-        return read_plain_frame(self.path)
+        return read_plain(self.path, index)[0]
 
 
 def read_picture(path: Path) -> Found:
-    """Open one plain image as a movie of one frame."""
+    """Open a plain image as a movie of one frame, an animated GIF as one of all its frames."""
+    from PIL import Image
+
     image, coloured = read_plain(path)
-    source = FramesSource(_Lone(path), (1,), image.shape, image.dtype, path.name)
-    axes = (Axis(1, letter="T"), Axis(image.shape[0], letter="Y"), Axis(image.shape[1], letter="X"))
+    with one_line(path.name, "image"), Image.open(path) as file:
+        count = int(getattr(file, "n_frames", 1)) if file.format == "GIF" else 1
+    source = FramesSource(_Frames(path), (count,), image.shape, image.dtype, path.name)
+    axes = (Axis(count, letter="T"), Axis(image.shape[0], letter="Y"), Axis(image.shape[1], letter="X"))
     notes = (LUMINANCE_NOTE,) if coloured else ()
     facts = {"format": path.suffix.lower().lstrip(".") or "image"}
     return Found(source, axes, name=path.stem, kind="movie", metadata=facts, notes=notes)

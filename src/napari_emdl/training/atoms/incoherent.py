@@ -18,13 +18,13 @@ from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
 
 #: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
 #: heavy metals) they are no columns
-INVISIBLE, WEAKEST = 0.07, 0.14
+INVISIBLE, WEAKEST = 0.11, 0.16
 #: nearer columns than this share of the probe's width are one blob
 MERGED = 0.8
 #: kinds of projected crystals and their shares
 CELLS = {
-    "fcc110": 0.16, "square": 0.1, "hexagonal": 0.1, "bcc110": 0.06, "perovskite": 0.14, "dumbbell": 0.12, "rocksalt": 0.06,
-    "zigzag": 0.06, "sheet": 0.08, "any": 0.12,
+    "fcc110": 0.15, "square": 0.09, "hexagonal": 0.09, "bcc110": 0.06, "perovskite": 0.14, "dumbbell": 0.12, "rocksalt": 0.05,
+    "rocksalt110": 0.06, "zigzag": 0.05, "sheet": 0.08, "any": 0.11,
 }  # fmt: skip
 SQRT3 = float(np.sqrt(3))
 
@@ -37,6 +37,11 @@ class Scene:
     height: np.ndarray
     column_class: np.ndarray
     surface: np.ndarray
+
+
+def _second(rng: np.random.Generator) -> float:
+    """Height of a second element's columns: from as strong as the first to hardly seen."""
+    return float(np.exp(rng.uniform(np.log(0.02), 0.0)))
 
 
 def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,21 +62,25 @@ def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nd
     if kind == "perovskite":
         b, oxygen = rng.uniform(3.8, 6.2), rng.uniform(0.0, 0.12)
         frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
-        return np.diag([b, b * rng.uniform(0.98, 1.03)]), frac, np.array([1, rng.uniform(0.15, 1), oxygen, oxygen])
+        return np.diag([b, b * rng.uniform(0.98, 1.03)]), frac, np.array([1, _second(rng), oxygen, oxygen])
     if kind == "dumbbell":
         b = rng.uniform(5.4, 6.5)
         frac = np.array([(0, 0), (0.5, 0.5), (0.25, 0), (0.75, 0.5)])
-        light = 1.0 if rng.random() < 0.4 else rng.uniform(0.15, 1)
+        light = 1.0 if rng.random() < 0.4 else _second(rng)
         return np.diag([b, b / np.sqrt(2)]), frac, np.array([1, 1, light, light])
     if kind == "rocksalt":
         b = rng.uniform(4.0, 6.0) / 2
-        return np.array([[b, b], [b, -b]]), np.array([(0, 0), (0.5, 0.5)]), np.array([1, rng.uniform(0.15, 1)])
+        return np.array([[b, b], [b, -b]]), np.array([(0, 0), (0.5, 0.5)]), np.array([1, _second(rng)])
+    if kind == "rocksalt110":
+        b, light = rng.uniform(4.0, 6.5), _second(rng)
+        frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
+        return np.diag([b, b / np.sqrt(2)]), frac, np.array([1, 1, light, light])
     if kind == "zigzag":
         b, c = rng.uniform(2.5, 3.2), rng.uniform(4.0, 5.2)
         return np.diag([b * SQRT3 / 2 * 2, c]), np.array([(0, 0), (1 / 3, 0.5)]), np.ones(2)
     if kind == "sheet":
         b = 2.46 if rng.random() < 0.35 else rng.uniform(3.1, 3.6)
-        other = 1.0 if b == 2.46 else rng.uniform(0.15, 0.7)
+        other = 1.0 if b == 2.46 else rng.uniform(0.1, 0.7)
         frac = np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)])
         return np.array([[b, 0], [-b / 2, b * SQRT3 / 2]]), frac, np.array([1, other])
     while True:
