@@ -399,6 +399,7 @@ class StemWorkspace(Panel):
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         unbind_keys(self._keys)
+        self.thresholds.history.close()
         stem_remember.keep(self.state)
         self.parts.release()
         self.sets.close()
