@@ -348,29 +348,28 @@ def test_a_reference_region_shifts_the_strain(workspace, wait_until):
 
 
 def test_a_job_file_has_every_setting_and_loads_again(workspace, wait_until, tmp_path, told):
-    import yaml
-
-    from napari_emdl.base.params import Job
+    from napari_emdl.workflow.jobfile import read_job
 
     run_all(workspace, wait_until)
     state = workspace.state
-    assert workspace.export_step.save_job(tmp_path / "job.yaml") == []  # a datacube in memory has no file to name
+    assert workspace.export_step.save_job(tmp_path / "job.yaml") is None  # a datacube in memory has no file to name
     assert "no file" in told[0]
     state.data.cube = Datacube(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "cube.h5"), "c")
     workspace.strain_step.form.editors["axis_deg"].put(30.0)
     workspace.strain_step.apply()
-    files = workspace.export_step.save_job(tmp_path / "job.yaml")
-    assert [file.name for file in files] == ["job.yaml", "job_strain.yaml"]
-    disks, strain = (Job.model_validate(yaml.safe_load(file.read_text())) for file in files)
-    assert disks.disks.method == "template" and disks.disks.min_score == pytest.approx(state.settings.min_score)
-    assert strain.input == disks.output and strain.strain.axis_deg == 30.0
+    file = workspace.export_step.save_job(tmp_path / "job.yaml")
+    job = read_job(file)
+    assert [stage.stage for stage in job.stages] == ["open", "find", "fit"] and job.input == str(tmp_path / "cube.h5")
+    disks, strain = job.section("disks"), job.section("strain")
+    assert disks.method == "template" and disks.min_score == pytest.approx(state.settings.min_score)
+    assert strain.axis_deg == 30.0 and strain.min_score == pytest.approx(state.settings.min_score)
     workspace.strain_step.form.editors["axis_deg"].put(0.0)
     workspace.strain_step.apply()
-    workspace.export_step.load_job(files[1])
+    workspace.export_step.load_job(file)
     assert state.settings.strain_params.axis_deg == 30.0
     (tmp_path / "bad.yaml").write_text("command: fly")
     workspace.export_step.load_job(tmp_path / "bad.yaml")
-    assert "no job file" in told[-1]
+    assert "the job file" in told[-1] and "bad.yaml" in told[-1]
 
 
 # things that go wrong

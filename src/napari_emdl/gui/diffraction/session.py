@@ -17,6 +17,7 @@ from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.projects import collect_all, share, unshare
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
 from napari_emdl.workflow.autosave import SessionFile, crashed_sessions
@@ -150,6 +151,19 @@ class Offer(QFrame):
         self.hide()
 
 
+class Shared:
+    """What the workspace puts into projects that are saved from other panels of its viewer."""
+
+    science = "diffraction"
+
+    def __init__(self, panel: Panel):
+        self.panel = panel
+
+    def collect(self, copy_results: bool = True) -> Collected:
+        """See :func:`napari_emdl.gui.diffraction.project.collect`."""
+        return collect(self.panel, copy_results)
+
+
 class ProjectMenu(QToolButton):
     """Save and open projects, and go back to the parameters as they come."""
 
@@ -175,6 +189,8 @@ class ProjectMenu(QToolButton):
         self.save_as_action.triggered.connect(lambda *_: self.save())
         self.open_action.triggered.connect(lambda *_: self.open())
         self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
+        self.shared = Shared(panel)
+        share(panel.viewer, self.shared)
 
     @property
     def path(self) -> Path | None:
@@ -184,7 +200,7 @@ class ProjectMenu(QToolButton):
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
         try:
-            collected = collect(self.panel)
+            collected = collect_all(self.panel.viewer, self.shared)
         except EmdlError as error:
             report_error(error, "save project")
             return None
@@ -260,5 +276,6 @@ class ProjectMenu(QToolButton):
 
     def close_jobs(self, timeout_s: float = 10.0) -> bool:
         """Wait for a project that is being written."""
+        unshare(self.panel.viewer, self.shared)
         ended = [job.wait(timeout_s) for job in self._jobs]
         return all(ended)

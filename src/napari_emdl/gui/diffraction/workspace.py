@@ -292,15 +292,16 @@ class StemWorkspace(Panel):
 
     def use_job(self, job: Job) -> None:
         """Take over the settings of a job file."""
-        if job.disks is not None:
-            self.probe_step.put(job.disks.probe)
-            self.disks_step.put(job.disks, job.run)
-            if job.disks.min_score is not None:
-                self.state.set_threshold(job.disks.min_score)
-        if job.strain is not None:
-            self.put_strain(job.strain.model_copy(update={"regions": None}))
-            if job.strain.regions is not None:
-                self.parts.regions.load(job.strain.regions)
+        disks, strain = job.section("disks"), job.section("strain")
+        if disks is not None:
+            self.probe_step.put(disks.probe)
+            self.disks_step.put(disks, job.run)
+            if disks.min_score is not None:
+                self.state.set_threshold(disks.min_score)
+        if strain is not None:
+            self.put_strain(strain.model_copy(update={"regions": None}))
+            if strain.regions is not None:
+                self.parts.regions.load(strain.regions)
 
     def put_strain(self, params: StrainParams) -> None:
         """Show and use settings of lattice and strain."""
