@@ -151,7 +151,7 @@ def test_rings_are_always_of_the_position_under_the_cross_hair(make_napari_viewe
     panel.cross.move_to(0, 1)
     assert len(canvas.layer("disks").data) == 0
     gated.open = True
-    wait_until(lambda: state.found.disks is not None and state.job is None)
+    wait_until(lambda: state.found.kept is not None and state.job is None)
     assert len(canvas.layer("disks").data) == len(state.data.kept_here()) > 0
     np.testing.assert_array_equal(panel.maps.layer("count").data, state.found.kept.counts())
 
