@@ -295,3 +295,9 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert panel.state.settings.position == panel.cross.position == (1, 2)
     row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
     assert (row, col) == (1, 2)
+
+
+def test_the_panel_fills_its_dock(panel, qtbot):
+    qtbot.wait(100)
+    assert panel.frame.height() > 0.95 * panel.height()
+    assert panel.frame.scroll_area.height() > 0.6 * panel.height()
