@@ -110,7 +110,7 @@ def strain(source: str, output: Path, params: StrainParams) -> None:
 
     from napari_emdl import io
     from napari_emdl.base.peaks import PeakTable
-    from napari_emdl.diffraction.fit.strain import fit_strain
+    from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
 
     target = check_output(output, source)
     found = io.load(source)
@@ -125,6 +125,11 @@ def strain(source: str, output: Path, params: StrainParams) -> None:
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
+    if found_spread := (fitted.attrs.get("reference_source") or {}).get("spread"):
+        beside = ", ".join(
+            f"{n} {100 * found_spread[n]['spread']:.3f} ({100 * found_spread[n]['sigma']:.3f})" for n in COMPONENTS[:3]
+        )
+        typer.echo(f"  spread in the reference region (error) in %: {beside}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")
