@@ -35,7 +35,7 @@ from napari_emdl.jobs.control import Control
 Floats = NDArray[np.float64]
 
 #: Lengths over which the inner intensity changes, in radii, and standard deviation of each in units of the disk's mean.
-INNER_SCALES = ((1.2, 4.0),)
+INNER_SCALES = ((0.8, 2.0),)
 #: Gauss-Newton steps of a pattern, and of the least squares within.
 _STEPS, _REWEIGHTED = 3, 3
 #: Patterns that radius and edge are fitted to.
@@ -47,7 +47,7 @@ _LEAST_SHARE = 3e-4
 #: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
 _SHARPEST_PX = 0.45
 #: Width of the zone in which a real edge strays, in units of the edge.
-_ZONE = 1.2
+_ZONE = 2.0
 #: Expected counts a pixel at least, for its variance.
 _LEAST_COUNTS = 0.05
 
@@ -177,6 +177,13 @@ class PatternModel:
         away = np.linalg.norm(place - near @ g, axis=2)
         other = (near != hk[:, None]).any(axis=2)
         return np.asarray(~(other & (away < self.aperture.radius_px + 3 * self.aperture.edge_px)))
+
+
+def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> Floats:
+    """(6, 6) information of a pattern on the rows and cols of origin, g1 and g2, everything inside the disks free."""
+    _, information = model.measure(counts, hk, origin, g)
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    return np.asarray(np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6), dtype=np.float64)
 
 
 def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:

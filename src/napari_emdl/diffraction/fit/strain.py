@@ -46,6 +46,8 @@ COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is no fit.
 _MAX_RESIDUAL = 0.1
+#: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
+_RAGGED = 0.05
 #: Positions of a uniform region that tell a spread, and how many times the error it is worth a warning.
 _TELLING_POSITIONS, _WIDER = 12, 1.5
 
@@ -219,6 +221,9 @@ def fit_strain(
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
+    if aperture is not None and aperture[2] > _RAGGED:
+        text = f"the edges of the disks are ragged ({100 * aperture[2]:.0f} % from pixel to pixel): --fit peaks may be better"
+        evidence = replace(evidence, warnings=(*evidence.warnings, text))
     described = _described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
         inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
@@ -355,10 +360,10 @@ def _spread_warning(found: dict[str, dict[str, float]]) -> list[str]:
     if not wide:
         return []
     most = max(wide, key=lambda n: found[n]["spread"])
+    spread, error = 100 * found[most]["spread"], 100 * found[most]["sigma"]
     return [
-        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by "
-        f"{100 * found[most]['spread']:.2f} % where the error is {100 * found[most]['sigma']:.2f} %): the region is not uniform, "
-        "or the errors are too small"
+        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by {spread:.2f} %, its error is "
+        f"{error:.2f} %): the region is not uniform, or the errors are too small"
     ]
 
 
