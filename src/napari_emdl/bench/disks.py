@@ -331,8 +331,8 @@ def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: in
     for method, table in tables.items():
         values = tune_threshold(case, table)[1] if method == "py4dstem" else score(case, table)
         rate = 1 / min(seconds[method])
-        made = Row(case.name, method, **values, bound_pct=bound, patterns_per_s=rate, ratio=rate * base)  # type: ignore[arg-type]
-        rows.append(made)
+        row = Row(case.name, method, **values, bound_pct=bound, patterns_per_s=rate, ratio=rate * base)  # type: ignore[arg-type]
+        rows.append(row)
     return rows, notes
 
 

@@ -16,6 +16,7 @@ from scipy import ndimage, sparse
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import calibrate
 from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
@@ -69,7 +70,7 @@ def read_regions(path: str | Path, shape: tuple[int, ...]) -> Labels:
     file = Path(path).expanduser()
     try:
         if file.suffix.lower() == ".npy":
-            return check_regions(np.load(file, allow_pickle=False), shape)
+            return check_regions(read_small_npy(file), shape)
         from imageio.v3 import imread
 
         return check_regions(imread(file), shape)
@@ -222,6 +223,7 @@ def _join(
         attrs={
             "params": params.model_dump(mode="json"),
             "disks_provenance": first.attrs.get("disks_provenance"),
+            "caveats": first.attrs.get("caveats"),
             "axes": first.attrs["axes"],
             "regions": facts,
             "provenance": first.attrs["provenance"] | own | {"regions": facts},
