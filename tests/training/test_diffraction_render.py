@@ -18,7 +18,8 @@ from napari_emdl.training.diffraction.library import Run, build, draw_run, read_
 from napari_emdl.training.diffraction.probes import known_probe  # noqa: E402
 from napari_emdl.training.diffraction.proposals import assign, draw_proposals  # noqa: E402
 from napari_emdl.training.diffraction.proposer_task import target_map  # noqa: E402
-from napari_emdl.training.diffraction.render import RenderConfig, draw_pattern, draw_scene, render  # noqa: E402
+from napari_emdl.training.diffraction.render import draw_pattern, render  # noqa: E402
+from napari_emdl.training.diffraction.scene import RenderConfig, Stop, draw_scene  # noqa: E402
 
 CONFIG = RenderConfig()
 
@@ -107,7 +108,7 @@ def test_snr_falls_with_the_dose():
 
 
 def test_beam_stop_hides_the_central_disk():
-    pattern = render(flat_run(), scene(beam_stop_radii=1.6), CONFIG, noise=False)
+    pattern = render(flat_run(), scene(stop=Stop("disk", 1.6)), CONFIG, noise=False)
     centre = int(np.flatnonzero((pattern.hk == 0).all(1))[0])
     assert float(pattern.visibility[centre]) < 0.05
     assert float(pattern.counts[128, 128]) == 0

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.training.diffraction.render import RenderConfig
+from napari_emdl.training.diffraction.scene import RenderConfig
 
 
 class LoopConfig(BaseModel):

@@ -22,7 +22,8 @@ from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.training.diffraction.crystals import Crystal, build_crystal
 from napari_emdl.training.diffraction.library import Run, read_library
 from napari_emdl.training.diffraction.multislice import project, simulate
-from napari_emdl.training.diffraction.render import Pattern, RenderConfig, Scene, render
+from napari_emdl.training.diffraction.render import Pattern, render
+from napari_emdl.training.diffraction.scene import RenderConfig, Scene
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 
 TOLERANCE_PX = 2.0
@@ -244,7 +245,6 @@ def _plain_scene(index: int, semiangle: float, dose_e: float, rng: np.random.Gen
         readout_e=0.0,
         hot=0,
         dead=0,
-        beam_stop_radii=0.0,
     )
 
 

@@ -16,7 +16,8 @@ from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.probes import PROBE_SHIFT_PX, known_probe
 from napari_emdl.training.diffraction.proposals import CAPTURE_RADII, assign, draw_proposals
-from napari_emdl.training.diffraction.render import Pattern, RenderConfig, draw_pattern
+from napari_emdl.training.diffraction.render import Pattern, draw_pattern
+from napari_emdl.training.diffraction.scene import RenderConfig
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 
 
