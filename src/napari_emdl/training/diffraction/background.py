@@ -45,7 +45,13 @@ def _transfer(scene: Scene, frequency: torch.Tensor, specimen: bool) -> torch.Te
         for kind, weight, radii in scene.diffuse.tails:
             x = 2 * math.pi * radii * scene.radius_px * frequency
             # Transforms of (1 + r^2/w^2)^-3/2, exp(-r/w) and a Gaussian in two dimensions.
-            tail = torch.exp(-x) if kind == "lorentz" else (1 + x * x) ** -1.5 if kind == "exponential" else torch.exp(-0.5 * x * x)
+            tail = (
+                torch.exp(-x)
+                if kind == "lorentz"
+                else (1 + x * x) ** -1.5
+                if kind == "exponential"
+                else torch.exp(-0.5 * x * x)
+            )
             total = total + weight * tail
         transfer = transfer * total
     weight, width = scene.plasmon

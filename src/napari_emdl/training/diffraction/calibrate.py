@@ -25,7 +25,7 @@ def errors_and_sigmas(model: DiskRefiner, patterns: list[Pattern], passes: int =
         if not len(centre):
             continue
         start = centre + torch.tensor(rng.normal(0, 0.1 * r, centre.shape), dtype=torch.float32)
-        out = refine(model, pattern, start, passes)
+        out, _ = refine(model, pattern, start, passes)
         good = out[:, 3] > 0.5
         errors.append((out[good, :2] - centre[good]).numpy())
         sigmas.append(out[good, 2].numpy())

@@ -65,8 +65,11 @@ class Networks:
         position = np.asarray(position_px, np.float32).reshape(-1, 2)
         out = np.empty((0, 5), np.float32)
         feed = {"pattern": pattern.counts.numpy()[None], "radius_px": np.array(pattern.radius_px, np.float32)}
-        if any(item.name == "probe" for item in self.refiner.get_inputs()):
+        known = {item.name for item in self.refiner.get_inputs()}
+        if "probe" in known:
             feed["probe"] = pattern.probe.numpy()
+        if "beam_px" in known:
+            feed["beam_px"] = np.asarray(pattern.origin_px, np.float32)[None]
         feed["pattern_index"] = np.zeros(len(position), np.int64)
         for _ in range(passes if len(position) else 0):
             out = self.refiner.run(None, feed | {"position_px": position})[0]

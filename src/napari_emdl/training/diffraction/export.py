@@ -7,14 +7,17 @@ Contract with the inference side
 ``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam
 within 10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from
 `napari_emdl.diffraction.find.spectrum.probe_spectrum` of the vacuum probe on the same grid, centred at (128, 128). Outputs:
-`structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, 96, 4): row, col, score, counts
+`structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, K, 4): row, col, score, counts
 in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 
 ``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index`
 int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`; `probe`
-float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale. Output:
-`measured` float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible
-disk lies there), intensity (counts in the disk above a ring around it). Feed the measured positions back for a second pass.
+float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale; `beam_px` float32 (batch, 2), row
+and col of each pattern's direct beam, to about a fifth of a disk's radius. Outputs: `measured` float32 (M, 5): row, col, sigma_px
+(standard deviation along one axis, the mean of both, calibrated), score (probability that a visible disk lies there), intensity
+(counts in the disk above a ring around it); `covariance` float32 (M, 3): sigma_row_px, sigma_col_px, rho (their correlation);
+sigma_px^2 is the mean of the squares of the two. Networks of version 0.2.0 and older have neither `beam_px` nor `covariance`. Feed
+the measured positions back for a second pass.
 `radius_px` may differ between calls, not within one.
 """
 
@@ -36,17 +39,28 @@ from napari_emdl.training.diffraction.calibrate import calibrate_sigma, plot_rel
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
+from napari_emdl.training.diffraction.library import Ranges
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.tasks import make_task
 from napari_emdl.training.diffraction.weights import save_weights
 
 OPSET = 17
 RELIABILITY_PLOT = "reliability.png"
-_RECIPE = {"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern", "own_proposals"}
+_RECIPE = {
+    "loop",
+    "render",
+    "fcunet",
+    "refiner",
+    "seed",
+    "proposals_per_pattern",
+    "own_proposals",
+    "probe_from_radius",
+    "pattern_weight",
+}
 _GRAPHS: dict[str, dict[str, Any]] = {
     "fcunet": {
         "inputs": {"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
-        "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", 96, 4]},
+        "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", "candidate", 4]},
         "dynamic": {"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
     },
     "disk_refiner": {
@@ -56,14 +70,17 @@ _GRAPHS: dict[str, dict[str, Any]] = {
             "position_px": ["disk", 2],
             "radius_px": [],
             "probe": ["row", "col"],
+            "beam_px": ["batch", 2],
         },
-        "outputs": {"measured": ["disk", 5]},
+        "outputs": {"measured": ["disk", 5], "covariance": ["disk", 3]},
         "dynamic": {
             "pattern": {0: "batch", 1: "row", 2: "col"},
             "pattern_index": {0: "disk"},
             "position_px": {0: "disk"},
             "probe": {0: "row", 1: "col"},
+            "beam_px": {0: "batch"},
             "measured": {0: "disk"},
+            "covariance": {0: "disk"},
         },
     },
 }
@@ -93,7 +110,8 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
         position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
         index = (np.arange(25) % 2).astype(np.int64)
         inputs = {"pattern": pattern, "pattern_index": index, "position_px": position}
-        return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32)}
+        beam = np.full((2, 2), 128.3, np.float32)
+        return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32), "beam_px": beam}
     re, im = probe_spectrum(probe)
     return {"pattern": pattern, "probe_re": re, "probe_im": im}
 
@@ -170,7 +188,9 @@ def export_folder(
     inputs = example_inputs(kind)
     with torch.no_grad():
         out = model(*(torch.from_numpy(np.asarray(v)) for v in inputs.values()))
-    names = list(_GRAPHS[kind]["outputs"])
+    outputs_of: dict[str, list] = _GRAPHS[kind]["outputs"]
+    described = {k: [getattr(model, "candidates", a) if a == "candidate" else a for a in v] for k, v in outputs_of.items()}
+    names = list(described)
     outputs = dict(zip(names, [t.numpy() for t in (out if isinstance(out, tuple) else (out,))], strict=True))
     np.savez_compressed(folder / "test_input.npz", **inputs)  # type: ignore[arg-type]
     np.savez_compressed(folder / "test_output.npz", **outputs)  # type: ignore[arg-type]
@@ -184,7 +204,7 @@ def export_folder(
         "license": "BSD-3-Clause",
         "authors": [{"name": "napari-emdl developers"}],
         "inputs": [_tensor(n, a, "test_input.npz", digests["test_input.npz"]) for n, a in _GRAPHS[kind]["inputs"].items()],
-        "outputs": [_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in _GRAPHS[kind]["outputs"].items()],
+        "outputs": [_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in described.items()],
         "weights": {"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
         "config": {"emdl": emdl},
     }
@@ -200,18 +220,19 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
     """Kind, name, description and ``config.emdl`` entries of a trained network."""
     render = config.render
     state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    step = int(state["step"])
+    step, library = int(state["step"]), Ranges()
     ranges = {
         "radius_px": list(render.radius_px),
-        "semiangle_mrad": [0.8, 5.0],
-        "energy_keV": [80.0, 300.0],
-        "thickness_nm": [2.0, 50.0],
+        "semiangle_mrad": list(library.semiangle_mrad),
+        "energy_keV": list(library.energy_keV),
+        "thickness_nm": list(library.thickness_nm),
         "dose_e": [10 ** render.log10_dose[0], 10 ** render.log10_dose[2]],
         "sampling_invA": list(render.sampling_invA),
-        "mistilt_mrad": [0.0, 15.0],
+        "mistilt_mrad": [0.0, library.tilt_mrad],
     }
     training = {
-        "data": "multislice of crystals of 47 structure types (training.diffraction.library), rendered anew every step",
+        "data": "multislice of crystals of 47 structure types, half of the runs on low-index zones (training.diffraction.library), "
+        "rendered anew every step",
         "patterns_seen": step * config.loop.patterns_per_step,
         "recipe": config.model_dump(mode="json", include=_RECIPE),
         "steps": step,
@@ -247,7 +268,7 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
     }
     head |= {"passes": 2, "sigma_temperature": float(model.temperature)}
     # Crops are resampled to one radius: larger disks than were trained work as well (checked to 38 px).
-    emdl["ranges"] = ranges | {"radius_px": [2.0, 40.0]}
+    emdl["ranges"] = ranges | {"radius_px": [min(2.0, render.radius_px[0]), 40.0]}
     about = (
         "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
     )

@@ -199,9 +199,7 @@ def _detector_geometry(run: Run, scene: Scene, n: int) -> _Geometry:
     return _Geometry(centre, basis, np.linalg.inv(to_px), seen, reach)
 
 
-def _patches(
-    runs: list[Run], scenes: list[Scene], geometry: list[_Geometry], centre: torch.Tensor, n: int
-) -> _Patches:
+def _patches(runs: list[Run], scenes: list[Scene], geometry: list[_Geometry], centre: torch.Tensor, n: int) -> _Patches:
     """Amplitude on the pixels around each disk."""
     device = centre.device
     half = math.ceil(max(g.reach for g in geometry))

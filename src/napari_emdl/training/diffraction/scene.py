@@ -299,7 +299,9 @@ def _draw_diffuse(config: RenderConfig, rng: np.random.Generator) -> Diffuse:
     if happens("kikuchi"):
         away = rng.normal(0, 0.12 * size, 2)
         kikuchi = (0.6 * float(rng.random()), float(away[0]), float(away[1]), float(rng.uniform(1.0, 6.0)))
-    texture = (0.5 * float(rng.random()), float(np.exp(rng.uniform(*np.log((3.0, 40.0)))))) if happens("texture") else (0.0, 1.0)
+    texture = (
+        (0.5 * float(rng.random()), float(np.exp(rng.uniform(*np.log((3.0, 40.0)))))) if happens("texture") else (0.0, 1.0)
+    )
     return Diffuse(tuple(tails), bool(rng.random() < 0.5), tuple(rings), kikuchi, texture)
 
 
@@ -325,7 +327,9 @@ def _draw_camera(config: RenderConfig, rng: np.random.Generator) -> Camera:
         unit = 10 ** float(rng.uniform(-3, 3))
     pedestal = 0.0
     if happens("dark"):
-        pedestal = float(rng.uniform(-1.0, 0.0)) if rng.random() < 0.5 else float(np.exp(rng.uniform(np.log(0.05), np.log(3.0))))
+        pedestal = (
+            float(rng.uniform(-1.0, 0.0)) if rng.random() < 0.5 else float(np.exp(rng.uniform(np.log(0.05), np.log(3.0))))
+        )
     gaps: list[tuple[int, int, int]] = []
     if happens("gaps"):
         for axis in range(2):
@@ -334,6 +338,4 @@ def _draw_camera(config: RenderConfig, rng: np.random.Generator) -> Camera:
                 middle = size // 2 if rng.random() < 0.6 else int(rng.integers(size))
                 gaps.append((axis, max(0, middle - width // 2), width))
     resampled = float(rng.uniform(0.4, 1.2)) if happens("resampled") else 0.0
-    return Camera(
-        white, blooming, gamma, strength, levels, unit, pedestal, tuple(gaps), resampled, bool(rng.random() < 0.85)
-    )
+    return Camera(white, blooming, gamma, strength, levels, unit, pedestal, tuple(gaps), resampled, bool(rng.random() < 0.85))
