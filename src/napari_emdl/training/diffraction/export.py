@@ -13,12 +13,11 @@ in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 ``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index`
 int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`; `probe`
 float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale; `beam_px` float32 (batch, 2), row
-and col of each pattern's direct beam, to about a fifth of a disk's radius. Outputs: `measured` float32 (M, 5): row, col, sigma_px
-(standard deviation along one axis, the mean of both, calibrated), score (probability that a visible disk lies there), intensity
-(counts in the disk above a ring around it); `covariance` float32 (M, 3): sigma_row_px, sigma_col_px, rho (their correlation);
-sigma_px^2 is the mean of the squares of the two. Networks of version 0.2.0 and older have neither `beam_px` nor `covariance`. Feed
-the measured positions back for a second pass.
-`radius_px` may differ between calls, not within one.
+and col of each pattern's direct beam, to about a fifth of a disk's radius. Outputs: `measured` float32 (M, 5): row, col,
+sigma_px (standard deviation along one axis, the root of the mean variance of both, calibrated), score (probability that a
+visible disk lies there), intensity (counts in the disk above a ring around it); `covariance` float32 (M, 3): sigma_row_px,
+sigma_col_px, rho (their correlation). Networks of version 0.2.0 and older have neither `beam_px` nor `covariance`. Feed the
+measured positions back for a second pass. `radius_px` may differ between calls, not within one.
 """
 
 from __future__ import annotations
@@ -231,8 +230,8 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
         "mistilt_mrad": [0.0, library.tilt_mrad],
     }
     training = {
-        "data": "multislice of crystals of 47 structure types, half of the runs on low-index zones (training.diffraction.library), "
-        "rendered anew every step",
+        "data": "multislice of crystals of 47 structure types, half of the runs on zones that strain is mapped in "
+        "(training.diffraction.library), rendered anew every step",
         "patterns_seen": step * config.loop.patterns_per_step,
         "recipe": config.model_dump(mode="json", include=_RECIPE),
         "steps": step,

@@ -97,7 +97,7 @@ class DiskRefiner(nn.Module):
             (B, 32, 32).
         """
         shape = torch._shape_as_tensor(probe)
-        centre = torch.div(shape[1:], 2, rounding_mode="floor").to(probe)[None].expand(shape[0], 2)
+        centre = torch.div(shape[1:], 2, rounding_mode="floor").to(probe)[None].expand(shape[0], 2)  # type: ignore[call-overload]
         index = torch.arange(shape[0], device=probe.device)  # type: ignore[call-overload]
         crop, valid = canonical_crops(probe, index, centre if shift_px is None else centre + shift_px, radius_px)
         inside = (self.distance < 0.95).to(crop.dtype) * valid

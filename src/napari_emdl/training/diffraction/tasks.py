@@ -134,7 +134,7 @@ class RefinerTask:
         return _Views(torch.stack([p.counts for p in patterns]), radius, torch.cat(maps), beam)
 
     def _features(self, views: _Views, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and scalars of positions (B, P, 2). On the CPU pattern by pattern: the largest disk sets the size of a crop."""
+        """Images and scalars of positions (B, P, 2). On the CPU one pattern at a time: the largest disk sets the crops."""
         batch, count = position.shape[:2]
         step = 1 if self.config.device == "cpu" else batch
         parts = []
