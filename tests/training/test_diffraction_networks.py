@@ -240,10 +240,8 @@ def test_onnx_equals_torch(tmp_path, kind):
     torch.manual_seed(0)
     model = (FCUNet((2, 3), 1, 4) if kind == "fcunet" else DiskRefiner((4, 8, 8), (1, 1), 16)).eval()
     config = TrainConfig(network="fcunet", library=[], output=str(tmp_path / "run"))
-    (tmp_path / "run").mkdir()
-    torch.save({"step": 3}, tmp_path / "run" / "checkpoint.pt")
     reliability = [{"sigma_px": x, "error_68_px": 1.1 * x, "error_rms_px": 1.3 * x} for x in (0.02, 0.05, 0.2)]
-    _, name, about, emdl = describe(config, model, {"sigma_reliability": reliability} if kind == "disk_refiner" else {})
+    _, name, about, emdl = describe(config, model, {"sigma_reliability": reliability} if kind == "disk_refiner" else {}, 3)
     folder = export_folder(model, kind, tmp_path / kind, emdl, name, about)
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     for change in (False, True):
@@ -254,11 +252,15 @@ def test_onnx_equals_torch(tmp_path, kind):
                 inputs |= {"pattern": inputs["pattern"][:, 30:, :190].copy(), "radius_px": np.array(11.4, np.float32)}
                 inputs |= {"probe": inputs["probe"][20:-20, 31:].copy()}
                 inputs |= {"position_px": inputs["position_px"][:5], "pattern_index": np.zeros(5, np.int64)}
+                inputs |= {"beam_px": inputs["beam_px"][:1] + 3}
         got = session.run(None, inputs)
         with torch.no_grad():
             out = model(*(torch.from_numpy(np.asarray(v)) for v in inputs.values()))
         want = [t.numpy() for t in (out if isinstance(out, tuple) else (out,))]
         np.testing.assert_allclose(got[0], want[0], rtol=1e-3, atol=2e-3)
+        if kind == "disk_refiner":
+            assert [o.name for o in session.get_outputs()] == ["measured", "covariance"]
+            np.testing.assert_allclose(got[1], want[1], rtol=1e-3, atol=2e-3)
         if kind == "fcunet":
             # Candidates of nearly equal score may swap places: compare scores in order, places as a set.
             np.testing.assert_allclose(got[1][..., 2], want[1][..., 2], atol=1e-4)

@@ -41,7 +41,7 @@ from napari_emdl.training.diffraction.fcunet import FCUNet
 from napari_emdl.training.diffraction.library import Ranges
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.tasks import make_task
-from napari_emdl.training.diffraction.weights import save_weights
+from napari_emdl.training.diffraction.weights import load_weights, save_weights
 
 OPSET = 17
 RELIABILITY_PLOT = "reliability.png"
@@ -88,9 +88,12 @@ _GRAPHS: dict[str, dict[str, Any]] = {
 def load_trained(config: TrainConfig) -> nn.Module:
     """Averaged weights of a training, in evaluation mode, on the CPU."""
     model = make_task(config).build()
-    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state["ema"])
+    model.load_state_dict(_checkpoint(config)["ema"])
     return model.eval()
+
+
+def _checkpoint(config: TrainConfig) -> dict[str, Any]:
+    return torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
 
 
 def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
@@ -215,11 +218,9 @@ def export_folder(
     return folder
 
 
-def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
-    """Kind, name, description and ``config.emdl`` entries of a trained network."""
-    render = config.render
-    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    step, library = int(state["step"]), Ranges()
+def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any], step: int) -> tuple[str, str, str, dict[str, Any]]:
+    """Kind, name, description and ``config.emdl`` entries of a network after `step` steps."""
+    render, library = config.render, Ranges()
     ranges = {
         "radius_px": list(render.radius_px),
         "semiangle_mrad": list(library.semiangle_mrad),
@@ -281,6 +282,7 @@ def export(
     note: str = "",
     version: str = "0.1.0",
     seen_before: int = 0,
+    weights: str | Path | None = None,
 ) -> Path:
     """Export the training of a configuration.
 
@@ -298,13 +300,20 @@ def export(
         Version of the network for the card.
     seen_before
         Patterns that the network had seen before this training (`start_from`).
+    weights
+        Folder with the weights of a training elsewhere (`scripts/gpu`), in place of the configuration's checkpoint; all
+        patterns it has seen are then in `seen_before`.
     """
     config = load_config(config_path)
-    model = load_trained(config)
+    if weights is None:
+        model, step = load_trained(config), int(_checkpoint(config)["step"])
+    else:
+        model, step = make_task(config).build().eval(), 0
+        load_weights(model, Path(weights))
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
-    kind, name, description, emdl = describe(config, model, metrics)
+    kind, name, description, emdl = describe(config, model, metrics, step)
     emdl["training"]["patterns_seen"] += seen_before
     if note:
         emdl["training"]["note"] = note
@@ -320,8 +329,9 @@ def main() -> None:
     parser.add_argument("--note", default="", help="remark on the training for the card")
     parser.add_argument("--version", default="0.1.0", help="version of the network for the card")
     parser.add_argument("--seen-before", type=int, default=0, help="patterns seen before, by the network of start_from")
+    parser.add_argument("--weights", help="folder with weights.npz of a training elsewhere, in place of the checkpoint")
     args = parser.parse_args()
-    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before))
+    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before, args.weights))
 
 
 if __name__ == "__main__":

@@ -128,11 +128,9 @@ def draw_run(
 def write_run(group: h5py.Group, index: int, beams: Beams, meta: dict) -> None:
     """Append one run to an open library."""
     entry = group.create_group(f"{index:06d}")
-    values = torch.view_as_real(beams.amplitude.cpu()).numpy()
-    entry["amplitude"] = values.astype(np.float16)
-    entry["g_invA"] = beams.g_invA.astype(np.float32)
-    entry["hk"] = beams.hk.astype(np.int16)
-    entry["v_V"] = beams.v_V.astype(np.float32)
+    run = as_run(beams, meta)
+    for name in ("amplitude", "g_invA", "hk", "v_V"):
+        entry[name] = getattr(run, name)
     entry.attrs["meta"] = json.dumps(meta)
 
 
@@ -145,6 +143,12 @@ class Run:
     hk: np.ndarray
     v_V: np.ndarray
     meta: dict
+
+
+def as_run(beams: Beams, meta: dict) -> Run:
+    """A run as `read_library` would read it back, without a file."""
+    amplitude = torch.view_as_real(beams.amplitude.cpu()).numpy().astype(np.float16)
+    return Run(amplitude, beams.g_invA.astype(np.float32), beams.hk.astype(np.int16), beams.v_V.astype(np.float32), meta)
 
 
 def read_library(paths: list[str | Path], validation: bool | None = None, limit: int | None = None) -> list[Run]:

@@ -79,9 +79,10 @@ class RefinerBatch:
 
 @dataclass
 class _Views:
-    """What the refiner is told of some patterns: counts (B, H, W), radius (B,), map of the probe, direct beam (B, 2)."""
+    """What the refiner is told of patterns: counts (B, H, W), their mean (B,), radius (B,), map of the probe, direct beam (B, 2)."""
 
     counts: torch.Tensor
+    level: torch.Tensor
     radius: torch.Tensor
     probe: torch.Tensor
     beam: torch.Tensor
@@ -130,8 +131,11 @@ class RefinerTask:
         shift = on(rng.uniform(-PROBE_SHIFT_PX, PROBE_SHIFT_PX, (len(patterns), 2)))
         probes = torch.stack([known_probe(p, rng, self.config.probe_from_radius) for p in patterns])
         beam = on([p.origin_px + rng.normal(0, 0.02 * p.radius_px + 0.2, 2) for p in patterns])
-        maps = [self.network.probe_map(probes[i : i + 1], radius[i], shift[i : i + 1]) for i in range(len(patterns))]
-        return _Views(torch.stack([p.counts for p in patterns]), radius, torch.cat(maps), beam)
+        step = 1 if device == "cpu" else len(patterns)
+        parts = [slice(i, i + step) for i in range(0, len(patterns), step)]
+        maps = torch.cat([self.network.probe_map(probes[i], radius[i], shift[i]) for i in parts])
+        counts = torch.stack([p.counts for p in patterns])
+        return _Views(counts, counts.clamp(min=0).mean((1, 2)), radius, maps, beam)
 
     def _features(self, views: _Views, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and scalars of positions (B, P, 2). On the CPU one pattern at a time: the largest disk sets the crops."""
@@ -142,8 +146,7 @@ class RefinerTask:
             which = torch.arange(start, min(start + step, batch), device=position.device).repeat_interleave(count)
             place, radius = position[start : start + step].flatten(0, 1), views.radius[which]
             crop, valid = canonical_crops(views.counts, which, place, radius)
-            level = views.counts.clamp(min=0).mean((1, 2))[which]
-            around = surroundings(place, views.beam[which], radius, level)
+            around = surroundings(place, views.beam[which], radius, views.level[which])
             parts.append(self.network.features(crop, valid, radius, views.probe[which], around))
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
