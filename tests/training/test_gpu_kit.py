@@ -33,7 +33,7 @@ def entry():
 
 def test_everything_runs_with_a_tiny_budget(tmp_path):
     command = [sys.executable, str(KIT / "run.py"), "--device", "cpu", "--tiny", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command + ["--parts", "disks", "sessions"], capture_output=True, text=True, timeout=1500)
+    done = subprocess.run([*command, "--parts", "disks", "sessions"], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     files = {p.name for p in (tmp_path / "out").iterdir()}

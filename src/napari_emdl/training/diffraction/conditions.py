@@ -45,6 +45,9 @@ CONDITIONS: dict[str, RenderConfig] = {
     "hollow disks": _with({"hollow": 1.0}),
     "spots": _with({"flat": 0.7}, radius_px=(1.5, 3.0)),
     "large disks": _with({}, radius_px=(10.0, 16.0)),
+    "faint on a halo, little noise": _with(
+        {"tails": 1.0, "bent": 0.7, "tail_weight": 0.92}, log10_dose=(6.5, 7.5, 8.5), halo_fraction=0.9
+    ),
     "few counts": _with({}, log10_dose=(3.3, 3.6, 4.0)),
 }
 

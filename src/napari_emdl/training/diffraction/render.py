@@ -30,6 +30,10 @@ from napari_emdl.training.diffraction.scene import RenderConfig, Scene, draw_sce
 CHUNK = 64
 
 
+#: Standard deviation of the background under a disk at infinite dose, as a part of it.
+LEAST_CONTRAST = 0.006
+
+
 @dataclass
 class Pattern:
     """A rendered pattern with its truth; positions are (row, col) in pixels. All but counts and probe lie on the CPU.
@@ -261,7 +265,10 @@ def _disks(patches: _Patches, scenes: list[Scene], n: int) -> tuple[torch.Tensor
 def _signal(
     patches: _Patches, own: torch.Tensor, expected: torch.Tensor, open_part: torch.Tensor, scenes: list[Scene]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Expected counts of each disk (N,) and its signal to noise ratio after all the camera leaves of it."""
+    """Expected counts of each disk (N,) and its signal to noise ratio after all the camera leaves of it.
+
+    To the noise of the counts comes a part of the background itself, whose slope and texture look like disks at any dose.
+    """
     p, device = patches, expected.device
     through = open_part.reshape(-1)[p.index]
     semiangle = column([s.semiangle_invA for s in scenes], device)[p.which]
@@ -270,7 +277,7 @@ def _signal(
     total = (expected.reshape(-1)[p.index] * in_disk).sum((1, 2))
     area = torch.tensor([math.pi * s.radius_px**2 for s in scenes], device=device)[p.which]
     rest = (total - own_counts).clamp_min(0)
-    snr = own_counts / (rest.maximum(0.05 * area) + 0.1 * own_counts).sqrt()
+    snr = own_counts / (rest.maximum(0.05 * area) + 0.1 * own_counts + (LEAST_CONTRAST * rest).square()).sqrt()
     if any(s.camera.white or s.camera.levels for s in scenes):
         gain = torch.tensor([s.gain for s in scenes], device=device)[p.which]
         bright = white_level(expected, scenes)

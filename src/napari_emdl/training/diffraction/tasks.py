@@ -79,7 +79,7 @@ class RefinerBatch:
 
 @dataclass
 class _Views:
-    """What the refiner is told of patterns: counts (B, H, W), their mean (B,), radius (B,), map of the probe, direct beam (B, 2)."""
+    """What the refiner is told of patterns: counts (B, H, W) and their mean, radius, map of the probe, direct beam (B, 2)."""
 
     counts: torch.Tensor
     level: torch.Tensor
