@@ -131,3 +131,32 @@ def test_the_fit_uses_the_ellipses():
     full_fit = fit_basis(HK, position, row, ellipse=ellipse)
     assert round_fit is not None and full_fit is not None
     assert np.abs(strain_error(BASIS, full_fit)).max() < 0.3 * np.abs(strain_error(BASIS, round_fit)).max()
+
+
+def test_the_finder_reads_covariances_and_tells_the_direct_beam(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from napari_emdl.base.params import DiskParams, RunParams
+    from napari_emdl.diffraction.find.network import ELLIPSE_FIELDS, NetworkFinder
+    from napari_emdl.diffraction.find.probe import synthetic_probe
+    from napari_emdl.training.diffraction.config import TrainConfig
+    from napari_emdl.training.diffraction.export import describe, example_inputs, export_folder
+
+    torch.manual_seed(1)
+    model = DiskRefiner((4, 8, 8), (1, 1), 16).eval()
+    with torch.no_grad():
+        model.head.bias[2:] = torch.tensor([-1.5, 3.0, 0.4, -0.3])
+    config = TrainConfig(network="refiner", library=[], output="")
+    kind, name, about, emdl = describe(config, model, {}, 1)
+    folder = export_folder(model, kind, tmp_path / "refiner", emdl, name, about)
+    patterns = example_inputs("disk_refiner")["pattern"]
+    params = DiskParams(method="light", model=str(folder))
+    finder = NetworkFinder(synthetic_probe(6.0, (256, 256)), params, (256, 256), RunParams(device="cpu"))
+    table = finder.find(patterns)
+    row, col, rho = (table.column(n) for n in ELLIPSE_FIELDS)
+    assert len(row) > 5
+    np.testing.assert_allclose(np.sqrt(0.5 * (row**2 + col**2)), table.column("sigma_px"), rtol=1e-3)
+    assert (row > col).all() and (np.abs(rho) < 1).all() and (rho < 0).any()
+    beam = torch.tensor(finder._beam(patterns), dtype=torch.float32)
+    assert float((beam - 128.3).abs().max()) < 3
+    empty = finder.find(np.zeros((0, 256, 256), np.float32))
+    assert set(ELLIPSE_FIELDS) <= set(empty.fields)
