@@ -12,16 +12,17 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from napari_emdl.training.diffraction.config import FcunetModel, LoopConfig, RefinerModel, TrainConfig, load_config
-from napari_emdl.training.diffraction.library import Run, as_run, make_run
+from napari_emdl.training.diffraction.library import Run, beam_run
+from napari_emdl.training.diffraction.tasks import make_task
 from napari_emdl.training.diffraction.train import Trainer
-from napari_emdl.training.diffraction.weights import WEIGHTS_NAME, save_weights
+from napari_emdl.training.diffraction.weights import WEIGHTS_NAME, load_weights, save_weights
 
 SHARE = 8.0
 #: Beams of this seed; the shipped networks saw others.
@@ -52,22 +53,18 @@ def run(context: Any) -> dict[str, Any]:
     return report
 
 
-def _beam(index: int) -> Run:
-    torch.set_num_threads(1)
-    return as_run(*make_run(index, LIBRARY_SEED))
-
-
 def simulate_beams(count: int, seconds: float, tiny: bool) -> list[Run]:
     """As many runs as the CPUs manage in a time; always run 0, 1, ... of the same library."""
-    if tiny:
-        return [_beam(i) for i in range(count)]
-    end, runs = time.monotonic() + seconds, []
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for made in pool.imap(_beam, range(count), chunksize=4):
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes of the pool
+    runs: list[Run] = []
+    # Fresh processes: one forked from a process that uses the GPU, or many threads, may hang.
+    with multiprocessing.get_context("spawn").Pool(1 if tiny else os.cpu_count()) as pool:
+        end = time.monotonic() + seconds
+        for made in pool.imap(partial(beam_run, seed=LIBRARY_SEED), range(count), chunksize=1 if tiny else 4):
             runs.append(made)
-            if time.monotonic() > end:
-                pool.terminate()
+            if time.monotonic() > end and not tiny:
                 break
+        pool.terminate()
     return runs
 
 
@@ -118,7 +115,18 @@ def train_one(name: str, runs: list[Run], seconds: float, context: Any) -> dict[
         "patterns_per_s": round(trainer.step * config.loop.patterns_per_step / spent, 1),
         "config": yaml.safe_dump(config.model_dump(mode="json", include={"loop", "refiner", "fcunet", "seed"})),
     }
-    return report | {"held_out": trainer.task.validate(trainer.ema, held_out)}
+    report["held_out"] = trainer.task.validate(trainer.ema, held_out)
+    return report | {"held_out_shipped": _shipped(name, config, held_out, context)}
+
+
+def _shipped(name: str, config: TrainConfig, held_out: list[Run], context: Any) -> dict[str, float]:
+    """Metrics of the shipped network on the same patterns."""
+    package = context.root / "src" / "napari_emdl"
+    sizes = load_config(package / "training" / "configs" / f"{name}.yaml")
+    task = make_task(config.model_copy(update={"refiner": sizes.refiner, "fcunet": sizes.fcunet}))
+    model = task.build()
+    load_weights(model, package / "models" / "shipped" / ("disk_refiner" if name == "refiner" else name))
+    return task.validate(model.to(context.device).eval(), held_out)
 
 
 def _train(trainer: Trainer, begin: float, seconds: float, tiny: bool) -> list[dict[str, float]]:

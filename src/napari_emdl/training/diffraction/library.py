@@ -151,6 +151,12 @@ def as_run(beams: Beams, meta: dict) -> Run:
     return Run(amplitude, beams.g_invA.astype(np.float32), beams.hk.astype(np.int16), beams.v_V.astype(np.float32), meta)
 
 
+def beam_run(index: int, seed: int) -> Run:
+    """Run `index` of the library of a seed, on one thread: for pools of processes."""
+    torch.set_num_threads(1)
+    return as_run(*make_run(index, seed))
+
+
 def read_library(paths: list[str | Path], validation: bool | None = None, limit: int | None = None) -> list[Run]:
     """Read runs into memory.
 

@@ -272,7 +272,7 @@ def _signal(
     p, device = patches, expected.device
     through = open_part.reshape(-1)[p.index]
     semiangle = column([s.semiangle_invA for s in scenes], device)[p.which]
-    in_disk = (torch.linalg.vector_norm(p.k, dim=-1) < semiangle) * p.mask * (through > 0.5)
+    in_disk = (torch.linalg.vector_norm(p.k, dim=-1) < semiangle) * p.mask * (through > 0)
     own_counts = (own * through).sum((1, 2))
     total = (expected.reshape(-1)[p.index] * in_disk).sum((1, 2))
     area = torch.tensor([math.pi * s.radius_px**2 for s in scenes], device=device)[p.which]
