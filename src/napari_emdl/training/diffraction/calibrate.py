@@ -11,7 +11,8 @@ from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.library import read_library
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.render import Pattern
-from napari_emdl.training.diffraction.tasks import refine, validation_patterns
+from napari_emdl.training.diffraction.tasks import refine
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 
 def errors_and_sigmas(model: DiskRefiner, patterns: list[Pattern], passes: int = 2) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from napari_emdl.training.diffraction.multislice import project, simulate
 from napari_emdl.training.diffraction.render import Pattern, render
 from napari_emdl.training.diffraction.scene import RenderConfig, Scene
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 TOLERANCE_PX = 2.0
 THICKNESS_BINS_NM = ((2, 10), (10, 25), (25, 50))
@@ -253,8 +254,6 @@ def _plain_scene(index: int, semiangle: float, dose_e: float, rng: np.random.Gen
 
 def main() -> None:
     """Command line of this module."""
-    from napari_emdl.training.diffraction.tasks import validation_patterns
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library")
     parser.add_argument("fcunet")

@@ -14,6 +14,7 @@ from napari_emdl.training.diffraction.fcunet import FCUNet, peaks
 from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.probes import known_probe
 from napari_emdl.training.diffraction.render import Pattern, draw_patterns
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 SPOT_SIGMA_PX = 1.5
 
@@ -89,8 +90,6 @@ class ProposerTask:
         return loss, {"bce": float(loss.detach())}
 
     def validate(self, model: nn.Module, runs: list[Run]) -> dict[str, float]:
-        from napari_emdl.training.diffraction.tasks import validation_patterns
-
         assert isinstance(model, FCUNet)
         patterns = validation_patterns(runs, self.config.render, self.config.loop.validation_patterns)
         model.eval()

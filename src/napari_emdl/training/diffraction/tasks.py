@@ -17,9 +17,10 @@ from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import DiskRefiner, precision, surroundings
 from napari_emdl.training.diffraction.probes import PROBE_SHIFT_PX, known_probe
 from napari_emdl.training.diffraction.proposals import CAPTURE_RADII, assign, draw_proposals
-from napari_emdl.training.diffraction.render import Pattern, draw_pattern, draw_patterns
-from napari_emdl.training.diffraction.scene import Effects, RenderConfig
+from napari_emdl.training.diffraction.proposer_task import ProposerTask
+from napari_emdl.training.diffraction.render import Pattern, draw_patterns
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 
 class Task(Protocol):
@@ -44,26 +45,9 @@ class Task(Protocol):
 
 def make_task(config: TrainConfig) -> Task:
     """Task of the network a configuration names."""
-    from napari_emdl.training.diffraction.proposer_task import ProposerTask
-
     if config.network == "refiner":
         return RefinerTask(config)
     return ProposerTask(config)
-
-
-def validation_patterns(runs: list[Run], render: RenderConfig, count: int, seed: int = 77) -> list[Pattern]:
-    """Fixed patterns of held-out crystals under common conditions: 4-10 px disks, 1e4-1e6 electrons."""
-    common = render.model_copy(
-        update={
-            "radius_px": (4.0, 10.0),
-            "log10_dose": (4.3, 5.0, 5.7),
-            "sampling_invA": (0.010, 0.020),
-            "effects": Effects(),
-        }
-    )
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    return [draw_pattern(runs, common, rng, generator) for _ in range(count)]
 
 
 @dataclass
