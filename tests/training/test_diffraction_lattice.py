@@ -112,6 +112,23 @@ def test_gradient_pulls_the_offsets_against_the_breathing():
     assert inward < 0 and median == pytest.approx(0.2 * np.sqrt(2 / 3), rel=0.02)
 
 
+def test_the_loss_is_computed_in_single_precision():
+    from napari_emdl.training.diffraction.config import TrainConfig
+    from napari_emdl.training.diffraction.tasks import RefinerBatch, RefinerTask
+
+    class Still(DiskRefiner):
+        def raw(self, images, scalars):
+            return torch.zeros(25, OUTPUTS) + 0.003 * torch.arange(OUTPUTS)
+
+    task = RefinerTask(TrainConfig(network="refiner", library=[], output="", pattern_weight=1.0))
+    data = lattices(128 + 1.001 * HK @ BASIS)
+    batch = RefinerBatch(torch.empty(0), torch.empty(0), torch.randn(25, 2), torch.ones(25), data)
+    exact, _ = task.loss(Still((4, 8, 8), (1, 1), 16), batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = task.loss(Still((4, 8, 8), (1, 1), 16), batch)
+    torch.testing.assert_close(mixed, exact, rtol=1e-6, atol=1e-6)
+
+
 def test_patterns_without_a_lattice_do_not_count():
     line = np.where(HK[:, 0] == 0, 1.0, 0.0)
     truth = 128 + HK @ BASIS

@@ -55,6 +55,7 @@ def _config(library, folder, network, steps=4) -> TrainConfig:
         fcunet=FcunetModel(channels=(2, 3), real_channels=4),
         proposals_per_pattern=12,
         own_proposals=(0.5,),
+        pattern_weight=1.0,
     )
 
 

@@ -138,14 +138,19 @@ class RefinerTask:
         """Positions after one pass of the network as it is now."""
         device = self.config.device
         self.network.eval()
+        images, scalars = self._features(views, position)
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.config.loop.bf16):
-            images, scalars = self._features(views, position)
             offset = self.network.raw(images, scalars)[:, :2].float()
         return position + offset.view_as(position) * (views.radius / CANONICAL_RADIUS_PX)[:, None, None]
 
     def loss(self, model: nn.Module, batch: object) -> tuple[torch.Tensor, dict[str, float]]:
         assert isinstance(batch, RefinerBatch) and isinstance(model, DiskRefiner)
         out = model.raw(batch.images, batch.scalars).float()
+        # Products of hundredths of a pixel need single precision.
+        with torch.autocast(out.device.type, enabled=False):
+            return self._loss(out, batch)
+
+    def _loss(self, out: torch.Tensor, batch: RefinerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         inverse = precision(out)
         error = out[:, :2] - batch.offset
         distance = torch.sqrt(torch.einsum("ma,mab,mb->m", error, inverse, error).clamp_min(0) + 1e-6)
