@@ -29,8 +29,9 @@ class LogFinder:
     """Laplacian-of-Gaussian finder.
 
     The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), or, where
-    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum: it counts noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where
-    crystal fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
+    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum: it counts noise sigmas, z. The
+    threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where crystal
+    fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
     ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
 
     Parameters

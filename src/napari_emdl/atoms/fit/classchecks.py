@@ -9,8 +9,8 @@ from napari_emdl.atoms.fit.emissions import BLINKING, EMPTY, OCCUPIED, EvidenceD
 
 #: below this share of frames in which steady columns are detected, detections say nothing against blinking
 LEAST_SIGHT = 0.3
-#: columns this many standard deviations of one frame above none would have been seen to come and go
-SURE_SIGMAS = 1.3
+#: columns this many standard deviations of one frame above none would, and would not, have been seen to come and go
+SURE_SIGMAS, FAINT_SIGMAS = 2.4, 1.8
 
 
 def without_imagined(data: EvidenceData, p_occupied: NDArray[np.float64], classes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -45,7 +45,8 @@ def lasts(y: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
 
     Noise of two frames has nothing in common. Parameters: evidence (T, n), NaN where missing, and weights (n,).
     """
-    change = y - np.nanmean(y, axis=0)
+    known = np.isfinite(y)
+    change = y - np.where(known, y, 0).sum(0) / np.maximum(1, known.sum(0))
     both = np.isfinite(change[1:]) & np.isfinite(change[:-1])
     product = np.where(both, change[1:] * change[:-1], 0.0)
     total, square = float(product.sum(0) @ weight), float((product**2).sum(0) @ weight**2)
@@ -64,9 +65,11 @@ def tells_apart(data: EvidenceData) -> float:
     return float(np.median(data.level[data.shown]) - np.median(data.level[empty])) / spread
 
 
-def doubt_of(data: EvidenceData) -> float:
-    """How much is unknown (0 to 1) where nothing was seen to blink: all where a column is no larger than half the noise."""
-    return float(np.clip((SURE_SIGMAS - tells_apart(data)) / (SURE_SIGMAS - 0.5), 0, 1))
+def doubt_of(data: EvidenceData) -> NDArray[np.float64]:
+    """(n,) how much is unknown (0 to 1) where nothing was seen to blink: all where a column hardly stands out of one frame's
+    noise, nothing at sites that are detected nearly always."""
+    faint = float(np.clip((SURE_SIGMAS - tells_apart(data)) / (SURE_SIGMAS - FAINT_SIGMAS), 0, 1))
+    return np.asarray(faint * np.clip((0.9 - data.share) / 0.3, 0, 1))
 
 
 def not_empty_where_seen(data: EvidenceData, classes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -319,16 +319,17 @@ def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> 
         classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)
-    note, doubt = ("", 0.0) if np.any(best == BLINKING) else ("no site was seen to come and go", doubt_of(data))
+    blinks = bool(np.any(best == BLINKING))
+    note, doubt = ("", np.zeros(len(best))) if blinks else ("no site was seen to come and go", doubt_of(data))
     if e.mean[1] < e.mean[0]:
         e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
         state.emissions, state.p_off, state.p_on = e, state.p_on, state.p_off
     ratio = _log_ratio(data, e)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
     p = classes[:, BLINKING] * smoothed.p_occupied + classes[:, OCCUPIED]
-    if doubt > 0:
+    if np.any(doubt > 0.5):
         note = "columns are too faint in single frames to tell whether they come and go: chances are given as near one half"
-        p, classes = (1 - doubt) * p + doubt * 0.5, (1 - doubt) * classes + doubt / 3
+        p, classes = (1 - doubt) * p + doubt * 0.5, (1 - doubt[:, None]) * classes + doubt[:, None] / 3
     path = hmm.path_as_eventful(ratio, state.p_off, state.p_on, smoothed, best == BLINKING)
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
     return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)
