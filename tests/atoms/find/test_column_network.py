@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tests.atoms.conftest import match
 
-from napari_emdl.atoms.find import network
+from napari_emdl.atoms.find import maps as map_cache
+from napari_emdl.atoms.find.card import encode_conditions
 from napari_emdl.atoms.find.columns import find_columns
-from napari_emdl.atoms.find.network import NetworkColumnFinder, encode_conditions
+from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.signals import in_memory
@@ -40,7 +41,7 @@ def frame():
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch):
-    monkeypatch.setattr(network, "_maps", network._MapCache(1 << 26))
+    monkeypatch.setattr(map_cache, "shared", map_cache.MapCache(1 << 26))
 
 
 def positions(table, least=0.5):
@@ -111,7 +112,7 @@ def test_evidence_is_the_same_whether_it_was_remembered_or_not(model, session, f
 
 
 def test_memory_for_maps_is_bounded():
-    cache = network._MapCache(1000)
+    cache = map_cache.MapCache(1000)
     for i in range(10):
         cache.put(bytes([i]), np.zeros(100))
     assert cache._bytes <= 1000

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaw_note
 from napari_emdl.atoms.find.log import LogFinder
+from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, provenance
+from napari_emdl.workflow.parameters import with_overrides
+from napari_emdl.workflow.source import caveats_of
+
+if TYPE_CHECKING:
+    from napari_emdl.atoms.find.network import NetworkColumnFinder
 
 #: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
 CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
 #: the user is told when the contrast was chosen with less certainty
 SURE_CONTRAST = 0.8
+#: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
+MOST_FRAMES, ENOUGH_F1, FAINT_F1 = 9, 0.97, 0.75
 
 
 class ColumnFinder(Protocol):
@@ -49,15 +57,7 @@ class ColumnFinder(Protocol):
 
 def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
     """Parameters with keyword overrides; an unknown name or a bad value is one clear line."""
-    base = {} if params is None else params.model_dump()
-    unknown = set(overrides) - set(model.model_fields)
-    if unknown:
-        raise EmdlError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(model.model_fields)}")
-    try:
-        return model(**(base | overrides))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EmdlError(f"bad value of {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return with_overrides(model, params, overrides)
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
@@ -144,27 +144,90 @@ def _network_finder(
         "C10_A": None if params.defocus_nm is None else params.defocus_nm * 10,
     }
 
-    def finder_for(sign: str) -> NetworkColumnFinder:
+    def finder_for(sign: str, counts: tuple[int, int] = (0, 0)) -> NetworkColumnFinder:
         return NetworkColumnFinder(
             model, pixel_A, sign, known, params.min_spacing_A, batch=run.batch, session=session,
-            reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0,
+            reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0, mode=params.mode, counts=counts,
         )  # fmt: skip
 
-    if params.contrast != "auto":
-        return finder_for(params.contrast)
     told_nothing = finder_for("unknown")
-    if not _takes_contrast(model):
-        return told_nothing
-    if "contrast" in session.outputs:
-        p_bright = told_nothing.bright_probability(contrast_frames(movie), control)
-        contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
-    else:
-        contrast, confidence = choose_contrast(movie, params, control)
+    most = _most_neighbours(told_nothing, movie, params)
+    sample = _Sample(movie, pixel_A, most)
+    contrast: str = params.contrast
+    confidence: float | None = None
+    if contrast == "auto":
+        if not _takes_contrast(model):
+            contrast = "unknown"
+        elif "contrast" in session.outputs:
+            asked = finder_for("unknown", most) if any(most) else told_nothing
+            p_bright = asked.bright_probability(sample.frames(most), control)
+            contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
+        else:
+            contrast, confidence = choose_contrast(movie, params, control)
     finder = finder_for(contrast)
+    if told_nothing.neighbours:
+        finder = _settled(finder, finder_for(contrast, most) if any(most) else None, sample, params, control)
     finder.contrast_confidence = confidence
-    if confidence < SURE_CONTRAST:
+    if confidence is not None and confidence < SURE_CONTRAST:
         finder.notes.append(f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it")
     return finder
+
+
+def _most_neighbours(finder: NetworkColumnFinder, movie: Movie, params: ColumnParams) -> tuple[int, int]:
+    """Near and far neighbours that a frame of the movie may have at most."""
+    if not finder.neighbours or movie.n_foci > 1 or movie.kind == "image" or params.frames == "1":
+        return 0, 0
+    asked = MOST_FRAMES if params.frames == "auto" else int(params.frames)
+    return counts_for(asked, movie.n_frames)
+
+
+class _Sample:
+    """A few frames of a movie, read once, from which contrast, threshold and number of frames are chosen."""
+
+    def __init__(self, movie: Movie, pixel_A: float, most: tuple[int, int]) -> None:
+        self.movie, self.pixel_A = movie, pixel_A
+        self._kept: dict[tuple[int, int], NDArray[Any]] = {}
+
+    def frames(self, counts: tuple[int, int]) -> NDArray[Any]:
+        """The frames, with the means of their neighbours where there are any."""
+        if counts not in self._kept:
+            if not any(counts):
+                self._kept[counts] = contrast_frames(self.movie)
+            else:
+                reader = NeighbourReader(_Frames(self.movie).read, self.movie.n_frames, counts, self.pixel_A)
+                self._kept[counts] = np.concatenate([reader.read(t, t + 1) for t in contrast_choice(self.movie)])
+        return self._kept[counts]
+
+
+def _settled(
+    single: NetworkColumnFinder, several: NetworkColumnFinder | None, sample: _Sample, params: ColumnParams,
+    control: Control | None,
+) -> NetworkColumnFinder:  # fmt: skip
+    """Finder with the number of frames that the movie needs, and the threshold that its scores ask for."""
+    finder, counts = single, (0, 0)
+    f1 = single.choose_threshold(sample.frames((0, 0)), control) if several is None or params.frames == "auto" else 0.0
+    if several is not None and f1 < ENOUGH_F1:
+        finder, counts = several, several.counts
+        f1 = several.choose_threshold(sample.frames(counts), control)
+    if f1 < FAINT_F1:
+        finder.notes.append(_faint_note(f1, finder, sample.movie))
+    return finder
+
+
+def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:
+    """How faint the columns are, and what may help."""
+    ways = ["choose the contrast and the mode if you know them"]
+    if movie.n_frames > 1 and sum(finder.counts) < min(MOST_FRAMES, movie.n_frames) - 1:
+        ways.insert(0, "use more frames")
+    if finder.pixel_A < 0.08:
+        ways.insert(0, "bin the frames")
+    ways.append("denoise or average frames")
+    if finder.expected_columns < 1:
+        return f"no columns are seen; if there are any, {' or '.join(ways)}"
+    return (
+        f"the columns are faint: about {finder.expected_columns:.0f} a frame are suspected, expected F1 {f1:.2f} "
+        f"at threshold {finder.default_min_score:.2f}; to see more, {' or '.join(ways)}"
+    )
 
 
 def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> tuple[str, float]:
@@ -185,15 +248,24 @@ def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None 
     return best, evidence[best] / total if total > 0 else 0.5
 
 
+def contrast_choice(movie: Movie) -> list[int]:
+    """Indices of the frames from which the contrast is chosen."""
+    return frame_choice(movie, max(1, min(CONTRAST_FRAMES, CONTRAST_PIXELS // int(np.prod(movie.frame_shape)))))
+
+
 def contrast_frames(movie: Movie) -> NDArray[Any]:
     """Frames from which the contrast is chosen."""
-    return sample_frames(movie, max(1, min(CONTRAST_FRAMES, CONTRAST_PIXELS // int(np.prod(movie.frame_shape)))))
+    return np.stack([np.asarray(movie.frame(t)) for t in contrast_choice(movie)])
+
+
+def frame_choice(movie: Movie, count: int) -> list[int]:
+    """Up to `count` frames spread over the movie."""
+    return [int(t) for t in np.unique(np.linspace(0, movie.n_frames - 1, min(count, movie.n_frames)).astype(int))]
 
 
 def sample_frames(movie: Movie, count: int) -> NDArray[Any]:
-    """Up to `count` frames spread over the movie."""
-    chosen = np.unique(np.linspace(0, movie.n_frames - 1, min(count, movie.n_frames)).astype(int))
-    return np.stack([np.asarray(movie.frame(int(t))) for t in chosen])
+    """Up to `count` frames spread over the movie, read."""
+    return np.stack([np.asarray(movie.frame(t)) for t in frame_choice(movie, count)])
 
 
 def check_movie(movie: Movie) -> None:
@@ -262,10 +334,11 @@ def find_columns(
         overrides["contrast"] = contrast
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
+    check_frame_fits(movie.shape[-2:], running)
     finder = make_finder(movie, settings, running, control)
-    reader = _Frames(movie)
+    several = frames_used(finder) > 1
     record = provenance(
-        {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast},
+        {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast, "frames": frames_used(finder)},
         movie,
         {name: finder.info[name] for name in ("model", "model_sha256")},
         finder.info["provider"],
@@ -273,9 +346,11 @@ def find_columns(
     )
     table = run_peak_job(
         shape=(movie.n_frames,),
-        read=reader.read,
-        find=Judged(finder.find, *(() if running.scheduler else (control,))),
-        bytes_per_item=int(np.prod(movie.shape[-2:])) * movie.n_foci * (np.dtype(movie.dtype).itemsize + 48),
+        read=reader_for(movie, finder, settings).read,
+        find=Judged(finder.find, *(() if running.scheduler else (control,)), neighbours=several),
+        bytes_per_item=int(np.prod(movie.shape[-2:]))
+        * (3 if several else movie.n_foci)
+        * (np.dtype(movie.dtype).itemsize + 48),
         run=running,
         output=output,
         fingerprint=fingerprint(record),
@@ -287,7 +362,7 @@ def find_columns(
     record["note"] = table.attrs["note"]
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]
-    table.attrs["provenance"] = record
+    table.attrs |= {"provenance": record, "caveats": caveats_of(movie).to_json()}
     return table
 
 
@@ -311,9 +386,32 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "default_min_score": float(finder.default_min_score),
         "contrast": finder.contrast,
         "contrast_confidence": finder.contrast_confidence,
+        "frames": frames_used(finder),
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
     }
+
+
+def reader_for(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> _Frames | NeighbourReader:
+    """Reader of frames as the finder takes them: alone, or with the means of their neighbours."""
+    frames = _Frames(movie)
+    if frames_used(finder) == 1:
+        return frames
+    counts = counts_for(frames_used(finder), movie.n_frames)
+    return NeighbourReader(frames.read, movie.n_frames, counts, pixel_size_A(movie, params))
+
+
+def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: int, control: Control | None = None) -> PeakTable:
+    """Candidates of one frame, with what its neighbours add where the finder takes them."""
+    find = Judged(finder.find, control, neighbours=frames_used(finder) > 1)
+    table = find(reader_for(movie, finder, params).read(frame, frame + 1))
+    settle_attrs(table, movie, finder, params)
+    return table
+
+
+def frames_used(finder: ColumnFinder) -> int:
+    """Frames that the columns of one frame come from."""
+    return 1 + sum(getattr(finder, "counts", ()))
 
 
 def settle_attrs(table: PeakTable, movie: Movie, finder: ColumnFinder, params: ColumnParams) -> None:
@@ -334,6 +432,12 @@ def finder_from_attrs(attrs: dict[str, Any], movie: Movie, run: RunParams | None
     """The finder that made a column table, so that evidence comes from the same network under the same conditions."""
     params = ColumnParams(**attrs.get("params", {}))
     settled = params.model_copy(
-        update={"contrast": attrs.get("contrast", params.contrast), "pixel_size_A": attrs.get("pixel_A")}
+        update={
+            "contrast": attrs.get("contrast", params.contrast),
+            "pixel_size_A": attrs.get("pixel_A"),
+            "frames": str(attrs.get("frames", params.frames)),
+        }
     )
-    return make_finder(movie, settled, run)
+    finder = make_finder(movie, settled, run)
+    finder.default_min_score = float(attrs.get("default_min_score", finder.default_min_score))
+    return finder

@@ -25,15 +25,18 @@ LEAST_FIELD_A = 15.0
 
 
 class Judged:
-    """A finder's ``find`` whose tables count the frames with flaws; picklable when `find` is."""
+    """A finder's ``find`` whose tables count the frames with flaws; picklable when `find` is.
 
-    def __init__(self, find: Callable[..., PeakTable], *args: Any) -> None:
-        self.find, self.args = find, args
+    With `neighbours`, frames come with the means of their neighbours, of which only the first image is judged.
+    """
+
+    def __init__(self, find: Callable[..., PeakTable], *args: Any, neighbours: bool = False) -> None:
+        self.find, self.args, self.neighbours = find, args, neighbours
 
     def __call__(self, frames: NDArray[Any]) -> PeakTable:
         """Columns of frames, with the counts as attributes."""
         table = self.find(frames, *self.args)
-        table.attrs.update(count_flaws(frames))
+        table.attrs.update(count_flaws(frames[:, :1] if self.neighbours else frames))
         return table
 
 

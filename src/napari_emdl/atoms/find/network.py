@@ -6,8 +6,6 @@ The contract of a `columns` model is its card: see ``config.emdl`` (pixel sizes,
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,14 @@ from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
+from napari_emdl.atoms.find import maps as map_cache
+from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
+from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.expected import chosen_threshold
 from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
+from napari_emdl.atoms.find.tiles import Tile, cut, in_core, tiles
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
@@ -29,13 +32,13 @@ FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
 FLOOR = 0.02
 #: tiles beyond this size, in pixels of the network, so that memory does not grow with the frame
-TILE_PX = 1024
+TILE_PX = 1536
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
 PROBE_PX, PROBE_SURE = 320, 0.3
-#: memory for maps of frames that were searched already
-CACHE_BYTES = 256 << 20
+#: normalised images are cut off at so many local standard deviations, as in training
+CLIP = 10.0
 
 
 class NetworkColumnFinder:
@@ -61,6 +64,11 @@ class NetworkColumnFinder:
         A session that is open already.
     reverse_foci
         The series runs from large to small defocus; the network takes it the other way round.
+    mode
+        "hrtem", "stem" or "auto".
+    counts
+        Frames behind the means of the near and of the far neighbours, for networks that take them: `find` is then given frames
+        as (n, 3, rows, cols), see `neighbours.with_neighbours`. Single frames (n, rows, cols) may be given all the same.
 
     Raises
     ------
@@ -84,6 +92,8 @@ class NetworkColumnFinder:
         tile_px: int = TILE_PX,
         session: Session | None = None,
         reverse_foci: bool = False,
+        mode: str = "auto",
+        counts: tuple[int, int] = (0, 0),
     ) -> None:
         self.session = session or Session(model, device, threads)
         self.session.require(("image", "conditions"), ("candidates", "logit"))
@@ -94,6 +104,9 @@ class NetworkColumnFinder:
             raise ModelError(f"{model.name}: the card does not tell pixel_A, the pixel size the network works at")
         self.species: tuple[str, ...] = tuple(facts.species or ("column",))
         self.images = int(extra.get("images", 1))
+        self.neighbours = bool(extra.get("neighbours", False))
+        self.channels = 3 if self.neighbours else self.images
+        self.counts = counts
         self.margin_px = int(extra.get("margin_px", 160))
         self.multiple, self.stride = int(extra.get("multiple", 16)), int(extra.get("stride", 2))
         self.tile_px = max(int(tile_px) // self.multiple * self.multiple, 2 * self.margin_px + self.multiple)
@@ -101,12 +114,18 @@ class NetworkColumnFinder:
         low, high = facts.ranges.get("pixel_A", (facts.pixel_A, facts.pixel_A))
         self.network_A = self.pixel_A if low <= self.pixel_A <= high else facts.pixel_A
         self.min_spacing_A = min_spacing_A
-        self.default_min_score = _threshold(facts.default_min_score, contrast)
-        self.conditions = encode_conditions(extra.get("conditions", {}), contrast, known or {}, self.network_A)
+        self.default_min_score = threshold_of(facts.default_min_score, contrast)
+        low, high = extra.get("threshold_limits", (self.default_min_score, self.default_min_score))
+        self.threshold_limits = float(low), float(high)
+        self.expected_columns = 0.0
+        self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
+        self.layout = extra.get("conditions", {})
+        self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
+        self.mode = mode
         self.reverse_foci = reverse_foci
         self.sublattices = SublatticeStep.of(model)
         self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
-        self.notes = _range_notes(facts.ranges, self.pixel_A)
+        self.notes = range_notes(facts.ranges, self.pixel_A)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -119,26 +138,51 @@ class NetworkColumnFinder:
         }  # fmt: skip
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """Columns of frames (n, rows, cols), or (n, foci, rows, cols) for a network that takes a focal series."""
+        """Columns of frames (n, rows, cols), (n, foci, rows, cols) for a network that takes a focal series, or (n, 3, rows,
+        cols) with the means of neighbours."""
         stack = self._checked(frames)
+        tables = [self._sampled.get(self._key(image)) if self._sampled else None for image in stack]
+        missing = [k for k, fields in enumerate(tables) if fields is None]
+        if missing:
+            for k, fields in zip(missing, self._search(stack[missing], control), strict=True):
+                tables[k] = fields
+        found = [fields for fields in tables if fields is not None]
+        return PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
+
+    def _search(self, stack: NDArray[Any], control: Control | None) -> list[dict[str, NDArray[Any]]]:
+        """Fields of every frame."""
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
-        images, blank = self._prepared(stack, grid)
+        images, told, blank = self._prepared(stack, grid)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
         maps = self._empty_maps(len(stack), grid)
         for tile in self._tiles(grid.shape):
-            outputs = self._run(self._cut(images, tile), ("candidates", "logit"), control)
+            outputs = self._run(cut(images, tile), told, ("candidates", "logit"), control)
             self._paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
                 if self.sublattices:
                     candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
-                found[index].append(_in_core(candidates, tile))
+                found[index].append(in_core(candidates, tile))
         for image, values in zip(stack, maps, strict=True):
-            _maps.put(self._key(image), values)
+            map_cache.shared.put(self._key(image), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
-        tables = []
-        for parts, image, is_blank in zip(found, stack, blank, strict=True):
-            tables.append(empty if is_blank else self._columns(np.concatenate(parts), grid, image))
-        return PeakTable.from_lists(tables) if tables else PeakTable.empty((0,), self.fields)
+        return [
+            empty if is_blank else self._columns(np.concatenate(parts), grid, image)
+            for parts, image, is_blank in zip(found, stack, blank, strict=True)
+        ]
+
+    def choose_threshold(self, frames: NDArray[Any], control: Control | None = None) -> float:
+        """Let the scores of some frames choose the default threshold, where the card allows it; returns the expected F1.
+
+        What was found is kept, so that these frames are not searched again.
+        """
+        stack = self._checked(frames)
+        tables = self._search(stack, control)
+        self._sampled = {self._key(image): fields for image, fields in zip(stack, tables, strict=True)}
+        scores = np.concatenate([fields["score"] for fields in tables])
+        self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
+        threshold, f1 = chosen_threshold(scores, self.default_min_score, self.threshold_limits)
+        self.default_min_score = round(threshold, 3)
+        return f1
 
     def sample(
         self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None
@@ -165,7 +209,9 @@ class NetworkColumnFinder:
 
     def _key(self, images: NDArray[Any]) -> bytes:
         """What the map of a frame depends on."""
-        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{images.shape}|{images.dtype}"
+        about = (
+            f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{images.shape}|{images.dtype}|{self.counts}"
+        )
         digest = hashlib.blake2b(about.encode() + self.conditions.tobytes(), digest_size=16)
         digest.update(np.ascontiguousarray(images).tobytes())
         return digest.digest()
@@ -173,7 +219,7 @@ class NetworkColumnFinder:
     def _empty_maps(self, count: int, grid: Grid) -> NDArray[np.float32]:
         return np.zeros((count, *(-(-n // self.stride) for n in grid.shape)), np.float32)
 
-    def _paste(self, maps: NDArray[np.float32], logit: NDArray[np.float32], tile: _Tile) -> None:
+    def _paste(self, maps: NDArray[np.float32], logit: NDArray[np.float32], tile: Tile) -> None:
         """Put the core of a tile's logits (n, species, rows, cols) into the maps of whole frames."""
         s, (r0, r1), (c0, c1) = self.stride, *tile.core
         height, width = -(-r1 // s) - r0 // s, -(-c1 // s) - c0 // s
@@ -188,15 +234,15 @@ class NetworkColumnFinder:
         """
         stack = self._checked(frames)
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
-        images, blank = self._prepared(stack, grid)
+        images, told, blank = self._prepared(stack, grid)
         maps, _ = self._logit_maps(stack, grid, control)
         logits = []
-        for image, values in zip(images[~blank], maps[~blank], strict=True):
-            part = self._cut(image[None], self._densest(values, grid.shape))
-            logits.append(float(self._run(part, ("contrast",), control)["contrast"][0, 0]))
+        for index in np.flatnonzero(~blank):
+            part = cut(images[index : index + 1], self._densest(maps[index], grid.shape))
+            logits.append(float(self._run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
         return float(expit(np.mean(logits))) if logits else 0.5
 
-    def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> _Tile:
+    def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> Tile:
         """The part of a frame, PROBE_PX at most, where most columns are seen."""
         side = PROBE_PX // self.stride
         sure = expit(logit) > PROBE_SURE
@@ -205,29 +251,29 @@ class NetworkColumnFinder:
         size = np.minimum(PROBE_PX, shape)
         row, col = np.clip(middle - size // 2, 0, shape - size) // self.multiple * self.multiple
         height, width = -(-size // self.multiple) * self.multiple
-        return _Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
+        return Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
 
     def _logit_maps(
         self, stack: NDArray[Any], grid: Grid, control: Control | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Maps of frames, from the memory where they are still there, and which frames are blank."""
         maps = self._empty_maps(len(stack), grid)
-        blank = np.array([_is_blank(images) for images in stack])
+        blank = np.array([_is_blank(images[:1] if self.neighbours else images) for images in stack])
         keys = [self._key(images) for images in stack]
-        known = [_maps.get(key) for key in keys]
+        known = [map_cache.shared.get(key) for key in keys]
         missing = [i for i, values in enumerate(known) if values is None and not blank[i]]
         for index, values in enumerate(known):
             if values is not None:
                 maps[index] = values
         if missing:
-            images, _ = self._prepared(stack[missing], grid)
+            images, told, _ = self._prepared(stack[missing], grid)
             fresh = self._empty_maps(len(missing), grid)
             for tile in self._tiles(grid.shape):
-                self._paste(fresh, self._run(self._cut(images, tile), ("logit",), control)["logit"], tile)
+                self._paste(fresh, self._run(cut(images, tile), told, ("logit",), control)["logit"], tile)
             for index, values in zip(missing, fresh, strict=True):
                 # through half precision as well: the same evidence whether it was remembered or not
                 maps[index] = values.astype(np.float16)
-                _maps.put(keys[index], values)
+                map_cache.shared.put(keys[index], values)
         return maps, blank
 
     def _checked(self, frames: NDArray[Any]) -> NDArray[Any]:
@@ -235,7 +281,7 @@ class NetworkColumnFinder:
         stack = np.asarray(frames)
         if stack.ndim == 3:
             stack = stack[:, None]
-        if stack.ndim != 4 or stack.shape[1] != self.images:
+        if stack.ndim != 4 or stack.shape[1] not in {1 if self.neighbours else self.images, self.channels}:
             has = stack.shape[1] if stack.ndim == 4 else stack.ndim
             raise EmdlError(
                 f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: "
@@ -243,31 +289,41 @@ class NetworkColumnFinder:
             )
         return stack[:, ::-1] if self.reverse_foci else stack
 
-    def _prepared(self, stack: NDArray[Any], grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Rescaled, normalised images (n, images, rows, cols), and which are blank."""
-        out = np.zeros((*stack.shape[:2], *grid.shape), np.float32)
+    def _prepared(self, stack: NDArray[Any], grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Rescaled, normalised images (n, channels, rows, cols), their conditions, and which are blank."""
+        out = np.zeros((len(stack), self.channels, *grid.shape), np.float32)
+        conditions = np.repeat(self.conditions[None], len(stack), 0)
         blank = np.zeros(len(stack), bool)
         for index, images in enumerate(stack):
-            blank[index] = _is_blank(images)
-            if not blank[index]:
-                clean = [_without_nan(image) for image in images]
-                rescaled = np.stack([grid.resample(image) for image in clean if image is not None])
-                out[index] = local_normalise(rescaled, self.network_A)
-        return out, blank
+            clean = [cleaned(image) for image in images]
+            if clean[0] is None or (not self.neighbours and None in clean):
+                blank[index] = True
+                continue
+            if self.neighbours:
+                for channel, part in enumerate(clean):
+                    if part is not None:
+                        out[index, channel] = self._normalised([part], grid)[0]
+                near, far = (k < len(clean) and clean[k] is not None for k in (1, 2))
+                conditions[index] = with_frames(self.conditions, self.layout, (self.counts[0] * near, self.counts[1] * far))
+            else:
+                out[index] = self._normalised([part for part in clean if part is not None], grid)
+        return out, conditions, blank
 
-    def _tiles(self, shape: tuple[int, int]) -> list[_Tile]:
-        axes = [_spans(n, self.tile_px, self.margin_px, self.multiple) for n in shape]
-        return [_Tile((r[0], c[0]), (r[1], c[1]), (r[2], c[2])) for r in axes[0] for c in axes[1]]
+    def _normalised(self, parts: list[tuple[NDArray[np.float32], NDArray[np.bool_] | None]], grid: Grid) -> NDArray[np.float32]:
+        """Images that share one background and scale, on the network's grid."""
+        hidden = None
+        for _, mask in parts:
+            if mask is not None:
+                there = grid.resample(mask.astype(np.float32)) > 0.5
+                hidden = there if hidden is None else hidden | there
+        images = local_normalise(np.stack([grid.resample(image) for image, _ in parts]), self.network_A, hidden)
+        return np.clip(images, -CLIP, CLIP)
 
-    def _cut(self, images: NDArray[np.float32], tile: _Tile) -> NDArray[np.float32]:
-        """Tile of the images, filled up with zeros (the mean) to a multiple of the network's."""
-        (r0, c0), (height, width) = tile.start, tile.size
-        part = images[:, :, r0 : r0 + height, c0 : c0 + width]
-        pad = [(0, 0), (0, 0), (0, height - part.shape[2]), (0, width - part.shape[3])]
-        return np.pad(part, pad) if any(p[1] for p in pad) else np.ascontiguousarray(part)
+    def _tiles(self, shape: tuple[int, int]) -> list[Tile]:
+        return tiles(shape, self.tile_px, self.margin_px, self.multiple)
 
     def _run(
-        self, inputs: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
+        self, inputs: NDArray[np.float32], told: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
     ) -> dict[str, NDArray[np.float32]]:
         """Outputs for all inputs, in batches that fit."""
         results: list[dict[str, NDArray[Any]]] = []
@@ -275,7 +331,7 @@ class NetworkColumnFinder:
         batch = self.batch or (1 if self.session.provider.startswith("CPU") else max(1, GPU_BATCH_PX // area))
 
         def call(start: int, stop: int) -> None:
-            feeds = {"image": inputs[start:stop], "conditions": np.repeat(self.conditions[None], stop - start, 0)}
+            feeds = {"image": inputs[start:stop], "conditions": told[start:stop]}
             results.append(self.session.run(feeds, outputs, control))
 
         self.session.in_batches(len(inputs), batch, call)
@@ -292,9 +348,8 @@ class NetworkColumnFinder:
         kept, points = kept[inside], points[inside]
         best = _apart(points, self.min_spacing_A / self.pixel_A)
         kept, points = kept[best], points[best]
-        values = np.nan_to_num(ndi.map_coordinates(
-            np.asarray(images, np.float32).mean(0), points.T, order=1, mode="nearest", output=np.float32
-        ))  # fmt: skip
+        own = np.asarray(images[:1] if self.neighbours else images, np.float32).mean(0)
+        values = np.nan_to_num(ndi.map_coordinates(own, points.T, order=1, mode="nearest", output=np.float32))
         columns = {
             "row": points[:, 0].astype(np.float32),
             "col": points[:, 1].astype(np.float32),
@@ -312,72 +367,6 @@ class NetworkColumnFinder:
         return columns
 
 
-class _MapCache:
-    """Maps of frames that were just searched, so that asking for the evidence at the sites does not run the network again.
-
-    Kept in half precision, the oldest go first; shared by all finders of this process.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes, self._bytes = most_bytes, 0
-        self._maps: OrderedDict[bytes, NDArray[np.float16]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: bytes) -> NDArray[np.float16] | None:
-        with self._lock:
-            return self._maps.get(key)
-
-    def put(self, key: bytes, values: NDArray[np.floating]) -> None:
-        half = values.astype(np.float16)
-        with self._lock:
-            if key in self._maps or half.nbytes > self.most_bytes:
-                return
-            self._maps[key] = half
-            self._bytes += half.nbytes
-            while self._bytes > self.most_bytes:
-                self._bytes -= self._maps.popitem(last=False)[1].nbytes
-
-
-_maps = _MapCache(CACHE_BYTES)
-
-
-class _Tile:
-    """Part of a frame: where it starts, its padded size, and the core (start, stop) an axis that counts."""
-
-    def __init__(self, start: tuple[int, int], size: tuple[int, int], core: tuple[tuple[int, int], tuple[int, int]]) -> None:
-        self.start, self.size, self.core = start, size, core
-
-
-def _spans(length: int, tile: int, margin: int, multiple: int) -> list[tuple[int, int, tuple[int, int]]]:
-    """(start, padded size, core) of the tiles along one axis; all starts and cores are multiples of `multiple`."""
-
-    def padded(n: int) -> int:
-        return -(-n // multiple) * multiple
-
-    if length <= tile:
-        return [(0, padded(length), (0, length))]
-    margin = padded(margin)
-    step = tile - 2 * margin
-    spans = []
-    core = 0
-    while core < length:
-        end = min(length, core + step)
-        start = max(0, core - margin)
-        spans.append((start, min(padded(length), padded(end) + margin) - start, (core, end)))
-        core = end
-    return spans
-
-
-def _in_core(candidates: NDArray[np.float32], tile: _Tile) -> NDArray[np.float32]:
-    """Candidates of a tile that lie in its core, in pixels of the whole grid."""
-    moved = candidates[candidates[:, 2] > 0].copy()
-    moved[:, 0] += tile.start[0]
-    moved[:, 1] += tile.start[1]
-    (r0, r1), (c0, c1) = tile.core
-    inside = (moved[:, 0] >= r0 - 0.5) & (moved[:, 0] < r1 - 0.5) & (moved[:, 1] >= c0 - 0.5) & (moved[:, 1] < c1 - 0.5)
-    return moved[inside]
-
-
 def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:
     """Indices of points, best first, that keep `spacing_px` from all better ones."""
     keep = np.ones(len(points), bool)
@@ -387,59 +376,11 @@ def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
-def _without_nan(image: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Image with bad pixels filled; None when nothing is left."""
-    values = np.asarray(image, np.float32)
-    finite = np.isfinite(values)
-    if finite.all():
-        return values
-    return np.where(finite, values, np.median(values[finite])) if finite.any() else None
-
-
 def _is_blank(images: NDArray[Any]) -> bool:
     """Whether any image of a field of view is constant or has no finite pixel."""
-    clean = [_without_nan(image) for image in images]
-    return any(image is None or not np.ptp(image) > 0 for image in clean)
-
-
-def _threshold(default: float | dict[str, float] | None, contrast: str) -> float:
-    if isinstance(default, dict):
-        return float(default.get(contrast, default.get("unknown", max(default.values()))))
-    return 0.5 if default is None else float(default)
-
-
-def _range_notes(ranges: dict[str, tuple[float, float]], pixel_A: float) -> list[str]:
-    low, high = ranges.get("rescaled_pixel_A", ranges.get("pixel_A", (0.0, np.inf)))
-    if low <= pixel_A <= high:
-        return []
-    return [
-        f"pixel size {pixel_A:.3g} Å is outside the {low:.3g} to {high:.3g} Å the network was trained for: check the result"
-    ]
-
-
-def encode_conditions(
-    layout: dict[str, Any], contrast: str, known: dict[str, float | None], sampling_A: float
-) -> NDArray[np.float32]:
-    """Vector of imaging conditions in the layout of the card; what is unknown stays zero.
-
-    Parameters
-    ----------
-    layout
-        ``config.emdl.conditions``: size, contrast (name -> entry), numeric (list of name, known, value, scale), zone.
-    contrast
-        "bright", "dark" or "unknown".
-    known
-        Values by name; names the network does not take are left out, None is unknown.
-    sampling_A
-        Pixel size of what the network sees.
-    """
-    vector = np.zeros(int(layout.get("size", 20)), np.float32)
-    if contrast in layout.get("contrast", {}):
-        vector[int(layout["contrast"][contrast])] = 1
-    values = {**known, "sampling_A": sampling_A}
-    for entry in layout.get("numeric", ()):
-        value = values.get(entry["name"])
-        if value is not None:
-            vector[int(entry["known"])] = 1
-            vector[int(entry["value"])] = value / float(entry["scale"])
-    return vector
+    for image in images:
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if not finite.size or not np.ptp(finite) > 0:
+            return True
+    return False

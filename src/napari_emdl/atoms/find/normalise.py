@@ -23,7 +23,7 @@ def _up(coarse: np.ndarray, axis: int, length: int) -> np.ndarray:
     return a + w * (np.take(coarse, np.minimum(i + 1, coarse.shape[axis] - 1), axis) - a)
 
 
-def local_normalise(frames: np.ndarray, sampling_A: float) -> np.ndarray:
+def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | None = None) -> np.ndarray:
     """Subtract the local mean, divide by the local standard deviation: (x - G(x)) / sqrt(G((x - G(x))^2)), sigma = 12 A.
 
     G averages 16 x 16 blocks, smooths them with a Gaussian that ignores what lies outside the frame, interpolates linearly.
@@ -35,6 +35,8 @@ def local_normalise(frames: np.ndarray, sampling_A: float) -> np.ndarray:
         (rows, cols), or (focus, rows, cols) for a focal series, whose images share one background and scale. Any real dtype.
     sampling_A
         Pixel size in angstrom.
+    hidden
+        Mask (rows, cols) of pixels without an image: they do not count, and come out as zero.
 
     Returns
     -------
@@ -51,18 +53,21 @@ def local_normalise(frames: np.ndarray, sampling_A: float) -> np.ndarray:
         a = a if whole else np.pad(a, pad)
         return a.reshape(len(a), nr, BLOCK_PX, nc, BLOCK_PX).sum((0, 2, 4), dtype=np.float64)
 
-    weight = blocks(np.ones_like(stack))
+    seen = None if hidden is None else np.broadcast_to(~hidden, stack.shape).astype(np.float32)
+    weight = blocks(np.ones_like(stack) if seen is None else seen)
     sigma = SIGMA_A / sampling_A / BLOCK_PX
 
     def smooth(a: np.ndarray) -> np.ndarray:
         return gaussian_filter(a, sigma, mode="constant", truncate=3.0)
 
-    norm = smooth(weight)
+    norm = np.maximum(smooth(weight), 1e-6)
 
     def local(a: np.ndarray) -> np.ndarray:
         return _up(_up((smooth(blocks(a)) / norm).astype(np.float32), 0, rows), 1, cols)
 
-    y = stack - local(stack)
+    y = stack - local(stack if seen is None else stack * seen)
+    if seen is not None:
+        y *= seen
     variance = local(np.square(y))
     floor = np.float32(1e-12) * max(float(np.max(variance)), 1e-12)
     y /= np.sqrt(np.maximum(variance, floor))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
+from scipy import sparse
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,30 @@ class Grid:
         return (np.asarray(points_px, np.float64) + 0.5) / self.factor - 0.5
 
     def resample(self, frame: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Frame (rows, cols) on the grid, cubic; low-passed first where the grid is coarser."""
+        """Frame (rows, cols) on the grid: cubic, over as many pixels as the coarser of the two grids needs (no aliasing)."""
         image = np.asarray(frame, np.float32)
         if self.same:
             return image
-        coarser = np.maximum(1 / self.factor, 1.0)
-        if np.any(coarser > 1.0):
-            # a Gaussian that brings the pixel's width up to that of the coarser pixel
-            image = ndi.gaussian_filter(image, np.sqrt(coarser**2 - 1) / np.sqrt(12), mode="reflect")
-        step = 1 / self.factor
-        return ndi.affine_transform(
-            image, step, offset=0.5 * step - 0.5, output_shape=self.shape, order=3, mode="reflect", output=np.float32
-        )
+        rows = _weights(self.frame_shape[0], self.shape[0]) @ image
+        cols = _weights(self.frame_shape[1], self.shape[1])
+        return np.ascontiguousarray((cols @ np.ascontiguousarray(rows.T)).T, dtype=np.float32)
+
+
+@lru_cache(maxsize=16)
+def _weights(before: int, after: int) -> sparse.csr_array:
+    """Sparse matrix (after, before) of the cubic kernel with a = -0.5, stretched where the new grid is coarser.
+
+    The same as ``torch.nn.functional.interpolate(mode="bicubic", antialias=True)``, with which networks are trained.
+    """
+    step = before / after
+    stretch = max(step, 1.0)
+    centre = (np.arange(after) + 0.5) * step - 0.5
+    reach = int(np.ceil(2 * stretch)) + 1
+    index = np.round(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    x = np.abs(index - centre[:, None]) / stretch
+    inner, outer = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weight = np.where(x < 1, inner, np.where(x < 2, outer, 0.0)) * ((index >= 0) & (index < before))
+    weight /= weight.sum(1, keepdims=True)
+    used = weight != 0
+    row = np.broadcast_to(np.arange(after)[:, None], index.shape)
+    return sparse.csr_array((weight[used].astype(np.float32), (row[used], index[used])), shape=(after, before))

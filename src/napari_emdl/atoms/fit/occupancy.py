@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,13 @@ from napari_emdl.atoms.fit.ratespread import rate_spread_of_emissions
 from napari_emdl.atoms.fit.result import Occupancy, pooled_rates
 from napari_emdl.atoms.fit.sites import Sites
 from napari_emdl.atoms.fit.sitesearch import Found, search
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.provenance import fingerprint, provenance
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
@@ -36,6 +40,7 @@ def fit_occupancy(
     control: Control | None = None,
     sites: Sites | None = None,
     finder: ColumnFinder | None = None,
+    output: str | Path | None = None,
     **overrides: Any,
 ) -> Occupancy:
     """Follow every site through the movie.
@@ -54,6 +59,8 @@ def fit_occupancy(
         Sites edited by hand (drift-corrected); found when None.
     finder
         Finder for the evidence; made from ``columns.attrs`` when None.
+    output
+        File beside which the evidence of finished frames is kept (``<output>.part``), so that the fit can be resumed.
 
     Returns
     -------
@@ -84,7 +91,10 @@ def fit_occupancy(
     detected &= valid
     source, start = "detections", None
     if movie is not None and settings.method == "hmm" and finder is not None:
-        evidence = evidence_at(movie, sites.position_px, alignment, finder, float(pixel_A), control=control)
+        evidence = evidence_at(
+            movie, sites.position_px, alignment, finder, float(pixel_A), control, run, output,
+            _evidence_of(columns, movie, settings, sites) if output is not None else "",
+        )  # fmt: skip
         valid &= np.isfinite(evidence)
         source = "logit at the site"
         if settings.evidence == "image" and int(alignment.usable.sum()) >= FEWEST_FRAMES:
@@ -100,7 +110,33 @@ def fit_occupancy(
         None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
+    attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
     return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
+
+
+def _record(columns: PeakTable, movie: Movie | None, settings: OccupancyParams, run: RunParams | None) -> dict[str, Any]:
+    """Provenance: settings of both steps, the movie, the model behind the columns and the evidence."""
+    before = columns.attrs.get("provenance") or {}
+    facts = columns.attrs
+    record = provenance(
+        {"occupancy": settings.model_dump(mode="json"), "columns": facts.get("params")},
+        movie,
+        {name: facts[name] for name in ("model", "model_sha256")} if facts.get("model") else None,
+        str(facts.get("provider") or ""),
+        run=(run or RunParams()).model_dump(mode="json"),
+    )
+    if movie is None:
+        record["input"] = before.get("input")
+    return record
+
+
+def _evidence_of(columns: PeakTable, movie: Movie, settings: OccupancyParams, sites: Sites) -> str:
+    """What the evidence depends on. Sites follow from columns and settings, so their number is enough to tell them apart."""
+    digest = hashlib.sha256()
+    for name in ("row", "col", "score"):
+        digest.update(np.ascontiguousarray(columns.column(name)).tobytes())
+    record = _record(columns, movie, settings, None)
+    return fingerprint({**record, "columns": digest.hexdigest(), "sites": len(sites.position_px), "code": record["versions"]})
 
 
 def _learned(

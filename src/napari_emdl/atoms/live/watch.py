@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.atoms.find.columns import ColumnFinder, check_movie, finder_attrs, make_finder
+from napari_emdl.atoms.find.columns import (
+    MOST_FRAMES,
+    ColumnFinder,
+    check_movie,
+    find_columns,
+    find_one,
+    finder_attrs,
+    frames_used,
+    make_finder,
+)
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.live.arrivals import Arrivals, watch_place
@@ -29,6 +38,8 @@ from napari_emdl.jobs.provenance import provenance
 POLL_S = 0.2
 #: the rolling occupancy is of so many frames, and made again at most this often
 ROLLING_FRAMES, ROLLING_S = 400, 2.0
+#: numbers of frames at which contrast, threshold and number of frames are chosen again
+REVIEWS = (3, MOST_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -195,19 +206,33 @@ def _follow(
 
 def _analyse(session: _Session, key: str) -> None:
     frame = session.arrivals.frame(key)
+    keys = [*session.keys, key]
     if session.finder is None:
         movie = session.arrivals.movie([key])
         check_movie(movie)
         session.finder = make_finder(movie, session.columns, session.run)
         session.attrs = finder_attrs(movie, session.finder, session.columns)
         session.attrs["frame_shape"] = list(frame.shape[-2:])
+    elif len(keys) in REVIEWS and list(frame.shape[-2:]) == session.attrs["frame_shape"]:
+        _review(session, keys)
     elif list(frame.shape[-2:]) != session.attrs["frame_shape"]:
         shape = tuple(session.attrs["frame_shape"])
         raise EmdlError(f"frame {key} is {frame.shape[-2:]}, those before are {shape}: watch one movie at a time")
-    table = session.finder.find(frame[None])
+    if frames_used(session.finder) > 1:
+        newest = session.arrivals.movie(keys[-MOST_FRAMES:])
+        table = find_one(newest, session.finder, session.columns, newest.n_frames - 1)
+    else:
+        table = session.finder.find(frame[None])
     session.tables[key] = table
     if session.store is not None:
         _keep(session.store, key, table, session.attrs)
+
+
+def _review(session: _Session, keys: list[str]) -> None:
+    """By now several frames tell more of contrast and threshold, and of how many frames' help is needed."""
+    movie = session.arrivals.movie(keys)
+    session.finder = make_finder(movie, session.columns, session.run)
+    session.attrs = {**finder_attrs(movie, session.finder, session.columns), "frame_shape": session.attrs["frame_shape"]}
 
 
 def _roll(session: _Session) -> None:
@@ -229,12 +254,26 @@ def _finish(session: _Session) -> Occupancy:
     if session.finder is None:  # all frames were found in a stopped watch
         session.finder = make_finder(movie, session.columns, session.run)
         session.attrs = finder_attrs(movie, session.finder, session.columns)
-    table = session.table(keys)
+    table = _final_columns(session, movie)
     result = fit_occupancy(table, movie, params=session.occupancy, run=session.run, finder=session.finder)
     result.attrs["provenance"] = _record(session, movie)
     for name in session.arrivals.broken:
         result.attrs["notes"].append(f"{name} could not be read and is left out")
     return result
+
+
+def _final_columns(session: _Session, movie: Movie) -> PeakTable:
+    """Columns of all frames as the batch run finds them: those there are, unless all frames together ask for another finder."""
+    assert session.finder is not None
+    before = frames_used(session.finder)
+    if movie.n_frames > 1 and session.finder.info["method"] == "network":
+        finder = make_finder(movie, session.columns, session.run)
+        attrs = finder_attrs(movie, finder, session.columns)
+        same = before == frames_used(finder) == 1 and attrs["contrast"] == session.attrs.get("contrast")
+        session.finder, session.attrs = finder, {**attrs, "frame_shape": session.attrs["frame_shape"]}
+        if not same:
+            return find_columns(movie, params=session.columns, run=session.run.model_copy(update={"resume": None}))
+    return session.table(session.keys)
 
 
 def _record(session: _Session, movie: Movie) -> dict[str, Any]:

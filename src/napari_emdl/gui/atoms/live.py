@@ -22,7 +22,7 @@ from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.styles import space
 from napari_emdl.gui.kit.worker import Job, Latest, report_error
 
-COLUMN_FORM = ("pixel_size_A", "contrast", "energy_keV", "cs_um", "defocus_nm")
+COLUMN_FORM = ("pixel_size_A", "contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
 OCCUPANCY_FORM = ("frame_interval_s", "dose_e_per_A2")
 HINT = (
     "<b>Choose what to watch:</b> a folder the camera writes frames into, a Gatan in-situ folder, or a TIFF or MRC stack that "

@@ -17,6 +17,12 @@ NUMERIC = (
 )
 ZONES = ("110", "100", "111", "sheet")
 SIZE = 2 + 2 * len(NUMERIC) + len(ZONES)
+#: kinds of images, one-hot behind the others for networks that take neighbouring frames; both 0: unknown
+MODES = ("hrtem", "stem")
+#: frames behind the second and third channel of such networks (means of the frames next to the middle one, and of those two to
+#: four away), each over the most there can be
+NEIGHBOURS = (2, 6)
+FULL_SIZE = SIZE + len(MODES) + len(NEIGHBOURS)
 
 
 def encode(contrast: str | None = None, zone: str | None = None, **numeric: float | None) -> np.ndarray:
@@ -49,4 +55,30 @@ def encode(contrast: str | None = None, zone: str | None = None, **numeric: floa
         if zone not in ZONES:
             raise ValueError(f"unknown zone {zone!r}; use one of {', '.join(ZONES)}")
         v[2 + 2 * len(NUMERIC) + ZONES.index(zone)] = 1
+    return v
+
+
+def encode_full(
+    contrast: str | None = None,
+    zone: str | None = None,
+    mode: str | None = None,
+    frames: tuple[int, int] = (0, 0),
+    **numeric: float | None,
+) -> np.ndarray:
+    """Vector (FULL_SIZE,) float32 for networks that take neighbouring frames: `encode`, the mode, and the neighbours' numbers.
+
+    Parameters
+    ----------
+    mode
+        "hrtem", "stem" or None.
+    frames
+        Frames in the means of the near and of the far neighbours, 0 without.
+    """
+    v = np.zeros(FULL_SIZE, np.float32)
+    v[:SIZE] = encode(contrast, zone, **numeric)
+    if mode in MODES:
+        v[SIZE + MODES.index(mode)] = 1
+    elif mode not in (None, "auto"):
+        raise ValueError(f"mode must be hrtem, stem or unknown, got {mode!r}")
+    v[SIZE + len(MODES) :] = np.array(frames) / NEIGHBOURS
     return v

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from napari_emdl.training.atoms.conditions import FULL_SIZE, SIZE
 
 Range = tuple[float, float]
 
@@ -67,6 +69,36 @@ class Data(_Strict):
     sheet_keV: dict[float, float] | None = None
 
 
+class Mix(_Strict):
+    """Shares of the samples of a mixed training, and the banks of waves beside that of `Data`."""
+
+    movie: float = 0.25
+    single: float = 0.38
+    stem: float = 0.27
+    negative: float = 0.1
+    #: banks of pairs with and without blinking columns, and of further single specimens
+    pairs: Data = Field(default_factory=lambda: Data(folder="pairs", train_waves=3072, seed=2041, shares={"blinking": 1.0}))
+    others: list[Data] = Field(default_factory=list)
+    #: share of HRTEM samples that went through 8 bit, clipping, gamma, blur or added noise
+    filmlike: float = 0.4
+    #: pixel sizes of incoherent images and of rescaled HRTEM, A
+    stem_sampling_A: Range = (0.04, 0.4)
+    coarse_A: Range = (0.15, 0.34)
+    fine_A: Range = (0.06, 0.1)
+    #: shares of HRTEM samples (coarse: of sheets) with pixels in these two ranges; the others are drawn at native sizes
+    coarse_share: float = 0.25
+    coarse_share_sheets: float = 0.4
+    fine_share: float = 0.06
+
+    @field_validator("pairs", "others", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        """A folder's name stands for a bank that is there already."""
+        if isinstance(value, str):
+            return {"folder": value}
+        return [{"folder": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
+
+
 class ColumnsConfig(_Strict):
     """A column training."""
 
@@ -74,6 +106,12 @@ class ColumnsConfig(_Strict):
     description: str = ""
     species: list[str] = ["column"]
     images: int = 1
+    #: a frame with the means of its neighbours as second and third channel, conditions that tell the mode (HRTEM or
+    #: incoherent), and training on the mixture of `mixture.MixedSampler`
+    neighbours: bool = False
+    mix: Mix = Field(default_factory=lambda: Mix())
+    #: weight of the contrast's cross-entropy, where the contrast is not told
+    contrast_weight: float = 0.0
     #: model folder whose weights training starts from; None: from random weights
     start_from: str | None = None
     architecture: Literal["conditioned", "published"] = "conditioned"
@@ -99,6 +137,16 @@ class ColumnsConfig(_Strict):
     bf16: bool = True
     out: str = "runs/columns"
     checkpoint_minutes: float = 3.0
+
+    @property
+    def channels(self) -> int:
+        """Image channels of the network."""
+        return 3 if self.neighbours else self.images
+
+    @property
+    def conditions(self) -> int:
+        """Length of the vector of conditions."""
+        return FULL_SIZE if self.neighbours else SIZE
 
     @field_validator("crop_px")
     @classmethod

@@ -12,7 +12,7 @@ Inputs
                 focal_spread_A / 30, sampling_A / 0.1, C12_A / 50, log10_dose_e_per_A2 / 2, then zone 110, 100, 111,
                 sheet one-hot.
 Outputs (ask only for those you need)
-    candidates  (batch, 4096, 6) float32, best first: row, col (input pixels, centres at integers), score (probability),
+    candidates  (batch, 12288, 6) float32, best first: row, col (input pixels, centres at integers), score (probability),
     sigma_px,
                 species (index), logit. Unused rows have score 0 and logit -30. Local maxima of +-3 map pixels, found in
                 the graph.
@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_emdl.training.atoms.conditions import NUMERIC, SIZE, ZONES
+from napari_emdl.training.atoms.conditions import MODES, NEIGHBOURS, NUMERIC, SIZE, ZONES
 from napari_emdl.training.atoms.config import ColumnsConfig
 from napari_emdl.training.atoms.network import MULTIPLE, STRIDE, build
 from napari_emdl.training.atoms.peaks import CANDIDATES, FIELDS, ExportedNet
@@ -52,17 +52,17 @@ WEIGHTS_NAME = "weights.npz"
 OLD_PROBE = ("contrast_probe.weight", "contrast_probe.bias")
 
 
-def write_onnx(net: nn.Module, channels: int, path: Path) -> None:
+def write_onnx(net: nn.Module, channels: int, path: Path, conditions: int = SIZE) -> None:
     """Write network and peak finding as one ONNX file."""
     model = ExportedNet(net.float().cpu().eval())
-    image, conditions = torch.zeros(2, channels, 128, 160), torch.zeros(2, SIZE)
+    image, told = torch.zeros(2, channels, 128, 160), torch.zeros(2, conditions)
     axes = {"image": {0: "batch", 2: "height", 3: "width"}, "conditions": {0: "batch"}, "candidates": {0: "batch"}}
     axes |= {name: {0: "batch", 2: "map_height", 3: "map_width"} for name in OUTPUTS[1:4]}
     axes["contrast"] = {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (image, conditions), str(path), input_names=["image", "conditions"], output_names=list(OUTPUTS),
+            model, (image, told), str(path), input_names=["image", "conditions"], output_names=list(OUTPUTS),
             dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
     with np.load(path, allow_pickle=False) as z:
         config = ColumnsConfig.model_validate_json(str(z["__config__"]))
         state = {k: torch.as_tensor(z[k]) for k in z.files if k != "__config__"}
-    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
+    net = build(config)
     _take(net, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     return net.eval(), config
 
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ColumnsConfig, dict[str, Any
     """Averaged network, configuration and state of a training."""
     state = torch.load(path, map_location="cpu", weights_only=False)
     config = ColumnsConfig.model_validate(json.loads(state["config"]))
-    net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
+    net = build(config)
     _take(net, state["average"], path)
     return net.eval(), config, state
 
@@ -98,6 +98,22 @@ def _take(net: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     missing, extra = net.load_state_dict({k: v for k, v in weights.items() if k not in OLD_PROBE}, strict=False)
     if extra or any("contrast_probe" not in name for name in missing):
         raise ValueError(f"{path} holds another network")
+
+
+def _layout(config: ColumnsConfig) -> dict[str, Any]:
+    """Where each condition stands in the vector."""
+    numeric = [{"name": n, "known": 2 + 2 * i, "value": 3 + 2 * i, "scale": s} for i, (n, s) in enumerate(NUMERIC)]
+    layout: dict[str, Any] = {
+        "size": config.conditions,
+        # a focal series shows its contrasts itself: being told one changed nothing, being told a wrong one did harm
+        "contrast": {} if config.images > 1 else {"bright": 0, "dark": 1},
+        "numeric": numeric,
+        "zone": {z: 2 + 2 * len(NUMERIC) + i for i, z in enumerate(ZONES)},
+    }
+    if config.neighbours:
+        layout["mode"] = {m: SIZE + i for i, m in enumerate(MODES)}
+        layout["frames"] = [{"entry": SIZE + len(MODES) + i, "most": most} for i, most in enumerate(NEIGHBOURS)]
+    return layout
 
 
 def export_model(
@@ -121,7 +137,7 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(net, config, folder / WEIGHTS_NAME)
     net, _ = load_weights(folder / WEIGHTS_NAME)
-    write_onnx(net, config.images, folder / "model.onnx")
+    write_onnx(net, config.channels, folder / "model.onnx", config.conditions)
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     inputs = {"image": example[0].astype(np.float32), "conditions": example[1].astype(np.float32)}
     outputs = dict(zip(OUTPUTS, session.run(list(OUTPUTS), inputs), strict=True))
@@ -139,16 +155,13 @@ def export_model(
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
-        margin_px=160,
+        margin_px=144,
         normalisation="napari_emdl.atoms.find.normalise.local_normalise, sigma 12 A, whole frame",
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,
         contrast=["unknown"] if config.images > 1 else ["bright", "dark", "unknown"],
-        # a focal series shows its contrasts itself: being told one changed nothing, being told a wrong one did harm
-        conditions={"size": SIZE, "contrast": {} if config.images > 1 else {"bright": 0, "dark": 1},
-                    "numeric": [{"name": n, "known": 2 + 2 * i, "value": 3 + 2 * i, "scale": s} for i, (n, s) in
-                    enumerate(NUMERIC)],
-                    "zone": {z: 2 + 2 * len(NUMERIC) + i for i, z in enumerate(ZONES)}},
+        conditions=_layout(config),
+        neighbours=config.neighbours,
         weights=WEIGHTS_NAME,
         **card,
     )  # fmt: skip

@@ -13,11 +13,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.training.atoms.conditions import encode
+from napari_emdl.training.atoms.conditions import FULL_SIZE, encode, encode_full
 from napari_emdl.training.atoms.config import ColumnsConfig, Range
 from napari_emdl.training.atoms.evaluate import Score, TestImage
 from napari_emdl.training.atoms.export import WEIGHTS_NAME, export_model, load_weights
 from napari_emdl.training.atoms.lattices import BOX_A, FCC_A, Structure
+from napari_emdl.training.atoms.mixture import Bank, MixedSampler
 from napari_emdl.training.atoms.multislice import Multislice
 from napari_emdl.training.atoms.peaks import candidates
 from napari_emdl.training.atoms.sampling import Batch, Sampler
@@ -28,6 +29,8 @@ from napari_emdl.training.atoms.waves import GRID, U_RMS_A, Waves, simulate
 #: share of the time that goes into simulating exit waves
 SIMULATION_SHARE = 0.25
 HELD_WAVES = 24
+#: what a network of mixed training is tuned on
+TUNED_SHARES = {"movie": 0.0, "single": 0.9, "stem": 0.0, "negative": 0.1}
 #: contrast logit of a network that knows one contrast only
 SETTLED_LOGIT = 8.0
 COMMAND = "napari-emdl train columns --from MODEL --conditions FILE"
@@ -136,7 +139,39 @@ def narrowed(config: ColumnsConfig, c: TuneConditions) -> ColumnsConfig:
     imaging = config.imaging.model_copy(update={**given, "contrast": c.contrast, "session_share": 0.0})
     if c.dose_e_per_A2 is not None:
         imaging.dose_focus_share = 0.0
-    return config.model_copy(update={"imaging": imaging})
+    if not config.neighbours:
+        return config.model_copy(update={"imaging": imaging})
+    mix = config.mix.model_copy(update=TUNED_SHARES)
+    if c.sampling_A is not None:
+        native, (low, high) = imaging.native_sampling_A, c.sampling_A
+        inside = native[0] <= low and high <= native[1]
+        coarse = float(not inside)
+        mix = mix.model_copy(
+            update={
+                "coarse_A": (low, high),
+                "fine_share": 0.0,
+                "coarse_share": coarse,
+                "coarse_share_sheets": coarse,
+            }
+        )
+        if inside:
+            imaging = imaging.model_copy(update={"native_sampling_A": (low, high)})
+    return config.model_copy(update={"imaging": imaging, "mix": mix, "contrast_weight": 0.0})
+
+
+def _sampler(waves: Waves, config: ColumnsConfig, seed: list[int]) -> Sampler | MixedSampler:
+    """Single images of a session's specimens."""
+    if config.neighbours:
+        return MixedSampler(Bank([waves], None), config, seed)
+    return Sampler(waves, config.imaging, config.crop_px, 1, seed, True)
+
+
+def _held_batches(held: Waves, config: ColumnsConfig, seed: list[int]) -> list[Batch]:
+    """Two images of every held-out specimen; four at a time: Cancel is looked at between batches."""
+    sampler = _sampler(held, config, seed)
+    if isinstance(sampler, MixedSampler):
+        return [sampler.batch(4, ("single",) * 4) for _ in range(0, 2 * len(held), 4)]
+    return [sampler.batch(4, np.arange(i, i + 4) % len(held)) for i in range(0, 2 * len(held), 4)]
 
 
 def _simulate_for(
@@ -183,7 +218,8 @@ def score_batches(
         if cancel():
             return None
         sign = {1: "bright", -1: "dark", 0: None}
-        told = np.stack([encode(sign[int(c)], sampling_A=float(s)) for c, s in zip(b.contrast, b.sampling_A, strict=True)])
+        write = encode_full if b.conditions.shape[1] == FULL_SIZE else encode
+        told = np.stack([write(sign[int(c)], sampling_A=float(s)) for c, s in zip(b.contrast, b.sampling_A, strict=True)])
         with torch.no_grad():
             conditions = torch.as_tensor(told)
             found = candidates(net(b.image.cpu(), conditions), conditions).numpy()
@@ -271,9 +307,7 @@ def finetune(
     ):
         return None
     tell(0.97, "comparing with the original on held-out specimens")
-    sampler = Sampler(held, tuned_config.imaging, config.crop_px, 1, [seed, 8], True)
-    # four at a time: Cancel is looked at between batches
-    batches = [sampler.batch(4, np.arange(i, i + 4) % len(held)) for i in range(0, 2 * len(held), 4)]
+    batches = _held_batches(held, tuned_config, [seed, 8])
     tuned = trainer.average.cpu().float().eval()
     if c.contrast != "both":
         settle_contrast(tuned, c.contrast)

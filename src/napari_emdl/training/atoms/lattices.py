@@ -14,6 +14,8 @@ FCC_A = {"Au": 4.078, "Ag": 4.086, "Pt": 3.924, "Cu": 3.615, "Pd": 3.891, "Ni": 
 CEO2_A = 5.411
 #: classes of columns in the truth
 COLUMN, CHALCOGEN_PAIR, CHALCOGEN_SINGLE, WEAK = 0, 1, 2, 3
+#: centre of a ring of a graphene sheet: the blob that is seen where single atoms are not resolved
+RING = 4
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Structure:
         (m, 2) float, mean (row, col) of every column.
     column_class
         (m,) int: 0 column (metal site), 1 pair of chalcogens, 2 single chalcogen, 3 weak column that training leaves out
-        (oxygen, single metal atoms).
+        (oxygen, single metal atoms), 4 centre of a ring of graphene.
     column_atoms
         (m,) int, number of atoms.
     column_surface
@@ -94,6 +96,37 @@ def fluorite_lattice(zone: str, a_A: float = CEO2_A) -> ColumnLattice:
         metal.symbol + ("O",) * 4,
         np.r_[metal.column_class, np.full(4, WEAK)],
     )
+
+
+def bcc_lattice(symbol: str, zone: str, a_A: float) -> ColumnLattice:
+    """Columns of a bcc metal along "100" or "110"."""
+    if zone == "100":
+        cell, period, z = np.diag([a_A, a_A]), a_A, [0.0, a_A / 2]
+    elif zone == "110":
+        cell, period, z = np.diag([a_A, a_A * np.sqrt(2)]), a_A * np.sqrt(2), [0.0, a_A / np.sqrt(2)]
+    else:
+        raise ValueError(f"unknown zone axis {zone!r}; use 100 or 110")
+    centred = np.array([(0, 0), (0.5, 0.5)])
+    return ColumnLattice(cell, centred, np.array(z), np.full(2, period), (symbol,) * 2, np.full(2, COLUMN))
+
+
+def perovskite_lattice(large: str, small: str, a_A: float) -> ColumnLattice:
+    """Columns of a cubic perovskite along "100"; oxygen columns are weak, the oxygen in the `small` columns is left out."""
+    frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
+    kind = np.array([COLUMN, COLUMN, WEAK, WEAK])
+    return ColumnLattice(
+        np.diag([a_A, a_A]), frac, np.array([0, a_A / 2, 0, 0]), np.full(4, a_A), (large, small, "O", "O"), kind
+    )
+
+
+def diamond_lattice(symbols: tuple[str, str], a_A: float) -> ColumnLattice:
+    """Dumbbells of the diamond or zincblende structure along "110", a_A / 4 apart."""
+    p = a_A / np.sqrt(2)
+    frac = np.array([(0, 0), (0.5, 0.5), (0.25, 0), (0.75, 0.5)])
+    return ColumnLattice(
+        np.diag([a_A, p]), frac, np.array([0, p / 2, p / 2, 0]), np.full(4, p), (symbols[0],) * 2 + (symbols[1],) * 2,
+        np.full(4, COLUMN),
+    )  # fmt: skip
 
 
 def rotation(angle: float) -> np.ndarray:

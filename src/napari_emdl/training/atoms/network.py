@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_emdl.training.atoms.conditions import SIZE
+from napari_emdl.training.atoms.config import ColumnsConfig
 
 #: maps come out at this many image pixels a pixel; pixel (i, j) of a map is centred on image pixel (2 i + 0.5, 2 j + 0.5)
 STRIDE = 2
@@ -67,7 +68,7 @@ class ContrastProbe(nn.Module):
 class ColumnNet(nn.Module):
     """Conditioned residual U-Net.
 
-    Input: normalised image (batch, channels, H, W), sides multiples of 16, and conditions (batch, SIZE). Output: a dict
+    Input: normalised image (batch, channels, H, W), sides multiples of 16, and conditions (batch, `conditions`). Output: a dict
     with `logit`
     (batch, species, H/2, W/2), `offset` (batch, 2, H/2, W/2) in image pixels from the map pixel's centre, and `log_sigma`
     (batch, 1, H/2, W/2), the log of the position's standard deviation along an axis in image pixels.
@@ -84,6 +85,7 @@ class ColumnNet(nn.Module):
         deep_blocks: int = 3,
         embedding: int = 48,
         context: bool = False,
+        conditions: int = SIZE,
     ) -> None:
         super().__init__()
         self.settings = {
@@ -93,9 +95,10 @@ class ColumnNet(nn.Module):
             "deep_blocks": deep_blocks,
             "embedding": embedding,
             "context": context,
+            "conditions": conditions,
         }
         self.species = species
-        self.embed = nn.Sequential(nn.Linear(SIZE, embedding), nn.ReLU(), nn.Linear(embedding, embedding), nn.ReLU())
+        self.embed = nn.Sequential(nn.Linear(conditions, embedding), nn.ReLU(), nn.Linear(embedding, embedding), nn.ReLU())
         self.stem = nn.Conv2d(channels * STRIDE**2, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(ResidualBlock(w, embedding) for w in widths[:-1])
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
@@ -193,10 +196,9 @@ class _PublishedBlock(nn.Module):
         return self.last(x + self.middle(x))
 
 
-def build(architecture: str, channels: int, species: int, widths: Sequence[int], context: bool = False) -> nn.Module:
-    """A network by name: "conditioned" (with or without field-wide `context`) or "published"."""
-    if architecture == "conditioned":
-        return ColumnNet(channels, species, widths, context=context)
-    if architecture == "published":
-        return PublishedNet(channels, species, widths)
-    raise ValueError(f"unknown architecture {architecture!r}; use conditioned or published")
+def build(config: ColumnsConfig) -> nn.Module:
+    """The network of a training: "conditioned" (with or without field-wide `context`) or "published"."""
+    species = len(config.species)
+    if config.architecture == "conditioned":
+        return ColumnNet(config.channels, species, config.widths, context=config.context, conditions=config.conditions)
+    return PublishedNet(config.channels, species, config.widths)

@@ -15,7 +15,7 @@ from napari_emdl.training.atoms.network import STRIDE, ColumnNet
 #: columns of the `candidates` output
 FIELDS = ("row", "col", "score", "sigma_px", "species", "logit")
 #: candidates a tile; unused ones have score 0 and logit -30
-CANDIDATES = 4096
+CANDIDATES = 12288
 #: side of the window, map pixels, whose maximum a candidate must be (+-0.6 A at 0.1 A a pixel)
 WINDOW = 7
 #: side of the window over which a candidate's probability is summed, and width of the Gaussian that finds its centre,

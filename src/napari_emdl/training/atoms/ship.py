@@ -193,7 +193,11 @@ LIMITS = (
 if __name__ == "__main__":
     torch.set_num_threads(1)
     source, bank, target = (Path(a) for a in sys.argv[1:4])
-    if load_checkpoint(source)[1].images > 1:
+    if load_checkpoint(source)[1].neighbours:
+        from napari_emdl.training.atoms.ship_mixed import ship_mixed
+
+        shipped = ship_mixed(source, target)
+    elif load_checkpoint(source)[1].images > 1:
         from napari_emdl.training.atoms.ship_focal import ship_focal
 
         shipped = ship_focal(source, bank, target)

@@ -193,9 +193,10 @@ class CarbonBank:
         return xyz
 
 
-def _assemble(
+def assemble(
     symbols: list[str], atoms: np.ndarray, columns: dict, support: list[tuple[str, np.ndarray]], meta: dict
 ) -> Structure:
+    """Specimen from a crystal's atoms and columns and the atoms of its supports."""
     all_symbols, parts = list(symbols), [atoms]
     for symbol, xyz in support:
         all_symbols += [symbol] * len(xyz)
@@ -210,7 +211,7 @@ def _assemble(
     return Structure(all_symbols, xyz, columns["xy"] % BOX_A, columns["cls"], columns["n"], columns["surface"], meta=meta)
 
 
-def _on_carbon(
+def on_carbon(
     rng: np.random.Generator, atoms: np.ndarray, carbon: CarbonBank, thickness_A: float, below: bool | None = None
 ) -> list[tuple[str, np.ndarray]]:
     """Carbon above or below the atoms, sometimes with a hole."""
@@ -246,7 +247,7 @@ def metal_particle(
     if carbon_A is None:
         carbon_A = 0.0 if rng.random() < 0.18 else float(rng.uniform(6, 35) if rng.random() < 0.8 else rng.uniform(35, 60))
     meta = {"kind": "metal", "element": symbol, "zone": zone, "carbon_A": carbon_A}
-    return _assemble(symbols, atoms, columns, _on_carbon(rng, atoms, carbon, carbon_A, below), meta)
+    return assemble(symbols, atoms, columns, on_carbon(rng, atoms, carbon, carbon_A, below), meta)
 
 
 def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
@@ -278,7 +279,7 @@ def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
         symbols, atoms = symbols + more, np.r_[atoms, atoms2]
         columns = {k: np.concatenate([columns[k], columns2[k]]) for k in columns}
         meta = {"kind": "profile", "element": f"{metal}/CeO2", "zone": zone, "carbon_A": thickness}
-    return _assemble(symbols, atoms, columns, _on_carbon(rng, atoms, carbon, thickness), meta)
+    return assemble(symbols, atoms, columns, on_carbon(rng, atoms, carbon, thickness), meta)
 
 
 def _graphene_sheet(rng: np.random.Generator, holes: bool = False) -> np.ndarray:
@@ -295,7 +296,7 @@ def _graphene_sheet(rng: np.random.Generator, holes: bool = False) -> np.ndarray
     return xy + BOX_A / 2
 
 
-def _ripple(rng: np.random.Generator, xy: np.ndarray, max_tilt_deg: float) -> np.ndarray:
+def ripple(rng: np.random.Generator, xy: np.ndarray, max_tilt_deg: float) -> np.ndarray:
     """Height of a tilted, gently rippled sheet at xy."""
     tilt = np.tan(np.deg2rad(max_tilt_deg * rng.random()))
     t = rng.uniform(0, 2 * np.pi)
@@ -309,11 +310,11 @@ def _ripple(rng: np.random.Generator, xy: np.ndarray, max_tilt_deg: float) -> np
 def graphene(rng: np.random.Generator) -> Structure:
     """One sheet of graphene with holes, every atom a column; rarely with adsorbed carbon."""
     xy = _graphene_sheet(rng, holes=True)
-    atoms = np.c_[xy, _ripple(rng, xy, 3.0)]
+    atoms = np.c_[xy, ripple(rng, xy, 3.0)]
     near = cKDTree(xy).query_ball_point(xy, 1.6, return_length=True) - 1
     n = len(xy)
     columns = {"xy": xy.copy(), "cls": np.full(n, COLUMN), "n": np.ones(n, int), "surface": near < 3}
-    return _assemble(["C"] * n, atoms, columns, [], {"kind": "graphene", "element": "C", "zone": "001", "carbon_A": 0.0})
+    return assemble(["C"] * n, atoms, columns, [], {"kind": "graphene", "element": "C", "zone": "001", "carbon_A": 0.0})
 
 
 def monolayer(rng: np.random.Generator, material: str | None = None) -> Structure:
@@ -351,7 +352,7 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
     number[is_x & (rng.random(len(xy)) < vacancy)] = 1
     number[is_x & (rng.random(len(xy)) < 0.1 * vacancy)] = 0
     number[is_x & (near < 3) & (rng.random(len(xy)) < rng.uniform(0, 0.4))] = 1
-    height = _ripple(rng, xy, 5.0) if len(xy) else np.zeros(0)
+    height = ripple(rng, xy, 5.0) if len(xy) else np.zeros(0)
     slope = np.tan(np.deg2rad(rng.uniform(0, 5))) * rotation(rng.uniform(0, 2 * np.pi))[0]
     up, both = rng.random(len(xy)) < rng.random(), is_x & (number == 2)
     one = is_x & (number == 1)
@@ -377,7 +378,7 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
         z = np.full(len(sheet), base + direction * (3.2 + 3.35 * i))
         support.append(("C", np.c_[sheet, z]))
     meta = {"kind": "monolayer", "element": material, "zone": "001", "carbon_A": 0.0, "graphene_layers": sheets}
-    return _assemble(symbols, atoms, columns, support, meta)
+    return assemble(symbols, atoms, columns, support, meta)
 
 
 def _draw(rng: np.random.Generator, shares: dict[str, float]) -> str:
@@ -400,4 +401,8 @@ def random_structure(
         return monolayer(rng, _draw(rng, materials) if materials else None)
     if kind == "graphene":
         return graphene(rng)
-    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer or graphene")
+    if kind in ("rings", "crystal"):
+        from napari_emdl.training.atoms.specimens import graphene_rings, other_crystal
+
+        return graphene_rings(rng) if kind == "rings" else other_crystal(rng, carbon)
+    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer, graphene, rings or crystal")

@@ -13,16 +13,29 @@ from typing import Any
 
 import torch
 
-from napari_emdl.training.atoms.config import ColumnsConfig, read_config
+from napari_emdl.training.atoms.config import ColumnsConfig, Data, read_config
+from napari_emdl.training.atoms.contrast import pooled_features
 from napari_emdl.training.atoms.labels import column_loss, make_targets
-from napari_emdl.training.atoms.network import build
-from napari_emdl.training.atoms.sampling import Sampler
+from napari_emdl.training.atoms.mixture import Bank, MixedSampler
+from napari_emdl.training.atoms.network import ColumnNet, build
+from napari_emdl.training.atoms.sampling import Batch, Sampler
 from napari_emdl.training.atoms.waves import Mixture, Waves, generate, load
 
 #: the learning rate is constant after the warm-up, and falls to 1 % of itself over the last part of the training
 DECAY_FROM = 0.5
-#: what `loss.csv` holds beside step and seconds; `species` is empty where its weight is 0
-LOGGED = ("loss", "map", "position", "rms_px", "rate", "species")
+#: what `loss.csv` holds beside step and seconds; `species` and `contrast` are empty where their weight is 0
+LOGGED = ("loss", "map", "position", "rms_px", "rate", "species", "contrast")
+
+
+def contrast_loss(judged: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+    """Cross-entropy of the contrast's logit (n,) where the contrast is clear and was not told, and the share that is right."""
+    sign = torch.as_tensor(batch.contrast, device=judged.device)
+    asked = (sign != 0) & (batch.conditions[:, :2].sum(1) == 0)
+    if not bool(asked.any()):
+        return 0.0 * judged.sum(), float("nan")
+    truth = (sign[asked] > 0).float()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(judged[asked], truth)
+    return loss, float(((judged[asked] > 0) == (truth > 0.5)).float().mean())
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,10 +52,13 @@ def learning_rate(progress: float, step: int, config: ColumnsConfig) -> float:
     return config.learning_rate * warm * (1 - 0.99 * min(1.0, fall))
 
 
-def adapted(weights: dict[str, torch.Tensor], net: torch.nn.Module) -> dict[str, torch.Tensor]:
+def adapted(
+    weights: dict[str, torch.Tensor], net: torch.nn.Module, neighbours: bool = False
+) -> dict[str, torch.Tensor]:  # fmt: skip
     """Weights of a network for one image and one species, as a start for one with more of either.
 
-    The middle image takes the stem, the others start at zero; every species starts as the one there was.
+    The middle image (with `neighbours` the first one) takes the stem, the others start at zero; every species starts as the one
+    there was, and so do conditions that are new.
     """
     result = dict(net.state_dict())
     for name, new in result.items():
@@ -51,6 +67,14 @@ def adapted(weights: dict[str, torch.Tensor], net: torch.nn.Module) -> dict[str,
             continue
         if old.shape == new.shape:
             result[name] = old
+        elif name == "embed.0.weight":
+            # conditions that the old network did not know
+            result[name] = torch.zeros_like(new)
+            result[name][:, : old.shape[1]] = old
+        elif name == "stem.weight" and neighbours:
+            # the frame comes first, and pixel unshuffling keeps channels together
+            result[name] = torch.zeros_like(new)
+            result[name][:, : old.shape[1]] = old
         elif name == "stem.weight":
             start = (new.shape[1] // old.shape[1] // 2) * old.shape[1]
             result[name] = torch.zeros_like(new)
@@ -68,19 +92,24 @@ class Trainer:
     net: torch.nn.Module
     average: torch.nn.Module
     optimiser: torch.optim.Optimizer
-    sampler: Sampler
+    sampler: Sampler | MixedSampler
     device: torch.device
     step: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def new(cls, config: ColumnsConfig, waves: Waves, weights: dict[str, torch.Tensor] | None = None) -> Trainer:
-        """A fresh training, from random or given weights."""
+    def new(
+        cls, config: ColumnsConfig, waves: Waves | Bank, weights: dict[str, torch.Tensor] | None = None
+    ) -> Trainer:  # fmt: skip
+        """A fresh training, from random or given weights; mixed samples (`config.neighbours`) take a `Bank`."""
         torch.manual_seed(config.seed)
         device = pick_device(config.device)
-        net = build(config.architecture, config.images, len(config.species), config.widths, config.context)
+        net = build(config)
         if weights is not None:
-            net.load_state_dict(adapted(weights, net))
+            net.load_state_dict(adapted(weights, net, config.neighbours))
+        if config.contrast_weight and isinstance(net, ColumnNet):
+            # trained with the rest; the scale of the features it standardises stays that of the start
+            net.contrast_probe.requires_grad_(True)
         net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decay = [p for p in net.parameters() if p.ndim > 1 and p.requires_grad]
         rest = [p for p in net.parameters() if p.ndim <= 1 and p.requires_grad]
@@ -88,9 +117,14 @@ class Trainer:
             [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
             lr=config.learning_rate,
         )
-        sampler = Sampler(
-            waves, config.imaging, config.crop_px, config.images, [config.seed, 7], len(config.species) == 1, str(device)
-        )
+        seed = [config.seed, 7]
+        sampler: Sampler | MixedSampler
+        if isinstance(waves, Bank):
+            sampler = MixedSampler(waves, config, seed, str(device))
+        elif config.neighbours:
+            sampler = MixedSampler(Bank([waves], None), config, seed, str(device))
+        else:
+            sampler = Sampler(waves, config.imaging, config.crop_px, config.images, seed, len(config.species) == 1, str(device))
         return cls(config, net, copy.deepcopy(net).eval(), optimiser, sampler, device)
 
     def state(self) -> dict[str, Any]:
@@ -126,9 +160,17 @@ class Trainer:
         rate = learning_rate(self.progress, self.step, c)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        image = batch.image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
-            out = self.net(batch.image.contiguous(memory_format=torch.channels_last), batch.conditions)
+            if c.contrast_weight and isinstance(self.net, ColumnNet):
+                out, features = self.net.with_features(image, batch.conditions)
+                judged = self.net.contrast_probe(pooled_features(out, features))[:, 0].float()
+            else:
+                out, judged = self.net(image, batch.conditions), None
         loss, terms = column_loss(out, t, c.species_weight)
+        if judged is not None:
+            contrast, terms["contrast"] = contrast_loss(judged, batch)
+            loss = loss + c.contrast_weight * contrast
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
@@ -146,6 +188,11 @@ class Trainer:
                 a.lerp_(b, 1 - keep)
             else:
                 a.copy_(b)
+
+
+def _running(old: float, new: float) -> float:
+    """Running mean that passes over what was not measured."""
+    return old if new != new else new if old != old else 0.98 * old + 0.02 * new
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
@@ -175,7 +222,7 @@ def run(
                 done = False
                 break
             one = trainer.train_step()
-            terms = one if not terms else {k: 0.98 * terms[k] + 0.02 * one[k] for k in one}
+            terms = one if not terms else {k: _running(terms.get(k, v), v) for k, v in one.items()}
             if trainer.step % 25 == 0:
                 writer.writerow(
                     [
@@ -194,6 +241,22 @@ def run(
     return done
 
 
+def load_bank(config: ColumnsConfig, split: str) -> Bank:
+    """The banks of a mixed training: that of `data`, the others and the pairs."""
+
+    def read(d: Data) -> Waves:
+        return load(Path(d.folder), split, d.train_waves if split == "train" else d.val_waves)
+
+    return Bank([read(d) for d in (config.data, *config.mix.others)], read(config.mix.pairs))
+
+
+def simulate_banks(config: ColumnsConfig, device: str = "cpu") -> None:
+    """Simulate the exit waves that a training's folders lack."""
+    for d in (config.data, *((config.mix.pairs, *config.mix.others) if config.neighbours else ())):
+        for split, count in (("val", d.val_waves), ("train", d.train_waves)):
+            generate(Path(d.folder), count, split, d.seed, Mixture(d.shares, d.materials, d.sheet_keV), device)
+
+
 def train_columns(
     config_path: str | Path | ColumnsConfig,
     resume: bool = False,
@@ -210,16 +273,14 @@ def train_columns(
     if c.threads:
         torch.set_num_threads(c.threads)
     folder, out = Path(c.data.folder), Path(c.out)
-    device = str(pick_device(c.device))
-    for split, count in (("val", c.data.val_waves), ("train", c.data.train_waves)):
-        mixture = Mixture(c.data.shares, c.data.materials, c.data.sheet_keV)
-        generate(folder, count, split, c.data.seed, mixture, device)
+    simulate_banks(c, str(pick_device(c.device)))
     weights = None
     if c.start_from:
         from napari_emdl.training.atoms.export import WEIGHTS_NAME, load_weights
 
         weights = load_weights(Path(c.start_from) / WEIGHTS_NAME)[0].state_dict()
-    trainer = Trainer.new(c, load(folder, "train", c.data.train_waves), weights)
+    waves = load_bank(c, "train") if c.neighbours else load(folder, "train", c.data.train_waves)
+    trainer = Trainer.new(c, waves, weights)
     if resume and (out / "checkpoint.pt").exists():
         trainer.restore(torch.load(out / "checkpoint.pt", map_location=trainer.device, weights_only=False))
     run(trainer, out, progress, cancel)

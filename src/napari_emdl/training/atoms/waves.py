@@ -32,7 +32,11 @@ def held_out(structure: Structure) -> bool:
 @dataclass(frozen=True)
 class Mixture:
     """What a bank of waves is drawn from: relative shares of the kinds of specimen, of the monolayers' materials and of
-    the beam energies (keV) of sheets; None stands for the simulator's own."""
+    the beam energies (keV) of sheets; None stands for the simulator's own.
+
+    With the kind "blinking", the bank holds nothing but pairs of waves: a particle with and without its columns that come and
+    go (``meta["blinking"]`` of the first).
+    """
 
     shares: dict[str, float]
     materials: dict[str, float] | None = None
@@ -52,6 +56,19 @@ def draw_structure(
     p = np.array([p for _, p in table])
     energy = float(rng.choice([e for e, _ in table], p=p / p.sum()))
     return s, energy, float(rng.choice(U_RMS_A))
+
+
+def _draw_pair(rng: np.random.Generator, carbon: CarbonBank, split: str) -> list[tuple[Structure, float, float]]:
+    """A particle with and without the columns that come and go, at one energy and thermal amplitude."""
+    from napari_emdl.training.atoms.specimens import blinking_pair
+
+    while True:
+        pair = blinking_pair(rng, carbon)
+        if split == "val" or not held_out(pair[0]):
+            break
+    energy = float(rng.choice([e for e, _ in METAL_KEV], p=[p for _, p in METAL_KEV]))
+    u = float(rng.choice(U_RMS_A))
+    return [(s, energy, u) for s in pair]
 
 
 @dataclass
@@ -124,7 +141,12 @@ def write_shard(
 ) -> None:
     """Simulate shard `number` of a split; its random stream depends on (seed, split, number) alone."""
     rng = np.random.default_rng([seed, {"train": 0, "val": 1, "test": 2}[split], number])
-    w = simulate([draw_structure(rng, carbon, mixture, "val" if split != "train" else split) for _ in range(SHARD)], solver)
+    kept = "val" if split != "train" else split
+    if "blinking" in mixture.shares:
+        made = [s for _ in range(SHARD // 2) for s in _draw_pair(rng, carbon, kept)]
+    else:
+        made = [draw_structure(rng, carbon, mixture, kept) for _ in range(SHARD)]
+    w = simulate(made, solver)
     path = folder / f"{split}_{number:04d}.npz"
     part = path.with_suffix(".part")
     with open(part, "wb") as f:

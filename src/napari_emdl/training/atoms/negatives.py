@@ -1,0 +1,103 @@
+"""Images without columns: vacuum, amorphous films, lattice fringes, gratings, edges, shapes and natural-looking textures."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from napari_emdl.training.atoms.degrade import smooth_field
+
+KINDS = ("noise", "film", "fringes", "texture", "shapes", "edge")
+
+
+def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
+    r, c = np.meshgrid(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32), indexing="ij")
+    return r, c
+
+
+def _film(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
+    """Amorphous film: white noise through a phase contrast transfer function with an envelope."""
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]) / sampling_A
+    chi = np.pi * 0.0197 * rng.uniform(-800, 800) * k**2 + 0.5 * np.pi * rng.uniform(-1, 1) * 1.2e7 * 0.0197**3 * k**4
+    envelope = np.exp(-((k / rng.uniform(0.3, 0.9)) ** rng.uniform(2, 4)))
+    spectrum = np.fft.rfft2(rng.normal(0, 1, (n, n))) * np.sin(chi) * envelope
+    x = np.fft.irfft2(spectrum, s=(n, n))
+    return x / max(x.std(), 1e-9)
+
+
+def _fringes(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
+    """One set of lattice planes, at times with its second order, in a patch."""
+    r, c = _grid(n)
+    t, k = rng.uniform(0, np.pi), 2 * np.pi * sampling_A / rng.uniform(1.6, 8.0)
+    phase = k * (r * np.cos(t) + c * np.sin(t)) + 2.5 * smooth_field(rng, n, 0.25 * n)
+    x = np.cos(phase) + rng.uniform(0, 0.5) * np.cos(2 * phase + rng.uniform(0, 6.28))
+    if rng.random() < 0.6:
+        x = x * (smooth_field(rng, n, rng.uniform(0.05, 0.2) * n) > rng.uniform(-0.8, 0.5))
+    return gaussian_filter(x, 1.0)
+
+
+def _texture(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A random field whose power falls with frequency as in photographs."""
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None])
+    x = np.fft.irfft2(np.fft.rfft2(rng.normal(0, 1, (n, n))) / np.maximum(k, 1 / n) ** rng.uniform(0.7, 2.0), s=(n, n))
+    return x / max(x.std(), 1e-9)
+
+
+def _shapes(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Strokes, rectangles and rings such as text, scale bars and drawings have."""
+    r, c = _grid(n)
+    x = np.zeros((n, n), np.float32)
+    for _ in range(int(rng.integers(3, 60))):
+        centre, size, turn = rng.uniform(0, n, 2), rng.uniform(3, 30), rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
+        u = (r - centre[0]) * np.cos(turn) + (c - centre[1]) * np.sin(turn)
+        v = (c - centre[1]) * np.cos(turn) - (r - centre[0]) * np.sin(turn)
+        line = rng.uniform(1, 4)
+        if rng.random() < 0.6:
+            inside = (np.abs(u) < size / 2) & (np.abs(v) < line / 2)
+        elif rng.random() < 0.5:
+            inside = np.abs(np.hypot(u, v) - size / 2) < line / 2
+        else:
+            inside = (np.abs(u) < size / 2) & (np.abs(v) < size * rng.uniform(0.3, 1) / 2)
+        x[inside] = rng.choice([1.0, -1.0, rng.uniform(-1, 1)])
+    return gaussian_filter(x, rng.uniform(0.3, 1.2))
+
+
+def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
+    """The rim of a hole: a step with Fresnel fringes, an amorphous film on one side."""
+    r, c = _grid(n)
+    t = rng.uniform(0, 2 * np.pi)
+    d = ((r - n / 2) * np.cos(t) + (c - n / 2) * np.sin(t)) * sampling_A + rng.normal(0, 0.2 * n) * sampling_A
+    d = d + rng.uniform(0, 4) * smooth_field(rng, n, rng.uniform(0.03, 0.15) * n)
+    fringe = np.cos(2 * np.pi * np.sign(d) * np.sqrt(np.abs(d) / rng.uniform(1, 6))) * np.exp(-np.abs(d) / rng.uniform(2, 15))
+    return rng.uniform(0, 4) * (d > 0) + rng.uniform(0, 2) * fringe + rng.uniform(0, 1) * _film(rng, n, sampling_A) * (d > 0)
+
+
+def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[int, ...] = (1,)) -> np.ndarray:
+    """A random image (channels, n, n) without columns; channels are means of `frames` frames of the same scene."""
+    kind = rng.choice(KINDS, p=[0.3, 0.24, 0.14, 0.12, 0.1, 0.1])
+    if kind == "noise":
+        scene = np.zeros((n, n))
+    elif kind == "film":
+        scene = _film(rng, n, sampling_A)
+    elif kind == "fringes":
+        scene = _fringes(rng, n, sampling_A) + rng.uniform(0, 1) * _film(rng, n, sampling_A)
+    elif kind == "texture":
+        scene = _texture(rng, n)
+    elif kind == "shapes":
+        scene = _shapes(rng, n)
+    else:
+        scene = _edge(rng, n, sampling_A)
+    if rng.random() < 0.4:
+        scene = scene + rng.uniform(0, 2) * smooth_field(rng, n, 0.2 * n)
+    counts = float(np.exp(rng.uniform(np.log(0.05), np.log(2000))))
+    depth = rng.uniform(0.02, 0.3)
+    expected = counts * np.maximum(1 + depth * scene, 0)
+    blur = rng.uniform(0.3, 1.2) if rng.random() < 0.5 else 0.0
+    images = []
+    for count in frames:
+        if not count:
+            images.append(np.zeros((n, n)))
+            continue
+        x = rng.poisson(expected * count) / count
+        images.append(gaussian_filter(x.astype(np.float32), blur) if blur else x)
+    return np.stack(images).astype(np.float32)
