@@ -18,12 +18,14 @@ from napari_emdl.diffraction.find.template import FIELDS
 #: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its
 #: circumference that has an edge; and by the factor where both are missing.
 MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
-_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
+_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse")
+#: Fields of disks measured by a refiner that knows directions.
+ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
 
 
 @dataclass
 class Found:
-    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1."""
+    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1; `ellipse` (n, 3) as `ELLIPSE_FIELDS`."""
 
     which: NDArray[np.intp]
     position: NDArray[np.float64]
@@ -31,6 +33,11 @@ class Found:
     score: NDArray[np.float64]
     intensity: NDArray[np.float64]
     prior: NDArray[np.float64]
+    ellipse: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ellipse is None:
+            self.ellipse = np.stack([self.sigma, self.sigma, np.zeros(len(self.sigma))], axis=1)
 
     def pick(self, keep: NDArray[Any]) -> Found:
         return Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
@@ -39,7 +46,7 @@ class Found:
     def join(parts: list[Found]) -> Found:
         return Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
 
-    def table(self, n: int) -> PeakTable:
+    def table(self, n: int, fields: tuple[str, ...] = FIELDS) -> PeakTable:
         order = np.lexsort((-self.score, self.which))
         counts = np.bincount(self.which, minlength=n)
         columns = {
@@ -49,7 +56,9 @@ class Found:
             "score": self.score[order],
             "sigma_px": self.sigma[order],
         }
-        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in FIELDS})
+        assert self.ellipse is not None
+        columns |= dict(zip(ELLIPSE_FIELDS, self.ellipse[order].T, strict=True))
+        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in fields})
 
 
 def unlike(found: Found, others: list[Found], distance_px: float) -> Found:

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.find.candidates import Found, evidence, hidden, inside, located, unlike
+from napari_emdl.diffraction.find.candidates import ELLIPSE_FIELDS, Found, evidence, hidden, inside, located, unlike
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
@@ -106,7 +106,9 @@ class NetworkFinder:
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
-            self._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+            self._refiner.require(
+                ("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe", "beam_px")
+            )
             if "probe" in self._refiner.inputs:  # refiners trained elsewhere may measure without
                 self._refiner.set_constant("probe", self.probe.image)
 
@@ -174,7 +176,7 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
+        tables, seen = [], {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()
@@ -183,7 +185,7 @@ class NetworkFinder:
                 seen[name] += count
             tables.append(self._find_chunk(raw, control))
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
-        table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
+        table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
         return table
 
@@ -199,9 +201,14 @@ class NetworkFinder:
         keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
         found = self._without_doubles(found.pick(keep), self._spacing_px)
         kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
-        table = kept.table(len(patterns))
+        table = kept.table(len(patterns), self._fields)
         table.attrs = full_patterns(found.which, found.score >= self.default_min_score, len(patterns), self.params.max_disks)
         return table
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        knows_directions = self._refiner is not None and "covariance" in self._refiner.outputs
+        return (*FIELDS, *ELLIPSE_FIELDS) if knows_directions else FIELDS
 
     @property
     def _spacing_px(self) -> float:
@@ -350,7 +357,9 @@ class NetworkFinder:
         assert session is not None
         order = np.argsort(found.which, kind="stable")
         which, position = found.which[order], found.position[order]
-        measured = np.empty((len(which), 5), np.float64)
+        measured, ellipse = np.empty((len(which), 5), np.float64), np.empty((len(which), 3), np.float64)
+        wanted = tuple(name for name in ("measured", "covariance") if name in session.outputs)
+        beam = self._beam(patterns) if "beam_px" in session.inputs else None
         radius = np.float32(self.probe.radius_px)
 
         def call(start: int, stop: int) -> None:
@@ -361,15 +370,22 @@ class NetworkFinder:
                 "position_px": position[start:stop],
                 "radius_px": radius,
             }
-            measured[start:stop] = session.run(feeds, ("measured",), control)["measured"]
+            if beam is not None:
+                feeds["beam_px"] = np.tile(beam, (last + 1 - first, 1))
+            out = session.run(feeds, wanted, control)
+            measured[start:stop] = out["measured"]
+            if "covariance" in out:
+                ellipse[start:stop] = out["covariance"]
+            else:
+                ellipse[start:stop] = out["measured"][:, (2, 2, 2)] * (1, 1, 0)
 
         session.in_batches(len(which), _DISKS_PER_CALL, call)
         back = np.argsort(order, kind="stable")
-        measured = measured[back]
-        bad = ~np.isfinite(measured).all(axis=1)
-        measured[bad] = 0.0
+        measured, ellipse = measured[back], ellipse[back]
+        bad = ~np.isfinite(measured).all(axis=1) | ~np.isfinite(ellipse).all(axis=1)
+        measured[bad], ellipse[bad] = 0.0, 0.0
         sigma = np.maximum(measured[:, 2], 1e-3)
-        return Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
+        return Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior, ellipse)
 
 
 def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:

@@ -14,13 +14,20 @@ _SATURATED_SHARE = 1e-4
 _MARK_SHARE = 0.25
 #: A gap has less than this part of the counts around it, and at least this part of the detector.
 _DARK_SHARE, _DARK_AREA = 0.25, 0.001
+#: Negative values are noise where they make up more than this share of the pixels.
+_NOISE_SHARE = 0.02
 
 
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     """Missing pixels replaced by what lies around them, so that they make no disk.
 
-    Missing are NaN, inf, negative values, and the largest number of an unsigned type where it marks a masked pixel.
+    Missing are NaN, inf, single negative values, and the largest number of an unsigned type where it marks a masked pixel.
+    Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
+    patterns are raised by the depth of that noise, and what is still negative is zero.
     """
+    depth = noise_depth(patterns)
+    if depth > 0:
+        patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
     bad = missing_pixels(patterns)
     if not bad.any():
         return patterns
@@ -110,25 +117,54 @@ def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
     return gap
 
 
+def noise_depth(patterns: NDArray[Any]) -> float:
+    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are no noise.
+
+    Noise takes many values and is found in much of a pattern; a code for "no value" is one number, a defect a few pixels.
+    """
+    if patterns.dtype.kind in "ub":
+        return 0.0
+    sample = patterns[:: max(1, len(patterns) // 16)]
+    with np.errstate(invalid="ignore"):
+        below = sample[np.isfinite(sample) & (sample < 0)]
+    if below.size < _NOISE_SHARE * sample.size:
+        return 0.0
+    values, counts = np.unique(below, return_counts=True)
+    # counts of an integrating camera are whole numbers, so that there may be few values, but no single one
+    if len(values) < 3 or counts.max() > 0.7 * below.size:
+        return 0.0
+    return float(-np.quantile(below, 0.001))
+
+
 def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     """How many of the patterns (n, rows, cols) have missing values (NaN, inf, negative), saturated pixels, nothing at all.
 
     Returns
     -------
     dict
-        n_cleaned, n_saturated, n_empty.
+        n_cleaned, n_saturated, n_empty, and n_raised: patterns whose negative values are noise around a subtracted dark
+        level.
     """
     kind = patterns.dtype.kind
     axes = (1, 2)
+    negative_is_noise = noise_depth(patterns) > 0
     with np.errstate(invalid="ignore"):
         bad = missing_pixels(patterns)
+        if negative_is_noise:
+            bad &= ~(patterns < 0)
     missing = bad.any(axis=axes)
     saturated = np.zeros(len(patterns), bool)
     if kind == "u" and patterns.dtype.itemsize <= 2:
         top = np.iinfo(patterns.dtype).max
         saturated = ((patterns == top) & ~bad).mean(axis=axes) > _SATURATED_SHARE
     empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
-    return {"n_cleaned": int(missing.sum()), "n_saturated": int(saturated.sum()), "n_empty": int(empty.sum())}
+    raised = len(patterns) if negative_is_noise else 0
+    return {
+        "n_raised": raised,
+        "n_cleaned": int(missing.sum()),
+        "n_saturated": int(saturated.sum()),
+        "n_empty": int(empty.sum()),
+    }
 
 
 def estimate_gain(patterns: NDArray[Any]) -> NDArray[np.float32]:
