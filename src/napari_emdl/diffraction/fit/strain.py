@@ -9,7 +9,7 @@ axis towards the row axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,13 +208,9 @@ def fit_strain(
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
-    aperture = None
+    aperture: dict[str, float] | None = None
     if params.fit == "pattern":
-        from napari_emdl.diffraction.fit.pattern import measure_on_patterns
-
-        patterns = _cube_of(disks) if cube is None else cube
-        chosen = measure_on_patterns(chosen, patterns, fit, _reasons(fit, basis.g, params) == 0, control)
-        aperture = chosen.attrs["aperture_px"]
+        chosen, aperture = _on_patterns(chosen, _cube_of(disks) if cube is None else cube, fit, basis, params, control)
         fit = _fit(chosen, measured, basis, params)
     reason = _reasons(fit, basis.g, params)
     if control is not None:
@@ -223,8 +219,11 @@ def fit_strain(
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
-    if aperture is not None and aperture[2] > _RAGGED:
-        text = f"the edges of the disks are ragged ({100 * aperture[2]:.0f} % from pixel to pixel): --fit peaks may be better"
+    if aperture is not None and aperture["ripple"] > _RAGGED:
+        text = (
+            f"the edges of the disks are ragged ({100 * aperture['ripple']:.0f} % from pixel to pixel, as of simulated apertures cut "
+            "on whole pixels), so the strain is fitted to the peaks and not to the patterns"
+        )
         evidence = replace(evidence, warnings=(*evidence.warnings, text))
     described = _described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
@@ -235,7 +234,7 @@ def fit_strain(
         "reference": described,
         "basis": {"source": basis.source, "how": _BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
-        "aperture_px": aperture,
+        "aperture": aperture,
     }
     attrs = {
         "basis_g": basis.g,
@@ -264,6 +263,19 @@ def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, param
         calibrated=_has_sigma(disks),
         precision=disk_precision(disks),
     )
+
+
+def _on_patterns(
+    disks: PeakTable, cube: Datacube, fit: LatticeFit, basis: Basis, params: StrainParams, control: Control | None
+) -> tuple[PeakTable, dict[str, float]]:
+    """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
+    from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
+
+    good = _reasons(fit, basis.g, params) == 0
+    aperture = measure_aperture(disks, cube, fit, good)
+    if aperture.ripple <= _RAGGED:
+        disks = measure_on_patterns(disks, cube, fit, good, aperture, control)
+    return disks, asdict(aperture)
 
 
 def _cube_of(disks: PeakTable) -> Datacube:
