@@ -144,15 +144,29 @@ def disks_in(source: str) -> PeakTable:
     return found
 
 
-def strain(found: PeakTable, output: Path | None, params: StrainParams, run: RunParams) -> Any:
-    """Fit the strain of disks and write it, if there is an output; returns it."""
+def strain(
+    found: PeakTable, output: Path | None, params: StrainParams, run: RunParams, source: str = "", cube: Datacube | None = None
+) -> Any:
+    """Fit the strain of disks and write it, if there is an output; returns it.
+
+    Parameters
+    ----------
+    source
+        File the disks were read from; their datacube is looked for beside it too.
+    cube
+        Their datacube when it is open.
+    """
     import numpy as np
 
     from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        fitted = call_there(fit_strain, run, control, found, params=params)
+        if params.fit == "pattern" and cube is None:
+            signal = source_of(found, source or None)
+            cube = signal if isinstance(signal, Datacube) else None
+        patterns = cube if params.fit == "pattern" else None
+        fitted = call_there(fit_strain, run, control, found, params=params, cube=patterns)
     say_caveats(Caveats.of(fitted))
     if output is not None:
         write(fitted, output)
