@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ProbeParams
+from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.find.ownprobe import measure_probe
 from napari_emdl.diffraction.find.probeshape import Probe, finite, probe_from_image, synthetic_probe
+from napari_emdl.io.hdf5gate import Gate, is_hdf5, read_small
 
 __all__ = ["Probe", "make_probe", "measure_probe", "probe_from_image", "read_probe_file", "synthetic_probe"]
 
@@ -58,17 +60,18 @@ def read_probe_file(text: str) -> NDArray[Any]:
         raise EmdlError(f"probe file {name} does not exist; check the path")
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        if h5py.is_hdf5(path) and dataset:
-            with h5py.File(path) as file:
-                if not isinstance(file.get(dataset), h5py.Dataset):
+            return read_small_npy(path)
+        if is_hdf5(path) and dataset:
+            with Gate(path) as gate:
+                found = gate.get(dataset)
+                if not isinstance(found, h5py.Dataset):
                     raise EmdlError(f"{name} has no dataset {dataset!r}; give FILE::DATASET of the probe image")
-                return file[dataset][()]
+                return np.asarray(read_small(found, path.name))
     except (OSError, ValueError) as error:
         if isinstance(error, EmdlError):
             raise
         raise EmdlError(f"probe file {name} cannot be read ({error}); give another file or a probe radius") from None
-    if h5py.is_hdf5(path):
+    if is_hdf5(path):
         return _only_image(path)
     from napari_emdl.io import open_movie
 
@@ -76,13 +79,12 @@ def read_probe_file(text: str) -> NDArray[Any]:
 
 
 def _only_image(path: Path) -> NDArray[Any]:
-    found: list[str] = []
-    with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) and item.ndim == 2 else None)
-        named = [name for name in found if "probe" in name.lower()] or found
+    with Gate(path) as gate:
+        found = {name: item for name, item in gate.datasets() if item.ndim == 2}
+        named = [name for name in found if "probe" in name.lower()] or list(found)
         if len(named) != 1:
             raise EmdlError(f"{path.name} holds {len(named)} images that may be the probe; name one as FILE::DATASET")
-        return file[named[0]][()]
+        return np.asarray(read_small(found[named[0]], path.name))
 
 
 def _region_mean(cube: Datacube, region: tuple[int, int, int, int]) -> NDArray[np.float64]:
