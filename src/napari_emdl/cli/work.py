@@ -158,7 +158,7 @@ def strain(
     """
     import numpy as np
 
-    from napari_emdl.diffraction.fit.strain import fit_strain
+    from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
@@ -174,6 +174,9 @@ def strain(
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
+    if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
+        beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
+        typer.echo(f"  spread in the reference region (error) in %: {beside}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Variance of the Cauchy-reweighted estimate over the inverse of its weights, for normal errors.
 _ROBUST_INFLATION = 1.3
+#: Reduced chi squared of the Cauchy-reweighted residuals where the sigmas are right: large ones count less.
+_ROBUST_CHI2 = 0.62
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def fit_lattices(
     calibrated
         True where `weight` is 1/sigma^2 of sigmas that are right on average: residuals larger than these say enlarge the
         covariance, smaller ones do not lessen it. A network starts to measure a faint disk where the lattice says, and stays
-        near; its residual is then small whatever the error of the lattice.
+        near; its residual is then small whatever the error of the lattice, so that without `precision` they count in full.
     precision
         (N, 3) row-row, col-col and row-col element of each disk's inverse covariance, where its error has a direction: a disk
         lit on one side tells its place across the lit edge only. Then `weight` should be the mean of the first two.
@@ -194,7 +196,8 @@ def fit_lattices(
         residual = np.sqrt(segments.sum(robust * np.square(miss).sum(axis=1)) / segments.sum(robust))
         # both coordinates: 2 m measurements, 6 parameters
         chi2 = segments.sum(trust * _in_sigmas(miss, weight, precision)) / np.maximum(2 * counts - 6, 1)
-    covariance = covariance * _pooled_scale(chi2, counts, fitted, 1.0 if calibrated else 0.0)[:, None, None]
+    least = 0.0 if not calibrated else 1.0 if precision is None else _ROBUST_CHI2
+    covariance = covariance * _pooled_scale(chi2, counts, fitted, least)[:, None, None]
     bad = ~fitted
     origin[bad], lattice[bad], residual[bad], covariance[bad] = np.nan, np.nan, np.nan, np.nan
     return LatticeFit(

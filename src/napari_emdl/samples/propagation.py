@@ -66,7 +66,7 @@ def absorption_invA2(zone: Zone, hk: NDArray[np.int64], energy_keV: float) -> Fl
     form = np.empty(len(unique))
     for i, g in enumerate(unique):
         # s = sin(theta) / wavelength, half of g; the two scattering events share it
-        first, second = np.hypot(x + g / 4, y), np.hypot(x - g / 4, y)
+        first, second = (np.asarray(np.hypot(x + side * g / 4, y), np.float64) for side in (1, -1))
         thermal = 1 - np.exp(-2 * DEBYE_WALLER_A2 * (x**2 + y**2 - g**2 / 16))
         product = scattering_factor_A(zone.occupancy, 2 * first) * scattering_factor_A(zone.occupancy, 2 * second)
         form[i] = 2 * _COMPTON_A / beta * float((product * thermal).sum()) * (axis[1] - axis[0]) ** 2

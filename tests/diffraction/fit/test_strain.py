@@ -373,6 +373,20 @@ def test_provenance_names_reference_and_basis(tmp_path):
     assert "given by the user" in masked.attrs["provenance"]["basis"]["how"]
 
 
+def test_spread_of_a_uniform_region_stands_beside_the_error():
+    table = table_of(np.tile(np.eye(2), (6, 6, 1, 1)), noise_px=0.1)
+    region = (0, 6, 0, 4)
+    honest = emdl.fit_strain(table, reference=region)
+    found = honest.attrs["reference_source"]["spread"]["exx"]
+    assert found["spread"] == pytest.approx(np.std(honest.exx[:, :4]), rel=0.05)
+    assert found["spread"] == pytest.approx(found["sigma"], rel=0.4)
+    assert not honest.evidence.warnings
+    breathing = np.tile(np.eye(2), (6, 6, 1, 1)) * (1 + 0.004 * np.random.default_rng(0).standard_normal((6, 6, 1, 1)))
+    uneven = emdl.fit_strain(table_of(breathing, noise_px=0.02), reference=region)
+    assert any("errors are too small" in text for text in uneven.evidence.warnings)
+    assert "spread" not in emdl.fit_strain(table).attrs["reference_source"]
+
+
 def test_a_disk_counts_along_the_direction_it_is_sure_of():
     random = np.random.default_rng(3)
     table = table_of(np.tile(np.eye(2), (20, 20, 1, 1)))

@@ -18,7 +18,7 @@ chapter 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from napari_emdl.jobs.control import Control
 Floats = NDArray[np.float64]
 
 #: Lengths over which the inner intensity changes, in radii, and standard deviation of each in units of the disk's mean.
-INNER_SCALES = ((1.2, 4.0),)
+INNER_SCALES = ((0.8, 2.0),)
 #: Gauss-Newton steps of a pattern, and of the least squares within.
 _STEPS, _REWEIGHTED = 3, 3
 #: Patterns that radius and edge are fitted to.
@@ -44,16 +44,25 @@ _APERTURE_PATTERNS, _APERTURE_ROUNDS = 24, 3
 _LOOSE_RADII = 1.0
 #: Components of the inner intensity with less than this share of its variance are left out.
 _LEAST_SHARE = 3e-4
+#: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
+_SHARPEST_PX = 0.45
+#: Width of the zone in which a real edge strays, in units of the edge.
+_ZONE = 2.0
 #: Expected counts a pixel at least, for its variance.
 _LEAST_COUNTS = 0.05
 
 
 @dataclass(frozen=True)
 class Aperture:
-    """Soft-edged disk: half height at `radius_px`, blurred with a standard deviation of `edge_px`."""
+    """Soft-edged disk: half height at `radius_px`, blurred with a standard deviation of `edge_px`.
+
+    `ripple` is how far the height near a real edge strays from that, pixel by pixel (a hard edge on whole pixels, a ragged
+    aperture). More electrons do not make it less, so that it bounds what the edges of bright disks count.
+    """
 
     radius_px: float
     edge_px: float
+    ripple: float = 0.0
 
     def at(self, row: Floats, col: Floats) -> tuple[Floats, Floats]:
         """Height, and (..., 4) derivatives by the place (row, col), the radius and the edge, at offsets from the centre."""
@@ -63,6 +72,11 @@ class Aperture:
         safe = np.maximum(away, 1e-9)
         by_edge = slope * (away - self.radius_px) / self.edge_px
         return 0.5 * special.erfc(z), np.stack([slope * row / safe, slope * col / safe, slope, by_edge], axis=-1)
+
+    def zone(self, row: Floats, col: Floats) -> Floats:
+        """How near to the edge, from 1 on it to 0; as wide as a pixel at least."""
+        width = _ZONE * max(self.edge_px, 0.5)
+        return np.asarray(np.exp(-0.5 * np.square((np.hypot(row, col) - self.radius_px) / width)), dtype=np.float64)
 
 
 class PatternModel:
@@ -86,6 +100,7 @@ class PatternModel:
         self._inner = vector[:, keep] * np.sqrt(value[keep])
         blur = np.exp(-square / 2)
         self._blur = blur / blur.sum(axis=1, keepdims=True)
+        self.ripple_sums = np.zeros(2)
 
     def fits(self, centre: Floats, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """(n,) disks that lie wholly on the detector."""
@@ -125,24 +140,33 @@ class PatternModel:
         prior = np.zeros((len(y), n))
         prior[:, 0], prior[:, 1 : n - 3] = 0.01, 1.0
         prior[:, n - 2 :] = (2 / np.maximum(background, 0.05))[:, None] ** 2
-        expected = np.maximum(y @ self._blur.T, np.maximum(0.5 * background, _LEAST_COUNTS)[:, None])
+        zone = self.aperture.zone(dr, dc)
+        least = np.maximum(0.5 * background, _LEAST_COUNTS)[:, None]
+        variance = np.maximum(y @ self._blur.T, least)
         for _ in range(_REWEIGHTED):
-            weighted = design * (used / expected)[:, :, None]
+            weighted = design * (used / variance)[:, :, None]
             normal = np.matmul(weighted.transpose(0, 2, 1), design)
             normal[:, np.arange(n), np.arange(n)] += prior
             right = np.matmul(weighted.transpose(0, 2, 1), y[:, :, None])[:, :, 0]
             right[:, 0] += prior[:, 0]
             solution = np.linalg.solve(normal, right[:, :, None])
             fit = np.matmul(design, solution)[:, :, 0]
-            expected = np.maximum(fit, np.maximum(0.5 * background, _LEAST_COUNTS)[:, None])
-        inner = mean[:, None] * (solution[:, :1, 0] + np.matmul(self._inner, solution[:, 1 : n - 3])[:, :, 0])
-        change = slope * np.maximum(inner, 0)[:, :, None]
-        weight = (used / expected)[:, :, None]
+            inner = mean[:, None] * (solution[:, :1, 0] + np.matmul(self._inner, solution[:, 1 : n - 3])[:, :, 0])
+            change = slope * np.maximum(inner, 0)[:, :, None]
+            counted = np.maximum(fit, least)
+            edge = np.square(np.maximum(inner, 0) * zone)
+            variance = counted + self.aperture.ripple**2 * edge
+        self._note_ripple(used * edge, np.square(y - fit), counted)
+        weight = (used / variance)[:, :, None]
         shared = np.matmul((design * weight).transpose(0, 2, 1), change)
         information = np.matmul((change * weight).transpose(0, 2, 1), change)
         information -= np.matmul(shared.transpose(0, 2, 1), np.linalg.solve(normal, shared))
         score = np.matmul((change * weight).transpose(0, 2, 1), (y - fit)[:, :, None])[:, :, 0]
         return score, information
+
+    def _note_ripple(self, edge: Floats, square: Floats, counted: Floats) -> None:
+        """Remember how much larger residuals at the edges are than counting makes them."""
+        self.ripple_sums += [float((edge * (square - counted) / counted).sum()), float((np.square(edge) / counted).sum())]
 
     def _own(
         self, rows: NDArray[np.intp], cols: NDArray[np.intp], hk: NDArray[np.int64], origin: Floats, g: Floats
@@ -153,6 +177,13 @@ class PatternModel:
         away = np.linalg.norm(place - near @ g, axis=2)
         other = (near != hk[:, None]).any(axis=2)
         return np.asarray(~(other & (away < self.aperture.radius_px + 3 * self.aperture.edge_px)))
+
+
+def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> Floats:
+    """(6, 6) information of a pattern on the rows and cols of origin, g1 and g2, everything inside the disks free."""
+    _, information = model.measure(counts, hk, origin, g)
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    return np.asarray(np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6), dtype=np.float64)
 
 
 def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -188,8 +219,9 @@ def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.in
             right += score[:, 2:].sum(axis=0) - mixed.T @ np.linalg.solve(own, alone)
         step = np.linalg.solve(normal + np.diag([1e-3, 1e-3]), right)
         radius = aperture.radius_px + float(np.clip(step[0], -0.5, 0.5))
-        edge = float(np.clip(aperture.edge_px + np.clip(step[1], -0.3, 0.3), 0.3, 0.5 * radius))
-        aperture = Aperture(radius, edge)
+        edge = float(np.clip(aperture.edge_px + np.clip(step[1], -0.3, 0.3), _SHARPEST_PX, 0.5 * radius))
+        excess, per_square_px = model.ripple_sums
+        aperture = Aperture(radius, edge, float(np.sqrt(max(excess, 0.0) / max(per_square_px, 1e-12))))
     return aperture
 
 
@@ -213,8 +245,8 @@ def measure_on_patterns(
     -------
     PeakTable
         The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
-        lattice or cut by the detector's edge are left out where the pattern was fitted. ``attrs["aperture_px"]`` has radius
-        and edge.
+        lattice or cut by the detector's edge are left out where the pattern was fitted. ``attrs["aperture_px"]`` has radius,
+        edge and ripple.
 
     Raises
     ------
@@ -272,7 +304,7 @@ def measure_on_patterns(
         columns["rho"][rows] = covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1])
         columns["sigma_px"][rows] = np.sqrt(np.square(deviation).mean(axis=1))
     made = PeakTable(disks.shape, disks.offset, columns)
-    made.attrs = {**disks.attrs, "aperture_px": (model.aperture.radius_px, model.aperture.edge_px)}
+    made.attrs = {**disks.attrs, "aperture_px": astuple(model.aperture)}
     return made.where(kept).compact()
 
 

@@ -9,7 +9,7 @@ axis towards the row axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,10 @@ COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is no fit.
 _MAX_RESIDUAL = 0.1
+#: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
+_RAGGED = 0.05
+#: Positions of a uniform region that tell a spread, and how many times the error it is worth a warning.
+_TELLING_POSITIONS, _WIDER = 12, 1.5
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,16 @@ def fit_strain(
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
+    if aperture is not None and aperture[2] > _RAGGED:
+        text = f"the edges of the disks are ragged ({100 * aperture[2]:.0f} % from pixel to pixel): --fit peaks may be better"
+        evidence = replace(evidence, warnings=(*evidence.warnings, text))
+    described = _described_reference(reference, params, inliers, reference_g)
+    if described["uniform"]:
+        inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
+        described["spread"] = uniform_spread(result, inside)
+        evidence = replace(evidence, warnings=(*evidence.warnings, *_spread_warning(described["spread"])))
     facts = {
-        "reference": _described_reference(reference, params, inliers, reference_g),
+        "reference": described,
         "basis": {"source": basis.source, "how": _BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
         "aperture_px": aperture,
@@ -232,8 +244,8 @@ def fit_strain(
         "axes": facts["axes"],
         "params": params.model_dump(mode="json"),
         "disks_provenance": disks.attrs.get("provenance"),
-        "caveats": Caveats.of(disks).to_json(),
         "provenance": strain_provenance(params, disks, facts),
+        "caveats": Caveats.of(disks).to_json(),
     }
     if control is not None:
         control.report(3, 3, "done")
@@ -317,7 +329,45 @@ def _described_reference(reference: Any, params: StrainParams, inliers: int, g: 
     else:
         region = [int(v) for v in np.asarray(wanted)]
         how = f"median of the fitted positions of scan rows {region[0]}:{region[1]}, cols {region[2]}:{region[3]}"
-    return {"how": how, "region": region, "positions": inliers, "g_px": g.tolist()}
+    uniform = wanted is not None and inliers > 0
+    return {"how": how, "region": region, "positions": inliers, "g_px": g.tolist(), "uniform": uniform}
+
+
+def uniform_spread(fields: dict[str, Any], inside: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """What is measured in a region that the user calls uniform, beside what the error says.
+
+    Parameters
+    ----------
+    fields
+        exx, eyy, exy, theta_rad (R, C) and sigma (R, C, 4).
+    inside
+        (R, C) fitted positions of the region.
+
+    Returns
+    -------
+    dict
+        Component -> "spread", the standard deviation about the region's median, and "sigma", the rms of the standard errors.
+    """
+    found = {}
+    for i, name in enumerate(COMPONENTS):
+        values, sigma = np.asarray(fields[name])[inside], np.asarray(fields["sigma"])[inside][:, i]
+        spread = float(np.sqrt(np.mean(np.square(values - np.median(values))))) if len(values) else float("nan")
+        found[name] = {"spread": spread, "sigma": float(np.sqrt(np.mean(np.square(sigma)))) if len(sigma) else float("nan")}
+    return found | {"positions": {"n": float(inside.sum())}}
+
+
+def _spread_warning(found: dict[str, dict[str, float]]) -> list[str]:
+    if found["positions"]["n"] < _TELLING_POSITIONS:
+        return []
+    wide = [n for n in COMPONENTS[:3] if found[n]["spread"] > _WIDER * found[n]["sigma"]]
+    if not wide:
+        return []
+    most = max(wide, key=lambda n: found[n]["spread"])
+    spread, error = 100 * found[most]["spread"], 100 * found[most]["sigma"]
+    return [
+        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by {spread:.2f} %, its error is "
+        f"{error:.2f} %): the region is not uniform, or the errors are too small"
+    ]
 
 
 def disk_precision(disks: PeakTable) -> Floats | None:
