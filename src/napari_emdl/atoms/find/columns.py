@@ -224,11 +224,14 @@ def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:
     if finder.pixel_A < 0.08:
         ways.insert(0, "bin the frames")
     ways.append("denoise or average frames")
-    if finder.expected_columns < 1:
-        return f"no columns are seen; if there are any, {' or '.join(ways)}"
+    if finder.passing < 0.5:
+        return (
+            f"no columns: of {finder.expected_columns:.0f} suspected in a frame none is likely "
+            f"(best score {finder.best_score:.2f}); if there are columns, {' or '.join(ways)}"
+        )
     return (
-        f"the columns are faint: about {finder.expected_columns:.0f} a frame are suspected, expected F1 {f1:.2f} "
-        f"at threshold {finder.default_min_score:.2f}; to see more, {' or '.join(ways)}"
+        f"the columns are faint: about {finder.expected_columns:.0f} a frame are suspected and {finder.passing:.0f} pass, "
+        f"expected F1 {f1:.2f} at threshold {finder.default_min_score:.2f}; to see more, {' or '.join(ways)}"
     )
 
 

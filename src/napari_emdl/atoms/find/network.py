@@ -117,7 +117,7 @@ class NetworkColumnFinder:
         self.default_min_score = threshold_of(facts.default_min_score, contrast)
         low, high = extra.get("threshold_limits", (self.default_min_score, self.default_min_score))
         self.threshold_limits = float(low), float(high)
-        self.expected_columns = 0.0
+        self.expected_columns, self.passing, self.best_score = 0.0, 0.0, 0.0
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
@@ -182,6 +182,8 @@ class NetworkColumnFinder:
         self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
         threshold, f1 = chosen_threshold(scores, self.default_min_score, self.threshold_limits)
         self.default_min_score = round(threshold, 3)
+        self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
+        self.best_score = float(np.max(scores, initial=0.0))
         return f1
 
     def sample(
