@@ -1,17 +1,24 @@
 # make demo   install into .venv and open napari on the sample datacube (without a display: write demo-out/)
 # make test   install the test extra and what a bare Debian lacks, run all tests
-# make lint   ruff and mypy
+# make test-random   the tests with many random draws
+# make lint   ruff, mypy and the walls between the rooms
+# make wheel  build, install into an empty environment, run the demo from it
 # make bench  accuracy and speed tables against peers
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
-BIN := $(VENV)/bin
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/$(SCRIPTS)
+REFEREES ?= .venv-referees
 # The newest torch brings gigabytes of CUDA; tests and training on a CPU need this release only.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench system-packages clean
+.PHONY: help demo test test-random lint bench wheel system-packages clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "napari-emdl needs Python >= 3.11 on PATH (python3-venv on Debian)" >&2; exit 1; }
@@ -24,27 +31,50 @@ $(VENV)/.app: $(VENV)/pyvenv.cfg pyproject.toml
 $(VENV)/.test: $(VENV)/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' numpy || \
 		echo "torch is not to be had here: training tests will be skipped"
-	if $(BIN)/python -c 'import torch' 2>/dev/null; then extras='all,test,train,cluster'; else extras='all,test,cluster'; fi; \
+	if $(BIN)/python -c 'import torch' 2>/dev/null; then extras='all,test,lint,train,cluster'; else extras='all,test,lint,cluster'; fi; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
+	@touch $@
+
+# py4DSTEM and abTEM, with the older numpy they need
+$(REFEREES)/.test: pyproject.toml
+	test -e $(REFEREES)/pyvenv.cfg || $(PYTHON) -m venv $(REFEREES)
+	$(REFEREES)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' 'numpy<2' || \
+		echo "torch is not to be had here: the simulators are not held against abTEM"
+	$(REFEREES)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check -e '.[referee,train]' || \
+		$(REFEREES)/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check -e '.[referee]'
 	@touch $@
 
 demo: $(VENV)/.app
 	@bash scripts/system-packages.sh demo
 	$(BIN)/napari-emdl demo --out demo-out
 
-test: $(VENV)/.test system-packages
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.test $(REFEREES)/.test system-packages
+	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
+
+# many random draws instead of the fixed ones; what it finds becomes an example in the tests
+test-random: $(VENV)/.test
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
 
 system-packages:
 	@bash scripts/system-packages.sh test
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-bench: $(VENV)/.test
-	$(BIN)/napari-emdl bench disks
+bench: $(VENV)/.test $(REFEREES)/.test
+	$(REFEREES)/$(SCRIPTS)/napari-emdl bench disks
 	$(BIN)/napari-emdl bench columns
 
+# wheel and sdist, installed into an empty environment; the demo runs from there
+wheel: $(VENV)/.test
+	rm -rf dist build && $(BIN)/python -m pip install --quiet --disable-pip-version-check build && $(BIN)/python -m build --outdir dist .
+	rm -rf .venv-wheel && $(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[all]"
+	cd dist && ../.venv-wheel/bin/napari-emdl demo --headless --out ../demo-out && ls -l *.whl *.tar.gz
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out
+	rm -rf $(VENV) $(REFEREES) .venv-wheel build dist *.egg-info demo-out

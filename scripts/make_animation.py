@@ -145,23 +145,23 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
     """All of it, in the order a user does it."""
     state = panel.state
     film.caption = "File > Open: the datacube opens with its navigation image; the pattern at the cross-hair and its disks"
-    film.until(lambda: state.live is not None and np.isfinite(panel.maps.layer("navigation").data).all())
+    film.until(lambda: state.found.live is not None and np.isfinite(panel.maps.layer("navigation").data).all())
     panel._fit_views()
     film.shoot(2200)
 
     film.caption = "Move the cross-hair: the disks of each pattern are found at once"
     for row, col in ((12, 16), (10, 13), (8, 11), (10, 18), (14, 24)):
         panel.cross.move_to(row, col)
-        film.until(lambda: state.live is not None and state.live.position == state.position)
+        film.until(lambda: state.found.live is not None and state.found.live.position == state.settings.position)
         film.shoot(550, map_point(viewer, film, row, col))
 
     film.caption = "Run all: probe, disks, lattice and strain of the whole scan, in the background"
     film.shoot(500, film.place(panel.run_all_button))
     panel.run_all_button.click()
     last = 0.0
-    while state.strain is None:
+    while state.found.strain is None:
         film.wait(0.2)
-        done = float(state.done.mean()) if state.done is not None else 0.0
+        done = float(state.found.done.mean()) if state.found.done is not None else 0.0
         if done - last > 0.24:
             last = done
             film.shoot(350)
@@ -173,12 +173,12 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
     film.shoot(2000)
 
     film.caption = "Drag the threshold: disks, counts and map follow, the disks are not found anew"
-    histogram, start = panel.histogram, state.min_score
+    histogram, start = panel.histogram, state.settings.min_score
     low, high = histogram.plot.getPlotItem().viewRange()[0]
     for part in (0.0, 0.35, 0.7, 1.0, 0.5, 0.0):
-        before = state.strain
+        before = state.found.strain
         histogram._take(start + part * (0.98 - start) if high <= 1.2 else start * (1 + 4 * part))
-        film.until(lambda known=before, same=part: state.strain is not known or same == 0.0, 60)
+        film.until(lambda known=before, same=part: state.found.strain is not known or same == 0.0, 60)
         film.wait(0.4)
         film.shoot(450, film.place(histogram.plot, (histogram._to_axis(histogram.value) - low) / (high - low), 0.6))
     histogram.reset.click()
@@ -191,16 +191,16 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
         film.shoot(600, map_point(viewer, film, row, col))
 
     film.caption = "Draw what is unstrained: the substrate becomes the reference"
-    before = state.strain
+    before = state.found.strain
     panel.strain_step.reference.setCurrentIndex(1)
     region = panel.strain_step.region_layer()
-    film.until(lambda: state.strain is not before)
+    film.until(lambda: state.found.strain is not before)
     film.shoot(600)
     box, cols = np.asarray(region.data[0]), state.cube.scan_shape[1]
     for part in (0.4, 0.75):
-        before = state.strain
+        before = state.found.strain
         region.data = [box + np.array([0.0, part * cols])]
-        film.until(lambda known=before: state.strain is not known)
+        film.until(lambda known=before: state.found.strain is not known)
         film.wait(0.3)
         film.shoot(700, map_point(viewer, film, *(box + np.array([0.0, part * cols])).mean(axis=0)))
 

@@ -72,8 +72,9 @@ def test_gui_computes_nothing(path: Path) -> None:
     "path", [path for path in files(".") if "training" not in path.relative_to(PACKAGE).parts[:1]], ids=lambda path: path.name
 )
 def test_training_is_behind_one_door(path: Path) -> None:
-    """Only the command line's ``train`` imports training, and only when it runs."""
-    at_once = [name for name in imported_at_once(path) if name.startswith("napari_emdl.training")]
+    """Only the command line's ``train`` and the tuning dialog import training, and torch only when they run."""
+    door = "napari_emdl.training.tuning"  # light: it imports the rest when somebody tunes
+    at_once = [name for name in imported_at_once(path) if name.startswith("napari_emdl.training") and name != door]
     assert not at_once
     later = [name for name in imports(path) if name.startswith("napari_emdl.training")]
     if later:
@@ -105,3 +106,53 @@ def test_importing_the_core_needs_no_qt_and_no_onnxruntime() -> None:
     loaded = modules_after("\n".join(f"import {name}" for name in modules))
     assert not loaded & (QT | {"onnxruntime", "torch"})
     assert "napari_emdl" in loaded
+
+
+def graph_with_strings() -> tuple[list[str], list[tuple[str, str]]]:
+    """Modules of the package and who imports whom, modules named in strings (lazy homes, entry points) included."""
+    import grimp
+
+    graph = grimp.build_graph("napari_emdl", exclude_type_checking_imports=True)
+    modules = sorted(graph.modules)
+    arrows = [(module, other) for module in modules for other in graph.find_modules_directly_imported_by(module)]
+    known = set(modules)
+    for module in modules:
+        path = PACKAGE.parent / Path(*module.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(":")[0] in known:
+                arrows.append((module, node.value.split(":")[0]))
+    return modules, arrows
+
+
+def test_no_circle() -> None:
+    """No module imports itself by way of others; imports inside functions count as well."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    modules, arrows = graph_with_strings()
+    # a package's own face only hands names on: what imports it, imports what lies behind
+    arrows = [(a, b) for a, b in arrows if b != "napari_emdl" and a != "napari_emdl"]
+    index = {name: i for i, name in enumerate(modules)}
+    rows, cols = ([index[arrow[side]] for arrow in arrows if arrow[0] != arrow[1]] for side in (0, 1))
+    matrix = coo_array((np.ones(len(rows)), (rows, cols)), shape=(len(modules), len(modules)))
+    _, label = connected_components(matrix, directed=True, connection="strong")
+    circles = [sorted(modules[i] for i in np.flatnonzero(label == n)) for n in np.flatnonzero(np.bincount(label) > 1)]
+    assert not circles
+
+
+def test_strings_keep_the_order_of_the_rooms() -> None:
+    """What is imported by its name in a string lies below as well; the contracts of import-linter see no strings."""
+    import tomllib
+
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    floor = {room.strip(): len(layers) - i for i, rooms in enumerate(layers) for room in rooms.split("|")}
+    _, arrows = graph_with_strings()
+    upward = []
+    for module, other in arrows:
+        above, below = (name.split(".")[1] if "." in name else "" for name in (module, other))
+        if above in floor and below in floor and above != below and floor[above] <= floor[below]:
+            upward.append((module, other))
+    assert not upward

@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from napari_emdl.base import kinds
+
 try:
     __version__ = version("napari-emdl")
 except PackageNotFoundError:
@@ -36,6 +38,22 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+
+def _of_diffraction() -> tuple[kinds.ResultKind, ...]:
+    from napari_emdl.diffraction.results import KINDS
+
+    return KINDS
+
+
+def _of_atoms() -> tuple[kinds.ResultKind, ...]:
+    from napari_emdl.atoms.results import KINDS
+
+    return KINDS
+
+
+kinds.register(_of_diffraction)
+kinds.register(_of_atoms)
 
 
 def __getattr__(name: str) -> Any:

@@ -154,3 +154,13 @@ def test_export_leaves_no_global_matplotlib_state(tmp_path: Path) -> None:
     export(disks(), tmp_path)
     after = sys.modules.get("matplotlib.pyplot")
     assert (after.get_fignums() if after else []) == figures
+
+
+@pytest.mark.parametrize("name", ['=HYPERLINK("x")', "+1+cmd", "-2+3", "@SUM(1)", "\t=1", "\r=1"])
+def test_no_cell_is_a_formula(tmp_path: Path, name: str) -> None:
+    from napari_emdl.exporting.tables import write_csv
+
+    path = write_csv(tmp_path / "a.csv", {"species": [name, "Mo"], name: [-1.5, 2.0], "n": [-3, 4]})
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["species", f"'{name}", "n"], [f"'{name}", "-1.5", "-3"], ["Mo", "2", "4"]]

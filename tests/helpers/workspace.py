@@ -18,4 +18,4 @@ def show(viewer, cube) -> StemWorkspace:
 
 def run_all(panel, wait_until) -> None:
     panel.run_all_button.click()
-    wait_until(lambda: panel.state.strain is not None, 60, "a strain map")
+    wait_until(lambda: panel.state.found.strain is not None, 60, "a strain map")

@@ -34,6 +34,7 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 # py4DSTEM, EMD, Prismatic, abTEM
 
 
+@pytest.mark.referee
 def test_py4dstem_emd_1(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     cube = py4dstem.DataCube(CUBE.astype("f4"))
@@ -76,6 +77,7 @@ def test_prismatic(tmp_path: Path, latin: bool) -> None:
     assert io.open(f"{tmp_path}/prism.h5::4DSTEM_simulation/data/realslices/annular_detector_depth0000").kind == "image"
 
 
+@pytest.mark.referee
 def test_abtem_zarr(tmp_path: Path) -> None:
     pytest.importorskip("abtem")
     from abtem.core.axes import ScanAxis

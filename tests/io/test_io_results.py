@@ -6,6 +6,9 @@ import dataclasses
 import errno
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -19,7 +22,8 @@ from napari_emdl import io
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.fit.strain import StrainMap
-from napari_emdl.io import results
+from napari_emdl.io import outputs
+from napari_emdl.io.outputs import check_output
 
 
 def same(a: PeakTable, b: PeakTable) -> None:
@@ -53,6 +57,7 @@ def test_flat_arrays_as_the_contract_says(tmp_path: Path) -> None:
         assert json.loads(file.attrs["provenance"])["params"]["method"] == "template"
 
 
+@pytest.mark.referee
 def test_py4dstem_reads_bragg_vectors_with_calibration(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     table = disks((3, 4))
@@ -81,6 +86,7 @@ def test_py4dstem_reads_bragg_vectors_with_calibration(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors.tree("probe").data[0], table.attrs["probe"])
 
 
+@pytest.mark.referee
 def test_py4dstem_file_is_loaded(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     io.save(disks((3, 4)), tmp_path / "a.h5")
@@ -113,6 +119,7 @@ def test_strain_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.attrs["basis_g"], np.eye(2))
 
 
+@pytest.mark.referee
 def test_py4dstem_reads_strain_maps(tmp_path: Path) -> None:
     py4dstem = pytest.importorskip("py4DSTEM")
     made = strain()
@@ -165,7 +172,7 @@ def test_info_of_results(tmp_path: Path) -> None:
 
 
 def test_things_that_are_no_result(tmp_path: Path) -> None:
-    with pytest.raises(EmdlError, match="no result that can be saved"):
+    with pytest.raises(EmdlError, match="cannot save dict; expected disks, strain, columns or occupancy"):
         io.save({"a": 1}, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
 
@@ -173,28 +180,71 @@ def test_things_that_are_no_result(tmp_path: Path) -> None:
 # Writing goes wrong
 
 
-def full_disk(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
+@contextmanager
+def no_room(n_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond `n_bytes`: the next write fails as on a full disk, in the operating system."""
+    resource = pytest.importorskip("resource", reason="needs the file size limit of POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = io.save(disks(), tmp_path / "disks.h5")
+@pytest.mark.parametrize("n_bytes", [0, 600, 4096, 9000])
+def test_no_room_gives_one_line_and_the_old_file_stays(tmp_path: Path, n_bytes: int) -> None:
+    path = io.save(disks((9, 9)), tmp_path / "disks.h5")
     before = path.read_bytes()
-    monkeypatch.setattr(PeakTable, "to_hdf5", full_disk)
-    with pytest.raises(
-        EmdlError, match=r"cannot write .*No space left on device; the file that was there is unchanged"
-    ) as caught:
-        io.save(disks(seed=5), path)
+    with no_room(n_bytes), pytest.raises(EmdlError, match=r"cannot write .*; the file that was there is unchanged") as caught:
+        io.save(disks((9, 9), seed=5), path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["disks.h5"]
+
+
+def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("important")
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["counts"] = np.ones((3, 3))
+    for name in ("notes.txt", "raw.h5"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(EmdlError, match="exists and is not a result of napari-emdl"):
+            io.save(disks(), tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing" / "x")
+    for name, reason in (("pipe", "a device or a pipe"), ("nowhere", "a link that leads nowhere"), ("n" * 300, "cannot write")):
+        with pytest.raises(EmdlError, match=reason):
+            check_output(tmp_path / name)
+    assert check_output(io.save(disks(), tmp_path / "ours.h5")) == tmp_path / "ours.h5"
+    (tmp_path / "empty.h5").touch()
+    io.save(disks(), tmp_path / "empty.h5")
+
+
+def test_left_over_temporary_files_go_after_a_day(tmp_path: Path) -> None:
+    for name, age_s in ((".emdl-a.tmp", 90_000), (".emdl-b.tmp", 60), ("mine.tmp", 90_000)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    io.save(disks(), tmp_path / "disks.h5")
+    assert sorted(os.listdir(tmp_path)) == [".emdl-b.tmp", "disks.h5", "mine.tmp"]
+
+
+def test_array_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    path = io.save(disks(), tmp_path / "disks.h5")
+    with h5py.File(path, "a") as file:
+        del file["peaks/row"]
+        file["peaks"].create_dataset("row", (1 << 33,), "f4", chunks=(1 << 20,), compression="gzip")
+    with pytest.raises(OpenError, match="names 34,360 MB but the file does not hold them"):
+        io.load(path)
 
 
 def test_any_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "_write_attrs", killed)
+    monkeypatch.setattr(outputs.h5py.File, "flush", killed)
     with pytest.raises(KeyboardInterrupt):
         io.save(disks(), tmp_path / "disks.h5")
     assert os.listdir(tmp_path) == []
@@ -246,7 +296,7 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(EmdlError, match=message) as caught:
             io.load(tmp_path / f"{name}.h5")
         assert "\n" not in str(caught.value)
-    with pytest.raises(OpenError, match="a folder"):
+    with pytest.raises(OpenError, match="not a result file"):
         io.load(tmp_path)
 
 

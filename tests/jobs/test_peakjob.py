@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError, OtherJobError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs import Block, Control, Progress, discard_part, part_path, run_peak_job
-from napari_emdl.jobs.checkpoint import Checkpoint, merge_attrs
+from napari_emdl.jobs.checkpoint import Checkpoint, _pack, merge_attrs
 
 
 def find(items: np.ndarray) -> PeakTable:
@@ -141,10 +144,88 @@ def test_damaged_partial_file(tmp_path: Path, damage: bytes) -> None:
     output = tmp_path / "disks.h5"
     part_path(output).write_bytes(damage)
     if damage:
-        with pytest.raises(EmdlError, match=r"damaged|no partial result"):
+        with pytest.raises(EmdlError, match=r"damaged|not a partial result"):
             job(output=output, fingerprint="a", run=RunParams(resume=True))
     else:
         assert job(output=output, fingerprint="a").n_positions == 50
+
+
+def test_a_refused_job_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
+    output = tmp_path / "disks.h5"
+    job(output=output, fingerprint="a")
+    cut = part_path(output).read_bytes()[:-7]
+    part_path(output).write_bytes(cut)
+    for fingerprint, resume, error in (("b", True, OtherJobError), ("a", None, EmdlError)):
+        with pytest.raises(error):
+            Checkpoint(output, fingerprint, resume=resume)
+        assert part_path(output).read_bytes() == cut
+
+
+def test_a_bit_turned_in_the_head_of_a_record_is_noticed(tmp_path: Path) -> None:
+    output = tmp_path / "disks.h5"
+    job(output=output, fingerprint="a")
+    whole = part_path(output).read_bytes()
+    checkpoint = Checkpoint(output, "a", resume=True)
+    (_, last_position, _) = max(checkpoint._records.values(), key=lambda record: record[1])
+    n_blocks = len(checkpoint.done)
+    checkpoint.close()
+    for byte in range(last_position - 28, last_position):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1
+        part_path(output).write_bytes(bytes(damaged))
+        checkpoint = Checkpoint(output, "a", resume=True)
+        assert len(checkpoint.done) == n_blocks - 1
+        checkpoint.close()
+
+
+def test_a_journal_of_version_0_2_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "disks.h5"
+    header = json.dumps({"fingerprint": "a"}).encode()
+    payload = _pack(find(read(0, 20)))
+    record = struct.pack("<QQQI", 0, 20, len(payload), zlib.crc32(payload)) + payload
+    part_path(output).write_bytes(b"EMDLPART1\n" + struct.pack("<I", len(header)) + header + record)
+    asked = []
+    table = job(
+        output=output,
+        fingerprint="a",
+        read=lambda start, stop: asked.append(start) or read(start, stop),
+        run=RunParams(workers=1, resume=True),
+    )
+    assert min(asked) == 20
+    assert same(table, find(read(0, 50)))
+
+
+def test_two_processes_do_not_write_one_result(tmp_path: Path) -> None:
+    output = tmp_path / "disks.h5"
+    code = (
+        "import sys\nfrom napari_emdl.jobs.checkpoint import Checkpoint\n"
+        "c = Checkpoint(sys.argv[1], 'a')\nprint('mine', flush=True)\nsys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(output)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "mine\n"
+    for resume in (None, True, False):
+        with pytest.raises(EmdlError, match="another run is writing"):
+            Checkpoint(output, "a", resume=resume)
+    other.kill()
+    other.wait()
+    Checkpoint(output, "a", resume=True).close()  # a killed process holds nothing
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and pipes")
+def test_a_link_or_pipe_in_place_of_the_journal_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("important")
+    part_path(tmp_path / "a.h5").symlink_to(victim)
+    os.mkfifo(part_path(tmp_path / "b.h5"))
+    for name in ("a.h5", "b.h5"):
+        with pytest.raises(EmdlError, match="cannot write"):
+            job(output=tmp_path / name, run=RunParams(resume=False))
+    part_path(tmp_path / "c.h5").write_text("important")
+    with pytest.raises(EmdlError, match="not a partial result"):
+        job(output=tmp_path / "c.h5", run=RunParams(resume=False))
+    assert victim.read_text() == part_path(tmp_path / "c.h5").read_text() == "important"
 
 
 def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -162,10 +243,10 @@ def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(28, "No space left on device")
         append(file, data)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Checkpoint, "_append", staticmethod(full_after_three))
+    monkeypatch.setattr(Checkpoint, "_append", full_after_three)
     with pytest.raises(EmdlError, match=r"No space left on device; free some space and go on with --resume"):
         job(output=output, fingerprint="a")
-    monkeypatch.setattr(Checkpoint, "_append", staticmethod(append))
+    monkeypatch.setattr(Checkpoint, "_append", append)
     assert same(job(output=output, fingerprint="a", run=RunParams(workers=2, resume=True)), find(read(0, 50)))
 
 

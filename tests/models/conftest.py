@@ -69,3 +69,11 @@ def own_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(platformdirs, "user_data_dir", lambda *a, **k: str(tmp_path / "data"))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *a, **k: str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def affine_is_a_column_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in counts as what its card says."""
+    from napari_emdl.models import add
+
+    monkeypatch.setitem(add.CONTRACTS, "columns", ({"x"}, {"y"}))

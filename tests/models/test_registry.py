@@ -40,6 +40,7 @@ def test_card_follows_bioimage_io(model_folder: Path) -> None:
         assert set(tensor) >= {"id", "axes", "data", "test_tensor"}
 
 
+@pytest.mark.usefixtures("affine_is_a_column_network")
 def test_found_by_path_name_and_zip(model_folder: Path, tmp_path: Path) -> None:
     assert find_model(model_folder, "columns").source == "path"
     assert find_model(model_folder / "model.onnx").folder == model_folder
@@ -51,6 +52,7 @@ def test_found_by_path_name_and_zip(model_folder: Path, tmp_path: Path) -> None:
     assert "mine" in [entry.name for entry in list_models("columns")]
 
 
+@pytest.mark.usefixtures("affine_is_a_column_network")
 def test_wrong_task_unknown_name_and_taken_name(model_folder: Path) -> None:
     with pytest.raises(ModelError, match="is for columns, not for disk-refiner"):
         find_model(model_folder, "disk-refiner")
@@ -95,6 +97,7 @@ def test_card_that_is_no_yaml(model_folder: Path) -> None:
         load_model(model_folder)
 
 
+@pytest.mark.usefixtures("affine_is_a_column_network")
 def test_a_damaged_model_is_listed_with_its_problem(model_folder: Path) -> None:
     add_model(model_folder, name="good")
     shutil.copytree(model_folder, user_folder() / "bad")
@@ -164,6 +167,13 @@ def test_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
         check_safe(external(folder / "model.onnx", "weights.bin"))
 
 
+def test_a_described_network_that_cannot_do_its_task_is_refused(model_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"has inputs x, shift and outputs y; columns needs inputs conditions, image"):
+        add_model(model_folder, name="mine")
+    assert not any(entry.source == "user" for entry in list_models())
+
+
+@pytest.mark.usefixtures("affine_is_a_column_network")
 def test_bare_network_with_data_beside_it_is_added_whole(tmp_path: Path) -> None:
     network = external(tmp_path / "net.onnx", "weights.bin")
     (tmp_path / "weights.bin").write_bytes(np.ones(4, np.float32).tobytes())
@@ -172,6 +182,7 @@ def test_bare_network_with_data_beside_it_is_added_whole(tmp_path: Path) -> None
     assert model.card.emdl.pixel_A == 0.1
 
 
+@pytest.mark.usefixtures("affine_is_a_column_network")
 def test_bare_network_gets_a_card(tmp_path: Path, make_affine: Callable[..., Path]) -> None:
     network = make_affine(tmp_path / "net.onnx")
     with pytest.raises(ModelError, match="--task"):

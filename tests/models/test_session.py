@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -146,10 +145,8 @@ def test_cancelled_before_and_inside_a_call(tmp_path: Path) -> None:
     session = Session(folder, "cpu", threads=1)
     control = Control()
     threading.Timer(0.3, control.cancel).start()
-    started = time.monotonic()
-    with pytest.raises(Cancelled):
-        session.run({"x": x, "times": np.array(10_000_000)}, control=control)
-    assert time.monotonic() - started < 1.3
+    with pytest.raises(Cancelled):  # the loop itself would take hours
+        session.run({"x": x, "times": np.array(100_000_000)}, control=control)
     with pytest.raises(Cancelled):
         session.run({"x": x, "times": np.array(1)}, control=control)
     assert session.run({"x": x, "times": np.array(1)}, control=Control())["y"].shape == x.shape

@@ -16,8 +16,8 @@ import napari_emdl
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui import layers
 from napari_emdl.gui.kit import session, styles
+from napari_emdl.gui.kit.layerfile import read_layers, write_layers, write_tiff
 from napari_emdl.plugin.reader import get_reader, read
-from napari_emdl.plugin.writer import read_layers, write_layers, write_tiff
 
 pytestmark = pytest.mark.gui
 

@@ -82,6 +82,7 @@ def test_taken_out_phase_is_free_propagation():
     assert np.angle(phase[0, 0, 0, 2]) == pytest.approx(-0.5 * np.pi * wavelength_A(200.0) * 100 * q2)
 
 
+@pytest.mark.referee
 @pytest.mark.parametrize("thickness_cells", [10, 30])
 def test_beams_agree_with_abtem(thickness_cells):
     abtem = pytest.importorskip("abtem")

@@ -33,6 +33,7 @@ def waves(carbon):
     return simulate([(random_structure(rng, carbon, {k: 1.0}), 300.0, 0.08) for k in KINDS], solver)
 
 
+@pytest.mark.referee
 def test_exit_wave_and_image_agree_with_abtem(carbon):
     abtem = pytest.importorskip("abtem", reason="abTEM is not installed")
     ase = pytest.importorskip("ase", reason="ase is not installed")

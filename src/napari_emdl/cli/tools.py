@@ -93,6 +93,38 @@ def models_add(
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0, help="Default threshold of a bare network.", show_default=False)
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option("--layout", metavar="NCHW|NHWC", help="Order of a bare network's axes.", show_default=False)
+    ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            "--scaling", metavar="zero-one|standard|none", help="How images are scaled for a bare network.", show_default=False
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            "--activation",
+            metavar="none|sigmoid|softmax",
+            help="What turns a bare network's output into probabilities.",
+            show_default=False,
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option("--channels", help="What a bare network's output maps are, such as Mo,S,background.", show_default=False),
+    ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            "--contrast", metavar="bright|dark|any", help="Contrast a bare network was trained on.", show_default=False
+        ),
+    ] = None,
+    multiple_of: Annotated[
+        int | None,
+        typer.Option("--multiple-of", min=1, help="Rows and cols must be a multiple of this.", show_default=False),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a model of this name.")] = False,
 ) -> None:
     """Add a model to your own; a bare .onnx gets a card from the options given here."""
@@ -111,6 +143,16 @@ def models_add(
         entries["species"] = [part.strip() for part in species.split(",")]
     if min_score is not None:
         entries["default_min_score"] = min_score
+    if channels is not None:
+        entries["channels"] = [part.strip() for part in channels.split(",")]
+    known = {
+        "layout": layout,
+        "scaling": scaling,
+        "activation": activation,
+        "contrast": contrast,
+        "multiple_of": multiple_of,
+    }
+    entries |= {key: value for key, value in known.items() if value is not None}
     model = add_model(path, name=name, task=task, replace=replace, **entries)  # type: ignore[arg-type]
     typer.echo(f"added {model.name} ({model.card.emdl.task}) in {model.folder}")
 

@@ -9,9 +9,9 @@ from typing import Any
 import typer
 import yaml
 
-from napari_emdl.atoms.find.tuning import tune
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.cli.progress import terminal_control
+from napari_emdl.training.tuning import tune
 
 _CONFIGS = {"fcunet": "fcunet.yaml", "refiner": "refiner.yaml", "columns": "columns.yaml"}
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from napari_emdl.exporting import tables
 from napari_emdl.exporting.folder import write_ome_tiff
-from napari_emdl.io.results import atomic_path, jsonable
+from napari_emdl.io.outputs import atomic_path
+from napari_emdl.io.packing import jsonable
 
 #: What a layer is as plain values: (data, attributes, type), as napari's writers get it.
 LayerData = tuple[Any, Mapping[str, Any], str]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 FORMATS = ("png", "svg", "pdf")
 _MASKED = "0.75"

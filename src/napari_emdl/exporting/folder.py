@@ -15,7 +15,9 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.exporting import tables
-from napari_emdl.io.results import atomic_path, jsonable, load, result_type
+from napari_emdl.io.outputs import atomic_path
+from napari_emdl.io.packing import jsonable
+from napari_emdl.io.results import load, result_type
 from napari_emdl.io.summary import calibration_info
 
 Pixel = tuple[float, float] | None

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 Columns = Mapping[str, Any]
+#: What makes spreadsheets compute a cell.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _UNITS = {"row": "row_px", "col": "col_px"}
 
 
@@ -24,7 +26,7 @@ def write_csv(path: Path, columns: Columns) -> Path:
     values = [_printable(np.asarray(columns[name])) for name in names]
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
+        writer.writerow([harmless(name) for name in names])
         writer.writerows(zip(*values, strict=True))
     return path
 
@@ -35,7 +37,14 @@ def _printable(values: NDArray[Any]) -> list[Any]:
         return ["" if v != v else f"{v:.{digits}g}" for v in values.tolist()]
     if values.dtype.kind == "b":
         return values.astype(int).tolist()
-    return values.tolist()
+    if values.dtype.kind in "iu":
+        return values.tolist()
+    return [harmless(str(value)) for value in values.tolist()]
+
+
+def harmless(text: str) -> str:
+    """Text of a cell that no spreadsheet takes for a formula: names come from files, and a file may come from anybody."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def disk_columns(disks: PeakTable) -> dict[str, Any]:

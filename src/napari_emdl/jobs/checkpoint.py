@@ -7,10 +7,14 @@ that is being appended to when its process is killed may be unreadable as a whol
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import stat
 import struct
+import sys
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +26,10 @@ from napari_emdl.base.errors import EmdlError, OtherJobError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.blocks import Block
 
-MAGIC = b"EMDLPART1\n"
-_RECORD = struct.Struct("<QQQI")  # start, stop, bytes of payload, crc32 of payload
+MAGIC = b"EMDLPART2\n"
+_OLD_MAGIC = b"EMDLPART1\n"  # version 0.2: the checksum covers the payload alone
+_RECORD = struct.Struct("<QQQI")  # start, stop, bytes of payload, crc32 of these three and the payload
+_LONGEST_HEADER = 1 << 16
 
 
 def part_path(output: str | Path) -> Path:
@@ -51,72 +57,86 @@ class Checkpoint:
     Raises
     ------
     EmdlError
-        When a partial file lies there and `resume` is None, when it belongs to another job, or when the folder cannot be
-        written to.
+        When a partial file lies there and `resume` is None, when it belongs to another job, when another process writes it,
+        or when the folder cannot be written to.
     """
 
     def __init__(self, output: str | Path, fingerprint: str, resume: bool | None = None) -> None:
         self.path = part_path(output)
         self.fingerprint = fingerprint
         self._records: dict[int, tuple[int, int, int]] = {}  # start -> stop, position and length of the payload
-        self._fields: tuple[str, ...] | None = None
-        if resume is False:
-            discard_part(output)
-        if self.path.exists() and self.path.stat().st_size:
-            self._file = self._reopen(resume)
-        else:
-            self._file = self._create()
-
-    def _create(self) -> BinaryIO:
+        self._seed_head = True
+        self._file = open_locked(self.path)
         try:
-            file = open(self.path, "w+b")  # noqa: SIM115 (stays open until close)
-        except OSError as error:
-            raise EmdlError(f"cannot write {self.path}: {error.strerror}; choose another output folder") from error
+            if not self._file.seek(0, os.SEEK_END):
+                self._begin()
+            elif resume is False:
+                self._check_ours()
+                self._begin()
+            else:
+                self._go_on(resume)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _begin(self) -> None:
         header = json.dumps({"fingerprint": self.fingerprint}).encode()
-        self._append(file, MAGIC + struct.pack("<I", len(header)) + header)
-        return file
-
-    def _reopen(self, resume: bool | None) -> BinaryIO:
+        self._file.seek(0)
         try:
-            file = open(self.path, "r+b")  # noqa: SIM115
+            self._file.truncate(0)
+            self._append(MAGIC + struct.pack("<I", len(header)) + header)
         except OSError as error:
-            raise EmdlError(f"cannot go on with {self.path}: {error.strerror}") from error
-        try:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise EmdlError(f"{self.path} is no partial result; delete it or give another output")
-            (length,) = struct.unpack("<I", file.read(4))
-            found = json.loads(file.read(length))["fingerprint"]
-            self._scan(file)
-            if found != self.fingerprint:
-                raise OtherJobError(
-                    f"{self.path} holds the start of another job (other input, parameters or model); "
-                    "use --restart to throw it away"
-                )
-            if resume is None:
-                raise EmdlError(
-                    f"{self.path} holds the start of this job; use --resume to go on with it or --restart to begin again"
-                )
-        except (struct.error, ValueError, KeyError) as error:
-            file.close()
-            if isinstance(error, EmdlError):
-                raise
-            raise EmdlError(f"{self.path} is damaged at its start; use --restart to throw it away") from error
-        return file
+            raise EmdlError(f"cannot write {self.path}: {error.strerror}; free some space or give another output") from error
 
-    def _scan(self, file: BinaryIO) -> None:
-        """Find all whole records and cut off what a crash left behind them."""
-        end = file.tell()
-        size = file.seek(0, os.SEEK_END)
-        file.seek(end)
-        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+    def _check_ours(self) -> bytes:
+        self._file.seek(0)
+        magic = self._file.read(len(MAGIC))
+        if magic not in (MAGIC, _OLD_MAGIC):
+            raise EmdlError(f"{self.path} is not a partial result; delete it or give another output")
+        return magic
+
+    def _go_on(self, resume: bool | None) -> None:
+        """Accept the partial file as the start of this job, or refuse it and leave it as it is."""
+        self._seed_head = self._check_ours() == MAGIC
+        try:
+            (length,) = struct.unpack("<I", self._file.read(4))
+            if length > _LONGEST_HEADER:
+                raise ValueError("header too long")
+            found = json.loads(self._file.read(length))["fingerprint"]
+        except (struct.error, ValueError, LookupError, TypeError) as error:
+            raise EmdlError(f"{self.path} is damaged at its start; use --restart to throw it away") from error
+        if found != self.fingerprint:
+            raise OtherJobError(
+                f"{self.path} holds the start of another job (other input, parameters or model); use --restart to throw it away"
+            )
+        if resume is None:
+            raise EmdlError(
+                f"{self.path} holds the start of this job; use --resume to go on with it or --restart to begin again"
+            )
+        end = self._scan()
+        self._file.truncate(end)
+
+    def _scan(self) -> int:
+        """Find all whole records; the end of the last of them, behind which a crash may have left something."""
+        end = self._file.tell()
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(end)
+        while len(head := self._file.read(_RECORD.size)) == _RECORD.size:
             start, stop, length, checksum = _RECORD.unpack(head)
-            position = file.tell()
-            if position + length > size or zlib.crc32(file.read(length)) != checksum:
+            position = self._file.tell()
+            if not start < stop or position + length > size or self._overlaps(start, stop):
+                break
+            if self._checksum(head, self._file.read(length)) != checksum:
                 break
             self._records[start] = (stop, position, length)
             end = position + length
-        file.truncate(end)
-        file.seek(end)
+        return end
+
+    def _checksum(self, head: bytes, payload: bytes) -> int:
+        return zlib.crc32(payload, zlib.crc32(head[:-4]) if self._seed_head else 0)
+
+    def _overlaps(self, start: int, stop: int) -> bool:
+        return any(start < other_stop and other < stop for other, (other_stop, _, _) in self._records.items())
 
     @property
     def done(self) -> set[int]:
@@ -144,25 +164,37 @@ class Checkpoint:
             When the disk is full or gone; blocks written before stay.
         """
         payload = _pack(table)
-        head = _RECORD.pack(block.start, block.stop, len(payload), zlib.crc32(payload))
+        head = _RECORD.pack(block.start, block.stop, len(payload), 0)
+        head = _RECORD.pack(block.start, block.stop, len(payload), self._checksum(head, payload))
         position = self._file.seek(0, os.SEEK_END)
         try:
-            self._append(self._file, head + payload)
+            self._append(head + payload)
         except OSError as error:
             raise EmdlError(f"cannot write {self.path}: {error.strerror}; free some space and go on with --resume") from error
         self._records[block.start] = (block.stop, position + len(head), len(payload))
 
-    @staticmethod
-    def _append(file: BinaryIO, data: bytes) -> None:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    def _append(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def read(self, start: int) -> PeakTable:
-        """Table of the finished block that begins at `start`."""
-        _, position, length = self._records[start]
+        """Table of the finished block that begins at `start`.
+
+        Raises
+        ------
+        EmdlError
+            When the record does not hold a table of that many items.
+        """
+        stop, position, length = self._records[start]
         self._file.seek(position)
-        return _unpack(self._file.read(length))
+        try:
+            table = _unpack(self._file.read(length))
+        except (LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise EmdlError(f"{self.path} is damaged; use --restart to throw it away") from error
+        if table.n_positions != stop - start:
+            raise EmdlError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
+        return table
 
     def blocks(self) -> Iterator[tuple[Block, PeakTable]]:
         """Finished blocks in scan order."""
@@ -202,6 +234,56 @@ class Checkpoint:
         """Close and remove the file."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def open_locked(path: Path) -> BinaryIO:
+    """Open a file for reading and writing, make it if it is not there, and keep other processes out until it is closed.
+
+    Links are not followed and only plain files are opened, so that a name laid ready by somebody else leads nowhere.
+
+    Raises
+    ------
+    EmdlError
+        When another process has it, or it cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise EmdlError(f"cannot write {path}: {reason}; choose another output") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise EmdlError(f"cannot write {path}: it is not a plain file; choose another output")
+    file = os.fdopen(descriptor, "r+b")
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise EmdlError(f"cannot lock {path}: {error.strerror}; choose an output on another disk") from error
+        raise EmdlError(f"another run is writing {path}; wait for it or give another output") from error
+    return file
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        """Lock a byte far behind the content, so that reading is not blocked."""
+        os.lseek(descriptor, 1 << 40, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # file systems without locks
+                raise
 
 
 def merge_attrs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_emdl.base.errors import Cancelled
 
@@ -37,6 +38,7 @@ class Control:
         self._callbacks: list[Callable[[], None]] = []
         self._started_s = time.monotonic()
         self._first_done: int | None = None
+        self._last = Progress(0, 0, 0.0, float("inf"))
 
     def __reduce__(self) -> tuple[type[Control], tuple[()]]:
         # On another computer there is nobody to report to; cancelling is the executor's business there.
@@ -74,6 +76,12 @@ class Control:
         if self.cancelled:
             raise Cancelled("cancelled by the user")
 
+    def say(self, text: str) -> None:
+        """Tell the user something while the job goes on; goes to the log too."""
+        logging.getLogger("napari_emdl").warning(text)
+        if self._on_progress is not None:
+            self._on_progress(replace(self._last, message=text))
+
     def report(self, done: int, total: int, message: str = "") -> None:
         """Tell how far the job is; items that were there before the first report do not count for the rate."""
         if self._on_progress is None:
@@ -84,4 +92,5 @@ class Control:
             elapsed_s = time.monotonic() - self._started_s
             rate = (done - self._first_done) / elapsed_s if elapsed_s > 0 else 0.0
         remaining_s = (total - done) / rate if rate > 0 else float("inf")
-        self._on_progress(Progress(done, total, rate, remaining_s, message))
+        self._last = Progress(done, total, rate, remaining_s, message)
+        self._on_progress(self._last)

@@ -17,6 +17,9 @@ from napari_emdl.jobs.control import Control
 POLL_S = 0.1
 #: How long a cancelled job waits for blocks that are still being worked on.
 GRACE_S = 0.5
+#: How often a job looks after its cluster, and how long it waits in silence for one that is not there.
+LOOK_S, PATIENCE_S = 0.5, 10.0
+SCHEDULER_GONE = "the Dask scheduler is gone; finished blocks are kept: start one again and go on with --resume"
 
 Feed = Callable[[Block], Any]
 
@@ -129,12 +132,20 @@ class DaskExecutor:
     def map(
         self, fn: Callable[..., Any], blocks: Iterable[Block], control: Control, feed: Feed | None = None
     ) -> Iterator[tuple[Block, Any]]:
-        """See :class:`Executor`."""
+        """See :class:`Executor`.
+
+        Raises
+        ------
+        EmdlError
+            When the scheduler is gone, or a block ends the workers that compute it.
+        """
         pending: dict[Any, Block] = {}
         waiting = iter(blocks)
+        watch = _ClusterWatch(self._client, control)
         try:
             while True:
                 control.check()
+                watch.look()
                 while len(pending) < self.workers and (block := next(waiting, None)) is not None:
                     given = (block,) if feed is None else (block, feed(block))
                     pending[self._client.submit(fn, *given, pure=False)] = block
@@ -144,15 +155,75 @@ class DaskExecutor:
                 if not done:
                     time.sleep(POLL_S / 4)
                 for future in done:
-                    yield pending.pop(future), future.result()
+                    yield pending.pop(future), _result_of(future)
         finally:
-            if pending:
+            if pending and self._client.status == "running":
                 self._client.cancel(list(pending))
 
     def close(self) -> None:
         """Leave the cluster as it was."""
         if self._own:
             self._client.close()
+
+
+class _ClusterWatch:
+    """Looks now and then whether scheduler and workers are still there."""
+
+    def __init__(self, client: Any, control: Control) -> None:
+        self._client, self._control = client, control
+        self._next_s = time.monotonic() + LOOK_S
+        self._lost_s: float | None = None
+        self._said = False
+
+    def look(self) -> None:
+        """Say when no worker has been there for ten seconds; give up when the scheduler has not.
+
+        Raises
+        ------
+        EmdlError
+            When the scheduler does not answer any more.
+        """
+        now = time.monotonic()
+        if now < self._next_s:
+            return
+        self._next_s = now + LOOK_S
+        running = self._client.status == "running"
+        if running and self._n_workers():
+            if self._said:
+                self._control.say("a Dask worker is there again; going on")
+            self._lost_s, self._said = None, False
+            return
+        self._lost_s = self._lost_s or now
+        if now - self._lost_s < PATIENCE_S:
+            return
+        if not running:
+            raise EmdlError(SCHEDULER_GONE)
+        if not self._said:
+            self._control.say("the Dask cluster has no workers left: the job waits; start one with 'dask worker', or cancel")
+            self._said = True
+
+    def _n_workers(self) -> int:
+        try:
+            return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, KeyError, TypeError):
+            return 0
+
+
+def _result_of(future: Any) -> Any:
+    """Result of a block; what goes wrong in the cluster itself is one line."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise EmdlError(
+            "a block ended several Dask workers one after the other (out of memory?): give workers more memory, or "
+            "--max-memory less; finished blocks are kept, go on with --resume"
+        ) from error
+    except (CancelledError, OSError) as error:
+        raise EmdlError(SCHEDULER_GONE) from error
 
 
 def available_cores() -> int:

@@ -17,8 +17,11 @@ from napari_emdl.base.signals import Signal
 
 _PACKAGES = ("napari-emdl", "numpy", "scipy", "h5py", "onnxruntime-gpu", "onnxruntime", "rosettasciio")
 _MEGABYTE = 1 << 20
+_SAMPLES = 16
 #: Parts that say how and when the job ran, not what it computes.
-_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note")
+_NOT_FINGERPRINTED = ("date", "versions", "provider", "run", "note", "range_note", "caveats")
+#: Entries that say where something lies; its content is in the record as a checksum.
+_PLACES = ("path", "name", "file", "dataset", "mtime")
 
 
 def provenance(
@@ -56,9 +59,38 @@ def provenance(
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Hex digest of what determines the result: parameters, input and model, not date, versions or device."""
-    relevant = {name: value for name, value in facts.items() if name not in _NOT_FINGERPRINTED}
+    """Hex digest of what determines the result: parameters and the content of input and model.
+
+    Date, versions and device do not count, nor does where a file lies or when it was touched.
+    """
+    relevant = _without_places({name: value for name, value in facts.items() if name not in _NOT_FINGERPRINTED})
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=_jsonable).encode()).hexdigest()
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_places(item) for name, item in value.items() if name not in _PLACES}
+    return value
+
+
+def input_changed(record: Mapping[str, Any], signal: Signal) -> str:
+    """A line that says so when the input is not what it was when `record` was made, else "".
+
+    Parameters
+    ----------
+    record
+        What :func:`provenance` gave before the computation.
+    signal
+        The input.
+    """
+    before = record.get("input") or {}
+    path = str(signal.path or "")
+    try:
+        after = input_facts(signal)
+    except OSError as error:
+        return f"the input {path} could not be read again after the run ({error.strerror}); check the result"
+    same = all(before.get(name) == after.get(name) for name in ("size_bytes", "sha256_sampled"))
+    return "" if same else f"the input {path or signal.name} changed during the run; run it again"
 
 
 def versions() -> dict[str, str]:
@@ -83,25 +115,31 @@ def input_facts(signal: Signal) -> dict[str, Any]:
         "dtype": signal.dtype.str,
         "calibration": calibration,
     }
+    if signal.metadata.get("open_options"):
+        facts["open_options"] = dict(signal.metadata["open_options"])
     path = Path(signal.path) if signal.path else None
     if path is not None and path.is_file():
         status = path.stat()
-        facts |= {"size_bytes": status.st_size, "mtime": status.st_mtime, "sha256_ends": _sha256_of_ends(path)}
+        facts |= {"size_bytes": status.st_size, "mtime": status.st_mtime, "sha256_sampled": sampled_sha256(path)}
     elif path is not None and path.is_dir():
         facts |= _folder_facts(path)
     else:
-        facts["sha256_ends"] = _sha256_of_array(signal)
+        facts["sha256_sampled"] = _sha256_of_array(signal)
     return facts
 
 
-def _sha256_of_ends(path: Path) -> str:
-    """Checksum of the first and the last megabyte: tells files apart without reading hundreds of gigabytes."""
+def sampled_sha256(path: Path) -> str:
+    """Checksum of 16 pieces of a megabyte, spread evenly over a file: all of a small one.
+
+    Tells files apart without reading hundreds of gigabytes.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest.update(file.read(_MEGABYTE))
         size = path.stat().st_size
-        if size > _MEGABYTE:
-            file.seek(max(_MEGABYTE, size - _MEGABYTE))
+        pieces = min(_SAMPLES, -(-size // _MEGABYTE))
+        for piece in range(pieces):
+            start = (size - _MEGABYTE) * piece // (pieces - 1) if pieces > 1 else 0
+            file.seek(start)
             digest.update(file.read(_MEGABYTE))
     return digest.hexdigest()
 
@@ -112,9 +150,9 @@ def _folder_facts(folder: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     for path, size in zip(files, sizes, strict=True):
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-    for path in files[:1] + files[-1:]:
-        digest.update(_sha256_of_ends(path).encode())
-    return {"size_bytes": sum(sizes), "n_files": len(files), "sha256_ends": digest.hexdigest()}
+    for path in files[:: max(1, len(files) // _SAMPLES)] + files[-1:]:
+        digest.update(sampled_sha256(path).encode())
+    return {"size_bytes": sum(sizes), "n_files": len(files), "sha256_sampled": digest.hexdigest()}
 
 
 def _sha256_of_array(signal: Signal) -> str:

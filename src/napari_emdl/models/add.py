@@ -22,10 +22,17 @@ from napari_emdl.models.card import (
     sha256_of,
     write_card,
 )
+from napari_emdl.models.heatmap import BACKGROUND, Heatmap, try_heatmap
 from napari_emdl.models.onnxfile import check_safe
 from napari_emdl.models.registry import Model, find_model, install, load_model
 from napari_emdl.models.session import Session
 
+#: Inputs and outputs by which our own networks are known; any other network is tried as image -> heat map.
+CONTRACTS: dict[Task, tuple[set[str], set[str]]] = {
+    "columns": ({"image", "conditions"}, {"candidates", "logit"}),
+    "disk-proposer": ({"pattern", "probe_re", "probe_im"}, {"candidates"}),
+    "disk-refiner": ({"pattern", "pattern_index", "position_px", "radius_px"}, {"measured"}),
+}
 #: Size given to free axes of a bare network when it is tried out.
 _TRIAL_SIZE = {"columns": 128, "disk-proposer": 256, "disk-refiner": 64}
 
@@ -46,7 +53,8 @@ def add_model(
     replace
         Overwrite a model of this name.
     emdl
-        Further card entries of a bare network (``pixel_A``, ``species``, ``ranges``, ``default_min_score``).
+        Further card entries of a bare network (``pixel_A``, ``species``, ``ranges``, ``default_min_score``), and what is
+        known of a network that gives heat maps (entries of :class:`~napari_emdl.models.heatmap.Heatmap`).
 
     Raises
     ------
@@ -56,7 +64,7 @@ def add_model(
     source = Path(path).expanduser()
     if source.suffix.lower() != ".onnx":
         model = find_model(source)
-        Session(model, "cpu")
+        _check_task(Session(model, "cpu"))
         return install(model, name or (model.name if source.is_dir() else source.stem), replace)
     if not source.is_file():
         raise ModelError(f"there is no file {source}")
@@ -76,13 +84,37 @@ def describe_bare(source: Path, folder: Path, *, task: Task, **emdl: Any) -> Car
     for location in facts.external_data:
         (folder / location).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.parent / location, folder / location)
+    heatmap = {key: emdl.pop(key) for key in tuple(emdl) if key in Heatmap.model_fields and emdl[key] is not None}
     session = Session(_provisional(folder, source, task, emdl), "cpu", check=False)
     # The real inputs and outputs are known only now.
+    if not fits_task(session, task):
+        if task == "disk-refiner":
+            wanted = ", ".join(sorted(CONTRACTS[task][0]))
+            raise ModelError(f"{source.name} is not a disk refiner: it has inputs {', '.join(session.inputs)}, needs {wanted}")
+        emdl["heatmap"] = try_heatmap(source.name, session, heatmap)
+        emdl.setdefault("species", [name for name in emdl["heatmap"].channels if name != BACKGROUND])
     feeds = {item.name: _trial(item, _TRIAL_SIZE[task]) for item in session.inputs.values()}
-    outputs = session.run(feeds)
+    outputs = session.trial(feeds)
     if not all(np.all(np.isfinite(value)) for value in outputs.values()):
         raise ModelError(f"{source.name} gives values that are not finite; it cannot be used")
     return make_card(folder, name=folder.name, task=task, inputs=feeds, outputs=outputs, authors=[{"name": "unknown"}], **emdl)
+
+
+def fits_task(session: Session, task: Task) -> bool:
+    """Whether a network has the inputs and outputs of our own contract for a task."""
+    inputs, outputs = CONTRACTS[task]
+    return inputs <= set(session.inputs) and outputs <= set(session.outputs)
+
+
+def _check_task(session: Session) -> None:
+    """Refuse a described network that cannot do what its card says it is for."""
+    emdl = session.model.card.emdl
+    if emdl.heatmap is None and not fits_task(session, emdl.task):
+        inputs, outputs = (", ".join(sorted(names)) for names in CONTRACTS[emdl.task])
+        raise ModelError(
+            f"{session.model.name} has inputs {', '.join(session.inputs)} and outputs {', '.join(session.outputs)}; "
+            f"{emdl.task} needs inputs {inputs} and outputs {outputs}, or an entry heatmap in its card"
+        )
 
 
 def _provisional(folder: Path, source: Path, task: Task, emdl: dict[str, Any]) -> Model:

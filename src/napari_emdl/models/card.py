@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_emdl.base.errors import ModelError
+from napari_emdl.models.heatmap import Heatmap
 
 CARD_NAME = "rdf.yaml"
 FORMAT_VERSION = "0.5.4"
@@ -72,6 +73,8 @@ class EmdlConfig(_Part):
         Pixel size the network works at (columns).
     species
         Names of the output channels (columns).
+    heatmap
+        How to use a network of others that gives heat maps and knows nothing of our inputs and outputs.
     metrics, limits
         Measured quality and known limits, shown by ``models show``.
     """
@@ -82,6 +85,7 @@ class EmdlConfig(_Part):
     pixel_A: float | None = Field(None, gt=0)
     species: list[str] | None = None
     tolerance: float = Field(2e-3, gt=0, le=0.1, description="Largest relative deviation from the test tensors")
+    heatmap: Heatmap | None = None
     metrics: Any = None
     limits: Any = None
 

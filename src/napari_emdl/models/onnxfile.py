@@ -26,8 +26,14 @@ _SPARSE_PARTS = (1, 2)
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
 _DEEPEST_GRAPH = 32
+_MOST_NODES = 200_000
+_LARGEST_BYTES = (2 << 30) - 1  # what a protobuf message can hold
 
 Message = memoryview
+
+
+class _TooLarge(Exception):
+    """The graph has more nodes than any network."""
 
 
 @dataclass
@@ -38,6 +44,7 @@ class OnnxFacts:
     operators: set[tuple[str, str]] = field(default_factory=set)
     functions: set[tuple[str, str]] = field(default_factory=set)
     external_data: set[str] = field(default_factory=set)
+    n_nodes: int = 0
 
     @property
     def foreign_domains(self) -> set[str]:
@@ -54,12 +61,16 @@ def inspect(path: Path) -> OnnxFacts:
         When it is no ONNX file or a damaged one.
     """
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ModelError(f"{path.name} is larger than 2 GB, which no ONNX file can be; get it again")
         data = memoryview(path.read_bytes())
     except OSError as error:
         raise ModelError(f"cannot read the network {path}: {error.strerror}") from error
     facts = OnnxFacts()
     try:
         _model(data, facts)
+    except _TooLarge:
+        raise ModelError(f"{path.name} has more than {_MOST_NODES:,} operators, which is refused") from None
     except (IndexError, ValueError, struct.error, UnicodeDecodeError, RecursionError):
         raise ModelError(f"{path.name} is damaged or no ONNX file; get it again") from None
     if not facts.opset or not facts.operators:
@@ -138,7 +149,11 @@ def _parts(message: Message, *numbers: int) -> Iterator[Message]:
 
 
 def _text(message: Message, number: int) -> str:
-    return next((bytes(value).decode() for value in _parts(message, number)), "")
+    """Last value of a text field: what comes later in a message wins, as in every protobuf reader."""
+    found = b""
+    for value in _parts(message, number):
+        found = bytes(value)
+    return found.decode()
 
 
 def _model(model: Message, facts: OnnxFacts) -> None:
@@ -146,7 +161,8 @@ def _model(model: Message, facts: OnnxFacts) -> None:
         if not isinstance(value, memoryview):
             continue
         if number == _MODEL_OPSET:
-            version = next((v for n, v in _fields(value) if n == _OPSET_VERSION and isinstance(v, int)), 0)
+            versions = [v for n, v in _fields(value) if n == _OPSET_VERSION and isinstance(v, int)]
+            version = versions[-1] if versions else 0
             facts.opset[_text(value, _OPSET_DOMAIN)] = version
         elif number == _MODEL_FUNCTION:
             facts.functions.add((_text(value, _FUNCTION_DOMAIN), _text(value, _FUNCTION_NAME)))
@@ -171,6 +187,9 @@ def _graph(graph: Message, facts: OnnxFacts, depth: int) -> None:
 
 
 def _node(node: Message, facts: OnnxFacts, depth: int) -> None:
+    facts.n_nodes += 1
+    if facts.n_nodes > _MOST_NODES:
+        raise _TooLarge
     facts.operators.add((_text(node, _NODE_DOMAIN), _text(node, _NODE_OP)))
     for attribute in _parts(node, _NODE_ATTRIBUTE):
         for tensor in _parts(attribute, _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):

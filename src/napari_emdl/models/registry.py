@@ -17,7 +17,9 @@ from napari_emdl.models.card import CARD_NAME, Card, Task, file_in, read_card, s
 from napari_emdl.models.onnxfile import check_safe
 
 Source = Literal["shipped", "user", "path"]
-_MOST_UNPACKED_BYTES = 4 << 30
+_MOST_UNPACKED_BYTES = 1 << 30
+_MOST_PACKED = 200  # weights hardly shrink; what unpacks to more is made to fill a disk
+_MOST_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -171,14 +173,18 @@ def _unpacked(archive: Path) -> Path:
             raise ModelError(f"{archive.name} is damaged: {error}") from error
     inner = [path.parent for path in target.rglob(CARD_NAME)]
     if len(inner) != 1:
+        shutil.rmtree(target, ignore_errors=True)
         raise ModelError(f"{archive.name} holds {len(inner)} files {CARD_NAME}; a model zip holds one")
     return inner[0]
 
 
 def _extract(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
-        if sum(item.file_size for item in content.infolist()) > _MOST_UNPACKED_BYTES:
-            raise ModelError(f"{archive.name} unpacks to more than 4 GiB, which is no model of this program")
+        size = sum(item.file_size for item in content.infolist())
+        if size > min(_MOST_UNPACKED_BYTES, _MOST_PACKED * max(archive.stat().st_size, 1 << 16)):
+            raise ModelError(f"{archive.name} unpacks to {size / 1e6:,.0f} MB, which is not a model of this program")
+        if len(content.infolist()) > _MOST_FILES:
+            raise ModelError(f"{archive.name} holds more than {_MOST_FILES:,} files, which is not a model of this program")
         for item in content.infolist():
             target = (folder / item.filename).resolve()
             if not target.is_relative_to(folder.resolve()):

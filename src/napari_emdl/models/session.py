@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+#: Longest time a network may take for its test tensors or a first try.
+TRIAL_LIMIT_S = 60.0
 #: Outputs that are lists of peaks: (task, output) with the score in column 2.
 _SORTED_BY_SCORE = {("disk-proposer", "candidates")}
 #: CUDA rounds the operands of products to TF32 (10 bits): in an emulation outputs of the shipped networks moved by 1e-3 of the
@@ -165,7 +170,7 @@ class Session:
             return None
         expected, feeds = ({t.id: _load(folder, t) for t in tensors} for tensors in (card.outputs, card.inputs))
         worst = 0.0
-        for name, found in self.run(feeds, expected).items():
+        for name, found in self.trial(feeds, expected).items():
             want = np.asarray(expected[name], np.float64)
             if (card.emdl.task, name) in _SORTED_BY_SCORE:
                 # rows of equal score may come in any order, and padding is arbitrary: the scores tell enough
@@ -180,6 +185,42 @@ class Session:
                 f"{self.model.name} fails its test: outputs are {worst:.2g} off what its card says; get the model again"
             )
         return worst
+
+    def trial(self, feeds: Mapping[str, Any], outputs: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+        """One call on a small input that must come to an end; Ctrl-C stops it.
+
+        Raises
+        ------
+        ModelError
+            When the network does not finish in time (a graph may hold an endless loop), or for what :meth:`run` raises.
+        """
+        control, done = Control(), queue.SimpleQueue[Any]()
+
+        def call() -> None:
+            try:
+                done.put(self.run(feeds, outputs, control))
+            except BaseException as error:
+                done.put(error)
+
+        # Python handles signals in its main thread only, and never inside a call of onnxruntime.
+        threading.Thread(target=call, daemon=True, name="emdl-model-trial").start()
+        end = time.monotonic() + TRIAL_LIMIT_S
+        try:
+            while done.empty() and time.monotonic() < end:
+                time.sleep(0.002 if end - time.monotonic() > TRIAL_LIMIT_S - 1 else 0.05)
+        except BaseException:
+            control.cancel()
+            raise
+        if done.empty():
+            control.cancel()
+            raise ModelError(
+                f"{self.model.name} does not finish a small test within {TRIAL_LIMIT_S:g} s and was stopped; "
+                "it may hold an endless loop"
+            )
+        found = done.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def set_constant(self, name: str, value: NDArray[Any]) -> None:
         """Put an input that stays the same (a probe's spectrum) on the device once; leave it out of later feeds."""

@@ -20,7 +20,25 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
     first = Path(path if isinstance(path, str) else path[0])
     if first.suffix.lower() in _NOT_OURS or not first.exists():
         return None
-    return read
+    return read_in_window
+
+
+def read_in_window(path: PathOrPaths) -> list[LayerData]:
+    """Layers of files; what cannot be opened stays on screen with its advice, where there is a window."""
+    import napari
+
+    from napari_emdl.base.errors import EmdlError
+    from napari_emdl.gui.kit import notices, session
+    from napari_emdl.gui.kit.worker import error_line
+
+    viewer = napari.current_viewer()
+    try:
+        return read(path)
+    except (EmdlError, OSError, MemoryError) as error:
+        if viewer is None or not session.has_window(viewer):
+            raise
+        notices.tell(viewer, error_line(error))
+        return [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
 
 
 def read(path: PathOrPaths) -> list[LayerData]:

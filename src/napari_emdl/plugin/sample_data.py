@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 def strained_datacube() -> list[LayerData]:
     """Small 4D-STEM datacube with a known strain field."""
     from napari_emdl.gui import layers
+    from napari_emdl.gui.kit.signals import signal_layers
     from napari_emdl.gui.kit.worker import run_with_progress
     from napari_emdl.samples.diffraction import strained_datacube as make
 
     cube, _truth = run_with_progress(lambda control: make(control=control), "simulating a datacube")
-    found = layers.signal_layers(cube)
+    found = signal_layers(cube)
     layers.open_panels_soon()
     return found
 
 
 def blinking_movie() -> list[LayerData]:
     """HRTEM movie of a particle whose surface columns come and go."""
-    from napari_emdl.gui import layers
+    from napari_emdl.gui.kit.signals import signal_layers
     from napari_emdl.gui.kit.worker import run_with_progress
     from napari_emdl.samples.atoms import blinking_movie as make
 
     movie, _truth = run_with_progress(lambda control: make(control=control), "simulating a movie")
-    return layers.signal_layers(movie)
+    return signal_layers(movie)

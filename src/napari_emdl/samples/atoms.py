@@ -6,7 +6,7 @@ all that the analysis has to cope with (ringing, film contrast, drift, shot nois
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,8 @@ def blinking_movie(
     )
     movie = in_memory(counts, "movie", calibration, name="sample HRTEM movie")
     assert isinstance(movie, Movie)
+    if conditions is None:  # how it was made stays with it: a project that was saved on the sample makes it again
+        movie = replace(movie, metadata={"sample": {"shape": tuple(shape), "seed": seed}})
     return movie, truth
 
 

@@ -107,6 +107,7 @@ def test_positions_are_grouped_by_their_lattice():
         segment_positions(table.where(np.zeros(table.n_peaks, bool) | (table.flat_index() == 0)), 2)
 
 
+@pytest.mark.referee
 def test_regions_are_saved_exported_and_read_by_py4dstem(tmp_path):
     table, _, labels = two_phases()
     strain = fit_strain(table, regions=labels)

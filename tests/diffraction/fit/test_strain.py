@@ -75,6 +75,7 @@ def test_faint_disks_that_lean_on_the_lattice_do_not_make_sigma_small():
     assert np.sqrt(np.mean((values(strain) / strain.sigma) ** 2)) < 1.4
 
 
+@pytest.mark.referee
 def test_signs_and_axes_are_those_of_py4dstem():
     latticevectors = pytest.importorskip("py4DSTEM.process.strain.latticevectors")
     from py4DSTEM.data import RealSlice

@@ -7,7 +7,6 @@ import pytest
 
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.pixelsize import log_spectrum, pixel_size_A, refine_spot, spacing_px
-from napari_emdl.atoms.find.tuning import default_conditions, missing_for_tuning, read_range, tune
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.rethreshold import with_sites, with_threshold
 from napari_emdl.atoms.fit.sitetable import event_table, nearest_site, site_table
@@ -15,6 +14,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.jobs.control import Control
 from napari_emdl.samples.atoms import blinking_movie
+from napari_emdl.training.tuning import default_conditions, missing_for_tuning, read_range, tune
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_known_conditions_become_ranges():
 
 def test_what_is_missing_for_tuning_is_said(monkeypatch):
     assert "network" in missing_for_tuning("log")
-    monkeypatch.setattr("napari_emdl.atoms.find.tuning.find_spec", lambda name: None)
+    monkeypatch.setattr("napari_emdl.training.tuning.find_spec", lambda name: None)
     assert "pip install" in missing_for_tuning(None)
     with pytest.raises(EmdlError, match="pip install"):
         tune(None, {}, "mine", 1.0, Control())

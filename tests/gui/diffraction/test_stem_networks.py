@@ -18,23 +18,23 @@ def workspace(make_napari_viewer, small_sample, wait_until):
     for data in layers.signal_layers(small_sample[0]):
         viewer._add_layer_from_data(*data)
     panel = session.open_panel(viewer, session.WORKSPACE)
-    wait_until(lambda: panel.state.live is not None, 120, "live disks")
+    wait_until(lambda: panel.state.found.live is not None, 120, "live disks")
     return panel
 
 
 def test_the_default_network_is_live_and_maps_the_strain(workspace, wait_until):
     state, step = workspace.state, workspace.disks_step
-    assert state.live.info["method"] == "fcunet"
+    assert state.found.live.info["method"] == "fcunet"
     wait_until(lambda: step.badge.provider.startswith(("CPU", "CUDA")))
     assert "fcunet" in step.ran.text() and "disk_refiner" in step.ran.text()
-    row, col = state.position
+    row, col = state.settings.position
     workspace.step(0, 1)
-    wait_until(lambda: state.live.position == (row, col + 1), 30, "disks at the new place")
-    assert len(workspace.canvas.layer("disks").data) == len(state.kept_here()) > 5
+    wait_until(lambda: state.found.live.position == (row, col + 1), 30, "disks at the new place")
+    assert len(workspace.canvas.layer("disks").data) == len(state.data.kept_here()) > 5
     workspace.run_all_button.click()
-    wait_until(lambda: state.strain is not None, 180, "a strain map")
-    assert state.disks.attrs["method"] == "fcunet" and state.strain.mask.mean() > 0.5
-    assert workspace.disks_step.badge.provider == state.disks.attrs["provenance"]["provider"]
+    wait_until(lambda: state.found.strain is not None, 180, "a strain map")
+    assert state.found.disks.attrs["method"] == "fcunet" and state.found.strain.mask.mean() > 0.5
+    assert workspace.disks_step.badge.provider == state.found.disks.attrs["provenance"]["provider"]
 
 
 def test_the_structure_factor_image_is_switched_and_follows(workspace, wait_until):
@@ -44,7 +44,7 @@ def test_the_structure_factor_image_is_switched_and_follows(workspace, wait_unti
     wait_until(lambda: canvas.layer("structure factor") is not None, 60, "the image")
     layer = canvas.layer("structure factor")
     assert layer.visible and layer.data.shape == state.cube.detector_shape
-    found = state.kept_here()
+    found = state.data.kept_here()
     strong = found[np.argsort(found["score"])[-5:]]
     at = layer.data[np.rint(strong["row"]).astype(int), np.rint(strong["col"]).astype(int)]
     assert at.mean() > 5 * layer.data.mean()  # bright at the disks
@@ -57,7 +57,7 @@ def test_the_structure_factor_image_is_switched_and_follows(workspace, wait_unti
     wait_until(lambda: canvas.layer("structure factor").visible, 30)
     workspace.disks_step.form.editors["method"].put("light")
     assert not canvas.structure.isEnabled() and not canvas.layer("structure factor").visible
-    wait_until(lambda: state.live.info["method"] == "light", 60, "the light network")
+    wait_until(lambda: state.found.live.info["method"] == "light", 60, "the light network")
     assert "fcunet" not in workspace.disks_step.ran.text()
 
 
@@ -67,7 +67,7 @@ def test_disks_outside_the_training_range_are_told_in_the_panel(workspace, wait_
     workspace.disks_step.form.editors["method"].put("light")
     workspace.probe_step.source.setCurrentText("radius")
     workspace.probe_step.radius.setValue(0.8)
-    wait_until(lambda: state.live is not None and "trained on" in str(state.live.info.get("range_note")), 60)
+    wait_until(lambda: state.found.live is not None and "trained on" in str(state.found.live.info.get("range_note")), 60)
     assert "⚠" in workspace.disks_step.ran.text()
 
 
@@ -81,8 +81,8 @@ def test_the_demo_opens_its_window_and_maps_the_strain(make_napari_viewer, small
 
     def run():
         panel = session.registered(opened[0], session.WORKSPACE)
-        wait_until(lambda: panel.state.strain is not None, 180, "a strain map")
-        assert panel.maps.layer("exx").visible and panel.state.disks.attrs["method"] == "fcunet"
+        wait_until(lambda: panel.state.found.strain is not None, 180, "a strain map")
+        assert panel.maps.layer("exx").visible and panel.state.found.disks.attrs["method"] == "fcunet"
 
     def viewer(title):
         opened.append(make_napari_viewer(show=True, title=title))

@@ -57,11 +57,13 @@ def set_everything(panel, wait_until) -> None:
     panel.probe_step.source.setCurrentText("radius")
     panel.probe_step.radius.setValue(5.5)
     panel.run_all_button.click()
-    wait_until(lambda: panel.state.strain is not None and panel.state.lattice is not None, what="strain and lattice")
+    wait_until(
+        lambda: panel.state.found.strain is not None and panel.state.found.lattice is not None, what="strain and lattice"
+    )
     panel.step(1, 2)
     panel.histogram.step(2)
     panel.limits.form.editors["max_sigma_px"].put(2.0)
-    g = np.round(np.asarray(panel.state.lattice.basis.g), 3)
+    g = np.round(np.asarray(panel.state.found.lattice.basis.g), 3)
     for name, vector in zip(("g1", "g2"), g, strict=True):
         panel.lattice_step.form.editors[name].put(tuple(vector))
     panel.lattice_step.apply()
@@ -84,30 +86,34 @@ def set_everything(panel, wait_until) -> None:
 
 def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
-    wait_until(lambda: panel.state.probe is not None)
+    wait_until(lambda: panel.state.found.probe is not None)
     set_everything(panel, wait_until)
     before, target = panel.state, cube_file.with_name("work.emdl-project")
     panel.project.save(target)
     wait_until(lambda: panel.project.path == target)
-    before.output.unlink()  # the cache is emptied, and the folder moves
+    before.settings.output.unlink()  # the cache is emptied, and the folder moves
     moved = cube_file.parent.rename(cube_file.parent.with_name("elsewhere"))
 
     again = opened(make_napari_viewer(show=True), moved / target.name, wait_until)
     state = again.state
-    wait_until(lambda: state.strain is not None and not state.busy and not again.detectors.busy, what="the project")
+    wait_until(lambda: state.found.strain is not None and not state.busy and not again.detectors.busy, what="the project")
     assert state.cube.path == str(moved / cube_file.name) and again.project.path == moved / target.name
-    assert (state.position, state.min_score, state.limits) == (before.position, before.min_score, before.limits)
-    assert (state.disk_params, state.strain_params, state.run_params) == (
-        before.disk_params,
-        before.strain_params,
-        before.run_params,
+    assert (state.settings.position, state.settings.min_score, state.limits) == (
+        before.settings.position,
+        before.settings.min_score,
+        before.limits,
     )
-    assert state.probe.radius_px == before.probe.radius_px == 5.5
-    assert state.disks.n_peaks == before.disks.n_peaks and state.kept.n_peaks == before.kept.n_peaks
-    np.testing.assert_array_equal(state.reference, before.reference)
-    np.testing.assert_array_equal(state.regions, before.regions)
-    assert state.strain.region is not None
-    np.testing.assert_allclose(state.strain.exx, before.strain.exx, atol=1e-9)
+    assert (state.settings.disk_params, state.settings.strain_params, state.settings.run_params) == (
+        before.settings.disk_params,
+        before.settings.strain_params,
+        before.settings.run_params,
+    )
+    assert state.found.probe.radius_px == before.found.probe.radius_px == 5.5
+    assert state.found.disks.n_peaks == before.found.disks.n_peaks and state.found.kept.n_peaks == before.found.kept.n_peaks
+    np.testing.assert_array_equal(state.settings.reference, before.settings.reference)
+    np.testing.assert_array_equal(state.settings.regions, before.settings.regions)
+    assert state.found.strain.region is not None
+    np.testing.assert_allclose(state.found.strain.exx, before.found.strain.exx, atol=1e-9)
     layers = {layer.name: layer for layer in again.viewer.layers}
     assert list(layers["mine"].features["grain"]) == ["a", "b"] and list(layers["mine"].text.values) == ["a", "b"]
     np.testing.assert_array_equal(layers["grains"].data, np.arange(48).reshape(6, 8) % 3)
@@ -118,11 +124,11 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     np.testing.assert_allclose(again.maps.layer("virtual 1").data, panel.maps.layer("virtual 1").data, rtol=1e-5)
     assert again.strain_step.profile.shown is not None
     region = again.strain_step.region_layer()
-    mask = state.reference
+    mask = state.settings.reference
     region.data = [region.data[0] + np.array([0.0, 2.0])]  # what was restored still acts
-    wait_until(lambda: not np.array_equal(state.reference, mask))
+    wait_until(lambda: not np.array_equal(state.settings.reference, mask))
     again.project.open(moved / target.name)  # once more, over itself: nothing is doubled
-    wait_until(lambda: np.array_equal(state.reference, mask) and not state.busy, what="the project again")
+    wait_until(lambda: np.array_equal(state.settings.reference, mask) and not state.busy, what="the project again")
     names = [layer.name for layer in again.viewer.layers]
     assert len(names) == len(set(names)) and len(again.detectors.layers()) == 1
 
@@ -178,7 +184,7 @@ def test_a_killed_session_is_offered_and_comes_back(make_napari_viewer, cube_fil
     assert panel.offer.restore_button.text() == "Restore last session"
     panel.offer.restore_button.click()
     wait_until(lambda: panel.state.cube is not None and "before the crash" in viewer.layers, 20)
-    assert panel.state.position == (5, 5) and panel.state.disk_params.method == "template"
+    assert panel.state.settings.position == (5, 5) and panel.state.settings.disk_params.method == "template"
     assert not panel.offer.isVisible()
     wait_until(lambda: not crashed_sessions(), 20, "the session to be this window's")
     assert [path for path in sessions_folder().iterdir() if not path.name.startswith(".")] == [panel.autosave.path]
@@ -189,7 +195,7 @@ def test_a_killed_session_is_offered_and_comes_back(make_napari_viewer, cube_fil
 def test_nothing_is_written_while_nothing_changes(make_napari_viewer, cube_file, qtbot, wait_until):
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
     panel.disks_step.form.editors["method"].put("template")
-    wait_until(lambda: panel.state.live is not None and not panel.state.busy and not panel.detectors.busy)
+    wait_until(lambda: panel.state.found.live is not None and not panel.state.busy and not panel.detectors.busy)
     qtbot.wait(500)  # the navigation image sets its contrast with the last block
     panel.autosave.check()
     wait_until(lambda: panel.autosave.path.exists())
@@ -217,18 +223,18 @@ def test_parameters_are_remembered_but_not_what_belongs_to_a_file(make_napari_vi
     panel.lattice_step.apply()
     panel.shut_down()
     again = StemWorkspace(viewer)
-    assert (again.state.disk_params.method, again.state.disk_params.max_disks) == ("light", 77)
-    assert again.state.run_params.max_memory == "500MB" and again.state.strain_params.axis_deg == 30.0
-    assert again.state.strain_params.g1 is None
+    assert (again.state.settings.disk_params.method, again.state.settings.disk_params.max_disks) == ("light", 77)
+    assert again.state.settings.run_params.max_memory == "500MB" and again.state.settings.strain_params.axis_deg == 30.0
+    assert again.state.settings.strain_params.g1 is None
     assert again.disks_step.form.editors["method"].get() == "light"
     again.project.defaults_action.trigger()
-    assert again.state.disk_params == DiskParams() and again.state.strain_params == StrainParams()
+    assert again.state.settings.disk_params == DiskParams() and again.state.settings.strain_params == StrainParams()
     assert again.disks_step.form.editors["method"].get() == "fcunet"
     again.disks_step.form.editors["method"].put("template")
     again.shut_down()
     chosen = {("run", "device"): "cpu", ("live", "enabled"): False}  # the preferences go first
     monkeypatch.setattr(session, "setting", lambda category, name, default: chosen.get((category, name), default))
     third = StemWorkspace(viewer)
-    assert third.state.run_params.device == "cpu" and not third.state.live_enabled
-    assert third.state.disk_params.method == "template"
+    assert third.state.settings.run_params.device == "cpu" and not third.state.live_enabled
+    assert third.state.settings.disk_params.method == "template"
     third.shut_down()

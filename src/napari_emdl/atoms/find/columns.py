@@ -140,6 +140,10 @@ def _network_finder(
     from napari_emdl.models.session import Session
 
     session = Session(model, run.device, run.workers)
+    if model.card.emdl.heatmap is not None:
+        from napari_emdl.atoms.find.heatmap import HeatmapColumnFinder
+
+        return HeatmapColumnFinder(model, pixel_A, params.contrast, params.min_spacing_A, session)
     known = {
         "energy_keV": params.energy_keV or movie.calibration.energy_keV,
         "Cs_A": None if params.cs_um is None else params.cs_um * 1e4,

@@ -26,8 +26,8 @@ def result_layers(result: Any, path: str) -> list[tuple[Any, dict[str, Any], str
     EmdlError
         When the movie is gone and there are too many columns to show as points.
     """
+    from napari_emdl.gui.kit.signals import movie_layer
     from napari_emdl.gui.kit.styles import space
-    from napari_emdl.gui.layers import movie_layer
 
     name = "columns" if isinstance(result, PeakTable) else "occupancy"
     movie = source_movie(result)

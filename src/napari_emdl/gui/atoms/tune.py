@@ -18,12 +18,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emdl.atoms.find.tuning import Tuned, default_conditions, missing_for_tuning, read_range, tune
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Movie
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.worker import Job, JobBar, error_line
+from napari_emdl.training.tuning import Tuned, default_conditions, missing_for_tuning, read_range, tune
 
 INTRO = (
     "The network learns images simulated for the conditions below and is compared with the original on images it has not "

@@ -81,21 +81,21 @@ class PatternArrows(QWidget):
         from napari_emdl.diffraction.judge.evidence import lattice_points, lattice_residuals
 
         none = np.zeros((0, 2))
-        strain, kept, choice = self.stem.strain, self.stem.kept_here(), self.choice.currentText()
+        strain, kept, choice = self.stem.found.strain, self.stem.data.kept_here(), self.choice.currentText()
         if strain is None or choice == NONE or self.canvas.shape is None:
             return none, none
         if choice == DISPLACEMENT:
-            return lattice_points(strain, self.stem.position, self.canvas.shape)
+            return lattice_points(strain, self.stem.settings.position, self.canvas.shape)
         if kept is None:
             return none, none
-        return lattice_residuals(strain, self.stem.position, np.stack([kept["row"], kept["col"]], axis=-1))
+        return lattice_residuals(strain, self.stem.settings.position, np.stack([kept["row"], kept["col"]], axis=-1))
 
     # the x axis
 
     def _origin(self) -> NDArray[np.float64]:
-        strain = self.stem.strain
-        if strain is not None and strain.mask[self.stem.position]:
-            return np.asarray(strain.origin_px[self.stem.position], float)
+        strain = self.stem.found.strain
+        if strain is not None and strain.mask[self.stem.settings.position]:
+            return np.asarray(strain.origin_px[self.stem.settings.position], float)
         return (np.asarray(self.canvas.shape, float) - 1) / 2
 
     def axis_layer(self) -> Any:
@@ -114,7 +114,7 @@ class PatternArrows(QWidget):
             self.head.show(np.zeros((0, 2, 2)))
             self._set_axis_visible()
             return
-        turn = np.deg2rad(self.stem.strain_params.axis_deg)
+        turn = np.deg2rad(self.stem.settings.strain_params.axis_deg)
         origin = self._origin()
         along = 0.38 * min(shape) * np.array([np.cos(turn), np.sin(turn)])
         line = np.array([origin, origin + along])

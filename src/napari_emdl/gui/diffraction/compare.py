@@ -41,6 +41,7 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.forms import narrow
 from napari_emdl.gui.kit.worker import report_error
+from napari_emdl.workflow.finder import LiveResult
 
 NOTHING, KEPT = "nothing", "the run kept"
 METHODS = ("template", "light", "fcunet", "fcunet-plain")
@@ -66,11 +67,11 @@ class SecondMethod(QObject):
         self.kept_name = ""
         self.agreement: Any = None
         self.difference: Any = None  # (R, C, 4)
-        self._here: jobs.LiveResult | None = None
-        self._live = state.follow("second method", jobs.LiveFinder(), self._on_live)
-        self._pairs = state.follow("agreement", _compare, self._on_agreement)
-        self._strain = state.follow("second strain", _difference, self._on_difference)
-        self._file = state.follow("second run", _load, self._on_loaded)
+        self._here: LiveResult[tuple[int, int]] | None = None
+        self._live = state.followers.add("second method", jobs.LiveDisks(), self._on_live)
+        self._pairs = state.followers.add("agreement", _compare, self._on_agreement)
+        self._strain = state.followers.add("second strain", _difference, self._on_difference)
+        self._file = state.followers.add("second run", _load, self._on_loaded)
         self._asked: Any = None
         self._wanted_px: float | None = None
         for signal in (state.pattern_changed, state.probe_changed, state.overlay_changed):
@@ -99,15 +100,15 @@ class SecondMethod(QObject):
     def find_here(self) -> None:
         """Find the disks of the current pattern by the second method, unless that is done or asked for."""
         stem = self.stem
-        if self.choice not in METHODS or stem.pattern is None or stem.probe is None or stem.job is not None:
+        if self.choice not in METHODS or stem.found.pattern is None or stem.found.probe is None or stem.job is not None:
             return
-        params = stem.disk_params.model_copy(update={"method": self.choice, "model": None, "min_score": None})
-        asked = (stem.position, id(stem.pattern), id(stem.probe), params)
+        params = stem.settings.disk_params.model_copy(update={"method": self.choice, "model": None, "min_score": None})
+        asked = (stem.settings.position, id(stem.found.pattern), id(stem.found.probe), params)
         if asked != self._asked:
             self._asked = asked
-            self._live.submit(stem.position, stem.pattern, stem.probe, params, stem.run_params)
+            self._live.submit(stem.settings.position, stem.found.pattern, stem.found.probe, params, stem.settings.run_params)
 
-    def _on_live(self, result: jobs.LiveResult, args: Any) -> None:
+    def _on_live(self, result: LiveResult[tuple[int, int]], args: Any) -> None:
         if self.choice == args[3].method:
             self._here = result
             self.changed()
@@ -115,11 +116,11 @@ class SecondMethod(QObject):
     def here(self) -> NDArray[np.void] | None:
         """Disks of the second method at the position that pass its own least score; None while unknown."""
         if self.choice == KEPT and self.kept is not None:
-            return self.kept[self.stem.position]
-        found = self._here
-        if found is None or self.stem.cube is None or self.choice not in METHODS or found.position != self.stem.position:
+            return self.kept[self.stem.settings.position]
+        found, cube = self._here, self.stem.cube
+        if found is None or cube is None or self.choice not in METHODS or found.position != self.stem.settings.position:
             return None
-        return jobs.within(found.table.at(0), DiskLimits(min_score=found.default_min_score), self.stem.cube.detector_shape)
+        return jobs.within(found.table.at(0), DiskLimits(min_score=found.default_min_score), cube.detector_shape)
 
     def keep(self, table: PeakTable | None, name: str) -> None:
         """Compare with this table over the scan from now on."""
@@ -137,9 +138,9 @@ class SecondMethod(QObject):
             When there is no run.
         """
         stem = self.stem
-        if stem.kept is None or stem.disks is None:
+        if stem.found.kept is None or stem.found.disks is None:
             raise EmdlError("there is no run to keep; find the disks of the scan first")
-        self.keep(stem.kept, f"{stem.disks.attrs.get('method') or 'first'} run")
+        self.keep(stem.found.kept, f"{stem.found.disks.attrs.get('method') or 'first'} run")
 
     def load(self, path: Path) -> None:
         """Read the disks to compare with from a result file."""
@@ -158,13 +159,13 @@ class SecondMethod(QObject):
         """Distance within which two disks agree, unless the user sets one."""
         from napari_emdl.diffraction.find.pairing import agreement_distance_px
 
-        return agreement_distance_px(float(getattr(self.stem.probe, "radius_px", 5.0)))
+        return agreement_distance_px(float(getattr(self.stem.found.probe, "radius_px", 5.0)))
 
     def compare_scan(self, max_distance_px: float | None = None) -> None:
         """Agreement of both tables at every position, in the background; a distance that is given counts from now on."""
         self._wanted_px = max_distance_px or self._wanted_px
-        if self.kept is not None and self.stem.kept is not None:
-            self._pairs.submit(self.stem.kept, self.kept, self._wanted_px or self.max_distance_px)
+        if self.kept is not None and self.stem.found.kept is not None:
+            self._pairs.submit(self.stem.found.kept, self.kept, self._wanted_px or self.max_distance_px)
         else:
             self.changed()
 
@@ -176,12 +177,12 @@ class SecondMethod(QObject):
     def compare_strain(self) -> None:
         """Difference of the strain from both tables, in the background."""
         stem = self.stem
-        if self.kept is not None and stem.strain is not None:
-            params = stem.strain_params.model_copy(update=dict.fromkeys(DiskLimits.model_fields))
-            self._strain.submit(self.kept, stem.strain, stem.reference, params, stem.regions)
+        if self.kept is not None and stem.found.strain is not None:
+            params = stem.settings.strain_params.model_copy(update=dict.fromkeys(DiskLimits.model_fields))
+            self._strain.submit(self.kept, stem.found.strain, stem.settings.reference, params, stem.settings.regions)
 
     def _on_difference(self, difference: Any, args: Any) -> None:
-        if args[0] is self.kept and args[1] is self.stem.strain:
+        if args[0] is self.kept and args[1] is self.stem.found.strain:
             self.difference = difference
             self.changed()
 
@@ -296,14 +297,14 @@ class CompareBox(QWidget):
             self.choice.addItem(KEPT)
         elif not there and self.choice.findText(KEPT) >= 0:
             self.choice.removeItem(self.choice.findText(KEPT))
-        self.keep_button.setEnabled(self.stem.kept is not None)
+        self.keep_button.setEnabled(self.stem.found.kept is not None)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.map.setEnabled(self.second.agreement is not None)
         self._show_here()
         self._show_scan()
 
     def _show_here(self) -> None:
-        first, second = self.stem.kept_here(), self.second.here()
+        first, second = self.stem.data.kept_here(), self.second.here()
         self.pairing = None
         self.here_text.setVisible(self.second.choice != NOTHING)
         if self.second.choice == NOTHING or first is None or second is None:
@@ -326,7 +327,7 @@ class CompareBox(QWidget):
         median = f" (median {np.median(pairs.distance_px):.2f} px apart)" if len(pairs.distance_px) else ""
         self.here_text.setText(
             f"{_dot(AGREED_COLOR)} {len(pairs.first)} agree{median}<br>"
-            f"{_dot(ONLY_FIRST_COLOR)} {len(pairs.only_first)} only {self.stem.disk_params.method} &nbsp; "
+            f"{_dot(ONLY_FIRST_COLOR)} {len(pairs.only_first)} only {self.stem.settings.disk_params.method} &nbsp; "
             f"{_dot(ONLY_SECOND_COLOR)} {len(pairs.only_second)} only {self.second.name}"
         )
 

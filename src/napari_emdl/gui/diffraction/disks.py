@@ -24,11 +24,11 @@ class DisksStep(Step):
         super().__init__(2, "Disks", "Find the Bragg disks of the pattern at the cross-hair, then of the whole scan", parent)
         self.stem = state
         self.form = ParamsForm(
-            state.disk_params,
+            state.settings.disk_params,
             include=("method", "model", "min_spacing_px", "edge_px", "max_disks", "refine_passes", "flip_passes"),
         )
-        self.template = ParamsForm(state.disk_params.template)
-        self.run_form = ParamsForm(state.run_params, exclude=("resume",))
+        self.template = ParamsForm(state.settings.disk_params.template)
+        self.run_form = ParamsForm(state.settings.run_params, exclude=("resume",))
         self.live = QCheckBox("live")
         self.live.setChecked(state.live_enabled)
         self.live.setToolTip("Find the disks of the current pattern whenever the cross-hair moves (Space does it once)")
@@ -97,7 +97,7 @@ class DisksStep(Step):
         except EmdlError as error:
             report_error(error, "disks")
             return
-        kept = self.stem.disk_params
+        kept = self.stem.settings.disk_params
         self.stem.set_disk_params(params.model_copy(update={"probe": kept.probe, "template": template, "min_score": None}))
 
     def apply_run(self) -> None:
@@ -107,8 +107,8 @@ class DisksStep(Step):
         except EmdlError as error:
             report_error(error, "disks")
             return
-        if run != self.stem.run_params:
-            self.stem.run_params = run
+        if run != self.stem.settings.run_params:
+            self.stem.settings.run_params = run
             self.stem.find_here()
 
     def put(self, params: DiskParams, run: RunParams | None = None) -> None:
@@ -129,11 +129,11 @@ class DisksStep(Step):
     def _on_output(self) -> None:
         text = self.output.text().strip()
         if text:
-            self.stem.output = Path(text).expanduser()
+            self.stem.settings.output = Path(text).expanduser()
             self.refresh()
 
     def _on_browse(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Keep the disks in", str(self.stem.output or ""), "HDF5 (*.h5)")
+        name, _ = QFileDialog.getSaveFileName(self, "Keep the disks in", str(self.stem.settings.output or ""), "HDF5 (*.h5)")
         if name:
             self.output.setText(name)
             self._on_output()
@@ -157,7 +157,7 @@ class DisksStep(Step):
             self.badge.show_provider(self.badge.provider, self.badge.note, progress.rate_per_s)
 
     def _show_device(self) -> None:
-        live = self.stem.live
+        live = self.stem.found.live
         if live is not None and self.stem.job is None:
             info = live.info
             self.badge.show_provider(str(info.get("provider", "")), str(info.get("note", "")), 1 / max(live.seconds, 1e-6))
@@ -165,7 +165,7 @@ class DisksStep(Step):
 
     def _show_run(self) -> None:
         """Device and model of the scan's disks, as their provenance has them."""
-        disks = self.stem.disks
+        disks = self.stem.found.disks
         record = disks.attrs.get("provenance") if disks is not None else None
         if isinstance(record, dict):
             provider, note = str(record.get("provider") or ""), str(record.get("note") or "")
@@ -184,23 +184,22 @@ class DisksStep(Step):
         idle = stem.cube is not None and stem.job is None
         self.run_button.setEnabled(idle)
         self.resume_button.setEnabled(idle and stem.can_resume())
-        if stem.output is not None and not self.output.hasFocus():
-            self.output.setText(str(stem.output))
-            self.output.setCursorPosition(len(str(stem.output)))
+        if stem.settings.output is not None and not self.output.hasFocus():
+            self.output.setText(str(stem.settings.output))
+            self.output.setCursorPosition(len(str(stem.settings.output)))
         if stem.job is not None:
             return
         if stem.cube is None:
             self.tell("missing", "open a datacube first")
-        elif stem.disks is None:
-            self.tell(
-                "ready" if stem.probe is not None else "missing",
-                "press Run" if stem.probe is not None else "waits for the probe",
-            )
+        elif stem.found.disks is None:
+            probe = stem.found.probe is not None
+            self.tell("ready" if probe else "missing", "press Run" if probe else "waits for the probe")
         else:
-            done = int(stem.done.sum()) if stem.done is not None else 0
-            per = stem.kept.n_peaks / max(done, 1) if stem.kept is not None else stem.disks.n_peaks / max(done, 1)
+            found = stem.found
+            done = int(found.done.sum()) if found.done is not None else 0
+            per = (stem.found.disks if found.kept is None else found.kept).n_peaks / max(done, 1)
             text = f"{per:.1f} a pattern"
             if done < stem.cube.n_patterns:
                 self.tell("warning", f"{done:,} of {stem.cube.n_patterns:,} patterns", "stopped before the end; Resume goes on")
             else:
-                self.tell("done", text, f"{text} at or above the least score, {stem.disks.n_peaks:,} candidates in all")
+                self.tell("done", text, f"{text} at or above the least score, {stem.found.disks.n_peaks:,} candidates in all")

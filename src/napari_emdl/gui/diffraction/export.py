@@ -86,7 +86,7 @@ class ExportStep(Step):
 
     def refresh(self) -> None:
         """Enable what can be saved."""
-        disks, strain = self.stem.disks is not None, self.stem.strain is not None
+        disks, strain = self.stem.found.disks is not None, self.stem.found.strain is not None
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
@@ -102,10 +102,10 @@ class ExportStep(Step):
         if not folder:
             return None
         stem, target = self.stem, Path(folder)
-        strain = stem.strain
-        if strain is not None and not isinstance(stem.reference, str) and stem.reference is not None:
-            strain = replace(strain, attrs={**strain.attrs, "reference": stem.reference})  # the figure outlines it
-        results = {"disks": stem.kept or stem.disks, "strain": strain}
+        strain = stem.found.strain
+        if strain is not None and not isinstance(stem.settings.reference, str) and stem.settings.reference is not None:
+            strain = replace(strain, attrs={**strain.attrs, "reference": stem.settings.reference})  # the figure outlines it
+        results = {"disks": stem.found.kept or stem.found.disks, "strain": strain}
         formats = [name for name, box in self.formats.items() if box.isChecked()]
         layers, record = self.layers()
 
@@ -126,7 +126,7 @@ class ExportStep(Step):
 
     def save(self, what: str, path: str | Path | None = None) -> Job | None:
         """Write disks or strain as an HDF5 result file."""
-        result = self.stem.disks if what == "disks" else self.stem.strain
+        result = self.stem.found.disks if what == "disks" else self.stem.found.strain
         if result is None:
             report_error(EmdlError(f"there is no {what} to save yet"))
             return None
@@ -175,13 +175,15 @@ class ExportStep(Step):
             raise EmdlError("open a datacube before saving a job")
         if not stem.cube.path:
             raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
-        disks = stem.disk_params.model_copy(update={"min_score": stem.min_score})
-        run = stem.run_params.model_copy(update={"resume": None})
+        settings = stem.settings
+        disks = settings.disk_params.model_copy(update={"min_score": settings.min_score})
+        run = settings.run_params.model_copy(update={"resume": None})
         found = f"{stem_name}_disks.h5"
         jobs = {f"{stem_name}.yaml": JobFile(command="disks", input=stem.cube.path, output=found, disks=disks, run=run)}
-        if stem.strain is not None:
-            strain = stem.strain_params.model_copy(update={"min_score": stem.min_score, **reference_params(stem.reference)})
-            if stem.regions is not None:
+        if stem.found.strain is not None:
+            own = {"min_score": settings.min_score, **reference_params(settings.reference)}
+            strain = settings.strain_params.model_copy(update=own)
+            if stem.settings.regions is not None:
                 strain = strain.model_copy(update={"regions": f"{stem_name}_regions.npy"})
             jobs[f"{stem_name}_strain.yaml"] = JobFile(
                 command="strain", input=found, output=f"{stem_name}_strain.h5", strain=strain, run=run
@@ -201,8 +203,8 @@ class ExportStep(Step):
                 text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
                 target.with_name(name).write_text(text, encoding="utf-8")
                 written.append(target.with_name(name))
-                if job.strain is not None and job.strain.regions is not None and self.stem.regions is not None:
-                    np.save(target.with_name(job.strain.regions), self.stem.regions)
+                if job.strain is not None and job.strain.regions is not None and self.stem.settings.regions is not None:
+                    np.save(target.with_name(job.strain.regions), self.stem.settings.regions)
         except (EmdlError, OSError) as error:
             report_error(error, "save job")
             return []

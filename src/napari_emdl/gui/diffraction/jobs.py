@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from napari_emdl.base.params import DiskLimits, DiskParams, ProbeParams, RunPara
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import LiveFinder, LiveResult
+from napari_emdl.workflow.runs import DISK_RUNS
 
 
 def shown_pattern(control: Control, cube: Datacube, row: int, col: int, log: bool) -> tuple[Any, Any, tuple[float, float]]:
@@ -38,25 +39,11 @@ def measure_probe(control: Control, cube: Datacube, params: ProbeParams) -> Any:
     return make_probe(cube, params, cube.detector_shape)
 
 
-@dataclass(frozen=True)
-class LiveResult:
-    """Disks of one pattern, found as the cross-hair moves."""
-
-    position: tuple[int, int]
-    table: PeakTable
-    info: dict[str, Any]
-    default_min_score: float
-    seconds: float
-
-
-class LiveFinder:
-    """Keeps the finder of the last settings, so that only a change of method, model or probe builds a new one."""
+class LiveDisks:
+    """Disks and structure-factor image of one pattern, as the cross-hair moves; only other settings make a new finder."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._use = threading.Lock()  # disks and structure-factor image are asked for by two threads
-        self._key: Any = None
-        self._finder: Any = None
+        self._live: LiveFinder[Any] = LiveFinder(_make_finder)
 
     def __call__(
         self,
@@ -66,37 +53,29 @@ class LiveFinder:
         probe: Any,
         params: DiskParams,
         run: RunParams,
-    ) -> LiveResult:
+    ) -> LiveResult[tuple[int, int]]:
         """Disks of `pattern`; meant for :class:`napari_emdl.gui.kit.worker.Latest`."""
-        import time
-
-        finder = self._get(probe, params, pattern.shape, run)
-        started_s = time.perf_counter()
-        with self._use:
-            table = finder.find(pattern[None], control)
-        control.check()
-        floor = params.min_score if params.min_score is not None else finder.default_min_score
-        return LiveResult(position, table, dict(finder.info), float(floor), time.perf_counter() - started_s)
+        finder = self._get(pattern, probe, params, run)
+        return self._live.find(finder, position, pattern, control, params.min_score)
 
     def structure_factor(
         self, control: Control, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams
     ) -> NDArray[np.float32]:
         """FCU-Net's image of `pattern` (rows, cols), of the same shape."""
-        finder = self._get(probe, params, pattern.shape, run)
-        with self._use:
-            control.check()
-            image: NDArray[np.float32] = finder.structure_factor(pattern, control)
+        finder = self._get(pattern, probe, params, run)
+        control.check()
+        image: NDArray[np.float32] = finder.structure_factor(pattern, control)
         return image
 
-    def _get(self, probe: Any, params: DiskParams, shape: tuple[int, ...], run: RunParams) -> Any:
-        from napari_emdl.diffraction.find.disks import make_finder
+    def _get(self, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams) -> Any:
+        shape = (pattern.shape[0], pattern.shape[1])
+        return self._live.get((id(probe), params, shape, run.device), params, probe, shape, run)
 
-        key = (id(probe), params, shape, run.device)
-        with self._lock:
-            if key != self._key:
-                self._finder = make_finder(params, probe, (shape[0], shape[1]), run)
-                self._key = key
-            return self._finder
+
+def _make_finder(params: DiskParams, probe: Any, shape: tuple[int, int], run: RunParams) -> Any:
+    from napari_emdl.diffraction.find.disks import make_finder
+
+    return make_finder(params, probe, shape, run)
 
 
 def find_disks(
@@ -110,7 +89,7 @@ def find_disks(
         from napari_emdl.jobs.checkpoint import discard_part
 
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
+            DISK_RUNS.prepare(output)
         table = find(cube, probe=probe, params=params, run=run, output=output, control=control, on_block=on_block)
         if output is not None:
             save(table, output)
@@ -120,22 +99,9 @@ def find_disks(
     return job
 
 
-def partial_file(output: Path) -> Path | None:
-    """Partial result of a run that was cancelled or killed, when there is one."""
-    from napari_emdl.jobs.checkpoint import part_path
-
-    path = part_path(output)
-    return path if path.exists() else None
-
-
-def default_output(cube: Datacube, folder: Path | None = None) -> Path:
+def run_file(cube: Datacube, folder: Path | None = None) -> Path:
     """Where a run keeps its disks unless the user names a file: the cache folder, one file a datacube."""
-    from platformdirs import user_cache_path
-
-    name = Path(cube.path).name if cube.path else cube.name
-    key = sha256(f"{cube.path}|{cube.name}|{cube.shape}".encode()).hexdigest()[:10]
-    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name.split(".")[0])[:60] or "datacube"
-    return (folder or user_cache_path("napari-emdl") / "runs") / f"{stem}-{key}_disks.h5"
+    return replace(DISK_RUNS, folder=folder).file(cube)
 
 
 def keep(control: Control, table: PeakTable, limits: DiskLimits) -> PeakTable:
@@ -173,21 +139,20 @@ def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[in
     return found[kept]
 
 
-def join_blocks(blocks: dict[int, PeakTable], shape: tuple[int, int], attrs: dict[str, Any]) -> PeakTable:
-    """Table over the whole scan of the blocks that are finished; positions in between have no disks."""
-    total = shape[0] * shape[1]
-    fields = next(iter(blocks.values())).fields
-    parts, at = [], 0
-    for start in sorted(blocks):
-        if start > at:
-            parts.append(PeakTable.empty((start - at,), fields))
-        parts.append(blocks[start])
-        at = start + blocks[start].n_positions
-    if at < total:
-        parts.append(PeakTable.empty((total - at,), fields))
-    table = PeakTable.concatenate(parts, shape)
-    table.attrs = {**blocks[min(blocks)].attrs, **attrs}
-    return table
+def outlook(control: Control, cube: Datacube, probe: Any, params: DiskParams, run: RunParams) -> Any:
+    """What some patterns say of a run over the scan."""
+    from napari_emdl.diffraction.judge.outlook import look_ahead
+
+    return look_ahead(cube, probe, params, run, control=control)
+
+
+def fit_strain(
+    control: Control, _data: Any, disks: PeakTable, reference: Any, params: StrainParams, regions: NDArray[np.uint8] | None
+) -> Any:
+    """Strain map; whose it is goes along for the receiver."""
+    from napari_emdl.diffraction.fit.strain import fit_strain as fit
+
+    return fit(disks, reference=reference, params=params, control=control, regions=regions)
 
 
 def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:

@@ -131,7 +131,7 @@ class MapHistogram(QWidget):
 
     def refresh(self) -> None:
         """Count anew and judge."""
-        strain = self.stem.strain
+        strain = self.stem.found.strain
         if strain is None:
             self._show(None, "Fit the strain first.", "")
             return
@@ -170,8 +170,8 @@ class MapHistogram(QWidget):
             self.judged.emit()
 
     def _show_here(self) -> None:
-        strain = self.stem.strain
-        value = np.nan if strain is None else getattr(strain, self.component)[self.stem.position] * self._entry()[2]
+        strain = self.stem.found.strain
+        value = np.nan if strain is None else getattr(strain, self.component)[self.stem.settings.position] * self._entry()[2]
         known = bool(np.isfinite(value)) and self.shown is not None
         self.here.setVisible(known)
         if known:

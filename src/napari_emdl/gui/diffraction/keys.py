@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence, QShortcut
 
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.kit.crosshair import bind, unbind
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
 
 ARROWS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 BIG_STEP = 10
@@ -20,7 +18,7 @@ BIG_STEP = 10
 Bound = list[tuple[Any, list[str]]]
 
 
-def bind_keys(panel: StemWorkspace) -> Bound:
+def bind_keys(panel: Panel) -> Bound:
     """Bind the keys that the help lists; returns what was bound, for :func:`unbind_keys`."""
     actions: dict[str, Callable[..., Any]] = {
         "[": lambda *_: panel.histogram.step(-1),
@@ -44,7 +42,7 @@ def bind_keys(panel: StemWorkspace) -> Bound:
     return bound
 
 
-def _step(panel: StemWorkspace, rows: int, cols: int, _viewer: Any) -> None:
+def _step(panel: Panel, rows: int, cols: int, _viewer: Any) -> None:
     panel.step(rows, cols)
 
 

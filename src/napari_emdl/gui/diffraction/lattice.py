@@ -28,8 +28,8 @@ class LatticeStep(Step):
         self.stem, self.canvas = state, canvas
         self._drawing = False
         self.vectors_dragged: Callable[[list[tuple[float, float]]], None] = self.take_vectors
-        self.form = ParamsForm(state.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
-        self.calibration = ParamsForm(state.strain_params.calibrate)
+        self.form = ParamsForm(state.settings.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
+        self.calibration = ParamsForm(state.settings.strain_params.calibrate)
         self.show_button = QPushButton("Show vector map")
         self.show_button.setCheckable(True)
         self.show_button.setToolTip("All disks of the scan on the diffraction canvas; drag the tips of g1 and g2 there")
@@ -61,7 +61,7 @@ class LatticeStep(Step):
         try:
             values = self.form.values()
             values["calibrate"] = self.calibration.value()
-            params = StrainParams.model_validate({**dict(self.stem.strain_params), **values})
+            params = StrainParams.model_validate({**dict(self.stem.settings.strain_params), **values})
         except (EmdlError, ValueError) as error:
             report_error(error, "lattice")
             return
@@ -75,18 +75,18 @@ class LatticeStep(Step):
 
     def refresh(self) -> None:
         """Tell what is missing."""
-        self.show_button.setEnabled(self.stem.disks is not None)
-        self.find_button.setEnabled(self.stem.disks is not None)
-        if self.stem.disks is None:
+        self.show_button.setEnabled(self.stem.found.disks is not None)
+        self.find_button.setEnabled(self.stem.found.disks is not None)
+        if self.stem.found.disks is None:
             self.tell("missing", "needs disks")
             self.note.setText("Run the disks on the scan first (step 2).")
-        elif self.stem.lattice is None:
+        elif self.stem.found.lattice is None:
             self.tell("ready", "looking for g1, g2 …")
             self.note.setText("")
 
     def show_lattice(self) -> None:
         """Draw vector map and basis, and tell how well it explains the disks."""
-        view = self.stem.lattice
+        view = self.stem.found.lattice
         if view is None:
             return
         if view.basis is None:
@@ -136,12 +136,12 @@ class LatticeStep(Step):
             self._drawing = False
 
     def _on_dragged(self, event: Any) -> None:
-        if self._drawing or self.stem.lattice is None or str(getattr(event, "action", "")).endswith("ing"):
+        if self._drawing or self.stem.found.lattice is None or str(getattr(event, "action", "")).endswith("ing"):
             return
         layer = event.source
         if len(layer.data) != 2:
             return  # the user deleted an arrow; the next fit draws both again
-        centre = np.asarray(self.stem.lattice.centre_px)
+        centre = np.asarray(self.stem.found.lattice.centre_px)
         tips = [np.asarray(line, float)[-1, -2:] - centre for line in layer.data]
         self.vectors_dragged([(float(row), float(col)) for row, col in tips])
 

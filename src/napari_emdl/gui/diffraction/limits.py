@@ -23,7 +23,7 @@ class Limits(QWidget):
         super().__init__(parent)
         self.setObjectName("limits")
         self.stem = state
-        self.form = ParamsForm(state.strain_params, include=tuple(OTHERS))
+        self.form = ParamsForm(state.settings.strain_params, include=tuple(OTHERS))
         for editor in self.form.editors.values():
             editor.setSpecialValueText("no limit")
         self.box = Fold("More limits", self.form)
@@ -35,14 +35,14 @@ class Limits(QWidget):
 
     def show_limits(self) -> None:
         """Show limits that were set elsewhere: a preset, undo."""
-        if self.form.values() != {name: getattr(self.stem.strain_params, name) for name in OTHERS}:
+        if self.form.values() != {name: getattr(self.stem.settings.strain_params, name) for name in OTHERS}:
             with QSignalBlocker(self.form):
-                self.form.put(self.stem.strain_params)
+                self.form.put(self.stem.settings.strain_params)
 
     def apply(self) -> None:
         """Use the limits as they stand."""
         try:
-            params = StrainParams.model_validate({**dict(self.stem.strain_params), **self.form.values()})
+            params = StrainParams.model_validate({**dict(self.stem.settings.strain_params), **self.form.values()})
         except (EmdlError, ValueError) as error:
             report_error(error, "limits")
             return

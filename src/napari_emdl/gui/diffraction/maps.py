@@ -52,14 +52,18 @@ class ScanMaps(QObject):
                 return layer
         return None
 
-    def _below_cross(self) -> int:
-        """Index under drawings and the cross-hair, above all images."""
-        drawn = [i for i, layer in enumerate(self.viewer.layers) if role_of(layer) in DRAWN]
-        return min(drawn) if drawn else len(self.viewer.layers)
+    def _above_images(self) -> int:
+        """Index above all images of this datacube, under its drawings and the cross-hair."""
+        own = [
+            i
+            for i, layer in enumerate(self.viewer.layers)
+            if tag_of(layer).get("signal") is self.cube and role_of(layer) not in DRAWN
+        ]
+        return max(own) + 1 if own else len(self.viewer.layers)
 
     def _insert(self, layer: Any) -> Any:
         selected = self.viewer.layers.selection.active
-        self.viewer.layers.insert(self._below_cross(), layer)
+        self.viewer.layers.insert(self._above_images(), layer)
         styles.apply_look(layer, self.looks.get(role_of(layer), {}))
         if selected is not None:
             self.viewer.layers.selection.active = selected

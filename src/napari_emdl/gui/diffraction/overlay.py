@@ -8,30 +8,38 @@ import numpy as np
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.jobs import score_histogram
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.worker import duration
+from napari_emdl.jobs.control import Control
+
+BINS_HERE = 40
 
 
 def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHistogram) -> list[str]:
     """Draw the disks and the lattice fitted at the position; returns its values in words, empty while nothing is known."""
-    found, candidates = state.kept_here(), state.here()
-    if state.min_score is not None:
-        histogram.set_value(state.min_score)
-    if state.disks is not None and state.histogram is not None:
-        edges, counts, logarithmic = state.histogram
-        histogram.show_counts(edges, counts, logarithmic, state.default_min_score)
-    elif state.disks is None and candidates is not None:
-        histogram.show_scores(candidates["score"], state.default_min_score)
-    in_all = state.kept.n_peaks if state.kept is not None else None
+    found, candidates = state.data.kept_here(), state.data.here()
+    if state.settings.min_score is not None:
+        histogram.set_value(state.settings.min_score)
+    if state.found.disks is not None and state.found.histogram is not None:
+        edges, counts, logarithmic = state.found.histogram
+        histogram.show_counts(edges, counts, logarithmic, state.settings.default_min_score)
+    elif state.found.disks is None and candidates is not None:
+        histogram.show_counts(*score_histogram(Control(), candidates["score"], BINS_HERE), state.settings.default_min_score)
+    in_all = state.found.kept.n_peaks if state.found.kept is not None else None
     histogram.show_count(
-        None if found is None else len(found), in_all, state.disks.n_peaks if state.disks is not None else None
+        None if found is None else len(found), in_all, state.found.disks.n_peaks if state.found.disks is not None else None
     )
-    if found is None or candidates is None:
+    if found is None or candidates is None:  # rings of another position would lie
+        canvas.show_disks(np.zeros((0, 2)), np.zeros(0))
+        canvas.show_fit(np.zeros((0, 2)))
         return []
     positions = np.stack([found["row"], found["col"]], axis=-1).astype(float)
     features = {name: found[name] for name in ("intensity", "sigma_px") if name in (found.dtype.names or ())}
-    canvas.show_disks(positions, found["score"], _color_limits(candidates["score"], state.min_score or 0.0), **features)
+    limits = _color_limits(candidates["score"], state.settings.min_score or 0.0)
+    canvas.show_disks(positions, found["score"], limits, **features)
     canvas.show_fit(fitted_points(state, canvas.shape))
     return values_here(state, len(found))
 
@@ -44,21 +52,21 @@ def _color_limits(scores: Any, low: float) -> tuple[float, float]:
 
 def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray:
     """(n, 2) lattice points of the fit at the position that lie on the detector; none where it is masked."""
-    strain = state.strain
-    if strain is None or shape is None or not strain.mask[state.position]:
+    strain = state.found.strain
+    if strain is None or shape is None or not strain.mask[state.settings.position]:
         return np.zeros((0, 2))
-    g = np.stack([strain.g1[state.position], strain.g2[state.position]])
+    g = np.stack([strain.g1[state.settings.position], strain.g2[state.settings.position]])
     reach = int(np.ceil(max(shape) / np.linalg.norm(g, axis=1).min()))
     orders = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    points = strain.origin_px[state.position] + orders @ g
+    points = strain.origin_px[state.settings.position] + orders @ g
     return points[((points >= 0) & (points <= np.asarray(shape) - 1)).all(axis=1)]
 
 
 def values_here(state: StemState, count: int) -> list[str]:
     """Position, number of disks, and strain with its error or why it is masked."""
-    row, col = state.position
+    row, col = state.settings.position
     parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
-    strain = state.strain
+    strain = state.found.strain
     if strain is None:
         return parts
     if not strain.mask[row, col]:
@@ -69,6 +77,17 @@ def values_here(state: StemState, count: int) -> list[str]:
         value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
         parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
     return [*parts, f"residual {strain.residual_px[row, col]:.2f} px, {int(strain.n_indexed[row, col])} indexed"]
+
+
+def outlook_line(outlook: Any) -> str:
+    """What a run over the scan would give, in a line."""
+    if outlook is None:
+        return ""
+    n, good = len(outlook.lattice), int(outlook.lattice.sum())
+    if outlook.problem:
+        return f"⚠ {outlook.problem[0].upper()}{outlook.problem[1:]}. Try another method, probe or least score."
+    takes = f"a run takes about {duration(outlook.run_s)} with {outlook.params.method}" if outlook.n_patterns > n else ""
+    return f"Lattice in {good} of {n} patterns" + (f"; {takes} on this device." if takes else ".")
 
 
 def describe(cube: Datacube) -> str:

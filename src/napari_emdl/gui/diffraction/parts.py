@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from napari_emdl.gui.diffraction.arrows import PatternArrows
 from napari_emdl.gui.diffraction.compare import CompareBox
 from napari_emdl.gui.diffraction.judge import MapHistogram
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.regions import RegionsBox
 from napari_emdl.gui.diffraction.strain import MAP_TITLES
 from napari_emdl.gui.diffraction.trust import TrustBox
 from napari_emdl.gui.kit.steps import Fold
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Parts:
         return [f"⚠ {self.histogram.line}"] if "not quantitative" in self.histogram.line else []
 
 
-def add_parts(panel: StemWorkspace) -> Parts:
+def add_parts(panel: Panel) -> Parts:
     """Add the parts to the steps of a workspace."""
     state, strain_step = panel.state, panel.strain_step
     compare = CompareBox(state, panel.canvas, lambda: panel.maps)

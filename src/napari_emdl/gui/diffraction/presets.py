@@ -210,7 +210,7 @@ class ThresholdTools(QWidget):
         """Take the limits of a preset; the user's own go before the built-in ones."""
         own = presets()
         self.history.settle()
-        self.stem.set_limits(own[name] if name in own else built_in(name, self.stem.default_min_score))
+        self.stem.set_limits(own[name] if name in own else built_in(name, self.stem.settings.default_min_score))
         self.history.settle()
 
     def ask_name(self) -> None:

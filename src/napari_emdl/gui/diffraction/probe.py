@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, 
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ProbeParams
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.forms import narrow, tooltip_of
 from napari_emdl.gui.kit.steps import Step
@@ -101,7 +102,7 @@ class ProbeStep(Step):
             report_error(error, "probe")
             return
         if params is not None:
-            self.stem.set_disk_params(self.stem.disk_params.model_copy(update={"probe": params}))
+            self.stem.set_disk_params(self.stem.settings.disk_params.model_copy(update={"probe": params}))
 
     def put(self, params: ProbeParams) -> None:
         """Show settings, such as those of a job file."""
@@ -118,10 +119,14 @@ class ProbeStep(Step):
 
     def show_probe(self) -> None:
         """Tell what probe is in use."""
-        probe: Any = self.stem.probe
+        probe: Any = self.stem.found.probe
         cube = self.stem.cube
         if cube is None:
             self.tell("missing", "open a datacube first")
+            return
+        if is_stand_in(cube):
+            self.tell("done", "disks are given")
+            self.note.setText("Only disks are open, no patterns: there is nothing to compare a probe with.")
             return
         if probe is None:
             self.tell("missing", "measuring …" if self.stem.busy else "no probe yet")

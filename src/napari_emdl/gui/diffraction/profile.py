@@ -103,7 +103,7 @@ class LineProfile(QWidget):
         """Read the line anew and plot."""
         self.shown = None
         self.plot.clear()
-        layer, strain = self.layer(), self.stem.strain
+        layer, strain = self.layer(), self.stem.found.strain
         if strain is None or layer is None or not len(layer.data):
             self.note.setText("Fit the strain first." if strain is None else "Draw a line on the map.")
             return

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import VIEWS
-from napari_emdl.gui.diffraction.jobs import default_output
+from napari_emdl.gui.diffraction.data import Settings
+from napari_emdl.gui.diffraction.jobs import run_file
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
-from napari_emdl.plugin.writer import read_layers, write_layers
-from napari_emdl.workflow.project import Project, open_cube, read_project
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
+from napari_emdl.gui.kit.signals import signal_layers
+from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
@@ -36,25 +36,16 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 @dataclass
-class Collected:
-    """A workspace as it is at one moment; writing it needs neither the window nor its thread."""
-
-    project: Project
-    parts: dict[str, Callable[[Path], Any]]
-    left_out: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Opened:
     """What a project file held."""
 
     path: Path
-    project: Project
+    project: DiffractionProject
     cube: Datacube
     parts: dict[str, Any]
 
 
-def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
+def collect(panel: Panel, copy_disks: bool = True) -> Collected:
     """Everything that is set in `panel`.
 
     Parameters
@@ -69,18 +60,18 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
         When there is no datacube, or one that could not be opened again.
     """
     state = panel.state
-    cube = state.cube
+    cube, reference = state.cube, state.settings.reference
     if cube is None:
         raise EmdlError("open a datacube before saving a project")
     sample = dict(cube.metadata.get("sample") or {})
     if not (cube.path or sample):
         raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
     parts: dict[str, Callable[[Path], Any]] = {}
-    disks_file = None if copy_disks else state.disks_file
-    if state.disks is not None and copy_disks:
-        parts |= _disk_parts(state.disks, state.done)
-    if state.regions is not None:
-        regions = state.regions.copy()
+    disks_file = None if copy_disks else state.found.disks_file
+    if state.found.disks is not None and copy_disks:
+        parts |= _disk_parts(state.found.disks, state.found.done)
+    if state.settings.regions is not None:
+        regions = state.settings.regions.copy()
         parts[REGIONS] = lambda path: np.save(path, regions)
     largest = MAX_IMAGE_BYTES if copy_disks else MAX_IMAGE_BYTES_KEPT
     scan, left_out = _own_layers(panel.viewer.layers, _DRAWN, largest)
@@ -88,27 +79,28 @@ def collect(panel: StemWorkspace, copy_disks: bool = True) -> Collected:
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
         if layers:
             parts[name] = _layer_writer(layers)
-    named_output = state.output if state.output != default_output(cube, state.output_folder) else None
-    project = Project(
+    output = state.settings.output
+    named_output = output if output != run_file(cube, state.output_folder) else None
+    project = DiffractionProject(
         datacube=cube.path,
         open_options=dict(cube.metadata.get("open_options") or {}),
         sample=sample,
         scan_shape=cube.scan_shape,
         detector_shape=cube.detector_shape,
-        position=state.position,
-        disks=state.disk_params,
-        strain=state.strain_params,
-        run=state.run_params.model_copy(update={"resume": None}),
-        min_score=state.min_score,
-        default_min_score=state.default_min_score,
-        reference="median" if state.reference is None else "lattice" if isinstance(state.reference, str) else "region",
+        position=state.settings.position,
+        disks=state.settings.disk_params,
+        strain=state.settings.strain_params,
+        run=state.settings.run_params.model_copy(update={"resume": None}),
+        min_score=state.settings.min_score,
+        default_min_score=state.settings.default_min_score,
+        reference="median" if reference is None else "lattice" if isinstance(reference, str) else "region",
         live=state.live_enabled,
         output=None if named_output is None else str(named_output),
         disks_file=None if disks_file is None else str(disks_file),
-        fitted=state.strain is not None,
+        fitted=state.found.strain is not None,
         display=_display(panel),
     )
-    return Collected(project, parts, [*left_out, *more])
+    return Collected(Project(diffraction=project), parts, [*left_out, *more])
 
 
 def _disk_parts(disks: Any, done: Any) -> dict[str, Callable[[Path], Any]]:
@@ -147,7 +139,7 @@ def _own_layers(layers: Any, drawn: tuple[str, ...], largest: int = MAX_IMAGE_BY
     return kept, left_out
 
 
-def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, Any]]:
+def layers_to_export(panel: Panel) -> tuple[list[LayerData], dict[str, Any]]:
     """The user's own layers, drawings and virtual images on the scan; and what was set, for the record."""
     cube = panel.state.cube
     images = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la).startswith(("nav", "virt"))]
@@ -157,7 +149,8 @@ def layers_to_export(panel: StemWorkspace) -> tuple[list[LayerData], dict[str, A
         name = "navigation" if role_of(layer) == "navigation" else layer.name
         layers.append((np.array(data), {**attributes, "name": name}, kind))  # it may still fill in
     try:
-        settings = collect(panel).project.model_dump(mode="json", exclude={"display"}, exclude_none=True)
+        project = collect(panel).project.diffraction
+        settings = project.model_dump(mode="json", exclude={"display"}, exclude_none=True) if project is not None else {}
     except EmdlError:  # a datacube in memory
         settings = {}
     return layers, {"settings": settings, "left_out": left_out}
@@ -172,7 +165,7 @@ def look_of(layer: Any) -> dict[str, Any]:
     return found
 
 
-def _display(panel: StemWorkspace) -> dict[str, Any]:
+def _display(panel: Panel) -> dict[str, Any]:
     canvas, cube = panel.canvas, panel.state.cube
     ours = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la) not in _DRAWN]
     detectors = [la for la in canvas.model.layers if role_of(la) == "detector"]
@@ -204,8 +197,13 @@ def read_opened(path: str | Path) -> Opened:
     from napari_emdl.io import load
 
     readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
-    project, parts = read_project(path, readers)
-    cube = open_cube(project, path)
+    from napari_emdl.samples.diffraction import strained_datacube
+
+    whole, parts = read_project(path, readers)
+    project = whole.diffraction
+    if project is None:
+        raise OpenError(f"{Path(path).name} holds a movie and no datacube: open it from the HRTEM columns panel")
+    cube = open_cube(project, path, lambda **how: strained_datacube(**how)[0])
     if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
         parts[DISKS] = load(project.disks_file)
     return Opened(Path(path), project, cube, parts)
@@ -224,22 +222,19 @@ def project_layers(path: str) -> list[LayerData]:
 
 def opened_layers(opened: Opened) -> list[LayerData]:
     """Layers that bring an opened project to a workspace."""
-    from napari_emdl.gui.layers import signal_layers
-
     layers = signal_layers(opened.cube)
     layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
     return layers
 
 
-def restore(panel: StemWorkspace, opened: Opened) -> None:
+def restore(panel: Panel, opened: Opened) -> None:
     """Make `panel` as it was when the project was saved; its datacube becomes the project's."""
     project, state = opened.project, panel.state
     if state.cube is not None and _same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
         panel.close_detectors()
-    state.disk_params = project.disks.model_copy(update={"min_score": None})
-    state.strain_params, state.run_params = project.strain, project.run
-    panel.start(opened.cube)
+    params = project.disks.model_copy(update={"min_score": None})
+    panel.start(opened.cube, Settings(disk_params=params, strain_params=project.strain, run_params=project.run))
     _put_settings(panel, project)
     assert panel.cross is not None and panel.maps is not None
     panel.maps.looks = dict(project.display.get("looks") or {})
@@ -249,7 +244,7 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
     _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
-        panel.parts.regions.use_checked(opened.parts[REGIONS])
+        panel.regions.use_checked(opened.parts[REGIONS])
     disks = opened.parts.get(DISKS)
     if disks is not None:
         state.take_disks(disks, opened.parts.get(DONE), Path(project.disks_file) if project.disks_file else None)
@@ -257,28 +252,27 @@ def restore(panel: StemWorkspace, opened: Opened) -> None:
         state.message.emit(f"the disks were in {project.disks_file}, which is gone: run them again")
     if disks is not None and project.fitted:
         state.fit()
-    panel.project.took(opened)
 
 
 def _same_cube(a: Datacube, b: Datacube) -> bool:
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 
-def _put_settings(panel: StemWorkspace, project: Project) -> None:
+def _put_settings(panel: Panel, project: DiffractionProject) -> None:
     """Settings into state and forms; nothing is told, the datacube was opened with them."""
     state = panel.state
-    state.min_score, state.default_min_score = project.min_score, project.default_min_score
+    state.settings.min_score, state.settings.default_min_score = project.min_score, project.default_min_score
     panel.probe_step.put(project.disks.probe)
     panel.disks_step.put(project.disks, project.run)
     panel.disks_step.live.setChecked(project.live)
     panel.put_strain(project.strain)
     if project.output:
-        state.output = Path(project.output)
+        state.settings.output = Path(project.output)
     reference = panel.strain_step.reference
     reference.blockSignals(True)
     reference.setCurrentText({"median": MEDIAN, "region": DRAWN, "lattice": IDEAL}[project.reference])
     reference.blockSignals(False)
-    state.reference = "lattice" if project.reference == "lattice" else None
+    state.settings.reference = "lattice" if project.reference == "lattice" else None
     shown = panel.strain_step.show_map
     shown.blockSignals(True)
     shown.setCurrentText(str(project.display.get("map", shown.currentText())))
@@ -290,7 +284,7 @@ def _put_settings(panel: StemWorkspace, project: Project) -> None:
     panel.strain_step.refresh()
 
 
-def _put_canvas(panel: StemWorkspace, shown: dict[str, Any]) -> None:
+def _put_canvas(panel: Panel, shown: dict[str, Any]) -> None:
     canvas = panel.canvas
     for name in ("log", "auto", "rings", "structure"):
         if name in shown:
@@ -301,7 +295,7 @@ def _put_canvas(panel: StemWorkspace, shown: dict[str, Any]) -> None:
         styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
 
 
-def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
+def _add_scan_layers(panel: Panel, saved: list[LayerData]) -> None:
     for data, attributes, kind in saved:
         role = _take_role(attributes)
         if role not in _DRAWN:
@@ -315,7 +309,7 @@ def _add_scan_layers(panel: StemWorkspace, saved: list[LayerData]) -> None:
         (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
 
 
-def _add_diffraction_layers(panel: StemWorkspace, saved: list[LayerData], keys: list[str]) -> None:
+def _add_diffraction_layers(panel: Panel, saved: list[LayerData], keys: list[str]) -> None:
     left = list(keys)
     for data, attributes, kind in saved:
         if _take_role(attributes) == "detector" and panel.detectors is not None and left:

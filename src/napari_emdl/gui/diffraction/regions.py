@@ -79,7 +79,7 @@ class RegionsBox(QWidget):
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
         self._settle.timeout.connect(self.read_layer)
-        self._find = state.follow("regions", _segment, self._on_found)
+        self._find = state.followers.add("regions", _segment, self._on_found)
         self._connect()
         self.refresh()
 
@@ -142,12 +142,12 @@ class RegionsBox(QWidget):
 
     def find_regions(self) -> None:
         """Group the positions, in the background."""
-        if self.stem.kept is not None:
+        if self.stem.found.kept is not None:
             self.note.setText("looking for regions …")
-            self._find.submit(self.stem.kept, self.number.value(), self.stem.strain_params)
+            self._find.submit(self.stem.found.kept, self.number.value(), self.stem.settings.strain_params)
 
     def _on_found(self, labels: Any, args: Any) -> None:
-        if args[0] is self.stem.kept:
+        if args[0] is self.stem.found.kept:
             self.show_labels(labels)
             self.use(labels)
 
@@ -199,7 +199,7 @@ class RegionsBox(QWidget):
 
     def use(self, labels: NDArray[np.uint8]) -> None:
         """Fit a lattice for each label from now on."""
-        if self.stem.regions is None or not np.array_equal(labels, self.stem.regions):
+        if self.stem.settings.regions is None or not np.array_equal(labels, self.stem.settings.regions):
             self.stem.set_regions(labels)
             self.refresh()
 
@@ -208,11 +208,11 @@ class RegionsBox(QWidget):
         layer = self.layer()
         if layer is not None:
             self.viewer.layers.remove(layer)
-        elif self.stem.regions is not None:
+        elif self.stem.settings.regions is not None:
             self._forget()
 
     def _on_removed(self, event: Any) -> None:
-        if role_of(event.value) == "regions" and self.stem.regions is not None and self.layer() is None:
+        if role_of(event.value) == "regions" and self.stem.settings.regions is not None and self.layer() is None:
             self._forget()
 
     def _forget(self) -> None:
@@ -224,34 +224,34 @@ class RegionsBox(QWidget):
 
     def _on_shown(self) -> None:
         number = int(self.shown.currentData() or 0)
-        if number != self.stem.region_shown:
+        if number != self.stem.settings.region_shown:
             self.stem.show_region(number)
         self._show_form()
 
     def _phase(self) -> RegionParams:
-        number = self.stem.region_shown
-        known = (phase for phase in self.stem.strain_params.phases if phase.label == number)
+        number = self.stem.settings.region_shown
+        known = (phase for phase in self.stem.settings.strain_params.phases if phase.label == number)
         return next(known, RegionParams(label=max(1, number)))
 
     def _show_form(self) -> None:
-        self.form.setVisible(bool(self.stem.region_shown))
-        if self.stem.region_shown:
+        self.form.setVisible(bool(self.stem.settings.region_shown))
+        if self.stem.settings.region_shown:
             self.form.put(self._phase())
 
     def _on_form(self) -> None:
-        if self.stem.region_shown:
+        if self.stem.settings.region_shown:
             self._set_phase(**self.form.values())
 
     def take_vectors(self, vectors: list[tuple[float, float]]) -> bool:
         """Vectors dragged on the vector map; True when they are of a region."""
-        if not self.stem.region_shown:
+        if not self.stem.settings.region_shown:
             return False
         self._set_phase(g1=vectors[0], g2=vectors[1])
         self._show_form()
         return True
 
     def _set_phase(self, **values: Any) -> None:
-        known = self.stem.strain_params
+        known = self.stem.settings.strain_params
         try:
             phase = RegionParams.model_validate({**dict(self._phase()), **values})
             others = [p for p in known.phases if p.label != phase.label]
@@ -265,26 +265,26 @@ class RegionsBox(QWidget):
     def refresh(self) -> None:
         """Tell what there is."""
         stem = self.stem
-        there = stem.regions is not None
+        there = stem.settings.regions is not None
         self.draw_button.setEnabled(stem.cube is not None)
-        self.find_button.setEnabled(stem.kept is not None)
+        self.find_button.setEnabled(stem.found.kept is not None)
         self.take_button.setEnabled(stem.cube is not None)
         self.clear_button.setEnabled(there)
         self.one.setVisible(there)
-        numbers = [] if stem.regions is None else [int(n) for n in np.unique(stem.regions) if n]
+        numbers = [] if stem.settings.regions is None else [int(n) for n in np.unique(stem.settings.regions) if n]
         wanted = [0, *numbers]
         if [self.shown.itemData(i) for i in range(self.shown.count())] != wanted:
             self.shown.blockSignals(True)
             self.shown.clear()
             for number in wanted:
                 self.shown.addItem(f"region {number}" if number else ALL, number)
-            self.shown.setCurrentIndex(wanted.index(stem.region_shown) if stem.region_shown in wanted else 0)
+            self.shown.setCurrentIndex(wanted.index(stem.settings.region_shown) if stem.settings.region_shown in wanted else 0)
             self.shown.blockSignals(False)
         self._show_form()
         self.note.setText("\n".join(self._lines(numbers)) if there else HINT)
 
     def _lines(self, numbers: list[int]) -> list[str]:
-        regions, strain = self.stem.regions, self.stem.strain
+        regions, strain = self.stem.settings.regions, self.stem.found.strain
         assert regions is not None
         fitted = strain.attrs.get("regions", {}) if strain is not None and strain.region is not None else {}
         lines = []

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import CalibrateParams, DiskParams, RunParams, StrainParams
+from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import session
 from napari_emdl.gui.kit.remembered import recall, remember
@@ -24,23 +25,23 @@ CALIBRATE = ("origin_model", "ellipticity")
 def begin(state: StemState) -> None:
     """Settings of a new workspace: those of the last one, then what was chosen in the preferences."""
     known = recall(NAME)
-    state.disk_params = _taken(DiskParams(), known.get("disks"), DISKS)
+    state.settings.disk_params = _taken(DiskParams(), known.get("disks"), DISKS)
     strain = _taken(StrainParams(), known.get("strain"), STRAIN)
     calibrate = _taken(CalibrateParams(), known.get("calibrate"), CALIBRATE)
-    state.strain_params = strain.model_copy(update={"calibrate": calibrate})
-    state.run_params = preferred_run(_taken(RunParams(), known.get("run"), RUN))
+    state.settings.strain_params = strain.model_copy(update={"calibrate": calibrate})
+    state.settings.run_params = preferred_run(_taken(RunParams(), known.get("run"), RUN))
     preferred = bool(session.setting("live", "enabled", True))
     state.live_enabled = preferred and bool(known.get("live", True))
 
 
 def keep(state: StemState) -> None:
     """Remember the settings of `state` for the next start."""
-    strain = state.strain_params
+    strain = state.settings.strain_params
     remember(
         NAME,
         {
-            "disks": _given(state.disk_params, DISKS),
-            "run": _given(state.run_params, RUN),
+            "disks": _given(state.settings.disk_params, DISKS),
+            "run": _given(state.settings.run_params, RUN),
             "strain": _given(strain, STRAIN),
             "calibrate": _given(strain.calibrate, CALIBRATE),
             "live": state.live_enabled,
@@ -50,11 +51,19 @@ def keep(state: StemState) -> None:
 
 def defaults(state: StemState) -> tuple[DiskParams, StrainParams, RunParams]:
     """Parameters as they come, with what belongs to the open file as it is."""
-    disks = DiskParams(probe=state.disk_params.probe)
-    kept = {name: getattr(state.strain_params, name) for name in StrainParams.model_fields if name not in STRAIN}
+    disks = DiskParams(probe=state.settings.disk_params.probe)
+    kept = {name: getattr(state.settings.strain_params, name) for name in StrainParams.model_fields if name not in STRAIN}
     plain = {name: CalibrateParams.model_fields[name].default for name in CALIBRATE}
-    kept["calibrate"] = state.strain_params.calibrate.model_copy(update=plain)
+    kept["calibrate"] = state.settings.strain_params.calibrate.model_copy(update=plain)
     return disks, StrainParams(**kept), preferred_run(RunParams())
+
+
+def carried(settings: Settings) -> Settings:
+    """Settings of another datacube, to begin the next with: how to work, not what belongs to the file."""
+    disks = DiskParams(**{name: getattr(settings.disk_params, name) for name in DISKS})
+    calibrate = CalibrateParams(**{name: getattr(settings.strain_params.calibrate, name) for name in CALIBRATE})
+    strain = StrainParams(**{name: getattr(settings.strain_params, name) for name in STRAIN}, calibrate=calibrate)
+    return Settings(disk_params=disks, strain_params=strain, run_params=settings.run_params)
 
 
 def preferred_run(run: RunParams) -> RunParams:

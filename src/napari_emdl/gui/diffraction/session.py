@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -18,14 +18,13 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.gui.diffraction.project import Collected, Opened, collect, opened_layers, own, read_opened, restore
+from napari_emdl.gui.diffraction.data import StemData
+from napari_emdl.gui.diffraction.panel import Panel
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
-from napari_emdl.workflow.project import ENDING, write_project
-
-if TYPE_CHECKING:
-    from napari_emdl.gui.diffraction.workspace import StemWorkspace
+from napari_emdl.workflow.project import ENDING, Collected, write_project
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
@@ -80,7 +79,7 @@ class Autosave(QObject):
 
     written = Signal()
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel):
         super().__init__(panel)
         self.panel = panel
         sweep()
@@ -120,7 +119,7 @@ class Autosave(QObject):
 
     def _digest(self, collected: Collected) -> str:
         known = sha256(collected.project.model_dump_json().encode())
-        known.update(str(id(self.panel.state.disks)).encode())
+        known.update(str(id(self.panel.state.found.disks)).encode())
         for layers in (self.panel.viewer.layers, self.panel.canvas.model.layers):
             for layer in layers:
                 if own(layer) or role_of(layer) in ("reference", "profile", "detector"):
@@ -197,10 +196,9 @@ class Offer(QFrame):
 class ProjectMenu(QToolButton):
     """Save and open projects, and go back to the parameters as they come."""
 
-    def __init__(self, panel: StemWorkspace):
+    def __init__(self, panel: Panel, offer: Offer, autosave: Autosave):
         super().__init__(panel)
-        self.panel = panel
-        self.path: Path | None = None
+        self.panel, self.offer, self.autosave = panel, offer, autosave
         self._jobs: list[Job] = []
         self.setText("Project ▾")
         self.setStyleSheet(styles.MENU_BUTTON)
@@ -220,10 +218,11 @@ class ProjectMenu(QToolButton):
         self.save_as_action.triggered.connect(lambda *_: self.save())
         self.open_action.triggered.connect(lambda *_: self.open())
         self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
-        panel.state.cube_changed.connect(self._on_cube)
 
-    def _on_cube(self) -> None:
-        self.path = None  # another datacube is another project
+    @property
+    def path(self) -> Path | None:
+        """Project of the datacube that is shown."""
+        return self.panel.state.settings.project_file
 
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
@@ -242,7 +241,8 @@ class ProjectMenu(QToolButton):
             return target, collected.left_out
 
         job = self._start(work, "save project")
-        job.returned.connect(self._on_saved)
+        data = self.panel.state.data
+        job.returned.connect(lambda saved: self._on_saved(data, saved))
         return job
 
     def _suggested(self) -> str:
@@ -254,9 +254,9 @@ class ProjectMenu(QToolButton):
         file = Path(cube.path.split("::")[0])
         return str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
 
-    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
+    def _on_saved(self, data: StemData, saved: tuple[Path, list[str]]) -> None:
         target, left_out = saved
-        self.path = target
+        data.settings.project_file = target
         rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
         self.panel.state.message.emit(f"saved {target.name}{rest}")
 
@@ -275,23 +275,23 @@ class ProjectMenu(QToolButton):
         if panel.closed:
             return
         if cube is not None and cube.path == opened.cube.path and cube.shape == opened.cube.shape:
-            restore(panel, opened)
+            panel.take_project(opened)
         else:
             for data in opened_layers(opened):
                 panel.viewer._add_layer_from_data(*data)
 
     def took(self, opened: Opened) -> None:
         """The workspace is as `opened` says: it is saved there again, unless it was a session that had crashed."""
-        offer = self.panel.offer
+        offer = self.offer
         offered = offer.paths[:1] == [opened.path]
-        self.path = None if offered else opened.path
+        self.panel.state.settings.project_file = None if offered else opened.path
         if offered:
-            self.panel.autosave.written.connect(offer.forget)  # kept until this window's own session is
+            self.autosave.written.connect(offer.forget)  # kept until this window's own session is
             offer.hide()
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: report_error(error, name))
+        job.failed.connect(lambda error: self.panel.notices.tell(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"{name} …")
         return job.start()

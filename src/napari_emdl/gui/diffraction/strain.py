@@ -43,7 +43,7 @@ class StrainStep(Step):
         self.reference.setToolTip("What counts as unstrained")
         self.draw_button = QPushButton("Draw region")
         self.draw_button.setToolTip("Put a rectangle on the main canvas; move and resize it, or draw a polygon instead")
-        self.form = ParamsForm(state.strain_params, include=("axis_deg",))
+        self.form = ParamsForm(state.settings.strain_params, include=("axis_deg",))
         self.fit_button = QPushButton("Fit strain")
         self.fit_button.setToolTip("Fit lattice and strain at every position; follows the threshold afterwards")
         self.show_map = narrow(QComboBox())
@@ -82,10 +82,10 @@ class StrainStep(Step):
 
     def refresh(self) -> None:
         """Tell what is missing."""
-        there = self.stem.disks is not None
+        there = self.stem.found.disks is not None
         self.fit_button.setEnabled(there)
         self.draw_button.setVisible(self.reference.currentText() == DRAWN)
-        if self.stem.strain is None:  # what was said of another map does not stay
+        if self.stem.found.strain is None:  # what was said of another map does not stay
             self.evidence.setText("" if there else "Run the disks on the scan first (step 2).")
             self.tell(*(("ready", "press Fit strain") if there else ("missing", "needs disks")))
 
@@ -93,7 +93,7 @@ class StrainStep(Step):
         """Use the settings as they stand."""
         try:
             values = self.form.values()
-            self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.strain_params), **values}))
+            self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.settings.strain_params), **values}))
         except (EmdlError, ValueError) as error:
             report_error(error, "strain")
 
@@ -110,11 +110,18 @@ class StrainStep(Step):
             report_error(error)
 
     def _on_failed(self, line: str) -> None:
-        old = " The maps shown are from before." if self.stem.strain is not None else ""
+        old = " The maps shown are from before." if self.stem.found.strain is not None else ""
         self.tell("warning", "not fitted", line)
         self.evidence.setText(f"{line}.{old}")
 
     # reference
+
+    def put_reference(self, reference: Any) -> None:
+        """Show what counts as unstrained, as another datacube or a project has it."""
+        self.reference.blockSignals(True)
+        self.reference.setCurrentText(MEDIAN if reference is None else IDEAL if isinstance(reference, str) else DRAWN)
+        self.reference.blockSignals(False)
+        self.draw_button.setVisible(self.reference.currentText() == DRAWN)
 
     def region_layer(self) -> Any:
         """Shapes layer of the reference, or None."""
@@ -196,12 +203,12 @@ class StrainStep(Step):
         if self.maps is not None and text in MAP_TITLES:
             self.maps.show_only(MAP_TITLES[text])
             self.profile.show_component(MAP_TITLES[text])
-            if self.stem.strain is not None:
-                self.evidence.setText(evidence(self.stem.strain, MAP_TITLES[text]))
+            if self.stem.found.strain is not None:
+                self.evidence.setText(evidence(self.stem.found.strain, MAP_TITLES[text]))
 
     def show_strain(self) -> None:
         """Maps on the main canvas, evidence in the panel."""
-        strain = self.stem.strain
+        strain = self.stem.found.strain
         if strain is None or self.maps is None:
             return
         first = self.maps.layer("exx") is None

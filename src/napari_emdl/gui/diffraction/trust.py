@@ -52,7 +52,7 @@ class TrustBox(QWidget):
     def refresh(self) -> None:
         """Enable the button when there is something to check."""
         idle = self.job is None and self.stem.job is None
-        self.button.setEnabled(idle and self.stem.strain is not None)
+        self.button.setEnabled(idle and self.stem.found.strain is not None)
 
     def _forget(self) -> None:
         self.cancel()
@@ -63,11 +63,13 @@ class TrustBox(QWidget):
     def check(self) -> Job | None:
         """Start the check."""
         stem = self.stem
-        if stem.cube is None or stem.strain is None or stem.probe is None or self.job is not None:
+        if stem.cube is None or stem.found.strain is None or stem.found.probe is None or self.job is not None:
             return None
-        cube, probe, disk_params, strain = stem.cube, stem.probe, stem.disk_params, stem.strain
-        strain_params, min_score, run, number = stem.strain_params, stem.min_score, stem.run_params, self.number.value()
-        same = stem.disks is not None and stem.disks.attrs.get("method") in (None, disk_params.method)
+        cube, probe, strain, number = stem.cube, stem.found.probe, stem.found.strain, self.number.value()
+        settings = stem.settings
+        disk_params, strain_params = settings.disk_params, settings.strain_params
+        min_score, run = settings.min_score, settings.run_params
+        same = stem.found.disks is not None and stem.found.disks.attrs.get("method") in (None, disk_params.method)
 
         def work(control: Any, _block: Any) -> Any:
             from napari_emdl.diffraction.judge.trust import check_trust

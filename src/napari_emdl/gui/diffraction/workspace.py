@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import Job, StrainParams
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.data import Settings, StemData
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.export import ExportStep
 from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
-from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
-from napari_emdl.gui.diffraction.overlay import describe, show_overlay
+from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.opendata import OpenData
+from napari_emdl.gui.diffraction.openset import OpenSet
+from napari_emdl.gui.diffraction.overlay import describe, outlook_line, show_overlay
+from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
-from napari_emdl.gui.diffraction.project import layers_to_export, restore
+from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restore
 from napari_emdl.gui.diffraction.session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
@@ -32,13 +38,16 @@ from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.notices import Notices
+from napari_emdl.gui.kit.steps import Step
+from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
 
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
 
 
-class StemWorkspace(QWidget):
+class StemWorkspace(Panel):
     """Panel for one datacube at a time.
 
     Parameters
@@ -54,11 +63,9 @@ class StemWorkspace(QWidget):
         self.state = StemState(self)
         stem_remember.begin(self.state)
         self.canvas = DiffractionCanvas()
-        self.maps: ScanMaps | None = None
-        self.cross: Crosshair | None = None
-        self.detectors: Detectors | None = None
+        self.sets: list[OpenSet] = []
+        self.shown: OpenSet | None = None
         self.closed = False
-        self._had_strain = False  # a map of the open datacube was shown
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
@@ -72,11 +79,12 @@ class StemWorkspace(QWidget):
         self.lattice_step = LatticeStep(self.state, self.canvas)
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
-        self.project = ProjectMenu(self)
         self.offer = Offer()
         self.autosave = Autosave(self)
-        self.steps = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
+        self.project = ProjectMenu(self, self.offer, self.autosave)
+        self.steps: tuple[Step, ...] = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self.parts = add_parts(self)
+        self.regions = self.parts.regions
         self._build()
         self._add_detector_buttons()
         self._connect()
@@ -88,11 +96,14 @@ class StemWorkspace(QWidget):
     # building
 
     def _build(self) -> None:
+        self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
+        self.notices = Notices()
         self.title = QLabel("No datacube is open")
         self.title.setWordWrap(True)
         self.title.setTextFormat(Qt.TextFormat.PlainText)
         self.hint = QLabel(
-            "Open one with File > Open, or try File > Open Sample > EM deep learning > Strained 4D-STEM datacube."
+            "Open one with File > Open or with the button below, or try File > Open Sample > EM deep learning > "
+            "Strained 4D-STEM datacube."
         )
         self.hint.setWordWrap(True)
         self.run_all_button = QPushButton("Run all")
@@ -102,7 +113,9 @@ class StemWorkspace(QWidget):
         self.help_button.setText("?")
         self.help_button.setToolTip("Keys and the way through")
         top = QHBoxLayout()
+        self.open_button = OpenData(self)
         top.addWidget(self.run_all_button, 1)
+        top.addWidget(self.open_button)
         top.addWidget(self.project)
         top.addWidget(self.help_button)
         inner = QWidget()
@@ -110,9 +123,17 @@ class StemWorkspace(QWidget):
         column.setContentsMargins(4, 2, 4, 2)
         column.setSpacing(4)
         column.addWidget(self.offer)
+        column.addWidget(self.notices)
+        column.addWidget(self.switcher)
         column.addWidget(self.title)
         column.addWidget(self.hint)
+        self.outlook = QLabel("")
+        self.outlook.setWordWrap(True)
+        self.outlook.setTextFormat(Qt.TextFormat.PlainText)
+        self.outlook.setToolTip("From some patterns spread over the scan, with the settings as they are")
+        self.outlook.hide()
         column.addLayout(top)
+        column.addWidget(self.outlook)
         column.addWidget(self.disks_step.bar)
         for step in self.steps:
             column.addWidget(step)
@@ -159,13 +180,16 @@ class StemWorkspace(QWidget):
         state.pattern_changed.connect(self.canvas.show_pattern)
         state.structure_changed.connect(self.canvas.show_structure)
         self.canvas.structure_wanted.connect(state.show_structure)
-        self.disks_step.form.changed.connect(lambda *_: self.canvas.offer_structure(state.has_structure))
+        self.disks_step.form.changed.connect(lambda *_: self.canvas.offer_structure(state.settings.has_structure))
         state.probe_changed.connect(self._on_probe)
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
         state.strain_changed.connect(self._show_overlay)
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
+        state.block_found.connect(self._on_block)
+        for signal in (state.outlook_changed, state.disks_changed, state.job_started, state.job_ended):
+            signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
@@ -173,6 +197,7 @@ class StemWorkspace(QWidget):
         self.export_step.job_loaded.connect(self.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
+        self.switcher.chosen.connect(lambda index: self.switch(self.sets[index]))
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
         self.run_all_button.setEnabled(False)
@@ -223,16 +248,19 @@ class StemWorkspace(QWidget):
         found = [
             layer for layer, _ in session.layers_with_signal(self.viewer, "datacube") if session.role_of(layer) == "navigation"
         ]
-        new = [layer for layer in found if session.signal_of(layer) is not self.state.cube]
+        known = [one.cube for one in self.sets]
+        new = [layer for layer in found if all(session.signal_of(layer) is not cube for cube in known)]
         if new and not self.closed:
             self._adopt(new[-1])
 
     def _adopt(self, layer: Any) -> None:
         """Open the datacube behind a layer, with the disks a result file brought along."""
         signal, found = session.signal_of(layer), session.tag_of(layer)
-        disks, file, opened = (found.pop(name, None) for name in ("disks", "disks_file", "project"))
+        disks, file, opened, notice = (found.pop(name, None) for name in ("disks", "disks_file", "project", "notice"))
+        if notice:
+            self.notices.tell(str(notice))
         if opened is not None:
-            restore(self, opened)
+            self.take_project(opened)
         elif isinstance(signal, Datacube):
             self.open(signal)
             if disks is not None:
@@ -242,37 +270,108 @@ class StemWorkspace(QWidget):
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
             QTimer.singleShot(0, self._adopt_first)
+        elif signal is not None and not isinstance(signal, Datacube) and self.shown is not None:
+            self.shown.hide_layers()  # a movie was opened: maps of the scan would lie over it
+            self.switcher.put_aside()
 
     def _on_layer_removed(self, event: Any) -> None:
-        if session.role_of(event.value) == "reference" and session.tag_of(event.value).get("signal") is self.state.cube:
+        role, signal = session.role_of(event.value), session.tag_of(event.value).get("signal")
+        if role == "reference" and signal is self.state.cube:
             self.strain_step.forget_region()
+        elif role == "navigation" and signal is not self.state.cube:
+            self._forget([one for one in self.sets if one.cube is signal])
+
+    def _forget(self, gone: list[OpenSet]) -> None:
+        """Close datacubes that are put aside and whose layer the user deleted."""
+        for one in gone:
+            one.close()
+            self.sets.remove(one)
+        if gone and self.shown is not None:
+            self.switcher.show_names([one.name for one in self.sets], self.sets.index(self.shown))
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
-        if self.closed or cube is self.state.cube:
+        if self.closed:
             return
-        for layer in self.viewer.layers:  # maps of another scan would lie over this one
-            if self.state.cube is not None and session.tag_of(layer).get("signal") is self.state.cube:
-                layer.visible = False
-        self.start(cube)
+        known = next((one for one in self.sets if one.cube is cube), None)
+        if known is not None:
+            self.switch(known)
+        else:
+            self.start(cube)
 
-    def start(self, cube: Datacube) -> None:
-        """Begin with `cube`, also when it is the one that is open."""
-        self._had_strain = False
-        self._close_cube()
-        self.canvas.set_detector(cube.detector_shape, cube.calibration.q_pixel_invA)
-        self.maps = ScanMaps(self.viewer, cube, self)
-        self.strain_step.maps = self.strain_step.profile.maps = self.maps
+    def start(self, cube: Datacube, settings: Settings | None = None) -> None:
+        """Begin with `cube`, also when it is open already, with the parameters of `settings`."""
+        if settings is None:
+            settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
+        for old in [one for one in self.sets if one.cube is cube]:
+            old.close()
+            self.sets.remove(old)
+            self.shown = None if self.shown is old else self.shown
+        data = StemData.begin(cube, settings, self.state.output_folder)
+        opened = OpenSet(self.viewer, self.canvas, data, self)
+        self.sets.append(opened)
+        self._take_out(opened)
+        if not is_stand_in(cube):
+            opened.detectors.navigation()
+
+    def switch(self, chosen: OpenSet) -> None:
+        """Show another open datacube, or the one that was put aside for a movie."""
+        if chosen is self.shown:
+            chosen.show_layers()
+        else:
+            self._take_out(chosen)
+
+    def _take_out(self, chosen: OpenSet) -> None:
+        if self.shown is not None:
+            self.shown.put_aside()
+        self.shown = chosen
+        chosen.show()
+        assert chosen.cross is not None
+        chosen.cross.moved.connect(self.state.move_to)
+        self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
         styles.show_scale_bar(self.viewer)
-        self.detectors = Detectors(self.canvas, self.maps, cube, self)
-        self.detectors.navigation()
-        self.cross = Crosshair(self.viewer, cube.scan_shape, styles.space(cube.calibration.pixel_nm, "nm", AXES), self)
-        self.cross.moved.connect(self.state.move_to)
-        self.state.set_cube(cube)
-        self.title.setText(describe(cube))
+        self._show_settings(chosen.data.settings)
+        self.state.show(chosen.data)
+        self.title.setText(describe(chosen.cube))
         self.hint.hide()
         self.run_all_button.setEnabled(True)
+        self.switcher.show_names([one.name for one in self.sets], self.sets.index(chosen))
         QTimer.singleShot(50, self._fit_views)
+
+    def _show_settings(self, settings: Settings) -> None:
+        """Forms as the datacube has its parameters; nothing acts on it."""
+        state = self.state
+        kept, state.data = (
+            state.data,
+            StemData(settings=replace(settings)),
+        )  # what a form tells while it is filled changes nothing
+        try:
+            self.probe_step.put(settings.disk_params.probe)
+            self.disks_step.put(settings.disk_params, settings.run_params)
+            self._put_strain_forms(settings.strain_params)
+            self.strain_step.put_reference(settings.reference)
+        finally:
+            state.data = kept
+
+    @property
+    def maps(self) -> ScanMaps | None:
+        """Maps of the datacube that is shown."""
+        return self.shown.maps if self.shown is not None else None
+
+    @property
+    def cross(self) -> Crosshair | None:
+        """Its cross-hair."""
+        return self.shown.cross if self.shown is not None else None
+
+    @property
+    def detectors(self) -> Detectors | None:
+        """Its virtual detectors."""
+        return self.shown.detectors if self.shown is not None else None
+
+    def take_project(self, opened: Opened) -> None:
+        """Be as a project that was read says; it is saved there again."""
+        restore(self, opened)
+        self.project.took(opened)
 
     def close_detectors(self) -> None:
         """Take the virtual detectors off; their images stay."""
@@ -280,21 +379,17 @@ class StemWorkspace(QWidget):
             for layer in self.detectors.layers():
                 self.canvas.model.layers.remove(layer)
 
-    def _close_cube(self) -> None:
-        if self.detectors is not None:
-            self.detectors.close()
-        if self.cross is not None:
-            self.cross.close()
-        if self.maps is not None:
-            self.maps.close()
-        self.detectors = self.cross = self.maps = None
+    def _close_sets(self) -> None:
+        for one in self.sets:
+            one.close()
+        self.sets, self.shown = [], None
 
     # actions
 
     def run_all(self) -> None:
         """From a fresh file to strain maps."""
         try:
-            if self.state.disks is not None and self.state.done is not None and self.state.done.all():
+            if self.state.found.disks is not None and self.state.found.done is not None and self.state.found.done.all():
                 self.state.fit()
             else:
                 self.state.run(resume=self.state.can_resume(), then_strain=True)
@@ -312,12 +407,12 @@ class StemWorkspace(QWidget):
             self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
 
     def _centre(self) -> tuple[float, float]:
-        if self.state.lattice is not None and self.state.strain is not None:
-            origin = np.asarray(self.state.strain.origin_px)
+        if self.state.found.lattice is not None and self.state.found.strain is not None:
+            origin = np.asarray(self.state.found.strain.origin_px)
             finite = origin[np.isfinite(origin).all(axis=-1)]
             if len(finite):
                 return float(np.median(finite[:, 0])), float(np.median(finite[:, 1]))
-        kept = self.state.kept_here()
+        kept = self.state.data.kept_here()
         if kept is not None and len(kept):
             best = kept[np.argmax(kept["intensity"])]
             return float(best["row"]), float(best["col"])
@@ -357,10 +452,18 @@ class StemWorkspace(QWidget):
     def put_strain(self, params: StrainParams) -> None:
         """Show and use settings of lattice and strain."""
         self.state.set_strain_params(params)
-        self.limits.form.put(params)
-        self.lattice_step.form.put(params)
-        self.lattice_step.calibration.put(params.calibrate)
-        self.strain_step.form.put(params)
+        self._put_strain_forms(params)
+
+    def _put_strain_forms(self, params: StrainParams) -> None:
+        step = self.lattice_step
+        for form, values in (
+            (self.limits.form, params),
+            (step.form, params),
+            (step.calibration, params.calibrate),
+            (self.strain_step.form, params),
+        ):
+            with QSignalBlocker(form):  # the editors show rounded values
+                form.put(values)
 
     def use_defaults(self) -> None:
         """Parameters as they come; what belongs to the open file stays."""
@@ -371,8 +474,8 @@ class StemWorkspace(QWidget):
 
     def _fill_ideal(self) -> None:
         """An ideal reference needs g1 and g2; take those found."""
-        view = self.state.lattice
-        if self.state.strain_params.g1 is None and view is not None and view.basis is not None:
+        view = self.state.found.lattice
+        if self.state.settings.strain_params.g1 is None and view is not None and view.basis is not None:
             for name, g in zip(("g1", "g2"), np.asarray(view.basis.g), strict=True):
                 self.lattice_step.form.editors[name].put(tuple(float(v) for v in g))
             self.lattice_step.apply()
@@ -384,13 +487,27 @@ class StemWorkspace(QWidget):
         self.state.show_pattern()
 
     def _on_probe(self) -> None:
-        if self.state.probe is not None:
-            self.canvas.radius_px = float(self.state.probe.radius_px)
+        if self.state.found.probe is not None:
+            self.canvas.radius_px = float(self.state.found.probe.radius_px)
+
+    def _show_outlook(self, *_: Any) -> None:
+        """What a run would give, until there is one."""
+        found = self.state.found
+        line = outlook_line(found.outlook) if found.disks is None and self.state.job is None else ""
+        self.outlook.setText(line)
+        self.outlook.setVisible(bool(line))
+
+    def _on_block(self, block: Any, table: Any) -> None:
+        """Map of the disks in each pattern, which fills in while the scan runs."""
+        if self.maps is not None:
+            counts = table.filter(min_score=self.state.settings.min_score).counts().ravel()
+            self.maps.begin_filling("count", "Disks in each pattern", colormap="viridis")
+            self.maps.fill("count", block.start, block.stop, counts)
 
     def _on_first_strain(self) -> None:
         """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
-        if self.state.strain is not None and not self._had_strain:
-            self._had_strain = True
+        if self.state.found.strain is not None and self.shown is not None and not self.shown.had_strain:
+            self.shown.had_strain = True
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
@@ -431,7 +548,7 @@ class StemWorkspace(QWidget):
         unbind_keys(self._keys)
         stem_remember.keep(self.state)
         self.parts.release()
-        self._close_cube()
+        self._close_sets()
         self.state.close()
         self.export_step.close_jobs()
         self.project.close_jobs()

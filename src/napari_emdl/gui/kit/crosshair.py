@@ -27,16 +27,25 @@ class Crosshair(QObject):
         (rows, cols) of the map.
     space
         Keywords of :func:`napari_emdl.gui.kit.styles.space` of the map.
+    position
+        (row, col) at first; the middle when None.
     """
 
     moved = Signal(int, int)
 
-    def __init__(self, viewer: Any, shape: tuple[int, int], space: dict[str, Any], parent: QObject | None = None):
+    def __init__(
+        self,
+        viewer: Any,
+        shape: tuple[int, int],
+        space: dict[str, Any],
+        parent: QObject | None = None,
+        position: tuple[int, int] | None = None,
+    ):
         super().__init__(parent)
         self.viewer = viewer
         self.shape = shape
         self.space = space
-        self.position = (shape[0] // 2, shape[1] // 2)
+        self.position = position or (shape[0] // 2, shape[1] // 2)
         self._scale = np.asarray(space["scale"][-2:], float)
         viewer.mouse_drag_callbacks.append(self._on_drag)
         self._keys = self._bind_keys()
@@ -92,12 +101,6 @@ class Crosshair(QObject):
         layer.editable = False
         if active is not None:
             self.viewer.layers.selection.active = active
-
-    def raise_to_top(self) -> None:
-        """Keep the cross above layers that were added later."""
-        layer = self.layer()
-        if layer is not None and self.viewer.layers[-1] is not layer:
-            self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
 
     def _pixel(self, event: Any) -> np.ndarray:
         return np.asarray(event.position[-2:], float) / self._scale

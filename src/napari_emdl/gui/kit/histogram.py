@@ -11,18 +11,13 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from napari_emdl.gui.diffraction.jobs import score_histogram
-from napari_emdl.jobs.control import Control
-
-BINS = 80
 STEP = 0.04  # part of the axis that [ and ] move the limit
 
 
 class ScoreHistogram(QWidget):
     """Shows how scores are spread and lets the user drag the least score.
 
-    The axis is logarithmic for scores that are no probabilities (their range exceeds 0 to 1). What is drawn may be given as
-    counts (:meth:`show_counts`, for a whole scan) or as scores of one pattern (:meth:`show_scores`).
+    The axis is logarithmic for scores that are no probabilities (their range exceeds 0 to 1).
     """
 
     changed = Signal(float)
@@ -94,12 +89,8 @@ class ScoreHistogram(QWidget):
         """Least score."""
         return self._value
 
-    def show_scores(self, scores: NDArray[Any], default: float | None) -> None:
-        """Show the scores of one pattern."""
-        self.show_counts(*score_histogram(Control(), np.asarray(scores), BINS // 2), default=default)
-
     def show_counts(self, edges: NDArray[Any], counts: NDArray[Any], logarithmic: bool, default: float | None) -> None:
-        """Show counts of a whole scan; `edges` are log10 of the score when `logarithmic`."""
+        """Show counts of a pattern or of a whole scan; `edges` are log10 of the score when `logarithmic`."""
         self._set_axis(logarithmic)
         self._draw(edges, counts, default)
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.io.results import atomic_path
+from napari_emdl.io.outputs import atomic_path
 
 logger = logging.getLogger(__name__)
 

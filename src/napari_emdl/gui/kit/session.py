@@ -76,6 +76,11 @@ def registered(viewer: Any, name: str) -> Any:
     return _widgets.get(bare(viewer), {}).get(name)
 
 
+def panels(viewer: Any) -> list[Any]:
+    """Panels of ours that are open in `viewer`, the one opened last first."""
+    return list(_widgets.get(bare(viewer), {}).values())[::-1]
+
+
 def has_window(viewer: Any) -> bool:
     """True for a viewer with a window that is not closed (a bare ViewerModel has none)."""
     window = getattr(viewer, "window", None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.jobs.control import Control
 
-TRAINING = "napari_emdl.training.atoms.finetune"
 INSTALL = "Tuning needs PyTorch: pip install 'napari-emdl[train]', then start again."
 #: What is known of defocus and Cs is known to about this much.
 C10_WIDTH_A, CS_WIDTH_A, SAMPLING_WIDTH = 30.0, 3e4, 0.05
@@ -126,7 +124,8 @@ def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float
     scratch = target.with_name(f".{name}.tuning")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        training = import_module(TRAINING)
+        from napari_emdl.training.atoms import finetune as training
+
         report = training.finetune(
             folder,
             training.read_tune_conditions(conditions),

@@ -1,0 +1,105 @@
+"""What shows one open datacube: its layers on both canvases, cross-hair and detectors, put aside and taken out again as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QObject
+
+from napari_emdl.base.signals import Datacube
+from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.data import StemData
+from napari_emdl.gui.diffraction.detectors import Detectors
+from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.crosshair import Crosshair
+from napari_emdl.gui.kit.session import bare, role_of, tag_of
+
+
+class OpenSet(QObject):
+    """One datacube on the canvases.
+
+    Parameters
+    ----------
+    viewer
+        napari viewer (main canvas).
+    canvas
+        Diffraction canvas.
+    data
+        The datacube with its settings and results.
+    """
+
+    def __init__(self, viewer: Any, canvas: DiffractionCanvas, data: StemData, parent: QObject | None = None):
+        super().__init__(parent)
+        assert data.cube is not None
+        self.viewer, self.canvas, self.data = bare(viewer), canvas, data
+        self.cube: Datacube = data.cube
+        self.maps = ScanMaps(self.viewer, self.cube, self)
+        self.detectors = Detectors(canvas, self.maps, self.cube, self)
+        self.cross: Crosshair | None = None
+        self.had_strain = False  # a map was shown: what is unfolded then is the user's from there on
+        self._visible: list[Any] = []
+        self._on_canvas: list[Any] = []
+        self._view = canvas.view.itemText(0)
+
+    @property
+    def name(self) -> str:
+        """Name of the datacube."""
+        return self.cube.name or "datacube"
+
+    def layers(self) -> list[Any]:
+        """Its layers on the main canvas."""
+        return [layer for layer in self.viewer.layers if tag_of(layer).get("signal") is self.cube]
+
+    def show(self) -> None:
+        """Put it onto the canvases as it was left."""
+        self.canvas.set_detector(self.cube.detector_shape, self.cube.calibration.q_pixel_invA)
+        if self._on_canvas:
+            self.canvas.model.layers.extend(self._on_canvas)
+            self._on_canvas = []
+        self.canvas.view.setCurrentText(self._view)
+        self.show_layers()
+        self.cross = Crosshair(
+            self.viewer,
+            self.cube.scan_shape,
+            styles.space(self.cube.calibration.pixel_nm, "nm", AXES),
+            self,
+            self.data.settings.position,
+        )
+
+    def show_layers(self) -> None:
+        """Make the layers visible again that were when it was put aside."""
+        for layer in self._visible:
+            layer.visible = True
+        self._visible = []
+
+    def hide_layers(self) -> None:
+        """Hide its layers on the main canvas; they stay in the list."""
+        self._visible = [*self._visible, *(layer for layer in self.layers() if layer.visible)]
+        for layer in self._visible:
+            layer.visible = False
+        self.maps.say("")
+
+    def put_aside(self) -> None:
+        """Take it off the canvases; nothing is lost."""
+        self.hide_layers()
+        self._view = self.canvas.view.currentText()
+        kept = [layer for layer in self.canvas.model.layers if role_of(layer) in ("", "detector") or _saved(layer)]
+        for layer in kept:
+            self.canvas.model.layers.remove(layer)
+        self._on_canvas = kept
+        if self.cross is not None:
+            self.cross.close()
+            self.cross = None
+
+    def close(self) -> None:
+        """Stop what works for it; its layers are the user's now."""
+        self.detectors.close()
+        if self.cross is not None:
+            self.cross.close()
+            self.cross = None
+        self.maps.close()
+
+
+def _saved(layer: Any) -> bool:
+    return role_of(layer).startswith("saved ")

@@ -1,0 +1,169 @@
+"""The desk of the 4D-STEM workspace: one datacube at a time, what cannot be opened, what is true while a run goes on."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from helpers.workspace import run_all, show
+from napari_emdl.base.signals import Datacube, Movie, in_memory
+from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.session import role_of, tag_of
+from napari_emdl.gui.kit.signals import signal_layers
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def panel(make_napari_viewer, small_sample, wait_until):
+    shown = show(make_napari_viewer(show=True), small_sample[0])
+    wait_until(lambda: shown.state.found.live is not None, what="live disks")
+    return shown
+
+
+def visible(viewer, signal=None) -> list[str]:
+    return [role_of(la) for la in viewer.layers if la.visible and (signal is None or tag_of(la).get("signal") is signal)]
+
+
+def add(viewer, cube) -> None:
+    for data in signal_layers(cube):
+        viewer._add_layer_from_data(*data)
+
+
+def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(panel, small_sample, wait_until):
+    first, viewer = small_sample[0], panel.viewer
+    run_all(panel, wait_until)
+    panel.strain_step.draw_region()
+    panel.strain_step.reference.setCurrentText("region drawn on the map")
+    panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
+    panel.add_bright_field()
+    wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
+    strain, shown_before = panel.state.found.strain, visible(viewer, first)
+    assert not panel.switcher.isVisible()
+
+    second = in_memory(np.asarray(first.data)[:4, ::-1], "datacube", first.calibration, name="second")
+    add(viewer, second)
+    wait_until(lambda: panel.state.cube is second and panel.state.found.live is not None)
+    assert visible(viewer, first) == [] and visible(viewer, second) == ["navigation"]
+    assert panel.state.settings.reference is None and panel.strain_step.reference.currentText() == "median of the scan"
+    assert panel.state.settings.strain_params.g1 is None and panel.state.found.strain is None
+    assert panel.switcher.isVisible() and panel.switcher.count() == 2 and not panel.detectors.layers()
+    run_all(panel, wait_until)
+    order = [role_of(layer) for layer in viewer.layers if tag_of(layer).get("signal") in (None, second)]
+    assert order.index("navigation") < order.index("exx") < order.index("crosshair")
+    assert panel.maps.layer("exx").visible
+
+    panel.switcher.activated.emit(0)
+    assert panel.state.cube is first and panel.state.found.strain is strain
+    assert visible(viewer, first) == shown_before and visible(viewer, second) == []
+    assert panel.state.settings.strain_params.g1 == (20.0, 0.0)
+    assert panel.lattice_step.form.editors["g1"].get() == (20.0, 0.0)
+    assert panel.strain_step.reference.currentText() == "region drawn on the map"
+    assert len(panel.detectors.layers()) == 1
+    wait_until(lambda: not panel.state.busy)
+    assert panel.state.found.strain is strain, "nothing is fitted anew"
+
+
+def test_a_movie_puts_the_maps_aside(panel, wait_until):
+    frames = np.random.default_rng(1).poisson(9, (4, 32, 32)).astype(np.uint8)
+    movie = in_memory(frames, "movie", name="movie")
+    assert isinstance(movie, Movie)
+    add(panel.viewer, movie)
+    assert visible(panel.viewer, panel.state.cube) == [] and visible(panel.viewer, movie) == ["movie"]
+    assert panel.switcher.isVisible()
+    panel.switcher.activated.emit(0)
+    assert visible(panel.viewer, panel.state.cube) == ["navigation"]
+
+
+def test_a_single_pattern_is_a_scan_of_one_and_is_analysed(make_napari_viewer, small_sample, wait_until, tmp_path):
+    np.save(tmp_path / "pattern.npy", np.asarray(small_sample[0].data)[2, 3])
+    viewer = make_napari_viewer(show=True)
+    panel = session.open_panel(viewer, session.WORKSPACE)
+    panel.open_button.open(tmp_path / "pattern.npy")
+    wait_until(lambda: panel.state.cube is not None)
+    assert panel.state.cube.shape == (1, 1, 64, 64)
+    panel.disks_step.form.editors["method"].put("template")
+    run_all(panel, wait_until)
+    assert panel.state.found.strain.shape == (1, 1) and panel.state.found.lattice.basis is not None
+
+
+def test_what_cannot_be_opened_stays_in_the_panel(make_napari_viewer, wait_until, tmp_path, capsys):
+    viewer = make_napari_viewer(show=True)
+    panel = session.open_panel(viewer, session.WORKSPACE)
+    np.save(tmp_path / "stack.npy", np.zeros((12, 16, 16), np.uint16))
+    panel.open_button.open(tmp_path / "stack.npy")
+    wait_until(lambda: panel.notices.lines)
+    assert "give the scan shape" in panel.notices.lines[0] and panel.notices.isVisible()
+    (tmp_path / "broken.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    viewer.open(str(tmp_path / "broken.h5"), plugin="napari-emdl")
+    assert len(panel.notices.lines) == 2 and "broken.h5" in panel.notices.lines[0]
+    assert "Traceback" not in capsys.readouterr().err and not len(viewer.layers)
+    for line in panel.notices.lines:
+        panel.notices.dismiss(line)
+    assert not panel.notices.isVisible()
+
+
+def test_disks_without_their_datacube_give_a_strain_map(panel, make_napari_viewer, wait_until, tmp_path):
+    from napari_emdl.io import save
+
+    run_all(panel, wait_until)
+    before = panel.state.found.strain
+    save(panel.state.found.disks, tmp_path / "disks.h5")
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(tmp_path / "disks.h5"), plugin="napari-emdl")
+    wait_until(lambda: session.registered(viewer, session.WORKSPACE) is not None)
+    other = session.registered(viewer, session.WORKSPACE)
+    wait_until(lambda: other.state.found.kept is not None)
+    run_all(other, wait_until)
+    np.testing.assert_allclose(other.state.found.strain.exx, before.exx, atol=1e-6)
+    assert len(other.canvas.layer("disks").data) == len(other.state.data.kept_here()) > 0
+
+
+class Gated:
+    """Datacube whose patterns from the second scan row on wait until the gate is opened."""
+
+    def __init__(self, data):
+        self.data, self.shape, self.dtype, self.open = data, data.shape, data.dtype, False
+
+    def __getitem__(self, index):
+        part = self.data[index]
+        rows = index[0] if isinstance(index, tuple) else index
+        alone = isinstance(rows, (int, np.integer)) and part.ndim == 2  # the pattern under the cross-hair
+        while not self.open and not alone and (rows.start if isinstance(rows, slice) else rows) > 0:
+            time.sleep(0.01)
+        return part
+
+
+def test_rings_are_always_of_the_position_under_the_cross_hair(make_napari_viewer, small_sample, wait_until):
+    gated = Gated(np.asarray(small_sample[0].data))
+    cube = Datacube(gated, "datacube", small_sample[0].calibration, name="gated")
+    panel = show(make_napari_viewer(show=True), cube)
+    state, canvas = panel.state, panel.canvas
+    wait_until(lambda: state.found.live is not None and canvas.layer("disks") is not None)
+    panel.disks_step.run_form.editors["batch"].put(4)
+    panel.disks_step.apply_run()
+    panel.disks_step.run_button.click()
+    assert state.found.disks is None
+    panel.cross.move_to(3, 3)
+    assert len(canvas.layer("disks").data) == 0, "rings of another position"
+    wait_until(lambda: state.found.live.position == (3, 3) and len(canvas.layer("disks").data) > 0, what="live during a run")
+    state.live_enabled = False
+    panel.cross.move_to(0, 1)
+    if state.data.is_done():  # a finished block is shown at once
+        assert len(canvas.layer("disks").data) == len(state.data.kept_here()) > 0
+    gated.open = True
+    wait_until(lambda: state.found.disks is not None and state.job is None)
+    assert len(canvas.layer("disks").data) == len(state.data.kept_here())
+    assert np.isfinite(panel.maps.layer("count").data).all()
+
+
+def test_before_a_run_some_patterns_say_what_it_would_give(panel, make_napari_viewer, wait_until):
+    wait_until(lambda: panel.outlook.isVisible(), what="an outlook")
+    assert "Lattice in" in panel.outlook.text() and "about" in panel.outlook.text()
+    noise = np.random.default_rng(3).poisson(2, (6, 8, 64, 64)).astype(np.uint16)
+    noise[:, :, 26:38, 26:38] += 40
+    other = show(make_napari_viewer(show=True), in_memory(noise, "datacube", name="one disk only"))
+    wait_until(lambda: "nothing to strain" in other.outlook.text(), what="the warning")
+    assert "no lattice in 20 of 20" in other.outlook.text().lower()
