@@ -379,30 +379,3 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
         support.append(("C", np.c_[sheet, z]))
     meta = {"kind": "monolayer", "element": material, "zone": "001", "carbon_A": 0.0, "graphene_layers": sheets}
     return assemble(symbols, atoms, columns, support, meta)
-
-
-def _draw(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """A name, drawn by its relative share."""
-    p = np.array(list(shares.values()), float)
-    return str(rng.choice(list(shares), p=p / p.sum()))
-
-
-def random_structure(
-    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], materials: dict[str, float] | None = None
-) -> Structure:
-    """Draw a specimen; `shares` gives the relative share of metal, oxide, monolayer and graphene, `materials` that of
-    the monolayers' materials (MoS2, ...)."""
-    kind = _draw(rng, shares)
-    if kind == "metal":
-        return metal_particle(rng, carbon)
-    if kind == "oxide":
-        return oxide(rng, carbon)
-    if kind == "monolayer":
-        return monolayer(rng, _draw(rng, materials) if materials else None)
-    if kind == "graphene":
-        return graphene(rng)
-    if kind in ("rings", "crystal"):
-        from napari_emdl.training.atoms.specimens import graphene_rings, other_crystal
-
-        return graphene_rings(rng) if kind == "rings" else other_crystal(rng, carbon)
-    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer, graphene, rings or crystal")
