@@ -146,7 +146,7 @@ def tell_story(film: Film, viewer: Any, panel: Any, folder: Path) -> None:
     state = panel.state
     film.caption = "File > Open: the datacube opens with its navigation image; the pattern at the cross-hair and its disks"
     film.until(lambda: state.found.live is not None and np.isfinite(panel.maps.layer("navigation").data).all())
-    panel._fit_views()
+    panel.docks.fit_views()
     film.shoot(2200)
 
     film.caption = "Move the cross-hair: the disks of each pattern are found at once"

@@ -61,3 +61,25 @@ def test_bad_detectors_are_one_clear_line(cube):
         Detector.polygon((20, 24), [[0, 0], [1, 1]])
     with pytest.raises(EmdlError, match="patterns"):
         virtual_image(cube, Detector.disk((8, 8), (4, 4), 2.0))
+
+
+def test_an_image_resumes_and_keeps_the_memory_limit(cube, tmp_path):
+    """Block jobs are shared with the peaks: a killed image goes on where it was."""
+    from napari_emdl.base.params import RunParams
+    from napari_emdl.jobs import part_path
+
+    control, seen = Control(), []
+
+    def stop(block, _values):
+        seen.append(block.size)
+        if len(seen) == 3:
+            control.cancel()
+
+    run = RunParams(workers=1, max_memory="20KB")  # 14 kB hold two patterns of 4.8 kB
+    with pytest.raises(Cancelled):
+        navigation_image(cube, control, stop, run, tmp_path / "nav.h5")
+    assert part_path(tmp_path / "nav.h5").exists() and max(seen) <= 2
+    again = []
+    resumed = run.model_copy(update={"resume": True})
+    image = navigation_image(cube, None, lambda block, values: again.append(block), resumed, tmp_path / "nav.h5")
+    assert np.array_equal(image, cube.data.sum(axis=(2, 3))) and sum(block.size for block in again) == 35

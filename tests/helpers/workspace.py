@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from napari_emdl.gui import layers
 from napari_emdl.gui.diffraction.workspace import StemWorkspace
 from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.signals import signal_layers
 
 
 def show(viewer, cube) -> StemWorkspace:
     """Put a datacube into a viewer as the reader does, with the template method so that no network is needed."""
-    for data in layers.signal_layers(cube):
-        viewer._add_layer_from_data(*data)
     panel = session.open_panel(viewer, session.WORKSPACE)
     panel.disks_step.form.editors["method"].put("template")
+    for data in signal_layers(cube):
+        viewer._add_layer_from_data(*data)
+    panel._adopt_first()
     return panel
 
 
 def run_all(panel, wait_until) -> None:
     panel.run_all_button.click()
     wait_until(lambda: panel.state.found.strain is not None, 60, "a strain map")
+    panel.maps.finish()
+    panel.strain_step.show_map.setCurrentText("ε xx")  # whichever has most to see

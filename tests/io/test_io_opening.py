@@ -212,14 +212,26 @@ def test_three_float_images_written_in_one_go_are_a_series_and_no_colours(tmp_pa
     tifffile.imwrite(tmp_path / "colour.tif", data.astype(np.uint8), **planes)
     series = io.open_movie(tmp_path / "foci.tif", kind="focal_series")
     assert series.n_foci == 3 and np.array_equal(np.asarray(series.frame(0)), data)
-    with pytest.raises(OpenError, match="colour"):
-        io.open_movie(tmp_path / "colour.tif")
+    colour = io.open(tmp_path / "colour.tif")
+    assert colour.shape == (32, 40) and "luminance" in " ".join(colour.notes)
+    assert io.open_movie(tmp_path / "colour.tif", kind="movie").shape == (3, 32, 40)
 
 
-def test_colour_tiff_is_refused(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
-    with pytest.raises(OpenError, match="colour"):
-        io.open(tmp_path / "rgb.tif")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colour_tiff_gives_its_luminance_and_says_so(tmp_path: Path, planar: str, compression: str | None) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    stored = colours if planar == "contig" else np.moveaxis(colours, -1, 0)
+    tifffile.imwrite(tmp_path / "rgb.tif", stored, photometric="rgb", planarconfig=planar, compression=compression)
+    image = io.open(tmp_path / "rgb.tif")
+    expected = np.rint(colours @ np.array([0.299, 0.587, 0.114]))
+    np.testing.assert_array_equal(np.asarray(image.data[...]), expected)
+    assert "luminance" in " ".join(image.notes)
+    grey = np.repeat(colours[..., :1], 3, axis=-1)
+    tifffile.imwrite(tmp_path / "grey.tif", grey, photometric="rgb", compression=compression)
+    opened = io.open(tmp_path / "grey.tif")
+    np.testing.assert_array_equal(np.asarray(opened.data[...]), grey[..., 0])
+    assert opened.notes == ()
 
 
 def test_compressed_tiff_reads_only_the_frame_asked_for(tmp_path: Path) -> None:
@@ -320,7 +332,7 @@ def test_sequence_with_a_frame_of_another_size(tmp_path: Path) -> None:
         movie.frame(1)
 
 
-def test_colour_sequence_is_refused_but_grey_rgb_is_not(tmp_path: Path) -> None:
+def test_colour_sequence_gives_its_luminance(tmp_path: Path) -> None:
     import imageio.v3 as imageio
 
     image = np.zeros((8, 9, 3), np.uint8)
@@ -329,8 +341,8 @@ def test_colour_sequence_is_refused_but_grey_rgb_is_not(tmp_path: Path) -> None:
     np.testing.assert_array_equal(io.open_movie(tmp_path).frame(0), image[..., 0])
     image[..., 0] = 7
     imageio.imwrite(tmp_path / "a.png", image)
-    with pytest.raises(OpenError, match="colour"):
-        io.open_movie(tmp_path)
+    movie = io.open_movie(tmp_path)
+    assert movie.frame(0)[2, 0] == round(0.299 * 7 + 0.701 * 200) and "luminance" in " ".join(movie.notes)
 
 
 # Vendor formats through RosettaSciIO, written by it

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.io.hdf5source import Hdf5Source
 from napari_emdl.io.sources import (
     ArraySource,
     FramesSource,
-    Hdf5Source,
     RawSource,
     RecordSource,
     Source,

@@ -17,7 +17,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui import layers
 from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers, write_tiff
-from napari_emdl.plugin.reader import get_reader, read
+from napari_emdl.plugin.reader import get_reader, read, read_in_window
 
 pytestmark = pytest.mark.gui
 
@@ -79,7 +79,7 @@ def test_the_reader_opens_what_the_writer_wrote(tmp_path):
     viewer = a_viewer()
     target = str(tmp_path / "all.emdl.h5")
     write_layers(target, [layer.as_layer_data_tuple() for layer in viewer.layers])
-    assert get_reader(target) is read
+    assert get_reader(target) is read_in_window
     assert len(read(target)) == 4
 
 

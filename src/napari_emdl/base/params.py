@@ -6,7 +6,8 @@ Each field has a description (the tooltip and the help text); ``json_schema_extr
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -76,6 +77,82 @@ def parse_bytes(text: str) -> int:
     if value <= 0:
         raise ValueError(f"a memory limit must be positive, got {text!r}")
     return int(value)
+
+
+OpenKind = Literal["datacube", "pattern", "stack", "movie", "focal_series", "image", "disks"]
+
+
+class OpenParams(Params):
+    """How a file is read: what it is where its own word is missing or wrong, and which part of it is taken."""
+
+    kind: OpenKind | None = _field(
+        None,
+        "What the file is: datacube, one pattern, stack (of patterns, with the scan as shape), movie, focal series, image, or "
+        "disks (peak lists only); empty is told by its axes",
+    )
+    axes: str | None = _field(None, "Order of the axes in the file, such as RCQK, TYX or TFYX")
+    shape: tuple[int, ...] | None = _field(
+        None, "Scan rows,cols of a stack of patterns (one may be -1); full shape of raw binary"
+    )
+    frames: tuple[int, int] | None = _field(None, "First frame or pattern used of a stack, and the one after the last")
+    drop_cols: tuple[int, int] | None = _field(None, "Fly-back columns left out at the start and at the end of each scan row")
+    scan_crop: tuple[int, int, int, int] | None = _field(None, "Part of the scan used: row0, row1, col0, col1")
+    scan_bin: int = _field(1, "Scan positions added up along rows and cols", ge=1, le=64)
+    detector_crop: tuple[int, int, int, int] | None = _field(
+        None, "Part of the detector or frame used: row0, row1, col0, col1", "px"
+    )
+    detector_bin: int = _field(1, "Detector or frame pixels added up along rows and cols", ge=1, le=64)
+    mask: str | None = _field(
+        None, "File with the mask of the detector or frame, FILE or FILE::DATASET: pixels that are not 0 are missing"
+    )
+    pixel_nm: Pair | None = _field(None, "Scan step of a datacube, pixel size of an image (row, col)", "nm")
+    q_pixel_invA: Pair | None = _field(None, "Size of a detector pixel (row, col)", "1/Å")
+    frame_interval_s: float | None = _field(None, "Time from frame to frame", "s", gt=0)
+    defocus_step_A: float | None = _field(None, "Step of a focal series", "Å")
+    energy_keV: float | None = _field(None, "Beam energy", "keV", gt=0, le=3000)
+    semiangle_mrad: float | None = _field(None, "Convergence semiangle", "mrad", gt=0, le=200)
+    qr_rotation_rad: float | None = _field(None, "Rotation from scan axes to detector axes", "rad", ge=-7, le=7)
+    qr_flip: bool | None = _field(None, "The detector axes are transposed against the scan axes")
+    dtype: str | None = _field(None, "numpy type of raw binary, such as uint16 or >u2", advanced=True)
+    offset: int = _field(0, "Bytes before the array of raw binary", "bytes", advanced=True, ge=0)
+    header_rows: int = _field(0, "Rows before every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
+    footer_rows: int = _field(0, "Rows after every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
+    frame_header: int = _field(0, "Bytes before every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
+    frame_footer: int = _field(0, "Bytes after every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
+    trailer: int = _field(0, "Bytes after the array of raw binary that are no data", "bytes", advanced=True, ge=0)
+
+    @field_validator("pixel_nm", "q_pixel_invA", mode="before")
+    @classmethod
+    def _both_ways(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    @field_validator("pixel_nm", "q_pixel_invA")
+    @classmethod
+    def _positive(cls, value: Pair | None) -> Pair | None:
+        if value is not None and not (0 < value[0] < math.inf and 0 < value[1] < math.inf):
+            raise ValueError(f"must be positive, got {value}")
+        return value
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        return getattr(value, "str", None) or getattr(value, "__name__", None) or str(value)
+
+    @field_validator("frames", "scan_crop", "detector_crop")
+    @classmethod
+    def _not_empty(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (min(value) < 0 or any(a >= b for a, b in zip(value[::2], value[1::2], strict=True))):
+            raise ValueError(f"the end must be larger than the start, got {value}")
+        return value
+
+    @field_validator("drop_cols")
+    @classmethod
+    def _not_negative(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and min(value) < 0:
+            raise ValueError(f"columns to leave out are counted, got {value}")
+        return value
 
 
 class ProbeParams(Params):
@@ -219,6 +296,12 @@ class ColumnParams(Params):
         return str(value) if isinstance(value, int) else value
 
 
+class ColumnLimits(Params):
+    """What a column must pass to be used; limits filter what was found, nothing is found anew."""
+
+    min_score: float | None = _field(None, "Least score of a column used; empty takes the finder's default", ge=0, le=1)
+
+
 class OccupancyParams(Params):
     """Follow every site through the movie."""
 
@@ -235,24 +318,116 @@ class OccupancyParams(Params):
     min_site_fraction: float = _field(0.05, "A site must be seen in this fraction of the frames", ge=0, le=1)
     max_distance_A: float = _field(0.8, "Farthest a detection may lie from its site", "Å", gt=0)
     extrapolate: bool = _field(True, "Add empty lattice sites around the particle's surface")
+    region: tuple[int, int, int, int] | None = _field(
+        None, "Part of the first frame whose sites are followed: row0, row1, col0, col1; empty follows all", "px"
+    )
     frame_interval_s: float | None = _field(None, "Time from frame to frame; empty takes it from the file", "s", gt=0)
     dose_e_per_A2: float | None = _field(None, "Dose of a frame, given beside the rates", "e/Å2", gt=0)
 
 
-class Job(Params):
-    """Job file: what a panel saves with "Save job" and ``napari-emdl run`` reads."""
+class OpenStage(Params):
+    """Open a datacube, an image, movie or focal series, or a result to go on from."""
 
-    command: Literal["disks", "strain", "columns", "occupancy"]
-    input: str
-    output: str
-    disks: DiskParams | None = None
-    strain: StrainParams | None = None
-    columns: ColumnParams | None = None
-    occupancy: OccupancyParams | None = None
-    run: RunParams = RunParams()
+    stage: Literal["open"] = "open"
+    path: str = _field(..., "FILE or FILE::DATASET")
+    options: dict[str, Any] = _field({}, "What the file does not say itself, such as kind, shape or pixel_nm")
+
+
+class FindStage(Params):
+    """Find disks or columns."""
+
+    stage: Literal["find"] = "find"
+    disks: DiskParams | None = _field(None, "Find Bragg disks, with these parameters")
+    columns: ColumnParams | None = _field(None, "Find atomic columns, with these parameters")
+    output: str | None = _field(None, "Result file; empty keeps the peaks for the next stage only")
+    keep_candidates: bool = _field(False, "Write all candidates above the floor, not only those above the threshold")
 
     @model_validator(mode="after")
-    def _has_its_section(self) -> Job:
-        if getattr(self, self.command) is None:
-            raise ValueError(f"the job runs {self.command!r} but has no section {self.command!r}")
+    def _one_kind(self) -> FindStage:
+        return _exactly_one(self, "disks", "columns")
+
+
+class FitStage(Params):
+    """Fit strain to disks, or occupancy to columns."""
+
+    stage: Literal["fit"] = "fit"
+    strain: StrainParams | None = _field(None, "Fit strain, with these parameters")
+    occupancy: OccupancyParams | None = _field(None, "Fit occupancy, with these parameters")
+    output: str | None = _field(None, "Result file")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FitStage:
+        return _exactly_one(self, "strain", "occupancy")
+
+
+class ExportStage(Params):
+    """Write the last result as CSV, OME-TIFF, PNG figures and JSON provenance."""
+
+    stage: Literal["export"] = "export"
+    to: str = _field(..., "Folder")
+
+
+Stage = Annotated[OpenStage | FindStage | FitStage | ExportStage, Field(discriminator="stage")]
+_Kind = TypeVar("_Kind", FindStage, FitStage)
+
+
+def _exactly_one(stage: _Kind, first: str, second: str) -> _Kind:
+    if (getattr(stage, first) is None) == (getattr(stage, second) is None):
+        raise ValueError(f"the stage {stage.stage!r} needs one of the sections {first!r} and {second!r}")
+    return stage
+
+
+class Job(Params):
+    """Job file: what a panel saves with "Save job" and ``napari-emdl run`` reads. One file reproduces an analysis."""
+
+    stages: tuple[Stage, ...] = _field(..., "What is done, in order: open, find, fit, export")
+    run: RunParams = RunParams()
+
+    @property
+    def input(self) -> str:
+        """File that is opened."""
+        first = self.stages[0]
+        assert isinstance(first, OpenStage)
+        return first.path
+
+    def section(self, name: str) -> Any:
+        """Parameters of the last stage with a section "disks", "columns", "strain" or "occupancy"; None without one."""
+        found = [getattr(stage, name, None) for stage in self.stages]
+        return next((params for params in reversed(found) if params is not None), None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Until version 0.2 a job was one command with an input, an output and sections."""
+        if not isinstance(values, dict) or "command" not in values:
+            return values
+        unknown = sorted(set(values) - {"command", "input", "output", "run", *_SECTIONS})
+        if unknown:
+            raise ValueError(f"there is no entry {unknown[0]!r} in a job")
+        command, missing = values["command"], [name for name in ("input", "output") if not values.get(name)]
+        if missing:
+            raise ValueError(f"the job has no {missing[0]!r}")
+        if command not in _SECTIONS:
+            raise ValueError(f"there is no command {command!r}; choose {', '.join(_SECTIONS)}")
+        if values.get(command) is None:
+            raise ValueError(f"the job runs {command!r} but has no section {command!r}")
+        last = {"stage": _SECTIONS[command], command: values[command], "output": values["output"]}
+        stages = [{"stage": "open", "path": values["input"]}]
+        if command == "occupancy":  # left out by the runner where the input holds columns already
+            stages.append({"stage": "find", "columns": values.get("columns") or {}})
+        return {"stages": [*stages, last], **({"run": values["run"]} if values.get("run") is not None else {})}
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Job:
+        names = [stage.stage for stage in self.stages]
+        if not names or names[0] != "open" or names.count("open") > 1:
+            raise ValueError("a job begins with one stage 'open'")
+        if len(names) == 1:
+            raise ValueError("the job opens a file and does nothing with it; add a stage 'find', 'fit' or 'export'")
+        results = [stage for stage in self.stages if isinstance(stage, (FindStage, FitStage))]
+        if results and results[-1].output is None and names[-1] != "export":
+            raise ValueError(f"the stage {results[-1].stage!r} needs an output, its result would be lost")
         return self
+
+
+_SECTIONS = {"disks": "find", "columns": "find", "strain": "fit", "occupancy": "fit"}

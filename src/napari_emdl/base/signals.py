@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.missing import Missing, find_missing
 
 Kind = Literal["datacube", "movie", "focal_series", "image"]
+
+#: Frames looked at for missing pixels: at most so many, of so many pixels together; larger frames are not searched.
+_SEARCHED_FRAMES, _SEARCHED_PIXELS, _LARGEST_SEARCHED = 24, 4 * 2**20, 40 * 2**20
 
 
 @runtime_checkable
@@ -89,7 +94,9 @@ class Signal:
     path, name
         Where it came from ("" for arrays in memory) and how a layer of it is called.
     metadata
-        Vendor metadata worth showing, flat, small.
+        Vendor metadata worth showing, flat, small; "notes" are lines that the user must see.
+    given_mask
+        (rows, cols) bool of the detector or frame, True where a pixel is known to be missing: from the file or the user.
     """
 
     data: LazyArray
@@ -98,6 +105,7 @@ class Signal:
     path: str = ""
     name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    given_mask: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
 
     NDIM = {"datacube": 4, "movie": 3, "focal_series": 4, "image": 2}
 
@@ -106,6 +114,10 @@ class Signal:
             raise EmdlError(
                 f"a {self.kind.replace('_', ' ')} has {self.NDIM[self.kind]} axes, but {self.name or 'the array'} has shape "
                 f"{tuple(self.data.shape)}; give the kind or the axis order"
+            )
+        if self.given_mask is not None and self.given_mask.shape != self.shape[-2:]:
+            raise EmdlError(
+                f"the mask is {self.given_mask.shape}, the frames of {self.name or 'the array'} are {self.shape[-2:]}"
             )
 
     @property
@@ -122,6 +134,44 @@ class Signal:
     def nbytes(self) -> int:
         """Size of the whole array in bytes, unpacked."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What opening has to say to the user, a line each."""
+        notes = self.metadata.get("notes", ())
+        return (notes,) if isinstance(notes, str) else tuple(str(note) for note in notes)
+
+    @cached_property
+    def missing_facts(self) -> Missing:
+        """What is missing, found at first use in some frames spread over the signal; see :mod:`napari_emdl.base.missing`."""
+        shape, pixels = self.shape, self.shape[-2] * self.shape[-1]
+        lead = int(np.prod(shape[:-2], dtype=np.int64))
+        if pixels > _LARGEST_SEARCHED:
+            return Missing(self.given_mask)
+        count = min(lead, _SEARCHED_FRAMES, max(1, _SEARCHED_PIXELS // pixels))
+        picked = np.unique(np.linspace(0, lead - 1, count).astype(int))
+        frames = [self.data[(*map(int, np.unravel_index(i, shape[:-2])),)] if shape[:-2] else self.data[:, :] for i in picked]
+        return find_missing(np.stack(frames), self.kind == "datacube", self.given_mask)
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """(rows, cols) bool, True where the detector has no value in any pattern or frame, given or found; None for nothing."""
+        return self.missing_facts.pixels
+
+    def missing(self, frames: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Missing pixels of frames read from `data` (..., rows, cols); None when nothing is missing.
+
+        Knows more than :attr:`mask`: NaN, codes for "no value" and the borders of aligned frames, frame by frame.
+        """
+        return self.missing_facts.of(frames)
+
+    def values(self, frames: NDArray[Any], fill: float = 0.0) -> NDArray[np.float32]:
+        """Frames read from `data` as float32 with `fill` where pixels are missing."""
+        bad = self.missing(frames)
+        out = np.array(frames, dtype=np.float32)
+        if bad is not None:
+            out[bad] = fill
+        return out
 
 
 class Datacube(Signal):

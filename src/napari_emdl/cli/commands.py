@@ -4,62 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic import ValidationError
 
-from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import (
-    ColumnParams,
-    DiskParams,
-    Job,
-    OccupancyParams,
-    Pair,
-    Params,
-    RunParams,
-    StrainParams,
-    _field,
-)
+from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli import work
-from napari_emdl.cli.app import app
+from napari_emdl.cli.console import say_note
+from napari_emdl.cli.opening import CUBE_OPENING, MOVIE_OPENING, OPENING
 from napari_emdl.cli.options import Section, with_sections
-
-
-class Opening(Params):
-    """How a file is to be understood where its own word is missing or wrong."""
-
-    kind: Literal["datacube", "movie", "focal_series", "image"] | None = _field(None, "What the file is")
-    axes: str | None = _field(None, "Order of the axes in the file, such as RCQK, TYX or TFYX")
-    shape: tuple[int, ...] | None = _field(None, "Scan rows,cols of a stack of patterns; full shape of raw binary")
-    dtype: str | None = _field(None, "numpy type of raw binary, such as uint16")
-    offset: int | None = _field(None, "Bytes before the array of raw binary", ge=0)
-
-
-class DatacubeOpening(Opening):
-    """Overrides of a datacube's calibration."""
-
-    scan_step: Pair | None = _field(None, "Scan step (row, col)", "nm")
-    q_pixel: Pair | None = _field(None, "Size of a detector pixel (row, col)", "1/Å")
-    energy_kev: float | None = _field(None, "Beam energy", "keV", gt=0)
-    semiangle_mrad: float | None = _field(None, "Convergence semiangle", "mrad", gt=0)
-
-
-_OPEN_KEYWORDS = {"scan_step": "pixel_nm", "q_pixel": "q_pixel_invA", "energy_kev": "energy_keV"}
-
-
-def _opening(given: dict[str, Any]) -> dict[str, Any]:
-    return {_OPEN_KEYWORDS.get(name, name): value for name, value in given.items()}
-
+from napari_emdl.cli.root import app
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Result file (HDF5).", show_default=False)]
 Keep = Annotated[
     bool, typer.Option("--keep-candidates", help="Write all candidates above the floor, not only those above the threshold.")
 ]
-OPENING = Section(Opening, as_dict=True)
-CUBE_OPENING = Section(DatacubeOpening, frozenset({"kind"}), as_dict=True)
-MOVIE_OPENING = Section(Opening, frozenset({"offset", "dtype", "shape"}), as_dict=True)
 RUN = Section(RunParams)
 
 
@@ -86,8 +45,12 @@ def _facts_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        if isinstance(value, dict):
+        if name == "notes" and value:
+            lines += [f"{indent}note: {text}" for text in value]
+        elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *_facts_lines(value, indent + "  ")] if value else []
+        elif name == "caveats":
+            lines += [f"{indent}caveat: {text}" for text in value]
         elif value is not None:
             text = " x ".join(map(str, value)) if name == "shape" and isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name:<{width}}  {text}")
@@ -106,16 +69,22 @@ def disks(
     opening: Any,
 ) -> None:
     """Find the Bragg disks of every pattern."""
-    work.disks(cube, output, disks, run, keep_candidates, _opening(opening))
+    target = work.check_output(output, cube)
+    work.disks(work.open_cube(cube, opening), target, disks, run, keep_candidates)
 
 
 @app.command()
-@with_sections(strain=Section(StrainParams, frozenset({"phases"})))
+@with_sections(strain=Section(StrainParams, frozenset({"phases"})), run=RUN)
 def strain(
-    disks: Annotated[str, typer.Argument(help="Disks, as 'disks' or py4DSTEM writes them.")], *, output: Output, strain: Any
+    disks: Annotated[str, typer.Argument(help="Disks, as 'disks' or py4DSTEM writes them.")],
+    *,
+    output: Output,
+    strain: Any,
+    run: Any,
 ) -> None:
     """Fit a lattice at every position and write strain maps."""
-    work.strain(disks, output, strain)
+    target = work.check_output(output, disks)
+    work.strain(work.disks_in(disks), target, strain, run)
 
 
 @app.command()
@@ -130,7 +99,8 @@ def columns(
     opening: Any,
 ) -> None:
     """Find the atomic columns of every frame."""
-    work.columns(movie, output, columns, run, keep_candidates, _opening(opening))
+    target = work.check_output(output, movie)
+    work.columns(work.open_movie(movie, opening), target, columns, run, keep_candidates)
 
 
 @app.command()
@@ -153,7 +123,16 @@ def occupancy(
     opening: Any,
 ) -> None:
     """Follow how often each atomic site is occupied, and when it changes."""
-    work.occupancy(source, output, occupancy, ColumnParams(**columns), run, movie, _opening(opening))
+    target = work.check_output(output, source)
+    found = work.columns_in(source)
+    if found is not None:
+        if columns:
+            say_note(f"{source} holds columns already: options that find columns have no effect; give the movie instead")
+        frames = work.movie_for(found, source, occupancy, movie, opening)
+    else:
+        frames = work.open_movie(source, opening)
+        found = work.find_columns(frames, target, ColumnParams(**columns), run)
+    work.occupancy(found, frames, target, occupancy, run)
 
 
 @app.command()
@@ -193,54 +172,10 @@ def run(
     run: Any,
 ) -> None:
     """Run a job file; options given here win over those in the file."""
-    todo = read_job(job)
-    target = output or _beside(job, todo.output)
-    source = str(_beside(job, todo.input)) if "::" not in todo.input else todo.input
-    running = RunParams.model_validate({**todo.run.model_dump(), **run})
-    if todo.command == "disks":
-        assert todo.disks is not None
-        work.disks(source, target, todo.disks, running)
-    elif todo.command == "strain":
-        assert todo.strain is not None
-        regions = todo.strain.regions
-        params = todo.strain.model_copy(update={"regions": str(_beside(job, regions))}) if regions else todo.strain
-        work.strain(source, target, params)
-    elif todo.command == "columns":
-        assert todo.columns is not None
-        work.columns(source, target, todo.columns, running)
-    else:
-        assert todo.occupancy is not None
-        work.occupancy(source, target, todo.occupancy, todo.columns or ColumnParams(), running)
+    from napari_emdl.cli.jobfile import run_job
+    from napari_emdl.workflow.jobfile import read_job
 
-
-def read_job(path: Path) -> Job:
-    """Read a job file.
-
-    Raises
-    ------
-    EmdlError
-        Naming the entry that is wrong.
-    """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmdlError(f"the job file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise EmdlError(f"the job file {path} is no YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Job.model_validate(entries)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise EmdlError(
-            f"the job file {path}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
-
-
-def _beside(job: Path, name: str) -> Path:
-    """Paths in a job file are relative to it."""
-    path = Path(name).expanduser()
-    return path if path.is_absolute() else job.expanduser().resolve().parent / path
+    run_job(read_job(job), job, run, output)
 
 
 @app.command()

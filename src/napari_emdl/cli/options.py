@@ -23,7 +23,10 @@ FLAGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("RunParams", "resume"): ("--resume/--restart",),
     ("ColumnParams", "energy_keV"): ("--kv", "--energy-kev"),
     ("ColumnParams", "pixel_size_A"): ("--pixel-size",),
+    ("ColumnParams", "frames"): ("--neighbour-frames",),
     ("OccupancyParams", "dose_e_per_A2"): ("--dose",),
+    ("OpenParams", "pixel_nm"): ("--scan-step", "--pixel-nm"),
+    ("OpenParams", "q_pixel_invA"): ("--q-pixel",),
     ("OccupancyParams", "frame_interval_s"): ("--frame-interval",),
 }
 
@@ -47,6 +50,11 @@ def read_pair(text: str) -> tuple[float, float]:
     except ValueError:
         raise ValueError(f"cannot read {text!r}; write it as ROW,COL such as 12.5,-3") from None
     return row, col
+
+
+def read_size(text: str) -> tuple[float, float]:
+    """Turn "S" or "R,C" into a size along rows and cols."""
+    return read_pair(text if "," in text else f"{text},{text}")
 
 
 def read_region(text: str) -> tuple[int, int, int, int]:
@@ -135,13 +143,17 @@ def _without_none(annotation: Any) -> Any:
 def _kind_of(annotation: Any, name: str) -> tuple[type, str | None, Callable[[Any], Any]]:
     if name == "pixel_size_A":
         return str, "LENGTH", read_length_A
+    if name in ("pixel_nm", "q_pixel_invA"):
+        return str, "SIZE|R,C", read_size
     if get_origin(annotation) is Literal:
         return str, "|".join(map(str, get_args(annotation))), str
     if get_origin(annotation) is tuple:
         parts = get_args(annotation)
         if Ellipsis in parts:
             return str, "N,N,...", read_shape
-        return (str, "R0:R1,C0:C1", read_region) if len(parts) == 4 else (str, "R,C", read_pair)
+        if len(parts) == 4:
+            return str, "R0:R1,C0:C1", read_region
+        return str, "FIRST,LAST" if parts == (int, int) else "R,C", read_pair
     if annotation in (int, float, str, bool):
         return annotation, None, annotation
     return str, None, str

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from napari_emdl.base.errors import EmdlError, ModelError
-from napari_emdl.cli.app import app, models_app
 from napari_emdl.cli.options import read_length_A
+from napari_emdl.cli.root import app, models_app
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import typer
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
+from napari_emdl.cli.console import say_caveats
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.cli.work import check_output
 
@@ -36,4 +38,5 @@ def watch_folder(
             idle_s=idle_s,
         )
     n_frames, n_sites = result.occupied.shape
+    say_caveats(Caveats.of(result))
     typer.echo(f"{output}: {n_sites:,} sites in {n_frames:,} frames")

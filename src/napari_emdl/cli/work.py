@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,55 +9,79 @@ from typing import Any
 
 import typer
 
-from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.caveats import Caveats
+from napari_emdl.base.errors import Cancelled, EmdlError, OpenError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
-from napari_emdl.cli.app import say_note
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube, Movie
+from napari_emdl.cli.console import say_caveats
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.jobs.checkpoint import discard_part, part_path
+from napari_emdl.workflow.source import caveats_of, input_of, locate, source_of, with_options
 
 Opening = Mapping[str, Any]
 
 
 def check_output(output: Path, source: str) -> Path:
-    """Refuse an output that cannot be written before any work is done.
+    """Refuse an output that cannot or must not be written, before any work is done.
 
     Raises
     ------
     EmdlError
-        When the folder is missing or read-only, or the output is the input itself.
+        When it is the input itself; else see :func:`napari_emdl.io.outputs.check_output`.
     """
+    from napari_emdl.io import outputs
+
     target = output.expanduser()
-    folder = target.parent
-    if target.is_dir():
-        raise EmdlError(f"{output} is a folder; give a file name such as {target.name}/result.h5")
-    if not folder.is_dir():
-        raise EmdlError(f"the folder {folder} does not exist; make it or give another output")
-    if not os.access(folder, os.W_OK):
-        raise EmdlError(f"the folder {folder} is read-only; give another output")
     file = Path(source.partition("::")[0]).expanduser()
     if target.exists() and file.exists() and target.samefile(file):
         raise EmdlError(f"the output {output} is the input itself; give another output")
-    return target
+    return outputs.check_output(target)
 
 
-def _resumable(compute: Callable[[], Any], output: Path) -> Any:
+def resumable(compute: Callable[[], Any], output: Path) -> Any:
     """Run; when stopped, say how to go on."""
     try:
         return compute()
     except Cancelled:
-        kept = part_path(output).exists()
+        kept = [part_path(name) for name in (output, *parts_of(output)) if part_path(name).exists()]
         raise Cancelled(
-            f"stopped; what was done is kept in {part_path(output).name}: run the same command with --resume to go on"
+            f"stopped; what was done is kept in {kept[0].name}: run the same command with --resume to go on"
             if kept
             else "stopped; nothing was written"
         ) from None
 
 
-def _saved(result: Any, output: Path) -> None:
+def parts_of(output: Path) -> tuple[Path, ...]:
+    """Names under which the second step of a command of two keeps its blocks beside `output`."""
+    return (Path(f"{output}.fit"),)
+
+
+def write(result: Any, output: Path) -> None:
+    """Write a result, and then remove what was kept to resume it."""
     from napari_emdl import io
 
     io.save(result, output)
-    discard_part(output)
+    for name in (output, *parts_of(output)):
+        discard_part(name)
+
+
+def open_cube(source: str, opening: Opening | None = None) -> Datacube:
+    """Datacube, which remembers how it was opened."""
+    from napari_emdl import io
+
+    cube: Datacube = with_options(io.open_datacube(source, **(opening or {})), opening or {})
+    say_caveats(caveats_of(cube))
+    return cube
+
+
+def open_movie(source: str, opening: Opening | None = None) -> Movie:
+    """Movie, which remembers how it was opened."""
+    from napari_emdl import io
+
+    movie: Movie = with_options(io.open_movie(source, **(opening or {})), opening or {})
+    say_caveats(caveats_of(movie))
+    return movie
 
 
 def _rate(items: int, started_s: float, unit: str) -> str:
@@ -66,30 +89,7 @@ def _rate(items: int, started_s: float, unit: str) -> str:
     return f"{items / elapsed_s:,.3g} {unit}/s" if elapsed_s > 0 else ""
 
 
-def disks(
-    source: str, output: Path, params: DiskParams, run: RunParams, keep_candidates: bool = False, opening: Opening | None = None
-) -> None:
-    """Find disks and write them."""
-    from napari_emdl import io
-    from napari_emdl.diffraction.find.disks import find_disks
-
-    target = check_output(output, source)
-    cube = io.open_datacube(source, **(opening or {}))
-    started = time.monotonic()
-    with terminal_control("finding disks") as control:
-        table = _resumable(lambda: find_disks(cube, params=params, run=run, output=target, control=control), target)
-    say_note(str(table.attrs.get("note") or ""))
-    rate = _rate(cube.n_patterns, started, "patterns")
-    table = shown(table, keep_candidates)
-    _saved(table, target)
-    provider = provider_of(table)
-    typer.echo(
-        f"{output}: {table.n_peaks:,} disks in {cube.n_patterns:,} patterns "
-        f"({table.n_peaks / max(1, cube.n_patterns):.1f} each), {params.method}{provider}, {rate}"
-    )
-
-
-def shown(table: Any, keep_candidates: bool) -> Any:
+def shown(table: PeakTable, keep_candidates: bool) -> PeakTable:
     """The peaks at or above the default threshold, or all candidates."""
     threshold = table.attrs.get("default_min_score")
     if keep_candidates or threshold is None:
@@ -97,34 +97,72 @@ def shown(table: Any, keep_candidates: bool) -> Any:
     return table.filter(min_score=threshold).compact()
 
 
-def provider_of(table: Any) -> str:
+def provider_of(table: PeakTable) -> str:
     """What really ran, for the summary."""
     provenance = table.attrs.get("provenance")
     provider = (provenance or {}).get("provider") if isinstance(provenance, Mapping) else table.attrs.get("provider")
     return f" on {str(provider).removesuffix('ExecutionProvider')}" if provider else ""
 
 
-def strain(source: str, output: Path, params: StrainParams) -> None:
-    """Fit the strain of found disks and write it."""
+def find_disks(cube: Datacube, beside: Path, params: DiskParams, run: RunParams) -> PeakTable:
+    """All candidates of a datacube; finished blocks are kept beside `beside`."""
+    from napari_emdl.diffraction.find.disks import find_disks as find
+
+    with terminal_control("finding disks") as control:
+        found: PeakTable = resumable(lambda: find(cube, params=params, run=run, output=beside, control=control), beside)
+    say_caveats(Caveats(c for c in Caveats.of(found) if c not in caveats_of(cube)))
+    return found
+
+
+def disks(cube: Datacube, output: Path, params: DiskParams, run: RunParams, keep_candidates: bool = False) -> PeakTable:
+    """Find disks and write them; returns all candidates."""
+    started = time.monotonic()
+    found = find_disks(cube, output, params, run)
+    rate = _rate(cube.n_patterns, started, "patterns")
+    table = shown(found, keep_candidates)
+    write(table, output)
+    typer.echo(
+        f"{output}: {table.n_peaks:,} disks in {cube.n_patterns:,} patterns "
+        f"({table.n_peaks / max(1, cube.n_patterns):.1f} each), {params.method}{provider_of(table)}, {rate}"
+    )
+    return found
+
+
+def disks_in(source: str) -> PeakTable:
+    """Disks of a result file.
+
+    Raises
+    ------
+    EmdlError
+        When it holds something else.
+    """
+    from napari_emdl import io
+
+    found = io.load(source)
+    if not isinstance(found, PeakTable) or len(found.shape) != 2:
+        raise EmdlError(f"{source} holds no Bragg disks; make them with 'napari-emdl disks CUBE -o DISKS.h5'")
+    return found
+
+
+def strain(found: PeakTable, output: Path | None, params: StrainParams, run: RunParams) -> Any:
+    """Fit the strain of disks and write it, if there is an output; returns it."""
     import numpy as np
 
-    from napari_emdl import io
-    from napari_emdl.base.peaks import PeakTable
     from napari_emdl.diffraction.fit.strain import fit_strain
+    from napari_emdl.jobs.executor import call_there
 
-    target = check_output(output, source)
-    found = io.load(source)
-    if not isinstance(found, PeakTable):
-        raise EmdlError(f"{source} holds no Bragg disks; make them with 'napari-emdl disks CUBE -o DISKS.h5'")
     with terminal_control("fitting strain") as control:
-        fitted = _resumable(lambda: fit_strain(found, params=params, control=control), target)
-    _saved(fitted, target)
+        fitted = call_there(fit_strain, run, control, found, params=params)
+    say_caveats(Caveats.of(fitted))
+    if output is not None:
+        write(fitted, output)
     valid = int(np.count_nonzero(fitted.mask))
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
-    typer.echo(f"{output}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
+    typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")
+    return fitted
 
 
 def _spread(values: Any) -> float:
@@ -134,99 +172,87 @@ def _spread(values: Any) -> float:
     return float(1.4826 * np.median(np.abs(finite - np.median(finite)))) if finite.size else float("nan")
 
 
-def columns(
-    source: str,
-    output: Path,
-    params: ColumnParams,
-    run: RunParams,
-    keep_candidates: bool = False,
-    opening: Opening | None = None,
-) -> None:
-    """Find atomic columns and write them."""
-    from napari_emdl import io
-    from napari_emdl.atoms.find.columns import find_columns
+def find_columns(movie: Movie, beside: Path, params: ColumnParams, run: RunParams) -> PeakTable:
+    """All candidates of a movie; finished frames are kept beside `beside`."""
+    from napari_emdl.atoms.find.columns import find_columns as find
 
-    target = check_output(output, source)
-    movie = io.open_movie(source, **(opening or {}))
-    started = time.monotonic()
     with terminal_control("finding columns", "frames") as control:
-        table = _resumable(lambda: find_columns(movie, params=params, run=run, output=str(target), control=control), target)
-    say_note(str(table.attrs.get("note") or ""))
+        found: PeakTable = resumable(lambda: find(movie, params=params, run=run, output=str(beside), control=control), beside)
+    say_caveats(Caveats(c for c in Caveats.of(found) if c not in caveats_of(movie)))
+    return found
+
+
+def columns(movie: Movie, output: Path, params: ColumnParams, run: RunParams, keep_candidates: bool = False) -> PeakTable:
+    """Find atomic columns and write them; returns all candidates."""
+    started = time.monotonic()
+    found = find_columns(movie, output, params, run)
     rate = _rate(movie.n_frames, started, "frames")
-    table = shown(table, keep_candidates)
-    _saved(table, target)
+    table = shown(found, keep_candidates)
+    write(table, output)
     each = table.n_peaks / max(1, movie.n_frames)
     typer.echo(
         f"{output}: {table.n_peaks:,} columns in {movie.n_frames:,} frames ({each:.1f} each), "
         f"{table.attrs.get('contrast', '')} contrast{provider_of(table)}, {rate}"
     )
+    return found
 
 
-def occupancy(
-    source: str,
-    output: Path,
-    params: OccupancyParams,
-    column_params: ColumnParams,
-    run: RunParams,
-    movie_path: str | None = None,
-    opening: Opening | None = None,
-) -> None:
-    """Follow the occupancy of every site and write it.
-
-    `source` is a file of columns, whose movie is opened again by the path in its provenance (or `movie_path`), or a movie.
-    """
+def columns_in(source: str) -> PeakTable | None:
+    """Columns of a result file, None when `source` is a movie."""
     from napari_emdl import io
-    from napari_emdl.atoms.find.columns import find_columns
+
+    if "::" in source or not io.is_result(source):
+        return None
+    found = io.load(source)
+    if not isinstance(found, PeakTable) or len(found.shape) != 1:
+        raise EmdlError(f"{source} holds no columns; make them with 'napari-emdl columns MOVIE -o COLUMNS.h5'")
+    return found
+
+
+def movie_for(
+    found: PeakTable, source: str, params: OccupancyParams, movie_path: str | None, opening: Opening | None
+) -> Movie | None:
+    """Movie of a column file: the one given, else the one it was made from; None where the method can do without.
+
+    Raises
+    ------
+    EmdlError
+        When it is needed and not there.
+    """
+    if movie_path is not None:
+        return open_movie(movie_path, opening)
+    if opening and (place := locate(str(input_of(found).get("path") or ""), source)):
+        return open_movie(place, opening)
+    try:
+        signal = source_of(found, source)
+    except OpenError as error:
+        if params.method == "hmm":
+            raise EmdlError(f"{error}; or give the movie with --movie FILE, or use --method threshold") from None
+        return None
+    return signal if isinstance(signal, Movie) else None
+
+
+def occupancy(found: PeakTable, movie: Movie | None, output: Path | None, params: OccupancyParams, run: RunParams) -> Any:
+    """Follow the occupancy of every site and write it, if there is an output; returns it.
+
+    Parameters
+    ----------
+    movie
+        The frames; None goes by the detections alone.
+    """
     from napari_emdl.atoms.fit.occupancy import fit_occupancy
 
-    target = check_output(output, source)
-    found = _columns_in(source)
-    path = movie_path or (movie_of(found, source) if found is not None else source)
-    movie = io.open_movie(path, **(opening or {})) if path is not None else None
-    if movie is None and params.method == "hmm":
-        raise EmdlError(f"the movie of {source} is not where it was; give it with --movie FILE, or use --method threshold")
+    journal = parts_of(output)[0] if output is not None else None
     with terminal_control("following sites", "frames") as control:
 
         def compute() -> Any:
-            table = found
-            if table is None:
-                assert movie is not None
-                table = find_columns(movie, params=column_params, run=run, output=str(target), control=control)
-                say_note(str(table.attrs.get("note") or ""))
-            return fit_occupancy(table, movie=movie, params=params, run=run, control=control)
+            return fit_occupancy(found, movie=movie, params=params, run=run, control=control, output=journal)
 
-        fitted = _resumable(compute, target)
-    _saved(fitted, target)
+        fitted = compute() if output is None else resumable(compute, output)
+    say_caveats(Caveats(c for c in Caveats.of(fitted) if c not in Caveats.of(found)))
+    if output is not None:
+        write(fitted, output)
     frames, sites = fitted.occupied.shape
     mean = float(fitted.p_occupied[fitted.valid].mean()) if fitted.valid.any() else float("nan")
-    typer.echo(f"{output}: {sites:,} sites in {frames:,} frames, occupied {100 * mean:.1f} % of the time")
-
-
-def _columns_in(source: str) -> Any:
-    """Peak table of a column file, None when `source` is no such file."""
-    import h5py
-
-    from napari_emdl import io
-    from napari_emdl.base.peaks import PeakTable
-
-    path = Path(source).expanduser()
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return None
-    with h5py.File(path) as file:
-        if "peaks/offset" not in file or "peaks/species" not in file:
-            return None
-    found = io.load(path)
-    return found if isinstance(found, PeakTable) else None
-
-
-def movie_of(table: Any, source: str) -> str | None:
-    """Path of the movie that columns were found in: as recorded, else beside the column file."""
-    provenance = table.attrs.get("provenance")
-    recorded = ((provenance or {}).get("input") or {}).get("path") if isinstance(provenance, Mapping) else None
-    if not recorded:
-        return None
-    file, mark, dataset = str(recorded).partition("::")
-    for candidate in (Path(file), Path(source).expanduser().parent / Path(file).name):
-        if candidate.exists():
-            return f"{candidate}{mark}{dataset}"
-    return None
+    typer.echo(f"{output or 'occupancy'}: {sites:,} sites in {frames:,} frames, occupied {100 * mean:.1f} % of the time")
+    return fitted

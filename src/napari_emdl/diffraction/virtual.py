@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.signals import Datacube
-from napari_emdl.jobs.blocks import Block, block_size, make_blocks
+from napari_emdl.jobs.blockjob import arrays, run_block_job
+from napari_emdl.jobs.blocks import Block, check_frame_fits
 from napari_emdl.jobs.control import Control
-from napari_emdl.jobs.executor import ThreadExecutor
+from napari_emdl.jobs.provenance import fingerprint, provenance
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def virtual_image(
     control: Control | None = None,
     on_block: Callable[[Block, NDArray[np.float64]], None] | None = None,
     run: RunParams | None = None,
+    output: str | Path | None = None,
 ) -> NDArray[np.float64]:
     """Images of one or several virtual detectors in a single pass over the file.
 
@@ -85,13 +89,15 @@ def virtual_image(
     on_block
         Called as ``on_block(block, values)`` with values (patterns of the block, detectors) in scan order, as blocks finish.
     run
-        Memory limit and workers.
+        Memory limit, workers or scheduler.
+    output
+        File beside which finished blocks are kept (``<output>.part``), so that the image can be resumed.
 
     Returns
     -------
     ndarray
-        (scan rows, scan cols) for a single detector, else (detectors, scan rows, scan cols). Values that are not finite
-        count as no electrons.
+        (scan rows, scan cols) for a single detector, else (detectors, scan rows, scan cols). Missing pixels (NaN, codes for
+        "no value", the cube's mask) count as no electrons.
     """
     several = not isinstance(detectors, Detector)
     chosen: list[Detector] = list(detectors) if not isinstance(detectors, Detector) else [detectors]
@@ -103,32 +109,28 @@ def virtual_image(
                 f"the virtual detector {detector.name!r} is {detector.weights.shape}, the patterns {cube.detector_shape}"
             )
     run = run or RunParams()
+    check_frame_fits(cube.detector_shape, run)
     pixels = int(np.prod(cube.detector_shape))
     matrix = np.stack([d.weights.ravel() for d in chosen], axis=1)
     lit = np.flatnonzero(matrix.any(axis=1))
     lit = lit if len(lit) < 0.25 * pixels else np.arange(pixels)
     kernel = matrix[lit].astype(np.float64)
 
-    def measure(block: Block) -> NDArray[np.float64]:
-        flat = cube.patterns(block.start, block.stop).reshape(block.stop - block.start, pixels)
-        values = np.asarray(flat[:, lit] if len(lit) < pixels else flat, dtype=np.float64)
-        if flat.dtype.kind == "f":
-            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        return values @ kernel
-
-    executor = ThreadExecutor(run.workers)
-    size = block_size(pixels * (8 + cube.dtype.itemsize), run, executor.workers)
-    # several blocks at least, so that the image is seen to grow
-    size = max(1, min(size, -(-cube.n_patterns // 16)))
-    out = np.full((cube.n_patterns, len(chosen)), np.nan)
-    done = 0
-    for block, values in executor.map(measure, make_blocks(cube.n_patterns, size), control or Control()):
-        out[block.start : block.stop] = values
-        done += block.stop - block.start
-        if on_block is not None:
-            on_block(block, values)
-        if control is not None:
-            control.report(done, cube.n_patterns, "virtual image")
+    work = _Sums(cube.missing_facts.of, kernel, lit if len(lit) < pixels else None)
+    made = run_block_job(
+        total=cube.n_patterns,
+        read=cube.patterns,
+        work=work,
+        merge=arrays(cube.n_patterns),
+        bytes_per_item=pixels * (8 + cube.dtype.itemsize),
+        run=run,
+        output=output,
+        fingerprint=_fingerprint(cube, chosen) if output is not None else "",
+        control=control,
+        on_block=None if on_block is None else lambda block, result: on_block(block, result["sums"]),
+        message="virtual image",
+    )
+    out: NDArray[np.float64] = made["sums"]
     images = np.moveaxis(out, 1, 0).reshape(len(chosen), *cube.scan_shape)
     return images if several else images[0]
 
@@ -138,10 +140,37 @@ def navigation_image(
     control: Control | None = None,
     on_block: Callable[[Block, NDArray[np.float64]], None] | None = None,
     run: RunParams | None = None,
+    output: str | Path | None = None,
 ) -> NDArray[np.float64]:
-    """(scan rows, scan cols) sum of every pattern."""
+    """(scan rows, scan cols) sum of every pattern; parameters are those of :func:`virtual_image`."""
     everything = Detector(np.ones(cube.detector_shape, np.float32), "navigation")
-    return virtual_image(cube, everything, control, on_block, run)
+    return virtual_image(cube, everything, control, on_block, run, output)
+
+
+class _Sums:
+    """Weighted sums of a block of patterns; picklable when the way to find missing pixels is."""
+
+    def __init__(
+        self,
+        missing: Callable[[NDArray[Any]], NDArray[np.bool_] | None],
+        kernel: NDArray[np.float64],
+        lit: NDArray[np.intp] | None,
+    ) -> None:
+        self.missing, self.kernel, self.lit = missing, kernel, lit
+
+    def __call__(self, patterns: NDArray[Any], block: Block) -> dict[str, NDArray[np.float64]]:
+        bad = self.missing(patterns)
+        flat = patterns.reshape(block.size, -1)
+        values = np.asarray(flat if self.lit is None else flat[:, self.lit], dtype=np.float64)
+        if bad is not None:
+            holes = bad.reshape(flat.shape)
+            values = np.where(holes if self.lit is None else holes[:, self.lit], 0.0, values)
+        return {"sums": values @ self.kernel}
+
+
+def _fingerprint(cube: Datacube, detectors: Sequence[Detector]) -> str:
+    weights = hashlib.sha256(b"".join(np.ascontiguousarray(d.weights).tobytes() for d in detectors)).hexdigest()
+    return fingerprint(provenance({"virtual": weights}, cube))
 
 
 def mean_pattern(cube: Datacube, mask: NDArray[np.bool_] | None = None, most: int = 400) -> NDArray[np.float64]:

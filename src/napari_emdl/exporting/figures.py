@@ -79,10 +79,10 @@ def draw_strain(figure: Figure, strain: Any, step_nm: tuple[float, float] | None
         if step_nm is not None:
             add_scale_bar(axes, values.shape, step_nm[1], "nm")
         if reference is not None:
-            _draw_reference(axes, reference)
+            draw_outline(axes, reference)
 
 
-def _draw_reference(axes: Any, reference: Any) -> None:
+def draw_outline(axes: Any, reference: Any) -> None:
     """Outline of the unstrained region: four numbers (row0, row1, col0, col1) or a mask."""
     region = np.asarray(reference)
     if region.shape == (4,):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-import h5py
-
-from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.gui.kit import session
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 
@@ -17,37 +14,40 @@ def read_path(path: str) -> list[LayerTuple]:
     """Layers of one file or folder: saved layers, a project, a result, or data."""
     from napari_emdl.gui.kit.layerfile import is_layer_file, read_layers
     from napari_emdl.gui.kit.open_dialog import open_asking
-    from napari_emdl.io import load
+    from napari_emdl.io import is_result, load
     from napari_emdl.workflow.project import is_project
 
     if is_layer_file(path):
         return read_layers(path)
     if is_project(path):
-        from napari_emdl.gui.diffraction.project import project_layers
-
         return project_layers(path)
     if is_result(path):
-        return result_layers(load(path), path)
-    try:
-        return signal_layers(open_asking(path))
-    except OpenError as error:
-        if not (Path(path).is_file() and h5py.is_hdf5(path)):
-            raise
-        try:  # peak lists of py4DSTEM carry no mark of ours
-            return result_layers(load(path), path)
-        except EmdlError:
-            raise error from None
+        return _in_worker(lambda: result_layers(load(path), path), "opening a result")
+    opened = open_asking(path)
+    return _in_worker(lambda: signal_layers(opened), "opening")
 
 
-def is_result(path: str) -> bool:
-    """True for a result file of this package."""
-    if not (Path(path).is_file() and h5py.is_hdf5(path)):
-        return False
-    try:
-        with h5py.File(path, "r") as file:
-            return "emdl_result" in file.attrs
-    except OSError:
-        return False
+def project_layers(path: str) -> list[LayerTuple]:
+    """Layers of a project: of its datacube, its movie, or both."""
+    from napari_emdl.gui.atoms import project as atoms
+    from napari_emdl.gui.diffraction import project as diffraction
+    from napari_emdl.workflow.project import read_project
+
+    project, _ = read_project(path, {})
+    layers: list[LayerTuple] = []
+    if project.diffraction is not None:
+        layers += diffraction.project_layers(path)
+    if project.atoms is not None:
+        layers += atoms.project_layers(path)
+    return layers
+
+
+def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:
+    """What `make` gives, made in a thread while the window lives."""
+    from napari_emdl.gui.kit.worker import run_with_progress
+
+    found: list[LayerTuple] = run_with_progress(lambda _control: make(), title)
+    return found
 
 
 def result_layers(result: Any, path: str) -> list[LayerTuple]:
@@ -82,6 +82,14 @@ def open_panels_soon() -> None:
 
 
 def open_panels(viewer: Any) -> None:
-    """Open the 4D-STEM workspace if `viewer` shows a datacube."""
-    if viewer is not None and session.has_window(viewer) and any(True for _ in session.layers_with_signal(viewer, "datacube")):
+    """Open the 4D-STEM workspace if `viewer` shows a datacube, and the HRTEM panels if it shows the movie of a project."""
+    if viewer is None or not session.has_window(viewer):
+        return
+    if any(True for _ in session.layers_with_signal(viewer, "datacube")):
         session.open_panel(viewer, session.WORKSPACE)
+    for layer, _ in session.layers_with_signal(viewer, "movie", "focal_series", "image"):
+        project = session.tag_of(layer).get("project")
+        if project is not None:
+            session.open_panel(viewer, session.COLUMNS)
+            if project.project.fitted:
+                session.open_panel(viewer, session.DIFFUSION)

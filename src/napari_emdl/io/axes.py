@@ -1,17 +1,19 @@
-"""From the axes of a file to a signal: what kind it is, in which order its axes come, and its calibration."""
+"""The axes of a file: what kind of signal they make, and in which order they come."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.physics import wavelength_A
-from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
-from napari_emdl.io.sources import MAX_FRAME_BYTES, Source
+from napari_emdl.base.signals import Calibration, Kind
+from napari_emdl.base.units import parse_unit
+from napari_emdl.io.sources import Source
 from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
 
 #: Letters for axis orders given by the user (``axes="RCQK"``), in the order of each kind.
@@ -32,29 +34,6 @@ KIND_WORDS: Mapping[Kind, str] = {
     "movie": "a movie",
     "focal_series": "a focal series",
     "image": "an image",
-}
-
-_LENGTH_NM = {"m": 1e9, "cm": 1e7, "mm": 1e6, "um": 1e3, "nm": 1.0, "a": 0.1, "pm": 1e-3}
-_TIME_S = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
-_WORDS = {
-    "ang": "a",
-    "angstrom": "a",
-    "angstroms": "a",
-    "ångström": "a",
-    "å": "a",
-    "micron": "um",
-    "microns": "um",
-    "micrometer": "um",
-    "micrometre": "um",
-    "nanometer": "nm",
-    "nanometre": "nm",
-    "nanometers": "nm",
-    "picometer": "pm",
-    "second": "s",
-    "seconds": "s",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
 }
 
 
@@ -104,6 +83,12 @@ class Found:
         Small facts worth showing.
     signal_type
         "diffraction" when the file says that the signal axes are of reciprocal space.
+    mask
+        (rows, cols) bool over the last two axes of `data`, True where the file says that the detector has no value.
+    notes
+        Lines that the user must see.
+    scan
+        (rows, cols) of a flat scan, when the file says or suggests it.
     """
 
     data: Source
@@ -113,26 +98,9 @@ class Found:
     kind: Kind | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     signal_type: str = ""
-
-
-def parse_unit(units: str | None) -> tuple[str, float] | None:
-    """Dimension of a unit and the factor to ours: length nm, reciprocal 1/Å, time s, angle mrad; None if unknown."""
-    if not units:
-        return None
-    text = units.strip().lower().replace("µ", "u").replace("μ", "u").replace(" ", "").replace("{", "").replace("}", "")
-    text = text.replace("\\u00c5", "å")
-    reciprocal = text.startswith("1/") or text.endswith(("^-1", "**-1", "⁻¹")) or (text.endswith("-1") and len(text) > 2)
-    text = text.removeprefix("1/")
-    for ending in ("^-1", "**-1", "⁻¹", "-1"):
-        text = text.removesuffix(ending)
-    text = _WORDS.get(text, text)
-    if reciprocal:
-        return ("reciprocal", 1.0 / (10.0 * _LENGTH_NM[text])) if text in _LENGTH_NM else None
-    if text in _LENGTH_NM:
-        return "length", _LENGTH_NM[text]
-    if text in _TIME_S:
-        return "time", _TIME_S[text]
-    return {"rad": ("angle", 1e3), "mrad": ("angle", 1.0)}.get(text)
+    mask: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+    scan: tuple[int, int] | None = None
 
 
 def axis_value(axis: Axis, dimension: str) -> float | None:
@@ -146,7 +114,7 @@ def axis_value(axis: Axis, dimension: str) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def _is_reciprocal(axis: Axis) -> bool:
+def is_reciprocal(axis: Axis) -> bool:
     parsed = parse_unit(axis.units)
     return axis.letter in ("Q", "K") or (parsed is not None and parsed[0] in ("reciprocal", "angle"))
 
@@ -170,7 +138,7 @@ def guess_kind(found: Found) -> Kind:
         if len(letters) == len(axes) and sorted(letters) == sorted(order):
             return kind
     count = len(axes)
-    diffraction = found.signal_type == "diffraction" or sum(_is_reciprocal(a) for a in axes) >= 2
+    diffraction = found.signal_type == "diffraction" or sum(is_reciprocal(a) for a in axes) >= 2
     if diffraction and 2 <= count <= 4:
         return "datacube"
     if count == 2:
@@ -205,7 +173,7 @@ def letters_for(found: Found, kind: Kind) -> str:
     given = [a.letter for a in axes]
     if sorted(given) == sorted(order):
         return "".join(given)
-    reciprocal = [i for i, a in enumerate(axes) if _is_reciprocal(a)]
+    reciprocal = [i for i, a in enumerate(axes) if is_reciprocal(a)]
     if kind == "datacube" and len(reciprocal) == 2 < count:
         others = [i for i in range(count) if i not in reciprocal]
         letters = [""] * count
@@ -249,7 +217,7 @@ def kind_of_letters(letters: str) -> Kind:
     raise OpenError(f"the axis order {letters!r} is no datacube (RCQK, SQK), movie (TYX), focal series (TFYX) or image (YX)")
 
 
-def _arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] | None, name: str) -> Source:
+def arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] | None, name: str) -> Source:
     """Put the axes in the order of `kind`, with a flat scan or a lone pattern given its scan axes."""
     places = sorted(range(len(letters)), key=lambda i: "SRCTFQKYX".index(letters[i]))
     if places != list(range(len(places))):
@@ -259,9 +227,7 @@ def _arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] 
     if kind == "datacube" and data.ndim == 4 and scan is not None and scan != data.shape[:2]:
         data = FlatSource(data)
     if kind == "datacube" and data.ndim == 3:
-        rows, cols = scan or (1, data.shape[0])
-        if rows * cols != data.shape[0]:
-            raise OpenError(f"{name} holds {data.shape[0]} patterns; a scan of {rows} x {cols} needs {rows * cols}")
+        rows, cols = scan_of(scan, data.shape[0], name)
         return StackSource(data, (rows, cols))
     if kind == "focal_series" and data.ndim == 3:
         return StackSource(data, (1, data.shape[0]))
@@ -270,106 +236,41 @@ def _arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] 
     return data
 
 
-def _without_single_axes(found: Found, most: int) -> Found:
+def scan_of(scan: Sequence[int] | None, count: int, name: str) -> tuple[int, int]:
+    """(rows, cols) of a scan of `count` patterns; one of them may be -1, none is a single line.
+
+    Raises
+    ------
+    OpenError
+        When the patterns do not fill the scan: none is left out unsaid.
+    """
+    rows, cols = scan or (1, count)
+    if -1 in (rows, cols) and count % abs(rows * cols) == 0:
+        rows, cols = (count // cols, cols) if rows == -1 else (rows, count // rows)
+    if rows * cols == count:
+        return rows, cols
+    if 0 < rows * cols < count:
+        rest = count - rows * cols
+        more = f"frames=({rest}, {count}) or frames=(0, {rows * cols}) leaves out the first or the last {rest}"
+        more += f", shape=({rows}, {count // rows}) takes all" if count % rows == 0 else ""
+        raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {rows * cols}: {more}")
+    raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {abs(rows * cols)}: give another shape")
+
+
+def likely_scans(count: int) -> str:
+    """Scan shapes that `count` patterns fill, the squarest first, for messages."""
+    root = math.isqrt(count)
+    sides = [n for n in range(root, max(1, root // 8) - 1, -1) if n > 1 and count % n == 0][:3]
+    return " or ".join(f"{n} x {count // n}" for n in sides)
+
+
+def without_single_axes(found: Found, most: int) -> Found:
     """Leave out axes of length 1, the first ones first, until there are at most `most`."""
     drop = [i for i, axis in enumerate(found.axes) if axis.size == 1][: max(0, len(found.axes) - most)]
     if not drop:
         return found
     keep = [i for i in range(len(found.axes)) if i not in drop]
     return replace(found, data=TransposedSource(found.data, keep), axes=tuple(found.axes[i] for i in keep))
-
-
-def _pair(by_letter: Mapping[str, Axis], letters: str, dimension: str) -> tuple[float, float] | None:
-    values = [axis_value(by_letter[letter], dimension) if letter in by_letter else None for letter in letters]
-    if values[0] is None or values[1] is None:
-        return None
-    return values[0], values[1]
-
-
-def _axis_calibration(base: Calibration, by_letter: Mapping[str, Axis], kind: Kind) -> Calibration:
-    """Add what the axes say to the calibration; values that are already there stay."""
-    found: dict[str, Any] = {}
-    if kind == "datacube":
-        found["pixel_nm"] = _pair(by_letter, "RC", "length")
-        found["q_pixel_invA"] = _pair(by_letter, "QK", "reciprocal")
-        angle = _pair(by_letter, "QK", "angle")
-        if found["q_pixel_invA"] is None and angle is not None and base.energy_keV:
-            found["q_pixel_invA"] = tuple(1e-3 * a / wavelength_A(base.energy_keV) for a in angle)
-    else:
-        found["pixel_nm"] = _pair(by_letter, "YX", "length")
-        if "T" in by_letter:
-            found["frame_interval_s"] = axis_value(by_letter["T"], "time")
-        if "F" in by_letter and (step_nm := axis_value(by_letter["F"], "length")) is not None:
-            found["defocus_step_A"] = 10 * step_nm
-    missing = {name: value for name, value in found.items() if getattr(base, name) is None}
-    return base.override("file", **missing)
-
-
-def make_signal(
-    found: Found,
-    path: str,
-    kind: Kind | None = None,
-    axes: str | None = None,
-    scan: Sequence[int] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> Datacube | Movie:
-    """Turn what a reader found into a signal with its axes in order.
-
-    Parameters
-    ----------
-    found
-        From a reader.
-    path
-        File, kept in the signal.
-    kind
-        Kind wanted; told by the axes when None.
-    axes
-        Axis letters in file order, see :data:`AXIS_LETTERS`; told by the file when None.
-    scan
-        (rows, cols) of the scan, for stacks of patterns.
-    overrides
-        Calibration fields given by the user.
-    """
-    layer, found = found.name, replace(found, name=Path(path.partition("::")[0]).name or found.name)  # errors name the file
-    if axes is None:
-        found = _without_single_axes(found, len(ORDER[kind]) if kind else 4)
-    ndim = len(found.data.shape)
-    if any(n == 0 for n in found.data.shape):
-        raise OpenError(f"{found.name} holds an empty array {found.data.shape}")
-    if found.data.dtype.kind not in "biuf":
-        raise OpenError(f"{found.name} holds {found.data.dtype} values, not an image or datacube of real numbers")
-    if axes is not None:
-        letters = check_letters(axes, ndim, found.name)
-        kind = kind or kind_of_letters(letters)
-        wanted = kind_of_letters(letters)
-        if wanted != kind and not (kind == "movie" and wanted == "image"):
-            raise OpenError(f"the axis order {axes!r} is {KIND_WORDS[wanted]}, not {KIND_WORDS[kind]}")
-    else:
-        if scan is not None and kind is None and ndim == 3:
-            kind = "datacube"
-        kind = kind or guess_kind(found)
-        if kind == "datacube" and ndim == 3 and scan is None and not _stack_of_patterns(found):
-            raise OpenError(
-                f"{found.name} has 3 axes {found.data.shape} where a datacube has 4; give the scan shape (rows, cols), "
-                "or open it as a movie"
-            )
-        letters = letters_for(found, kind)
-    by_letter = dict(zip(letters, found.axes, strict=True))
-    data = _arrange_source(found.data, letters, kind, scan, found.name)
-    frame_bytes = data.shape[-1] * data.shape[-2] * data.dtype.itemsize
-    if frame_bytes > MAX_FRAME_BYTES:
-        raise OpenError(
-            f"{found.name} says that one frame has {data.shape[-2]} x {data.shape[-1]} pixels ({frame_bytes / 2**30:.0f} GB); "
-            "the axis order is wrong, or the file is damaged"
-        )
-    calibration = _axis_calibration(found.calibration, by_letter, kind).override("user", **(overrides or {}))
-    make = Datacube if kind == "datacube" else Movie
-    return make(data, kind, calibration, path, layer, dict(found.metadata))
-
-
-def _stack_of_patterns(found: Found) -> bool:
-    """True when the file itself says that its three axes are patterns of one scan line or series."""
-    return found.signal_type == "diffraction" or sum(_is_reciprocal(a) for a in found.axes) >= 2
 
 
 def pick(candidates: Iterable[str], what: str, name: str) -> str:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import builtins
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.params import OpenParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, first_line, read_small_npy
 from napari_emdl.base.signals import Datacube, Kind, Movie
-from napari_emdl.io.axes import KIND_WORDS, ORDER, Found, make_signal
-from napari_emdl.io.sources import first_line
+from napari_emdl.io.axes import KIND_WORDS, Found
+from napari_emdl.io.making import make_signal
 
-Pair = float | tuple[float, float]
-_PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif")
+_KINDS = ("datacube", "pattern", "stack", "movie", "focal_series", "image", "disks")
+_RAW = ("offset", "header_rows", "footer_rows", "frame_header", "frame_footer", "trailer")
+_CALIBRATION = (
+    "pixel_nm",
+    "q_pixel_invA",
+    "frame_interval_s",
+    "defocus_step_A",
+    "energy_keV",
+    "semiangle_mrad",
+    "qr_rotation_rad",
+    "qr_flip",
+)
 
 
 def split_dataset(path: str | Path) -> tuple[Path, str | None]:
@@ -25,134 +41,6 @@ def split_dataset(path: str | Path) -> tuple[Path, str | None]:
         file, _, dataset = text.rpartition("::")
         return Path(file).expanduser(), dataset.strip("/")
     return Path(text).expanduser(), None
-
-
-def sniff(path: Path) -> str:
-    """What a file is by its first bytes, whatever its name says; "" when they tell nothing.
-
-    Raises
-    ------
-    OpenError
-        When the file is empty or cannot be read.
-    """
-    try:
-        with builtins.open(path, "rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise OpenError(f"{path} cannot be read: {error.strerror}") from error
-    if not head:
-        raise OpenError(f"{path.name} is empty (0 bytes)")
-    starts = {
-        b"\x89HDF\r\n\x1a\n": "hdf5",
-        b"II*\0": "tiff",
-        b"MM\0*": "tiff",
-        b"II+\0": "tiff",
-        b"MM\0+": "tiff",
-        b"\x93NUMPY": "npy",
-        b"II\x97\x01": "ser",
-        b"JK\x00\x02": "emi",
-        b"\x89PNG": "png",
-        b"\xff\xd8\xff": "jpeg",
-        b"GIF8": "gif",
-        b"PK\x03\x04": "zip",
-        b"IMGBLO": "blo",
-        b"MQ1,": "mib",
-        b"\x00\x00\x00\x03\x00": "dm3",
-        b"\x00\x00\x00\x04\x00\x00\x00\x00": "dm4",
-    }
-    for start, name in starts.items():
-        if head.startswith(start):
-            return name
-    if head[208:211] == b"MAP":
-        return "mrc"
-    if head.startswith(b"BM") and len(head) > 54:
-        return "bmp"
-    return ""
-
-
-def _main_file(path: Path) -> Path:
-    """File to open for a companion: the .mib of a .hdr, part 000 of a split TVIPS recording."""
-    if path.suffix.lower() == ".hdr" and path.with_suffix(".mib").is_file():
-        return path.with_suffix(".mib")
-    part = re.fullmatch(r"(.+_)\d{3}", path.stem)
-    if path.suffix.lower() == ".tvips" and part and path.with_name(f"{part.group(1)}000{path.suffix}").is_file():
-        return path.with_name(f"{part.group(1)}000{path.suffix}")
-    return path
-
-
-def _read(path: Path, dataset: str | None) -> Found:
-    """Read a file or folder with the reader for what it is."""
-    if path.is_dir():
-        return _read_folder(path, dataset)
-    magic = sniff(path)
-    ending = path.suffix.lower()
-    if magic == "hdf5":
-        return _read_hdf5(path, ending, dataset)
-    if magic == "tiff":
-        from napari_emdl.io.formats.tiffs import read_tiff
-
-        return read_tiff(path, dataset)
-    if magic == "npy":
-        from napari_emdl.io.formats.raw import read_npy
-
-        return read_npy(path)
-    if magic in ("ser", "emi"):
-        from napari_emdl.io.formats.ser import read_emi, read_ser
-
-        return read_ser(path) if magic == "ser" else read_emi(path, dataset)
-    if magic in _PLAIN_IMAGES:
-        from napari_emdl.io.sequence import read_sequence
-
-        return read_sequence([path], path.stem)
-    if magic == "zip" and ending == ".zip":
-        from napari_emdl.io.formats.zarrs import read_zarr
-
-        return read_zarr(path, dataset)
-    return _read_vendor(path, magic, ending, dataset)
-
-
-def _read_folder(path: Path, dataset: str | None) -> Found:
-    from napari_emdl.io.formats.zarrs import is_zarr, read_zarr
-
-    if path.suffix.lower() == ".zspy":
-        from napari_emdl.io.formats.vendor import read_vendor
-
-        return read_vendor(path, "zspy", dataset)
-    if is_zarr(path):
-        return read_zarr(path, dataset)
-    from napari_emdl.io.sequence import read_folder
-
-    return read_folder(path)
-
-
-def _read_hdf5(path: Path, ending: str, dataset: str | None) -> Found:
-    from napari_emdl.io.formats.hdf5 import open_h5, read_hdf5, written_by
-
-    with open_h5(path) as file:
-        writer = written_by(file)
-    if writer in ("velox", "hyperspy"):
-        from napari_emdl.io.formats.vendor import read_vendor
-
-        return read_vendor(path, {"velox": "emd", "hyperspy": "hspy"}[writer], dataset)
-    return read_hdf5(path, dataset)
-
-
-def _read_vendor(path: Path, magic: str, ending: str, dataset: str | None) -> Found:
-    from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
-
-    plugin = PLUGINS.get(f".{magic}") or PLUGINS.get(ending)
-    unmistakable = {".dm3", ".dm4", ".mib", ".blo", ".hspy", ".emd"}
-    if not magic and ending in unmistakable:
-        raise OpenError(f"{path.name} is no {ending[1:]} file inside: its name has the wrong ending, or the file is damaged")
-    if plugin is None:
-        more = "HDF5, TIFF, .npy, zarr, DM3/DM4, Merlin, blockfile, TVIPS, MRC, SER/EMI, Velox and images can be opened"
-        hint = "give shape and dtype to read it as raw binary" if ending in (".raw", ".bin", ".dat", "") else more
-        wrong = ending in (".h5", ".hdf5", ".tif", ".tiff", ".npy", ".ser", ".emi", ".png", ".jpg")
-        what = f"is no {ending[1:]} file inside (wrong ending, or damaged)" if wrong else "is of no known format"
-        raise OpenError(f"{path.name} {what}; {hint}")
-    if path.suffix.lower() != f".{magic}" and magic in ("dm3", "dm4", "mib", "blo", "mrc"):
-        raise OpenError(f"{path.name} is a {magic} file by its content; rename it to end in .{magic}")
-    return read_vendor(path, plugin, dataset)
 
 
 def _paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, str | None, list[Path]]:
@@ -178,28 +66,51 @@ def _paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, str | None, l
 def _scan_of(shape: Sequence[int] | None) -> tuple[int, int] | None:
     if shape is None:
         return None
-    if len(shape) not in (2, 4) or any(int(n) < 1 for n in shape[:2]):
+    rows, cols = (int(shape[0]), int(shape[1])) if len(shape) >= 2 else (0, 0)
+    usable = len(shape) in (2, 4) and (min(rows, cols) >= 1 or (min(rows, cols) == -1 and max(rows, cols) >= 1))
+    if not usable:
         raise OpenError(f"cannot use the shape {tuple(shape)}: give the scan as (rows, cols), or shape and dtype of raw binary")
-    return int(shape[0]), int(shape[1])
+    return rows, cols
 
 
+def open_params(kind: str | None = None, params: OpenParams | None = None, **options: Any) -> OpenParams:
+    """Parameters of opening from keywords, checked.
+
+    Raises
+    ------
+    OpenError
+        Naming the option.
+    """
+    if kind is not None and kind not in _KINDS:
+        raise OpenError(f"unknown kind {kind!r}; use one of {', '.join(_KINDS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(set(given) - set(OpenParams.model_fields))
+    if unknown:
+        raise TypeError(f"open() got an unexpected keyword {unknown[0]!r}")
+    base = {} if params is None else params.model_dump(exclude_defaults=True)
+    try:
+        return OpenParams.model_validate(base | given | ({} if kind is None else {"kind": kind}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        raise OpenError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+@overload
+def open(
+    path: str | Path | Sequence[str | Path], kind: Literal["disks"], *, params: OpenParams | None = None, **options: Any
+) -> PeakTable: ...
+@overload
 def open(
     path: str | Path | Sequence[str | Path],
-    kind: Kind | None = None,
+    kind: Literal["datacube", "pattern", "stack", "movie", "focal_series", "image"] | None = None,
     *,
-    axes: str | None = None,
-    shape: Sequence[int] | None = None,
-    dtype: Any = None,
-    offset: int = 0,
-    pixel_nm: Pair | None = None,
-    q_pixel_invA: Pair | None = None,
-    frame_interval_s: float | None = None,
-    defocus_step_A: float | None = None,
-    energy_keV: float | None = None,
-    semiangle_mrad: float | None = None,
-    qr_rotation_rad: float | None = None,
-    qr_flip: bool | None = None,
-) -> Datacube | Movie:
+    params: OpenParams | None = None,
+    **options: Any,
+) -> Datacube | Movie: ...
+def open(
+    path: str | Path | Sequence[str | Path], kind: Any = None, *, params: OpenParams | None = None, **options: Any
+) -> Datacube | Movie | PeakTable:
     """Open a datacube, movie, focal series or image lazily and with its calibration.
 
     Parameters
@@ -208,78 +119,136 @@ def open(
         File, folder (image sequence, Gatan in-situ tree, zarr store), pattern with ``*``, list of image files, or
         ``FILE::DATASET`` for an array inside a file.
     kind
-        "datacube", "movie", "focal_series" or "image"; told by the axes when None.
-    axes
-        Order of the axes in the file, one letter each: R C scan row and col, Q K detector row and col, T time, F focus,
-        Y X image row and col, S scan position of a flat scan. Told by the file when None.
-    shape
-        (rows, cols) of the scan for a stack of patterns; the full shape (with `dtype`) for raw binary, one entry may be -1.
-    dtype, offset
-        numpy type and bytes before the array: reads the file as raw binary.
-    pixel_nm
-        Size of a real-space pixel in nm (scan step, or pixel of an image), one value or (row, col). Like all that follow it
-        stands above what the file says.
-    q_pixel_invA
-        Size of a detector pixel in 1/angstrom, one value or (row, col).
-    frame_interval_s, defocus_step_A
-        Time from frame to frame; step of a focal series.
-    energy_keV, semiangle_mrad
-        Beam energy and convergence semiangle.
-    qr_rotation_rad, qr_flip
-        Rotation and transposition from scan axes to detector axes.
+        "datacube", "pattern" (one), "stack" (patterns one after the other, with the scan as `shape`), "movie", "focal_series"
+        or "image"; "disks" gives the peak lists of a file. Told by the axes when None.
+    params
+        How it is read, as :class:`napari_emdl.base.params.OpenParams`.
+    options
+        Fields of :class:`~napari_emdl.base.params.OpenParams`; they stand above `params`. The most used ones:
+
+        axes
+            Order of the axes in the file, one letter each: R C scan row and col, Q K detector row and col, T time, F focus,
+            Y X image row and col, S scan position of a flat scan. Told by the file when None.
+        shape
+            (rows, cols) of the scan for a stack of patterns (one may be -1); the full shape (with `dtype`) for raw binary.
+        dtype, offset, header_rows, footer_rows, frame_header, frame_footer, trailer
+            numpy type, bytes before the array, and what surrounds every frame: reads the file as raw binary.
+        frames, drop_cols, scan_crop, scan_bin, detector_crop, detector_bin, mask
+            What part is used.
+        pixel_nm, q_pixel_invA, frame_interval_s, defocus_step_A, energy_keV, semiangle_mrad, qr_rotation_rad, qr_flip
+            Calibration, which stands above what the file says; pixel sizes are one value or (row, col).
+
+    Returns
+    -------
+    Datacube or Movie
+        Its ``notes`` hold what the user must know of it. A PeakTable for the kind "disks".
 
     Raises
     ------
     OpenError
         When it cannot be opened, or not as what was asked for.
     """
-    if kind is not None and kind not in ORDER:
-        raise OpenError(f"unknown kind {kind!r}; use one of {', '.join(ORDER)}")
+    from napari_emdl.io.loading import apply_loading
+
+    how = open_params(kind, params, **options)
+    if how.kind == "disks":
+        return _disks(path)
+    found, where = _found(path, how)
+    overrides = {name: getattr(how, name) for name in _CALIBRATION}
+    wanted = cast(Kind | None, {"pattern": "datacube", "stack": "datacube"}.get(how.kind or "", how.kind))
+    scan = None if how.dtype is not None else _scan_of(how.shape)
+    if how.kind == "stack" and scan is None and how.dtype is None and len(found.data.shape) == 3 and found.scan is None:
+        raise OpenError(f"{where} is a stack of {found.data.shape[0]} patterns; give the scan shape (rows, cols)")
+    found, left = _some_frames(found, how)
+    signal = make_signal(found, where, wanted, how.axes, scan, overrides)
+    if how.kind == "pattern" and isinstance(signal, Datacube) and signal.n_patterns != 1:
+        raise OpenError(f"{signal.name} holds {signal.n_patterns} patterns, not one; open it as a datacube or stack")
+    signal = apply_loading(signal, left, None if how.mask is None else read_mask(how.mask))
+    given = how.model_dump(exclude_defaults=True, mode="json")
+    return replace(signal, metadata={**signal.metadata, "open_options": given}) if given else signal
+
+
+def _some_frames(found: Found, how: OpenParams) -> tuple[Found, OpenParams]:
+    """The frames of a stack that are asked for, and what is still to be done; other axis orders are cropped later."""
+    if how.frames is None or len(found.data.shape) != 3 or (how.axes or "S")[0].upper() not in "STF":
+        return found, how
+    from napari_emdl.io.views import CroppedSource
+
+    first, last = how.frames
+    count = found.data.shape[0]
+    if last > count:
+        raise OpenError(f"{found.name} holds {count} frames; {first}:{last} does not lie in them")
+    data = CroppedSource(found.data, [(first, last), *((0, n) for n in found.data.shape[1:])])
+    axes = (replace(found.axes[0], size=last - first), *found.axes[1:])
+    return replace(found, data=data, axes=axes, scan=None), how.model_copy(update={"frames": None})
+
+
+def read_mask(text: str | Path) -> NDArray[np.bool_]:
+    """Mask of a file (any image that opens, .npy, FILE::DATASET): pixels that are not zero are missing.
+
+    Raises
+    ------
+    OpenError
+        When it is no image.
+    """
+    path = Path(str(text).partition("::")[0]).expanduser()
+    if path.suffix.lower() == ".npy" and path.is_file():
+        values: NDArray[Any] = read_small_npy(path)
+    else:
+        opened = open(text, "image")
+        if opened.nbytes > SMALL_ARRAY_BYTES:
+            raise OpenError(f"{opened.name} is too large for a mask {opened.shape}")
+        values = np.asarray(opened.data[...])
+    values = np.squeeze(values)
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise OpenError(f"{path.name} holds {values.shape}, no mask of a detector or frame")
+    return np.isnan(values) | (values != 0) if values.dtype.kind == "f" else values != 0
+
+
+def _disks(path: str | Path | Sequence[str | Path]) -> PeakTable:
+    from napari_emdl.io.results import load
+
+    if not isinstance(path, (str, Path)):
+        raise OpenError("peak lists are opened from one file")
+    table = load(path)
+    if not isinstance(table, PeakTable):
+        raise OpenError(f"{Path(path).name} holds a {type(table).__name__}, no peak lists")
+    return table
+
+
+def _found(path: str | Path | Sequence[str | Path], how: OpenParams) -> tuple[Found, str]:
+    """What the reader for `path` finds, and the name under which it is kept."""
+    from napari_emdl.io.dispatch import main_file, read, sniff
+
     file, dataset, files = _paths(path)
-    scan = None
+    where = str(file) if dataset is None else f"{file}::{dataset}"
     if files:
         from napari_emdl.io.sequence import read_sequence
 
         missing = [p.name for p in files if not p.is_file()]
         if missing:
             raise OpenError(f"{missing[0]} does not exist")
-        found = read_sequence(files, file.name)
-    elif not file.exists():
+        return read_sequence(files, file.name), where
+    if not file.exists():
         raise OpenError(f"{file} does not exist")
-    elif dtype is not None:
-        from napari_emdl.io.formats.raw import read_raw
+    if how.dtype is not None:
+        from napari_emdl.io.formats.raw import RawLayout, read_raw
 
-        if shape is None or file.is_dir():
+        if how.shape is None or not file.is_file():
             raise OpenError(f"{file.name}: raw binary needs a file and its full shape as well as dtype")
+        if dataset is not None:
+            raise OpenError(f"{file.name} is read as raw binary, which has no dataset {dataset!r}")
         sniff(file)
-        found = read_raw(file, shape, dtype, offset)
-    else:
-        scan = _scan_of(shape)
-        try:
-            found = _read(_main_file(file), dataset)
-        except PermissionError as error:
-            raise OpenError(f"{file} may not be read: {first_line(error)}") from error
-    overrides: dict[str, Any] = {
-        "pixel_nm": _pair(pixel_nm, "pixel_nm"),
-        "q_pixel_invA": _pair(q_pixel_invA, "q_pixel_invA"),
-        "frame_interval_s": frame_interval_s,
-        "defocus_step_A": defocus_step_A,
-        "energy_keV": energy_keV,
-        "semiangle_mrad": semiangle_mrad,
-        "qr_rotation_rad": qr_rotation_rad,
-        "qr_flip": qr_flip,
-    }
-    where = str(file) if dataset is None else f"{file}::{dataset}"
-    return make_signal(found, where, kind, axes, scan, overrides)
-
-
-def _pair(value: Pair | None, name: str) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    row, col = (value, value) if isinstance(value, (int, float)) else value
-    if not (row > 0 and col > 0):
-        raise OpenError(f"{name} must be positive, got {value}")
-    return float(row), float(col)
+        return read_raw(file, how.shape, how.dtype, RawLayout(**{name: getattr(how, name) for name in _RAW})), where
+    given = [name for name in _RAW if getattr(how, name)]
+    if given:
+        raise OpenError(f"{given[0]} is for raw binary; give shape and dtype as well, or leave it away")
+    try:
+        return read(main_file(file), dataset, how), where
+    except PermissionError as error:
+        raise OpenError(f"{file} may not be read: {first_line(error)}") from error
+    except OSError as error:
+        raise OpenError(f"{file} cannot be read: {first_line(error)}") from error
 
 
 def open_datacube(path: str | Path | Sequence[str | Path], **options: Any) -> Datacube:
@@ -288,7 +257,7 @@ def open_datacube(path: str | Path | Sequence[str | Path], **options: Any) -> Da
     A lone pattern becomes a scan of 1 x 1. A stack of patterns needs ``shape=(rows, cols)`` unless the file says that it is one
     line of patterns. Options are those of :func:`open`.
     """
-    signal = open(path, **{"kind": "datacube", **options})
+    signal = open(path, **{"kind": "datacube", **{k: v for k, v in options.items() if k != "kind" or v is not None}})
     if not isinstance(signal, Datacube):
         raise OpenError(f"{signal.name} was opened as {KIND_WORDS[signal.kind]}, not as a datacube")
     return signal

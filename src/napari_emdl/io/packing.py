@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import h5py
 import numpy as np
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.io.hdf5gate import read_small
 
 #: Dataclasses that may lie inside a result, by name.
 Classes = Mapping[str, type]
 
 _SMALL_BYTES = 16 << 20
 _MOST_PACKED = 1100  # gzip packs zeros 1:1032
+_LARGE_BYTES, _USUALLY_PACKED = 256 << 20, 50  # larger arrays are no mere zeros
 
 
 def write_dataclass(group: h5py.Group, value: Any, classes: Classes) -> None:
@@ -94,9 +97,10 @@ def read_array(dataset: h5py.Dataset) -> Any:
         When the array would be implausibly large.
     """
     n_bytes = dataset.size * dataset.dtype.itemsize if dataset.shape is not None else 0
-    if n_bytes > max(_SMALL_BYTES, _MOST_PACKED * dataset.id.get_storage_size()):
+    stored = dataset.id.get_storage_size()
+    if n_bytes > max(_SMALL_BYTES, min(_MOST_PACKED * stored, max(_LARGE_BYTES, _USUALLY_PACKED * stored))):
         raise OpenError(f"{dataset.name} names {n_bytes / 1e6:,.0f} MB but the file does not hold them; it is damaged")
-    return dataset[()]
+    return read_small(dataset, PurePath(str(dataset.file.filename)).name, n_bytes)
 
 
 def jsonable(value: Any) -> Any:

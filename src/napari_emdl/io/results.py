@@ -13,20 +13,19 @@ from typing import Any
 
 import h5py
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.kinds import kind_of, kinds
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import first_line, one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.formats import emd
-from napari_emdl.io.formats.hdf5 import open_h5
+from napari_emdl.io.hdf5gate import open_h5, refuse_foreign_storage
 from napari_emdl.io.outputs import check_output, write_hdf5
 from napari_emdl.io.packing import Classes, jsonable, read_array, read_attrs, write_attrs
-from napari_emdl.io.sources import first_line
 
 FORMAT_VERSION = 1
 _CLASSES: Classes = {"Calibration": Calibration}
-#: What readers raise on damaged content; h5py and numpy raise nearly anything there.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def result_type(result: Any) -> str:
@@ -77,6 +76,7 @@ def save(result: Any, path: str | Path, *, provenance: Mapping[str, Any] | None 
         file.attrs["emdl_result"] = kind.name
         file.attrs["emdl_format"] = FORMAT_VERSION
         file.attrs["provenance"] = json.dumps(record if record is not None else {}, default=jsonable)
+        file.attrs["caveats"] = json.dumps(Caveats.of(result).to_json(), ensure_ascii=False)
 
     write_hdf5(target, fill)
     return target
@@ -93,13 +93,9 @@ def load(path: str | Path) -> Any:
     file_path = Path(path).expanduser()
     if not file_path.is_file():
         raise OpenError(f"{file_path} does not exist" if not file_path.exists() else f"{file_path} is not a result file")
-    with open_h5(file_path) as file:
-        try:
-            return _read(file, file_path.name)
-        except OpenError:
-            raise
-        except _DAMAGE as error:
-            raise OpenError(f"{file_path.name} is incomplete or damaged ({first_line(error)})") from error
+    with one_line(file_path.name, "result"), open_h5(file_path) as file:
+        refuse_foreign_storage(file, file_path.name)
+        return _read(file, file_path.name)
 
 
 def _read(file: h5py.File, name: str) -> Any:
@@ -122,7 +118,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     OpenError
         When the record is damaged.
     """
-    with open_h5(Path(path)) as file:
+    with one_line(Path(path).name, "result"), open_h5(Path(path)) as file:
         found: dict[str, Any] = {}
         add_provenance(file, found)
         return found.get("provenance", {})

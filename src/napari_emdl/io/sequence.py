@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found
+from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, read_plain, read_plain_frame
 from napari_emdl.io.formats.raw import read_npy
 from napari_emdl.io.formats.tiffs import read_tiff
 from napari_emdl.io.sources import FramesSource, RawSource
@@ -89,12 +90,15 @@ def read_sequence(paths: Sequence[Path], name: str) -> Found:
     first = paths[0]
     ending = first.suffix.lower()
     read: Callable[[Path], NDArray[Any]]
+    notes: tuple[str, ...] = ()
     if ending in _PLAIN:
-        frame = _plain_image(first)
-        shape, dtype, calibration, read = frame.shape, frame.dtype, Calibration(), _plain_image
+        frame, coloured = read_plain(first)
+        notes = (LUMINANCE_NOTE,) if coloured else ()
+        shape, dtype, calibration, read = frame.shape, frame.dtype, Calibration(), read_plain_frame
         axes: tuple[Axis, ...] = (Axis(shape[0], letter="Y"), Axis(shape[1], letter="X"))
     else:
         found = _read_one(first)
+        notes = found.notes
         shape, dtype, calibration = found.data.shape, found.data.dtype, found.calibration
         if len(shape) != 2:
             raise OpenError(f"{first.name} holds {shape}, not one image; open it alone, or move it out of the folder")
@@ -102,7 +106,7 @@ def read_sequence(paths: Sequence[Path], name: str) -> Found:
         axes = tuple(replace(a, letter=letter, navigate=None) for a, letter in zip(found.axes, "YX", strict=True))
     source = FramesSource(_Files(tuple(paths), read), (len(paths),), shape, dtype, name)
     facts = {"format": f"{ending[1:]} sequence", "first": first.name, "last": paths[-1].name}
-    return Found(source, (Axis(len(paths), letter="T"), *axes), calibration, name, "movie", facts)
+    return Found(source, (Axis(len(paths), letter="T"), *axes), calibration, name, "movie", facts, notes=notes)
 
 
 def _read_one(path: Path) -> Found:
@@ -116,6 +120,10 @@ def _read_one(path: Path) -> Found:
         from napari_emdl.io.formats.ser import read_ser
 
         return read_ser(path)
+    if ending == ".mrc":
+        from napari_emdl.io.formats.mrc import read_mrc
+
+        return read_mrc(path)
     from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
 
     return read_vendor(path, PLUGINS[ending])
@@ -152,21 +160,3 @@ class _DmFrame:
                 if values.size == count:
                     return values.reshape(self.shape)
         return _read_frame(path)
-
-
-def _plain_image(path: Path) -> NDArray[Any]:
-    """Image as one channel; colour images whose channels are equal are grey, others are refused."""
-    import imageio.v3 as imageio
-
-    try:
-        image = np.asarray(imageio.imread(path))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise OpenError(f"{path.name} is no readable image; is it truncated?") from error
-    if image.ndim == 3 and image.shape[-1] in (2, 3, 4):
-        channels = image[..., : 3 if image.shape[-1] >= 3 else 1]
-        if not np.all(channels == channels[..., :1]):
-            raise OpenError(f"{path.name} is a colour image; convert the sequence to one channel first")
-        image = channels[..., 0]
-    if image.ndim != 2:
-        raise OpenError(f"{path.name} holds {image.shape}, not one image")
-    return image

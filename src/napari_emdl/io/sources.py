@@ -6,7 +6,6 @@ read by other processes.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import first_line
 
 #: One frame or pattern larger than this cannot be meant: every reader reads at least one.
 MAX_FRAME_BYTES = 8 * 2**30
@@ -217,6 +217,8 @@ class RecordSource(RawSource):
         Bytes before the first header.
     flip
         True where the bottom row is stored first.
+    footer
+        Bytes after each frame.
     """
 
     def __init__(
@@ -228,10 +230,14 @@ class RecordSource(RawSource):
         header: int,
         offset: int = 0,
         flip: bool = False,
+        footer: int = 0,
     ) -> None:
         self.leading = tuple(int(n) for n in leading)
         frame = tuple(int(n) for n in frame_shape)
-        self.record = np.dtype([("header", f"V{header}"), ("frame", np.dtype(dtype), frame)])
+        size = int(np.prod(frame, dtype=np.int64)) * np.dtype(dtype).itemsize
+        self.record = np.dtype(
+            {"names": ["frame"], "formats": [(np.dtype(dtype), frame)], "offsets": [header], "itemsize": header + size + footer}
+        )
         self.flip = flip
         super().__init__(path, (*self.leading, *frame), dtype, offset)
 
@@ -250,53 +256,6 @@ class RecordSource(RawSource):
             return frames.reshape(*shape_of(outer), *frames.shape[1:]).astype(self.dtype)
         mapped = np.memmap(self.path, dtype=self.record, mode="r", offset=self.offset, shape=self.leading)["frame"]
         return np.array((mapped[..., ::-1, :] if self.flip else mapped)[index], dtype=self.dtype)
-
-
-class Hdf5Source(Source):
-    """Dataset of an HDF5 file; h5py serialises its calls itself, so threads may share the handle.
-
-    Parameters
-    ----------
-    path
-        File.
-    dataset
-        Path of the dataset inside the file.
-    """
-
-    def __init__(self, path: str | Path, dataset: str) -> None:
-        self.path = Path(path)
-        self.dataset = dataset
-        self._lock = threading.Lock()
-        self._handle: Any = None
-        opened = self._open()
-        super().__init__(opened.shape, opened.dtype.newbyteorder("="))
-
-    def _open(self) -> Any:
-        import h5py
-
-        with self._lock:
-            if self._handle is None:
-                try:
-                    self._handle = h5py.File(self.path, "r")[self.dataset]
-                except (OSError, KeyError) as error:
-                    raise OpenError(f"{self.path.name} cannot be read ({first_line(error)})") from error
-            return self._handle
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-    def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
-        """Read the part `index`."""
-        try:
-            return np.asarray(self._open()[index], dtype=self.dtype)
-        except OSError as error:
-            raise OpenError(
-                f"{self.path.name}: {self.dataset} cannot be read ({first_line(error)}); is the file damaged?"
-            ) from error
 
 
 class ArraySource(Source):
@@ -327,7 +286,9 @@ class ArraySource(Source):
             out = self._array[index]
             # The caller's threads already run in parallel: dask must not start a pool for every read.
             out = out.compute(scheduler="synchronous") if hasattr(out, "compute") else out
-        except (OSError, ValueError, EOFError, RuntimeError) as error:
+        except OpenError:
+            raise
+        except Exception as error:  # stores raise anything on damaged data
             raise OpenError(f"{self.name} cannot be read ({first_line(error)}); was it moved, or is it damaged?") from error
         return np.array(out, dtype=self.dtype)
 
@@ -384,9 +345,3 @@ class FramesSource(Source):
         for place in np.ndindex(*flat.shape):
             out[place] = self.frame(int(flat[place]))[inner]
         return out
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's text, or its type, cut to a readable length."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return (text or type(error).__name__)[:200]

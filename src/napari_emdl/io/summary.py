@@ -7,6 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from napari_emdl.base.caveats import Caveats
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration, Signal
 
 
@@ -27,29 +30,29 @@ def info(path: str | Path | Sequence[str | Path], **options: Any) -> dict[str, A
     """
     from napari_emdl.io.opening import open as open_signal
 
-    if isinstance(path, (str, Path)) and not options and is_result(path):
+    lists = options.get("kind") == "disks"
+    if isinstance(path, (str, Path)) and (lists or not options) and (lists or is_result(path)):
         return _result_info(Path(path).expanduser())
     return signal_info(open_signal(path, **options))
 
 
 def is_result(path: str | Path) -> bool:
-    """True for files that :func:`napari_emdl.io.load` reads: our results, and peak lists of py4DSTEM."""
-    import h5py
+    """True for files that hold a result and nothing else: our results, and peak lists of py4DSTEM without their datacube."""
+    from napari_emdl.io.hdf5gate import Gate, is_hdf5
 
     file_path = Path(path).expanduser()
-    if not file_path.is_file():
+    if not file_path.is_file() or not is_hdf5(file_path):
         return False
-    with file_path.open("rb") as head:
-        if head.read(8) != b"\x89HDF\r\n\x1a\n":
-            return False
     try:
-        with h5py.File(file_path, "r") as file:
-            if "emdl_result" in file.attrs or "peaks/offset" in file:
+        with one_line(file_path.name, "HDF5 file"), Gate(file_path) as gate:
+            if "emdl_result" in gate.file.attrs or gate.get("peaks/offset") is not None:
                 return True
-            from napari_emdl.io.formats.emd import point_list_grids
+            from napari_emdl.io.formats.hdf5 import point_list_type
 
-            return bool(point_list_grids(file))
-    except OSError:
+            found = dict(gate.datasets())
+            lists = any(item.ndim == 2 and point_list_type(item) is not None for item in found.values())
+            return lists and not any(item.ndim == 4 for item in found.values())
+    except (OSError, RuntimeError, OpenError):
         return False
 
 
@@ -64,9 +67,11 @@ def signal_info(signal: Signal) -> dict[str, Any]:
         "nbytes": signal.nbytes,
         "calibration": calibration_info(signal.calibration),
         "metadata": {
-            key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in signal.metadata.items()
+            key: value if isinstance(value, (int, float, bool)) else str(value)
+            for key, value in signal.metadata.items()
+            if key != "notes"
         },
-    }
+    } | ({"notes": list(signal.notes)} if signal.notes else {})
 
 
 def calibration_info(calibration: Calibration) -> dict[str, Any]:
@@ -92,13 +97,9 @@ def _result_info(path: Path) -> dict[str, Any]:
         calibration = result.attrs.get("calibration")
         out |= {"shape": list(result.shape), "n_peaks": result.n_peaks, "fields": list(result.fields)}
         out |= {"calibration": calibration_info(calibration)} if isinstance(calibration, Calibration) else {}
-        out |= {
-            key: result.attrs[key]
-            for key in ("species", "pixel_A", "method", "default_min_score", "note")
-            if key in result.attrs
-        }
+        out |= {key: result.attrs[key] for key in ("species", "pixel_A", "method", "default_min_score") if key in result.attrs}
     elif kind == "strain":
         out |= {"shape": list(result.exx.shape), "n_fitted": int(result.mask.sum()), "axis_deg": float(result.axis_deg)}
     else:
         out |= {"shape": list(result.p_occupied.shape), "n_sites": len(result.sites_px), "n_frames": len(result.shift_px)}
-    return out | {"provenance": read_provenance(path)}
+    return out | {"caveats": Caveats.of(result).texts, "provenance": read_provenance(path)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RunParams
 
 #: Most items in a block: keeps progress, cancel and checkpoints lively however much memory there is.
@@ -47,3 +48,22 @@ def block_size(bytes_per_item: float, run: RunParams, workers: int) -> int:
     """
     fits = MEMORY_SHARE * run.max_memory_bytes / (max(1, workers) * max(1.0, float(bytes_per_item)))
     return max(1, min(MAX_ITEMS, int(fits)))
+
+
+def check_frame_fits(frame_shape: tuple[int, ...], run: RunParams) -> None:
+    """Refuse frames of which a single one, as float32, takes more than the memory limit.
+
+    Raises
+    ------
+    EmdlError
+        In one line, with what can be done.
+    """
+    nbytes = 4
+    for n in frame_shape:
+        nbytes *= int(n)
+    if nbytes > run.max_memory_bytes:
+        size = " x ".join(map(str, frame_shape))
+        raise EmdlError(
+            f"one frame of {size} takes {nbytes / 1e9:.1f} GB, more than the memory limit of {run.max_memory}; raise it "
+            "(--max-memory), or take a part of the frame (--detector-crop) or fewer pixels (--detector-bin)"
+        )

@@ -16,11 +16,12 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError, OtherJobError
 from napari_emdl.base.peaks import PeakTable
@@ -30,6 +31,9 @@ MAGIC = b"EMDLPART2\n"
 _OLD_MAGIC = b"EMDLPART1\n"  # version 0.2: the checksum covers the payload alone
 _RECORD = struct.Struct("<QQQI")  # start, stop, bytes of payload, crc32 of these three and the payload
 _LONGEST_HEADER = 1 << 16
+
+#: What a block gives: peaks, or arrays whose first axis runs along the items of the block.
+BlockResult = PeakTable | Mapping[str, NDArray[Any]]
 
 
 def part_path(output: str | Path) -> Path:
@@ -155,7 +159,7 @@ class Checkpoint:
         bounds = [(a, min(a + size, end)) for begin, end in gaps for a in range(begin, end, size)]
         return [Block(i, start, stop) for i, (start, stop) in enumerate(bounds)]
 
-    def write(self, block: Block, table: PeakTable) -> None:
+    def write(self, block: Block, result: BlockResult) -> None:
         """Append a finished block; it is on the disk when this returns.
 
         Raises
@@ -163,7 +167,7 @@ class Checkpoint:
         EmdlError
             When the disk is full or gone; blocks written before stay.
         """
-        payload = _pack(table)
+        payload = _pack(result)
         head = _RECORD.pack(block.start, block.stop, len(payload), 0)
         head = _RECORD.pack(block.start, block.stop, len(payload), self._checksum(head, payload))
         position = self._file.seek(0, os.SEEK_END)
@@ -178,25 +182,25 @@ class Checkpoint:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def read(self, start: int) -> PeakTable:
-        """Table of the finished block that begins at `start`.
+    def read(self, start: int) -> Any:
+        """Result of the finished block that begins at `start`.
 
         Raises
         ------
         EmdlError
-            When the record does not hold a table of that many items.
+            When the record does not hold a result of that many items.
         """
         stop, position, length = self._records[start]
         self._file.seek(position)
         try:
-            table = _unpack(self._file.read(length))
+            result = _unpack(self._file.read(length))
         except (LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise EmdlError(f"{self.path} is damaged; use --restart to throw it away") from error
-        if table.n_positions != stop - start:
+        if length_of(result) != stop - start:
             raise EmdlError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
-        return table
+        return result
 
-    def blocks(self) -> Iterator[tuple[Block, PeakTable]]:
+    def blocks(self) -> Iterator[tuple[Block, Any]]:
         """Finished blocks in scan order."""
         for i, start in enumerate(sorted(self._records)):
             yield Block(i, start, self._records[start][0]), self.read(start)
@@ -212,19 +216,7 @@ class Checkpoint:
         total = int(np.prod(tuple(shape), dtype=np.int64))
         if self.missing(total, total or 1):
             raise EmdlError(f"{self.path} is not complete; go on with --resume")
-        counts = np.zeros(total, np.int64)
-        attrs: list[dict[str, Any]] = []
-        dtypes: dict[str, np.dtype[Any]] = {}
-        for block, part in self.blocks():
-            counts[block.start : block.stop] = np.diff(part.offset)
-            attrs.append(part.attrs)
-            dtypes = dtypes or {name: part.column(name).dtype for name in part.fields}
-        offset = np.r_[0, np.cumsum(counts)]
-        columns = {name: np.empty(offset[-1], dtype) for name, dtype in dtypes.items()}
-        for block, part in self.blocks():
-            for name, values in columns.items():
-                values[offset[block.start] : offset[block.stop]] = part.column(name)
-        return PeakTable(shape, offset, columns, merge_attrs(attrs))
+        return merge_peaks(self.blocks, shape)
 
     def close(self) -> None:
         """Close the file and leave it where it is."""
@@ -286,6 +278,44 @@ else:
                 raise
 
 
+def merge_peaks(blocks: Callable[[], Iterator[tuple[Block, PeakTable]]], shape: Sequence[int]) -> PeakTable:
+    """Table of all blocks in scan order; read twice, so that no more than one block is in memory beside the whole."""
+    counts = np.zeros(int(np.prod(tuple(shape), dtype=np.int64)), np.int64)
+    attrs: list[dict[str, Any]] = []
+    dtypes: dict[str, np.dtype[Any]] = {}
+    for block, part in blocks():
+        counts[block.start : block.stop] = np.diff(part.offset)
+        attrs.append(part.attrs)
+        dtypes = dtypes or {name: part.column(name).dtype for name in part.fields}
+    offset = np.r_[0, np.cumsum(counts)]
+    columns = {name: np.empty(offset[-1], dtype) for name, dtype in dtypes.items()}
+    for block, part in blocks():
+        for name, values in columns.items():
+            values[offset[block.start] : offset[block.stop]] = part.column(name)
+    return PeakTable(shape, offset, columns, merge_attrs(attrs))
+
+
+def merge_arrays(
+    blocks: Callable[[], Iterator[tuple[Block, Mapping[str, NDArray[Any]]]]], total: int
+) -> dict[str, NDArray[Any]]:
+    """Arrays of all blocks, each (total, ...)."""
+    out: dict[str, NDArray[Any]] = {}
+    for block, part in blocks():
+        for name, values in part.items():
+            if name not in out:
+                out[name] = np.empty((total, *values.shape[1:]), values.dtype)
+            out[name][block.start : block.stop] = values
+    return out
+
+
+def length_of(result: BlockResult) -> int:
+    """Items a block's result is of."""
+    if isinstance(result, PeakTable):
+        return result.n_positions
+    lengths = {len(values) for values in result.values()}
+    return lengths.pop() if len(lengths) == 1 else -1
+
+
 def merge_attrs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Attributes of a joined table: counts (int) are added up, anything else is taken from the first block that has it."""
     merged: dict[str, Any] = {}
@@ -298,16 +328,21 @@ def merge_attrs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _pack(table: PeakTable) -> bytes:
+def _pack(result: BlockResult) -> bytes:
     buffer = io.BytesIO()
-    columns = {f"field_{name}": table.column(name) for name in table.fields}
-    facts = json.dumps({name: value for name, value in table.attrs.items() if isinstance(value, (str, int, float, bool))})
-    np.savez(buffer, offset=table.offset, attrs=np.frombuffer(facts.encode(), np.uint8), **columns)  # type: ignore[arg-type]
+    if not isinstance(result, PeakTable):
+        np.savez(buffer, **{f"array_{name}": values for name, values in result.items()})
+        return buffer.getvalue()
+    columns = {f"field_{name}": result.column(name) for name in result.fields}
+    facts = json.dumps({name: value for name, value in result.attrs.items() if isinstance(value, (str, int, float, bool))})
+    np.savez(buffer, offset=result.offset, attrs=np.frombuffer(facts.encode(), np.uint8), **columns)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _unpack(payload: bytes) -> PeakTable:
+def _unpack(payload: bytes) -> BlockResult:
     with np.load(io.BytesIO(payload), allow_pickle=False) as data:
+        if "offset" not in data.files:
+            return {name.removeprefix("array_"): data[name] for name in data.files}
         columns = {name.removeprefix("field_"): data[name] for name in data.files if name.startswith("field_")}
         attrs = json.loads(data["attrs"].tobytes())
         offset = data["offset"]

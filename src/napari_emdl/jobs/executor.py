@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -238,3 +238,34 @@ def make_executor(run: RunParams) -> Executor:
     if run.scheduler:
         return DaskExecutor(run.scheduler, run.workers)
     return ThreadExecutor(run.workers)
+
+
+class _Call:
+    """Call a function with the arguments of a block; picklable when they are."""
+
+    def __init__(self, function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+        self.function, self.keywords = function, keywords
+
+    def __call__(self, _block: Block, arguments: tuple[Any, ...]) -> Any:
+        return self.function(*arguments, **self.keywords)
+
+
+def call_there(function: Callable[..., Any], run: RunParams, control: Control, *arguments: Any, **keywords: Any) -> Any:
+    """Call one function where `run` says: on the Dask cluster as one task, else here with at most `run.workers` threads.
+
+    Parameters
+    ----------
+    function
+        Takes `control` as keyword when it runs here.
+    """
+    if not run.scheduler:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(run.workers):
+            return function(*arguments, control=control, **keywords)
+    executor = make_executor(run)
+    try:
+        done = executor.map(_Call(function, keywords), [Block(0, 0, 1)], control, lambda _block: arguments)
+        return next(done)[1]
+    finally:
+        executor.close()

@@ -13,7 +13,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_emdl.base.errors import ModelError
+from napari_emdl.base.errors import ModelError, OpenError
+from napari_emdl.base.reading import read_yaml
 from napari_emdl.models.heatmap import Heatmap
 
 CARD_NAME = "rdf.yaml"
@@ -129,9 +130,9 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise ModelError(f"{folder} has no {CARD_NAME}; add one with 'napari-emdl models add NETWORK.onnx --task ...'")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        entries = read_yaml(path)
+    except OpenError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise ModelError(f"{path} is no model description")
     try:

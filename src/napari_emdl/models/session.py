@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.base.errors import Cancelled, DeviceError, ModelError
+from napari_emdl.base.errors import Cancelled, DeviceError, EmdlError, ModelError
+from napari_emdl.base.reading import read_small_npy, read_small_npz
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.card import Tensor, file_in
@@ -315,9 +316,8 @@ def _load(folder: Path, tensor: Tensor) -> NDArray[Any]:
     assert tensor.test_tensor is not None
     path = file_in(folder, tensor.test_tensor)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded[tensor.id] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, ValueError, KeyError) as error:
+        return read_small_npz(path, tensor.id) if path.suffix == ".npz" else read_small_npy(path)
+    except EmdlError as error:
         raise ModelError(f"{folder.name}: the test tensor {path.name} cannot be read ({error})") from error
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.jobs.control import Control
 
@@ -136,6 +136,8 @@ def tune(base: str | None, conditions: dict[str, Any], name: str, minutes: float
             name=name,
         )
         control.check()
+        if report is None:  # it stops only when cancelled
+            raise Cancelled("cancelled by the user")
         shutil.rmtree(scratch / "training", ignore_errors=True)
         load_model(scratch)
         scratch.rename(target)

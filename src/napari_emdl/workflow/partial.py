@@ -90,8 +90,8 @@ class PartialPeaks:
         self._block_of[start:stop] = len(self._blocks) - 1
 
     def rows(self, flat: int) -> NDArray[np.void] | None:
-        """All peaks of a flat position, None when it is not found yet."""
-        block = self._block_of[flat]
+        """All peaks of a flat position, None when it is not found yet or there is none."""
+        block = int(self._block_of[flat]) if 0 <= flat < self.n_positions else -1
         if block < 0:
             return None
         start, table = self._blocks[block]

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.errors import OpenError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, Params, RunParams, StrainParams
+from napari_emdl.base.reading import check_zip, one_line, read_yaml
 from napari_emdl.base.signals import Datacube, Movie
 from napari_emdl.io.outputs import atomic_path
 from napari_emdl.workflow.parameters import problem_line
@@ -245,19 +246,22 @@ def read_project(path: str | Path, readers: Mapping[str, Part]) -> tuple[Project
     """
     source = Path(path).expanduser().absolute()
     try:
-        with zipfile.ZipFile(source) as file, tempfile.TemporaryDirectory(prefix="emdl-project-") as scratch:
-            settings = yaml.safe_load(file.read(SETTINGS))
+        with (
+            one_line(source.name, "project file"),
+            zipfile.ZipFile(source) as file,
+            tempfile.TemporaryDirectory(prefix="emdl-project-") as scratch,
+        ):
+            check_zip(file, source.name)
+            settings = read_yaml(file.read(SETTINGS), f"{source.name}: {SETTINGS}")
             if isinstance(settings, dict) and int(settings.get("version", VERSION)) > VERSION:
                 raise OpenError(f"{source.name} was written by a newer napari-emdl; update to open it")
             project = Project.model_validate(settings)
             there = set(file.namelist())
             found = {name: read(Path(file.extract(name, scratch))) for name, read in readers.items() if name in there}
-    except ValidationError as error:
-        raise OpenError(f"{source.name}: {problem_line(error)}") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, yaml.YAMLError) as error:
-        if isinstance(error, EmdlError):
-            raise
-        raise OpenError(f"{source.name} is not a project file, or it is damaged ({str(error).splitlines()[0]})") from error
+    except OpenError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise OpenError(f"{source.name}: {problem_line(error.__cause__)}") from None
+        raise
     return _each_path(project, lambda text: _absolute(text, source.parent)), found
 
 

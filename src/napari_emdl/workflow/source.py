@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, Movie
@@ -81,6 +82,12 @@ def source_of(result: Any, near: str | Path | None = None) -> Datacube | Movie:
 def with_options(signal: Any, options: Mapping[str, Any]) -> Any:
     """`signal` with the options it was opened with, so that provenance and projects know how to open it again."""
     return replace(signal, metadata={**signal.metadata, "open_options": dict(options)}) if options else signal
+
+
+def caveats_of(signal: Any) -> Caveats:
+    """What opening a file, and the search for missing pixels, have to say of it."""
+    missing = signal.missing_facts.found
+    return Caveats([*signal.notes, f"missing pixels: {', '.join(missing)}" if missing else ""], INPUT)
 
 
 def _opened(place: str, known: Mapping[str, Any]) -> Datacube | Movie:

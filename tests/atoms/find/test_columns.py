@@ -147,7 +147,7 @@ def test_pixel_size_must_be_known_and_can_be_typed(case):
 
 
 def test_bad_options_are_one_line(case):
-    with pytest.raises(EmdlError, match="unknown option bogus"):
+    with pytest.raises(EmdlError, match="there is no parameter 'bogus'"):
         find_columns(case.movie, bogus=1)
     with pytest.raises(EmdlError, match="min_score"):
         find_columns(case.movie, min_score=7)

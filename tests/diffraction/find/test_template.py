@@ -226,7 +226,7 @@ def test_wrong_shapes_are_one_clear_line():
         finder().find(np.zeros((2, 64, 64)))
     with pytest.raises(EmdlError, match="4 axes"):
         emdl.find_disks(np.zeros((3, 64, 64)), method="template")
-    with pytest.raises(EmdlError, match="unknown disk parameter"):
+    with pytest.raises(EmdlError, match="there is no parameter"):
         emdl.find_disks(np.zeros((1, 1, 64, 64)), method="template", threshold=3)
     with pytest.raises(EmdlError, match="empty"):
         emdl.find_disks(np.zeros((1, 1, 64, 64)), method="template")

@@ -60,14 +60,14 @@ def show(make_napari_viewer):
 def panel(show, sample, wait_until):
     made = show(sample[0])
     wait_until(lambda: made.columns_layer.layer is not None and len(made.columns_layer.layer.data), what="first columns")
-    wait_until(lambda: not made._debounce.isActive() and not made.latest.busy)
+    wait_until(lambda: not made._debounce.isActive() and not made.finding.latest.busy)
     return made
 
 
 def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait_until):
     movie, truth = sample
     session = panel.session
-    assert session.candidates.done < movie.n_frames
+    assert session.candidates.n_done < movie.n_frames
     panel.viewer.dims.set_current_step(0, 5)
     wait_until(lambda: session.candidates.rows(5) is not None, what="columns of frame 5")
     layer = panel.columns_layer.layer
@@ -81,16 +81,16 @@ def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait
 
 def test_threshold_is_a_view_of_all_frames(panel, wait_until, sample):
     panel.run_button.click()
-    wait_until(lambda: panel.job is None, what="the run")
+    wait_until(lambda: panel.finding.job is None, what="the run")
     session = panel.session
-    assert session.candidates.done == sample[0].n_frames
+    assert session.candidates.n_done == sample[0].n_frames
     shown = len(panel.columns_layer.layer.data)
     before = session.candidates
     panel.threshold.slider.setValue(20)
     wait_until(lambda: len(panel.columns_layer.layer.data) > shown)
     wait_until(lambda: panel.counts._curve.yData.min() > shown)
     assert session.candidates is before
-    counts = session.candidates.counts(session.min_score, session.edits)
+    counts = session.data.counts()
     assert counts[session.frame] == len(panel.columns_layer.layer.data)
     panel.threshold.default_button.click()
     wait_until(lambda: len(panel.columns_layer.layer.data) == shown)
@@ -105,17 +105,19 @@ def test_count_plot_seeks(panel):
 def test_cancel_keeps_what_is_done_and_resume_goes_on(show, sample, wait_until):
     slow = replace(sample[0], data=Slow(sample[0].data, 0.1))
     panel = show(slow)
-    wait_until(lambda: panel.session.candidates.done >= 1 and not panel._debounce.isActive() and not panel.latest.busy)
+    wait_until(
+        lambda: panel.session.candidates.n_done >= 1 and not panel._debounce.isActive() and not panel.finding.latest.busy
+    )
     panel.run()
-    wait_until(lambda: panel.session.candidates.done >= 4, what="some frames")
+    wait_until(lambda: panel.session.candidates.n_done >= 4, what="some frames")
     panel.bar.cancel()
-    wait_until(lambda: panel.job is None, 5, "the end of the job")
-    done = panel.session.candidates.done
+    wait_until(lambda: panel.finding.job is None, 5, "the end of the job")
+    done = panel.session.candidates.n_done
     assert 4 <= done < slow.n_frames
     assert panel.run_button.text().startswith("Resume") and not panel.restart_button.isHidden()
     panel.run()
-    wait_until(lambda: panel.job is None, what="the rest")
-    assert panel.session.candidates.done == slow.n_frames
+    wait_until(lambda: panel.finding.job is None, what="the rest")
+    assert panel.session.candidates.n_done == slow.n_frames
     wait_until(lambda: not threads(), 5, "the threads")
 
 
@@ -150,7 +152,7 @@ def test_edits_are_saved(panel, wait_until, tmp_path):
     from napari_emdl.io import load
 
     panel.run()
-    wait_until(lambda: panel.job is None)
+    wait_until(lambda: panel.finding.job is None)
     frame = panel.session.frame
     shown = len(panel.columns_layer.layer.data)
     panel.columns_layer.layer.add([[11.0, 12.0]])
@@ -183,16 +185,16 @@ def test_unknown_pixel_size_is_said_and_measured(show, sample, wait_until):
     dialog.accept()
     assert panel.session.movie.pixel_A == pytest.approx(movie.pixel_A, rel=1e-3)
     np.testing.assert_allclose(panel.session.layer.scale[-2:], movie.pixel_A / 10, rtol=1e-3)
-    wait_until(lambda: panel.session.candidates.done >= 1, what="columns with the measured pixel size")
+    wait_until(lambda: panel.session.candidates.n_done >= 1, what="columns with the measured pixel size")
     assert "measured" in panel.pixel_source.text()
 
 
 def test_settings_find_the_frame_again(panel, wait_until):
     before = panel.session.candidates
     panel.conditions.editors["contrast"].put("dark")
-    wait_until(lambda: panel.session.candidates is not before and panel.session.candidates.done == 1)
+    wait_until(lambda: panel.session.candidates is not before and panel.session.candidates.n_done == 1)
     assert panel.session.candidates.attrs["contrast"] == "dark"
-    assert panel.session.column_params == ColumnParams(model="log", contrast="dark")
+    assert panel.session.data.settings.columns == ColumnParams(model="log", contrast="dark")
 
 
 def test_nothing_open_says_what_to_do(make_napari_viewer):
@@ -207,15 +209,15 @@ def test_nothing_open_says_what_to_do(make_napari_viewer):
 
 def test_bad_model_is_one_line_and_the_window_goes_on(panel, wait_until, monkeypatch):
     from napari_emdl.base.errors import EmdlError
-    from napari_emdl.gui.atoms import columns as atoms_columns
+    from napari_emdl.gui.atoms import finding
 
     def broken(*_):
         raise EmdlError("this network does not fit the movie")
 
-    panel.latest._function = broken
+    panel.finding.latest._function = broken
     panel.viewer.dims.set_current_step(0, 9)
     wait_until(lambda: panel.status.text() == "this network does not fit the movie")
-    panel.latest._function = atoms_columns.find_frame
+    panel.finding.latest._function = finding.find_frame
     panel.viewer.dims.set_current_step(0, 10)
     wait_until(lambda: panel.session.candidates.rows(10) is not None)
 

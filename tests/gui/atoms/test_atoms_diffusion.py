@@ -29,7 +29,7 @@ def sample():
 def open_panel(viewer, movie) -> DiffusionPanel:
     panel = DiffusionPanel(viewer)
     viewer.window.add_dock_widget(panel)
-    panel.session.column_params = ColumnParams(model="log", contrast="bright")
+    panel.session.data.settings.columns = ColumnParams(model="log", contrast="bright")
     for data in layers.signal_layers(movie):
         viewer._add_layer_from_data(*data)
     return panel
@@ -42,7 +42,7 @@ def fitted(make_napari_viewer, sample, wait_until):
     wait_until(lambda: panel.fit_button.isEnabled())
     assert panel.fit_button.text() == "Find columns and fit"
     panel.fit_button.click()
-    wait_until(lambda: panel.session.occupancy is not None and panel.job is None, 60, "the fit")
+    wait_until(lambda: panel.session.occupancy is not None and panel.fitting.job is None, 60, "the fit")
     return panel
 
 
@@ -107,7 +107,7 @@ def test_threshold_is_table_work_and_rates_follow(fitted, wait_until, monkeypatc
     before = fitted.session.occupancy
     fitted.threshold.slider.setValue(190)
     wait_until(lambda: fitted.session.occupancy is not before, what="the new threshold")
-    wait_until(lambda: not fitted.latest.busy)
+    wait_until(lambda: not fitted.fitting.latest.busy)
     after = fitted.session.occupancy
     assert after.attrs["min_score"] == pytest.approx(0.95)
     assert after.detected.sum() < before.detected.sum() and after.n_sites <= before.n_sites
@@ -135,7 +135,7 @@ def test_sites_are_changed_by_hand(fitted, wait_until):
     fitted.tools.add(8.0, 8.0)
     assert "1 new sites" in fitted.fit_button.text()
     fitted.fit_button.click()
-    wait_until(lambda: fitted.job is None and fitted.session.occupancy.n_sites == before.n_sites, 60, "the new fit")
+    wait_until(lambda: fitted.fitting.job is None and fitted.session.occupancy.n_sites == before.n_sites, 60, "the new fit")
     np.testing.assert_allclose(fitted.session.occupancy.sites_px[-1], (8, 8))
 
 
@@ -162,7 +162,7 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     fitted.save_to(str(tmp_path / "o.h5"))
     wait_until(lambda: "saved" in fitted.status.text())
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
-    fitted.save_job_to(str(tmp_path / "job.yaml"))
+    fitted.project_row.save_job(tmp_path / "job.yaml")
     assert "no file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
@@ -193,9 +193,9 @@ def test_cancel_and_empty_movie(make_napari_viewer, sample, wait_until):
     panel = open_panel(make_napari_viewer(show=True), in_memory(noise * 0 + 7, "movie", sample[0].calibration, name="blank"))
     wait_until(lambda: panel.fit_button.isEnabled())
     panel.fit_button.click()
-    wait_until(lambda: panel.job is None)
+    wait_until(lambda: panel.fitting.job is None)
     assert panel.status.text() and "unexpected" not in panel.status.text()
     assert panel.session.occupancy is None
     panel.fit_button.click()
     panel.bar.cancel()
-    wait_until(lambda: panel.job is None and not threads(), 5, "the end of the job")
+    wait_until(lambda: panel.fitting.job is None and not threads(), 5, "the end of the job")

@@ -36,9 +36,9 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     first, viewer = small_sample[0], panel.viewer
     run_all(panel, wait_until)
     panel.strain_step.draw_region()
-    panel.strain_step.reference.setCurrentText("region drawn on the map")
+    panel.strain_step.reference.setCurrentText("drawn region")
     panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
-    panel.add_bright_field()
+    panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
     strain, shown_before = panel.state.found.strain, visible(viewer, first)
     assert not panel.switcher.isVisible()
@@ -51,7 +51,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert panel.state.settings.strain_params.g1 is None and panel.state.found.strain is None
     assert panel.switcher.isVisible() and panel.switcher.count() == 2 and not panel.detectors.layers()
     run_all(panel, wait_until)
-    order = [role_of(layer) for layer in viewer.layers if tag_of(layer).get("signal") in (None, second)]
+    order = [role_of(layer) for layer in viewer.layers if tag_of(layer).get("signal") is not first]
     assert order.index("navigation") < order.index("exx") < order.index("crosshair")
     assert panel.maps.layer("exx").visible
 
@@ -60,7 +60,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert visible(viewer, first) == shown_before and visible(viewer, second) == []
     assert panel.state.settings.strain_params.g1 == (20.0, 0.0)
     assert panel.lattice_step.form.editors["g1"].get() == (20.0, 0.0)
-    assert panel.strain_step.reference.currentText() == "region drawn on the map"
+    assert panel.strain_step.reference.currentText() == "drawn region"
     assert len(panel.detectors.layers()) == 1
     wait_until(lambda: not panel.state.busy)
     assert panel.state.found.strain is strain, "nothing is fitted anew"
@@ -86,6 +86,7 @@ def test_a_single_pattern_is_a_scan_of_one_and_is_analysed(make_napari_viewer, s
     assert panel.state.cube.shape == (1, 1, 64, 64)
     panel.disks_step.form.editors["method"].put("template")
     run_all(panel, wait_until)
+    wait_until(lambda: panel.state.found.lattice is not None)
     assert panel.state.found.strain.shape == (1, 1) and panel.state.found.lattice.basis is not None
 
 
@@ -167,3 +168,134 @@ def test_before_a_run_some_patterns_say_what_it_would_give(panel, make_napari_vi
     other = show(make_napari_viewer(show=True), in_memory(noise, "datacube", name="one disk only"))
     wait_until(lambda: "nothing to strain" in other.outlook.text(), what="the warning")
     assert "no lattice in 20 of 20" in other.outlook.text().lower()
+
+
+# modes that return, handles, undo
+
+
+def press(viewer, start, stop=None, steps=5, layer=True):
+    """Press at `start` (in pixels of the image), move to `stop` and release, as the canvas hands it on."""
+    from napari.utils._test_utils import read_only_mouse_event
+    from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+
+    stop = start if stop is None else stop
+    scale = np.asarray(viewer.layers[0].scale)
+
+    def event(kind, place):
+        place = tuple(np.asarray(place, float) * scale)
+        return read_only_mouse_event(
+            type=kind, position=place, pos=np.asarray(place), button=1, is_dragging=kind == "mouse_move", dims_displayed=[0, 1]
+        )
+
+    def both(callbacks, made):
+        callbacks(viewer, made)
+        active = viewer.layers.selection.active
+        if active is not None and layer:
+            callbacks(active, made)
+
+    both(mouse_press_callbacks, event("mouse_press", start))
+    for part in np.linspace(0, 1, steps)[1:] if tuple(start) != tuple(stop) else ():
+        both(mouse_move_callbacks, event("mouse_move", np.asarray(start) + part * (np.asarray(stop) - np.asarray(start))))
+    both(mouse_release_callbacks, event("mouse_release", stop))
+
+
+def test_a_drawn_region_replaces_and_gives_the_mouse_back(panel, wait_until):
+    run_all(panel, wait_until)
+    step, viewer = panel.strain_step, panel.viewer
+    step.reference.setCurrentText("drawn region")
+    first = panel.state.settings.reference.copy()
+    region = step.region_layer()
+    press(viewer, (4, 6))  # outside the region, which is still chosen
+    assert panel.state.settings.position == (4, 6)
+    step.draw_button.click()
+    assert region.mode == "add_rectangle"
+    press(viewer, (1.0, 3.0), (3.0, 6.0))
+    wait_until(lambda: region.mode == "pan_zoom", 10, "the drawing to end")
+    assert len(region.data) == 1 and viewer.layers.selection.active is not region
+    second = panel.state.settings.reference
+    assert second[2, 4] and not second[:, :2].any() and not np.array_equal(first, second)
+    press(viewer, (0, 7))
+    assert panel.state.settings.position == (0, 7)
+
+
+def test_g1_is_dragged_after_run_all_whatever_layer_is_chosen_and_undone(panel, wait_until):
+    run_all(panel, wait_until)
+    state, canvas, history = panel.state, panel.canvas, panel.thresholds.history
+    wait_until(lambda: state.found.lattice is not None and not state.busy)
+    panel.virtual.add_bright_field()  # its layer is chosen, and in the mode "select"
+    canvas.view.setCurrentText("Vector map")
+    g, centre = np.array(state.found.lattice.basis.g), np.asarray(state.found.lattice.centre_px)
+    strain = state.found.strain
+    history.settle()
+    press(canvas.model, centre + g[0], centre + g[0] + g[1])
+    np.testing.assert_allclose(state.settings.strain_params.g1, g[0] + g[1], atol=0.5)
+    np.testing.assert_allclose(panel.lattice_step.form.editors["g1"].get(), g[0] + g[1], atol=0.5)
+    assert canvas.model.layers.selection.active.mode == "select"
+    wait_until(lambda: state.found.lattice.basis.source == "given" and state.found.strain is not strain)
+    history.settle()
+    panel.histogram.step(1)
+    history.settle()
+    limits = state.limits
+    panel.thresholds.undo_button.click()
+    assert state.limits != limits and state.settings.strain_params.g1 is not None
+    panel.thresholds.undo_button.click()
+    assert state.settings.strain_params.g1 is None and panel.lattice_step.form.editors["g1"].get() is None
+    wait_until(lambda: state.found.lattice.basis.source == "found")
+
+
+def test_a_region_is_undone_with_its_shape(panel, wait_until):
+    run_all(panel, wait_until)
+    step, history, state = panel.strain_step, panel.thresholds.history, panel.state
+    history.settle()
+    step.reference.setCurrentText("drawn region")
+    history.settle()
+    first, corners = state.settings.reference.copy(), step.region_shapes()
+    layer = step.region_layer()
+    layer.data = [layer.data[0] + np.array([0.0, 3.0])]
+    history.settle()
+    assert not np.array_equal(state.settings.reference, first)
+    history.undo()
+    np.testing.assert_array_equal(state.settings.reference, first)
+    assert step.region_shapes() == corners
+    history.undo()
+    assert state.settings.reference is None and step.reference.currentText() == "median of the scan"
+
+
+def test_the_tour_goes_from_the_sample_to_a_figure_and_ends(panel, wait_until, tmp_path):
+    tour = panel.frame.tour
+    assert not tour.isVisible()
+    panel.begin_tour()
+    assert tour.isVisible() and "1 of 3" in tour.text.text()
+    assert "border" in panel.open_button.styleSheet()
+    tour.next_button.click()
+    assert "2 of 3" in tour.text.text() and "border" not in panel.open_button.styleSheet()
+    tour.do_button.click()
+    wait_until(lambda: panel.state.found.strain is not None)
+    tour.next_button.click()
+    tour.do_button.click()
+    dialog = panel.export_step.figure_dialog
+    dialog.components["exx"].setChecked(False)
+    dialog.width_mm.setValue(85)
+    wait_until(lambda: not dialog.preview.pixmap().isNull(), what="a preview")
+    dialog.save(tmp_path / "figure.svg")
+    wait_until(lambda: "saved" in dialog.note.text())
+    assert "<text" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    dialog.copy()
+    wait_until(lambda: "copied" in dialog.note.text())
+    tour.next_button.click()
+    assert not tour.isVisible()
+
+
+def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
+    run_all(panel, wait_until)
+    panel.strain_step.all_four.setChecked(True)
+    wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
+    maps, strain = panel.four_maps.maps, panel.state.found.strain
+    np.testing.assert_allclose(maps["eyy"].image.image, 100 * strain.eyy)
+    np.testing.assert_allclose(maps["theta_rad"].image.image, np.degrees(strain.theta_rad))
+    assert maps["exx"].limits == maps["exy"].limits == maps["eyy"].limits != maps["theta_rad"].limits
+    assert len(maps["exx"].axes) == 4  # two arrows with their names
+    panel.four_maps.moved.emit(1, 2)
+    assert panel.state.settings.position == panel.cross.position == (1, 2)
+    row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
+    assert (row, col) == (1, 2)

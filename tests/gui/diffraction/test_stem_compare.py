@@ -91,7 +91,7 @@ def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
     run_all(workspace, wait_until)
     wait_until(lambda: workspace.state.found.lattice is not None)
     assert "not quantitative" not in workspace.viewer.text_overlay.text
-    workspace.strain_step.reference.setCurrentText("ideal lattice: g1, g2 as given")
+    workspace.strain_step.reference.setCurrentText("ideal lattice (g1, g2)")
     wait_until(lambda: "ε xx is not quantitative" in workspace.viewer.text_overlay.text)
     assert "camera length" in workspace.strain_step.evidence.text()
     workspace.strain_step.show_map.setCurrentText("θ")
@@ -157,8 +157,8 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     np.testing.assert_allclose(state.settings.strain_params.phases[0].g1, g[0] + g[1], atol=0.5)
 
     panel.state.cube = type(state.cube)(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "c.h5"), "c")
-    files = panel.export_step.save_job(tmp_path / "job.yaml")
-    assert files and np.array_equal(np.load(tmp_path / "job_regions.npy"), state.settings.regions)
+    assert panel.export_step.save_job(tmp_path / "job.yaml")
+    assert np.array_equal(np.load(tmp_path / "job_regions.npy"), state.settings.regions)
 
     layer.data_setitem((np.array([0, 0]), np.array([0, 1])), np.array([0, 0]))
     wait_until(lambda: (state.settings.regions[0, :2] == 0).all() and not state.found.strain.mask[0, :2].any())

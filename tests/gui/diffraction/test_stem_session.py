@@ -16,11 +16,11 @@ import pytest
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, StrainParams
 from napari_emdl.gui.diffraction.canvas import VIEWS
-from napari_emdl.gui.diffraction.session import crashed_sessions, sessions_folder
 from napari_emdl.gui.diffraction.strain import DRAWN
 from napari_emdl.gui.diffraction.workspace import StemWorkspace
 from napari_emdl.gui.kit import session
 from napari_emdl.gui.kit.session import role_of
+from napari_emdl.workflow.autosave import crashed_sessions, sessions_folder
 
 pytestmark = pytest.mark.gui
 
@@ -71,7 +71,7 @@ def set_everything(panel, wait_until) -> None:
     panel.strain_step.reference.setCurrentText(DRAWN)
     panel.strain_step.profile.draw_button.click()
     panel.strain_step.show_map.setCurrentText("ε yy")
-    panel.add_annular()
+    panel.virtual.add_annular()
     viewer = panel.viewer
     space = panel.maps.space
     viewer.add_points([[1.0, 2.0], [3.0, 4.0]], name="mine", features={"grain": ["a", "b"]}, text="grain", **space)

@@ -131,6 +131,7 @@ def test_dragging_elsewhere_pans_and_leaves_the_cross_hair(workspace):
 def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until):
     run_all(workspace, wait_until)
     maps = workspace.maps
+    workspace.strain_step.show_map.setCurrentText("ε xx")
     exx, theta = maps.layer("exx"), maps.layer("theta_rad")
     assert exx.name == "ε xx [%]" and theta.name == "θ [°]"
     np.testing.assert_allclose(exx.data, workspace.state.found.strain.exx * 100, rtol=1e-5)
@@ -145,13 +146,20 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     assert "Fitted at" in workspace.strain_step.evidence.text()
 
 
-def test_errors_and_residual_are_hidden_maps(workspace, wait_until):
+def test_errors_residual_and_reasons_are_made_when_asked_for(workspace, wait_until):
     run_all(workspace, wait_until)
     strain, maps = workspace.state.found.strain, workspace.maps
+    assert maps.layer("sigma_exy") is None and maps.layer("residual") is None
+    workspace.strain_step.show_map.setCurrentText("residual")
+    workspace.strain_step.show_map.setCurrentText("error of ε xy")
     sigma, residual = maps.layer("sigma_exy"), maps.layer("residual")
-    assert sigma.name == "Error of ε xy [%]" and not sigma.visible and not residual.visible
+    assert sigma.name == "Error of ε xy [%]" and sigma.visible and not residual.visible and not maps.layer("exy").visible
     np.testing.assert_allclose(sigma.data, 100 * strain.sigma[..., 2], rtol=1e-5)
-    np.testing.assert_allclose(maps.layer("sigma_theta_rad").data, np.degrees(strain.sigma[..., 3]), rtol=1e-5)
+    theta = maps.show_extra("sigma_theta_rad")
+    np.testing.assert_allclose(theta.data, np.degrees(strain.sigma[..., 3]), rtol=1e-5)
+    workspace.strain_step.show_map.setCurrentText("masked: why")
+    reason = maps.layer("reason")
+    assert reason.visible and np.array_equal(np.nan_to_num(reason.data), strain.reason)
     np.testing.assert_allclose(residual.data, strain.residual_px, rtol=1e-5)
     assert 0 < sigma.contrast_limits[0] < sigma.contrast_limits[1]
 
@@ -213,7 +221,7 @@ def test_brackets_step_the_threshold(workspace):
 
 def test_a_dragged_detector_gives_a_virtual_image(workspace, small_sample, wait_until):
     cube, _ = small_sample
-    workspace.add_bright_field()
+    workspace.virtual.add_bright_field()
     layer = workspace.detectors.layers()[0]
     wait_until(lambda: workspace.maps.layer("virtual 1") is not None)
     image = workspace.maps.layer("virtual 1")
@@ -230,7 +238,7 @@ def test_a_dragged_detector_gives_a_virtual_image(workspace, small_sample, wait_
 
 
 def test_an_annular_detector_leaves_the_centre_out(workspace, wait_until):
-    workspace.add_annular()
+    workspace.virtual.add_annular()
     wait_until(lambda: workspace.maps.layer("virtual 1") is not None)
     image = workspace.maps.layer("virtual 1")
     wait_until(lambda: np.isfinite(image.data).all() and not workspace.detectors.busy)
@@ -325,7 +333,7 @@ def test_the_profile_follows_its_line_and_the_map_shown(workspace, wait_until):
 def test_a_reference_region_shifts_the_strain(workspace, wait_until):
     run_all(workspace, wait_until)
     before = workspace.state.found.strain
-    workspace.strain_step.reference.setCurrentText("region drawn on the map")
+    workspace.strain_step.reference.setCurrentText("drawn region")
     wait_until(lambda: workspace.state.found.strain is not before)
     region = workspace.strain_step.region_layer()
     rows, cols = workspace.state.cube.scan_shape
@@ -340,29 +348,28 @@ def test_a_reference_region_shifts_the_strain(workspace, wait_until):
 
 
 def test_a_job_file_has_every_setting_and_loads_again(workspace, wait_until, tmp_path, told):
-    import yaml
-
-    from napari_emdl.base.params import Job
+    from napari_emdl.workflow.jobfile import read_job
 
     run_all(workspace, wait_until)
     state = workspace.state
-    assert workspace.export_step.save_job(tmp_path / "job.yaml") == []  # a datacube in memory has no file to name
+    assert workspace.export_step.save_job(tmp_path / "job.yaml") is None  # a datacube in memory has no file to name
     assert "no file" in told[0]
     state.data.cube = Datacube(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "cube.h5"), "c")
     workspace.strain_step.form.editors["axis_deg"].put(30.0)
     workspace.strain_step.apply()
-    files = workspace.export_step.save_job(tmp_path / "job.yaml")
-    assert [file.name for file in files] == ["job.yaml", "job_strain.yaml"]
-    disks, strain = (Job.model_validate(yaml.safe_load(file.read_text())) for file in files)
-    assert disks.disks.method == "template" and disks.disks.min_score == pytest.approx(state.settings.min_score)
-    assert strain.input == disks.output and strain.strain.axis_deg == 30.0
+    file = workspace.export_step.save_job(tmp_path / "job.yaml")
+    job = read_job(file)
+    assert [stage.stage for stage in job.stages] == ["open", "find", "fit"] and job.input == str(tmp_path / "cube.h5")
+    disks, strain = job.section("disks"), job.section("strain")
+    assert disks.method == "template" and disks.min_score == pytest.approx(state.settings.min_score)
+    assert strain.axis_deg == 30.0 and strain.min_score == pytest.approx(state.settings.min_score)
     workspace.strain_step.form.editors["axis_deg"].put(0.0)
     workspace.strain_step.apply()
-    workspace.export_step.load_job(files[1])
+    workspace.export_step.load_job(file)
     assert state.settings.strain_params.axis_deg == 30.0
     (tmp_path / "bad.yaml").write_text("command: fly")
     workspace.export_step.load_job(tmp_path / "bad.yaml")
-    assert "no job file" in told[-1]
+    assert "the job file" in told[-1] and "bad.yaml" in told[-1]
 
 
 # things that go wrong
@@ -383,7 +390,7 @@ def test_closing_the_panel_gives_the_viewer_back(workspace, qtbot, wait_until):
     callbacks = len(viewer.mouse_drag_callbacks)
     docks = list(viewer.window.dock_widgets)
     assert any("4D-STEM" in name for name in docks) and "Diffraction" in docks
-    dock = workspace._dock_of_panel()
+    dock = workspace.docks.of_panel()
     dock.destroyOnClose()
     wait_until(lambda: workspace.closed, 5)
     assert len(viewer.mouse_drag_callbacks) == callbacks - 1
@@ -405,7 +412,7 @@ def test_layers_the_user_deletes_come_back_or_stay_away(workspace, wait_until):
     wait_until(lambda: workspace.maps.layer("exx") is not None)
     viewer.layers.clear()
     workspace.step(1, 0)
-    workspace.add_bright_field()
+    workspace.virtual.add_bright_field()
 
 
 def test_two_viewers_keep_apart(make_napari_viewer, small_sample, tiled_cube, wait_until):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaw_note
 from napari_emdl.atoms.find.log import LogFinder
@@ -15,9 +14,12 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, provenance
+from napari_emdl.workflow.parameters import with_overrides
+from napari_emdl.workflow.source import caveats_of
 
 if TYPE_CHECKING:
     from napari_emdl.atoms.find.network import NetworkColumnFinder
@@ -55,15 +57,7 @@ class ColumnFinder(Protocol):
 
 def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
     """Parameters with keyword overrides; an unknown name or a bad value is one clear line."""
-    base = {} if params is None else params.model_dump()
-    unknown = set(overrides) - set(model.model_fields)
-    if unknown:
-        raise EmdlError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(model.model_fields)}")
-    try:
-        return model(**(base | overrides))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EmdlError(f"bad value of {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return with_overrides(model, params, overrides)
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
@@ -343,6 +337,7 @@ def find_columns(
         overrides["contrast"] = contrast
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
+    check_frame_fits(movie.shape[-2:], running)
     finder = make_finder(movie, settings, running, control)
     several = frames_used(finder) > 1
     record = provenance(
@@ -370,7 +365,7 @@ def find_columns(
     record["note"] = table.attrs["note"]
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]
-    table.attrs["provenance"] = record
+    table.attrs |= {"provenance": record, "caveats": caveats_of(movie).to_json()}
     return table
 
 

@@ -3,10 +3,12 @@ network."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 from scipy import ndimage as ndi
 
 from napari_emdl.base.errors import EmdlError
@@ -17,15 +19,20 @@ from napari_emdl.jobs.control import Control
 COLUMN_SIGMA_A = 0.5
 #: candidates are kept down to this many noise sigmas
 FLOOR_Z = 2.0
+#: crystal fills a frame when what lies between the spots is quieter by this factor than the quietest part of the frame; then
+#: the threshold is no lower than so many sigmas, and this share of what passes may be noise
+FILLED, LEAST_Z, FALSE_SHARE = 0.8, 2.6, 0.05
 FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 
 
 class LogFinder:
     """Laplacian-of-Gaussian finder.
 
-    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), so that it
-    counts noise sigmas, z. The threshold z0 is what the largest of as many independent noise values as fit into the frame would
-    reach; ``logit = z - z0`` and ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
+    The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), or, where
+    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum, so that it counts noise sigmas, z.
+    The threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where
+    crystal fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
+    ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
 
     Parameters
     ----------
@@ -94,11 +101,26 @@ class LogFinder:
         # the cut-off kernel does not sum to zero exactly: an offset of the camera must not leak through
         image = image - np.median(image)
         response = sign * ndi.gaussian_laplace(image, self.sigma_px, mode="reflect") * self.sigma_px**2
-        noise = quiet_sigma(response, window_px=max(8, round(8 * self.sigma_px)))
+        quiet = quiet_sigma(response, window_px=max(8, round(8 * self.sigma_px)))
+        noise = min(quiet, noise_between_spots(np.asarray(response)))
         if not noise > 1e-6 * max(1e-30, float(np.abs(image).max())):
             return None, 0.0, 0.0
-        cells = image.size / (2 * np.pi * self.sigma_px**2)
-        return response / np.float32(noise), float(np.sqrt(2 * np.log(max(2.0, cells)))), noise
+        z = response / np.float32(noise)
+        return z, self._threshold(z, noise < FILLED * quiet), noise
+
+    def _threshold(self, z: NDArray[np.float32], filled: bool) -> float:
+        """What the largest of the noise would reach; where crystal fills the frame, less: so much is higher that little of it
+        can be noise, and there is no film to be mistaken for columns."""
+        cells = z.size / (2 * np.pi * self.sigma_px**2)
+        largest = float(np.sqrt(2 * np.log(max(2.0, cells))))
+        if not filled:
+            return largest
+        where = local_maxima(z, self.min_spacing_px, LEAST_Z)
+        height = np.sort(z[where[:, 0], where[:, 1]])
+        # maxima of Gaussian noise through this filter, whose mean square gradient is 1.5 / sigma^2 (Euler characteristic)
+        noise = z.size * 1.5 / self.sigma_px**2 / (2 * np.pi) ** 1.5 * height * np.exp(-(height**2) / 2)
+        few = np.flatnonzero(noise <= FALSE_SHARE * np.arange(len(height), 0, -1))
+        return min(largest, float(height[few[0]])) if len(few) else largest
 
     def _find_one(self, frame: NDArray[Any]) -> dict[str, NDArray[Any]]:
         z, z0, noise = self._response(frame)
@@ -126,6 +148,27 @@ def quiet_sigma(response: NDArray[np.floating], window_px: int) -> float:
     tiles = response[: rows * window_px, : cols * window_px].reshape(rows, window_px, cols, window_px)
     spread = np.sqrt(np.mean(tiles.astype(np.float64) ** 2, axis=(1, 3)))
     return float(np.percentile(spread, 10)) * 1.05
+
+
+def noise_between_spots(response: NDArray[np.floating]) -> float:
+    """Standard deviation of the noise in a frame that a lattice may fill.
+
+    A lattice stands in few spots of the spectrum and the noise, like an amorphous film, everywhere: the median of the power on
+    a ring, over ln 2, is the noise's mean there (its power is distributed exponentially).
+    """
+    rows, cols = response.shape
+    window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(cols + 2)[1:-1]).astype(np.float32)
+    power = np.abs(fft.rfft2((response - response.mean()) * window)) ** 2 / float(np.sum(window**2, dtype=np.float64))
+    radius = np.hypot(fft.fftfreq(rows)[:, None], fft.rfftfreq(cols)[None, :])
+    bins = max(6, min(64, min(rows, cols) // 6))
+    ring = np.minimum((radius * 2 * bins).astype(np.int32), bins).ravel()
+    order = np.argsort(ring, kind="stable")
+    edges = np.searchsorted(ring[order], np.arange(bins + 2))
+    flat = power.ravel()[order]
+    rings = (flat[a:b] for a, b in itertools.pairwise(edges) if b > a)
+    total = sum(float(np.median(one)) / np.log(2) * len(one) for one in rings)
+    # the half spectrum has all columns but two twice
+    return float(np.sqrt(total / power.size))
 
 
 def local_maxima(image: NDArray[np.floating], spacing_px: float, floor: float) -> NDArray[np.int64]:

@@ -11,13 +11,16 @@ they settle does not depend on the finder that gave the start.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emdl.atoms.fit.drift import Alignment
-from napari_emdl.atoms.fit.siteclasses import BLINKING, fit_site_classes
+from napari_emdl.atoms.fit.emissions import BLINKING
+from napari_emdl.atoms.fit.firstkernel import SURE, FirstLook, first_look
+from napari_emdl.atoms.fit.siteclasses import fit_site_classes
 from napari_emdl.jobs.control import Control
 
 #: sampling of the aligned frames, reach of the kernel, and width of its soft edge
@@ -99,13 +102,17 @@ class AlignedFrames:
         """Frame t at drift-corrected points, without aliasing, in its own standard deviations; NaN out of view."""
         image = np.asarray(self._frame_of(t), np.float32)
         finite = np.isfinite(image)
-        image = np.where(finite, image - image[finite].mean(), 0.0).astype(np.float32)
+        level = image[finite].mean() if finite.any() else 0.0
+        image = np.where(finite, image - level, 0.0).astype(np.float32)
         if self._step > 1.3:
             image = ndi.gaussian_filter(image, 0.4 * self._step)
         image /= max(float(image.std()), 1e-12)
         a = self._alignment
         points = a.centre_px + (self._grid - a.centre_px) @ a.linear[t].T + a.shift_px[t]
         values = ndi.map_coordinates(image, points.T, order=3, mode="constant", cval=np.nan, output=np.float32)
+        if not finite.all():
+            missing = ndi.map_coordinates((~finite).astype(np.float32), points.T, order=1, mode="nearest")
+            values[missing > 0.1] = np.nan
         return np.asarray(values.reshape(self.shape))
 
     def _filled(self, image: NDArray[np.float32]) -> NDArray[np.complex64]:
@@ -135,43 +142,90 @@ class AlignedFrames:
         return np.asarray(np.interp(self.k, centre[count > 0], total[count > 0] / count[count > 0]))
 
 
+@dataclass(frozen=True)
+class Learned:
+    """Evidence learned from the movie.
+
+    Attributes
+    ----------
+    evidence
+        (T, n) float32 in noise sigmas, NaN where not in view.
+    occupied
+        (T, n) bool, what is occupied when as the last round left it: where a fit to the evidence starts.
+    """
+
+    evidence: NDArray[np.float32]
+    occupied: NDArray[np.bool_]
+
+
 def learned_evidence(
     aligned: AlignedFrames,
     evidence: NDArray[np.floating],
     detected: NDArray[np.bool_],
     control: Control | None = None,
-) -> NDArray[np.float32] | None:
+    shown: NDArray[np.bool_] | None = None,
+    surface: NDArray[np.bool_] | None = None,
+) -> Learned | None:
     """Matched-filter evidence of every site, in noise sigmas: about 0 where there is no column.
+
+    It starts from the pattern that lasts from frame to frame at the sites; where none stands out, from the finder's logit.
 
     Parameters
     ----------
     aligned
         The frames.
     evidence, detected
-        (T, n) logit at the sites and plain detections: the start.
+        (T, n) logit at the sites and plain detections.
     control
         Cancel.
+    shown, surface
+        (n,) bool, sites that the mean of all frames shows, and sites at which coming and going is expected; unknown when None.
 
     Returns
     -------
-    ndarray
-        (T, n) float32, NaN where not in view; None when too little comes and goes to learn from.
+    Learned
+        None when too little comes and goes to learn from.
     """
     kept = aligned.kept
-    model = fit_site_classes(evidence, detected, max_iterations=MOST_ITERATIONS, tolerance=1e-3, control=control)
-    p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
-    kernel = None
-    for _ in range(MOST_ROUNDS):
+    weight = np.ones(len(aligned.at)) if surface is None or not surface.any() else surface.astype(np.float64)
+    look = first_look(aligned, weight)
+    if look is None:
+        model = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+        p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
         kernel = learn_kernel(aligned, p, blinking)
-        if kernel is None:
-            return None
+    else:
+        p, blinking = _guess(aligned, look, detected, shown)
+        kernel = look.kernel
+    if kernel is None:
+        return None
+    for _ in range(MOST_ROUNDS):
         seen = respond(aligned, kernel, p, blinking, kept, control)[kept]
-        model = fit_site_classes(seen, detected[kept], COUNTS_DOF, MOST_ITERATIONS, 1e-3, control)
+        model = fit_site_classes(
+            seen, detected[kept], COUNTS_DOF, MOST_ITERATIONS, 1e-3, control, start=p[kept] > 0.5, shown=shown
+        )
         change = float(np.abs(model.p_occupied - p[kept]).mean())
         p[kept], blinking = model.p_occupied, model.class_probability[:, BLINKING]
-        if change < 5e-4:
-            break
-    return None if kernel is None else respond(aligned, kernel, p, blinking, aligned.frames, control)
+        better = learn_kernel(aligned, p, blinking)
+        if better is None and look is None:
+            return None
+        if better is None or change < 5e-4:
+            break  # the round pattern of the start is significant by itself
+        kernel = better
+    return Learned(respond(aligned, kernel, p, blinking, aligned.frames, control), p > 0.5)
+
+
+def _guess(
+    aligned: AlignedFrames, look: FirstLook, detected: NDArray[np.bool_], shown: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Occupancy (T, n) and chance to blink (n,) to start from: sites that hardly change are full or empty throughout."""
+    known = np.maximum(1, aligned.valid.sum(0))
+    full = (detected & aligned.valid).sum(0) / known >= 0.5
+    if shown is not None:
+        full |= shown
+    p = np.tile(full.astype(np.float64), (len(detected), 1))
+    changing = look.changes > SURE
+    p[np.ix_(aligned.kept, changing)] = look.occupied[:, changing]
+    return p, changing.astype(np.float64)
 
 
 def _change(
@@ -217,7 +271,49 @@ def learn_kernel(
     energy = (gain**2 * np.abs(spectrum) ** 2 / aligned.noise).sum()
     if not energy > LEAST_QUALITY * (gain**2 * noise / aligned.noise).sum():
         return None
-    return aligned.pixels(gain * spectrum)
+    in_a_pixel = float((gain**2 * noise).mean() / np.sum(window**2))
+    return _smooth_parts(aligned.pixels(gain * spectrum), r / aligned.sampling_A, in_a_pixel)
+
+
+def _smooth_parts(kernel: NDArray[np.float64], radius_px: NDArray[np.float64], variance: float) -> NDArray[np.float64]:
+    """Kernel whose parts without symmetry are kept only as far as they stand out of the noise.
+
+    A column's image is nearly round, then even, and its odd part is small: each further part has less to show.
+
+    Parameters
+    ----------
+    kernel, radius_px
+        Image with the origin at the corner, and each pixel's distance from it.
+    variance
+        Of the kernel's noise in a pixel.
+    """
+    ring = np.round(radius_px).astype(int)
+    count = np.bincount(ring.ravel())
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((np.bincount(ring.ravel(), values.ravel()) / count)[ring])
+
+    turned = np.roll(kernel[::-1, ::-1], (1, 1), (0, 1))
+    round_part = _round_part(kernel, radius_px)
+    out = round_part.copy()
+    for part in ((kernel + turned) / 2 - round_part, (kernel - turned) / 2):
+        power = mean(part**2)
+        out += part * np.clip(1 - 0.5 * variance / np.maximum(power, 1e-300), 0, 1)
+    return out
+
+
+def _round_part(kernel: NDArray[np.float64], radius_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over all directions, linear between rings one pixel apart."""
+    low = np.floor(radius_px).astype(int)
+    part = radius_px - low
+    size = int(low.max()) + 2
+
+    def gathered(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        inner = np.bincount(low.ravel(), ((1 - part) * values).ravel(), size)
+        return np.asarray(inner + np.bincount(low.ravel() + 1, (part * values).ravel(), size))
+
+    profile = gathered(kernel) / np.maximum(gathered(np.ones_like(kernel)), 1e-12)
+    return np.asarray(np.interp(radius_px, np.arange(size), profile))
 
 
 def respond(
@@ -251,8 +347,7 @@ def respond(
         seen = aligned.pixels(matched * aligned.spectrum(int(t)))
         row[:] = ndi.map_coordinates(seen, aligned.at.T, order=3, mode="nearest")
     change = _change(aligned, p_occupied, blinking, frames)
-    valid = aligned.valid[frames]
-    mean = np.where(valid, own, 0).sum(0) / np.maximum(1, valid.sum(0))
+    mean = ndi.map_coordinates(aligned.pixels(matched * aligned.mean), aligned.at.T, order=3, mode="nearest")
     # the mean is that of all columns together, steady ones as well; what changes is the site's own and its neighbours'
     size = coupling[0, 0]
     level = np.linalg.solve(coupling + RIDGE * size * np.eye(len(coupling)), mean) * size

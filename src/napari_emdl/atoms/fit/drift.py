@@ -273,8 +273,8 @@ def refine_with_sites(
     shift, linear, flag = alignment.shift_px.copy(), alignment.linear.copy(), alignment.flag.copy()
     centre = sites_px.mean(0)
     shift += np.einsum("tij,j->ti", linear - np.eye(2), centre - alignment.centre_px)
-    start = Alignment(shift, flag, alignment.quality, linear, centre)
-    seen = np.zeros(len(columns))
+    correlated = shift.copy()
+    seen, variance = np.zeros(len(columns)), np.full(len(columns), np.nan)
     for t in range(len(columns)):
         found = columns.at(t)
         if flag[t] == BLANK or not len(found):
@@ -292,28 +292,66 @@ def refine_with_sites(
             if affine and own.sum() >= 12:
                 linear[t] = _turn(target, observed)
             residual = observed - target @ linear[t].T
-            shift[t] = _robust_mean(residual)
+            shift[t], variance[t] = _robust_mean(residual)
         seen[t] = own.sum() / len(sites_px)
     usable = (flag != BLANK) & (seen > 0)
     if usable.any():
         weak = (seen < 0.33 * np.median(seen[usable])) & (flag != BLANK)
         flag[weak] = NO_MATCH
         flag[~weak & (flag == NO_MATCH) & (seen > 0.6 * np.median(seen[usable]))] = 0
+    if not affine:
+        shift = _weighted(correlated, shift, variance)
     shift = _interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))
-    return Alignment(shift, flag, start.quality, linear, centre)
+    return Alignment(shift, flag, alignment.quality, linear, centre)
 
 
-def _robust_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the points within three median deviations of the median."""
+def _robust_mean(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Mean of the points within three median deviations of the median, and its variance an axis."""
     middle = np.median(values, axis=0)
     distance = np.hypot(*(values - middle).T)
-    return values[distance <= 3 * max(1e-6, float(np.median(distance)))].mean(0)
+    near = values[distance <= 3 * max(1e-6, float(np.median(distance)))]
+    mean = near.mean(0)
+    return mean, float(((near - mean) ** 2).mean() / len(near))
+
+
+def _weighted(
+    correlated: NDArray[np.float64], fitted: NDArray[np.float64], variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shifts by correlation and by the columns, weighted by how well each is known.
+
+    At low dose the columns of a single frame are placed worse than the frame as a whole. How well the correlation does is told
+    by how much the two differ beyond the variance of the fit. Frames that differ by far more than usual were correlated with
+    the wrong lattice vector: there the columns decide.
+    """
+    known = np.isfinite(variance)
+    if known.sum() < 4:
+        return fitted
+    apart = ((fitted - correlated) ** 2).sum(1)
+    usual = float(np.median(apart[known])) / (2 * np.log(2))
+    of_fit = float(np.median(variance[known]))
+    of_correlation = max(usual - of_fit, 0.05 * usual)
+    weight = of_correlation / max(of_correlation + of_fit, 1e-30)
+    both = known & (apart <= 25 * usual)
+    return np.where(both[:, None], weight * fitted + (1 - weight) * correlated, fitted)
 
 
 def _turn(target: NDArray[np.float64], observed: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation (2, 2) that takes centred targets to centred observations (Kabsch)."""
     u, _, vt = np.linalg.svd((observed - observed.mean(0)).T @ (target - target.mean(0)))
     return u @ np.diag([1.0, float(np.sign(np.linalg.det(u @ vt)))]) @ vt
+
+
+def turns_by_px(turned: Alignment, reach_px: float) -> float:
+    """How far, at most, the particle's turning moves a site `reach_px` from its centre; 0 when noise explains the angles.
+
+    Angles of single frames are noisy at low dose, and noise has no memory: five frames must agree.
+    """
+    angle = np.arctan2(turned.linear[:, 1, 0], turned.linear[:, 0, 0])[turned.usable]
+    if len(angle) < 2:
+        return float(np.abs(angle).max(initial=0)) * reach_px
+    lasting = float(np.abs(ndi.median_filter(angle, 5, mode="nearest")).max())
+    noise = 1.4826 * float(np.median(np.abs(np.diff(angle)))) / np.sqrt(2)
+    return lasting * reach_px if lasting > 2.5 * noise else 0.0
 
 
 def mean_image(

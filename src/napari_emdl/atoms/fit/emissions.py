@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+CLASSES = ("empty", "blinking", "occupied")
+EMPTY, BLINKING, OCCUPIED = 0, 1, 2
 Values = NDArray[np.float64] | float
 
 
@@ -38,17 +40,46 @@ class Emissions:
 
 
 class EvidenceData:
-    """Evidence with what EM needs of it again and again."""
+    """Evidence with what EM needs of it again and again.
 
-    def __init__(self, y: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
+    Parameters
+    ----------
+    y
+        (T, n) evidence, NaN where missing.
+    seen
+        (T, n) bool, plain detections.
+    start
+        (T, n) bool, first guess of what is occupied; the detections when None.
+    shown
+        (n,) bool, sites that show a column in the mean of the frames, if that was looked at.
+    """
+
+    def __init__(
+        self,
+        y: NDArray[np.float64],
+        seen: NDArray[np.bool_],
+        start: NDArray[np.bool_] | None = None,
+        shown: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.y = y
         self.known = np.isfinite(y)
         self.filled = np.where(self.known, y, 0.0)
         self.seen = seen & self.known
         self.count = self.known.sum(0)
         self.share = self.seen.sum(0) / np.maximum(1, self.count)
+        self.start = self.seen if start is None else np.asarray(start, bool) & self.known
+        self.start_share = self.start.sum(0) / np.maximum(1, self.count)
+        #: sites that show a column in at least half of the frames, or in the mean of all
+        self.shown = self.share >= 0.5
+        if shown is not None:
+            self.shown = self.shown | np.asarray(shown, bool)
         never = self.count == 0
         self.level = np.asarray(np.nanmedian(np.where(never[None, :], np.nanmedian(y), y), axis=0))
+
+    def part(self, frames: int, sites: NDArray[np.int64]) -> EvidenceData:
+        """Evidence of the first frames at some sites."""
+        at = (slice(frames), sites)
+        return EvidenceData(self.y[at], self.seen[at], self.start[at], self.shown[sites])
 
     def log_t(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
         """(T, n) log density; 0 where missing."""

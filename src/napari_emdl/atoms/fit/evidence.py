@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -9,12 +12,17 @@ from scipy.spatial import cKDTree
 from napari_emdl.atoms.find.columns import ColumnFinder
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.sites import MARGIN_A, in_view
+from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.jobs.blockjob import arrays, run_block_job
+from napari_emdl.jobs.blocks import Block
 from napari_emdl.jobs.control import Control
 
 #: how far below the floor the evidence of a site without a candidate is spread
 TAIL = 1.0
+#: frames handed to the finder together
+_AT_ONCE = 4
 
 
 def visible(sites_px: NDArray[np.float64], alignment: Alignment, shape: tuple[int, int], pixel_A: float) -> NDArray[np.bool_]:
@@ -28,8 +36,10 @@ def evidence_at(
     alignment: Alignment,
     finder: ColumnFinder,
     pixel_A: float,
-    batch: int = 4,
     control: Control | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    fingerprint: str = "",
 ) -> NDArray[np.float32]:
     """Logit at every site in every frame.
 
@@ -45,29 +55,65 @@ def evidence_at(
         Network or LoG that gives the logit.
     pixel_A
         Pixel size.
-    batch
-        Frames at a time.
     control
         Progress and cancel.
+    run, output, fingerprint
+        See :func:`napari_emdl.jobs.blockjob.run_block_job`.
 
     Returns
     -------
     ndarray
         (T, n) float32, NaN out of view.
     """
-    points = alignment.to_frame(sites_px)
+    run = run or RunParams()
     valid = visible(sites_px, alignment, movie.frame_shape, pixel_A)
-    out = np.full(valid.shape, np.nan, np.float32)
-    frames = np.flatnonzero(valid.any(1))
-    for start in range(0, len(frames), batch):
-        if control is not None:
-            control.check()
-            control.report(int(frames[start]), movie.n_frames, "evidence at the sites")
-        chosen = frames[start : start + batch]
-        images = np.stack([np.asarray(movie.frame(int(t))) for t in chosen])
-        out[chosen] = finder.sample(images, points[chosen], control)
+    made = run_block_job(
+        total=movie.n_frames,
+        read=_Frames(movie).read,
+        work=_Sample(finder, alignment.to_frame(sites_px), valid, None if run.scheduler else control),
+        merge=arrays(movie.n_frames),
+        bytes_per_item=float(np.prod(movie.frame_shape)) * movie.n_foci * (np.dtype(movie.dtype).itemsize + 48),
+        run=run,
+        output=output,
+        fingerprint=fingerprint,
+        control=control,
+        parallel=finder.info["method"] == "log",
+        message="evidence at the sites",
+    )
+    out: NDArray[np.float32] = made["logit"]
     out[~valid] = np.nan
     return out
+
+
+class _Frames:
+    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols)."""
+
+    def __init__(self, movie: Movie) -> None:
+        self.movie, self.data = movie, movie.data
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Frames `start`:`stop`."""
+        return np.stack([np.asarray(self.movie.frame(t)) for t in range(start, stop)])
+
+
+class _Sample:
+    """Logit at the sites of a block of frames; picklable when the finder is."""
+
+    def __init__(
+        self, finder: ColumnFinder, points_px: NDArray[np.float64], valid: NDArray[np.bool_], control: Control | None
+    ) -> None:
+        self.finder, self.points_px, self.valid, self.control = finder, points_px, valid, control
+
+    def __call__(self, frames: NDArray[Any], block: Block) -> dict[str, NDArray[np.float32]]:
+        points = self.points_px[block.start : block.stop]
+        out = np.full(points.shape[:2], np.nan, np.float32)
+        shown = np.flatnonzero(self.valid[block.start : block.stop].any(1))
+        for at in range(0, len(shown), _AT_ONCE):
+            if self.control is not None:
+                self.control.check()
+            chosen = shown[at : at + _AT_ONCE]
+            out[chosen] = self.finder.sample(frames[chosen], points[chosen], self.control)
+        return {"logit": out}
 
 
 def evidence_from_detections(

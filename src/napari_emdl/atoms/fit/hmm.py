@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
 
 #: one frame never counts for more than exp(30) to 1
 LARGEST_LOG_RATIO = 30.0
@@ -155,3 +156,45 @@ def viterbi(log_ratio: NDArray[np.floating], p_off: ArrayLike, p_on: ArrayLike) 
     for t in range(frames - 1, 0, -1):
         path[t - 1] = np.where(path[t], came_from1[t, 1], came_from1[t, 0])
     return path
+
+
+def path_as_eventful(
+    log_ratio: NDArray[np.float64], p_off: float, p_on: float, smoothed: Smoothed, blinking: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Viterbi path with as many events as the posterior expects.
+
+    The single most probable path smooths short stays away: at low dose it shows a third fewer events than there were. Decoding
+    with both rates raised by one factor, chosen so that the number of events of all blinking sites comes out as expected, mends
+    that at no cost in frames.
+
+    Parameters
+    ----------
+    log_ratio, p_off, p_on
+        As :func:`viterbi` takes them; one rate for all chains.
+    smoothed
+        What :func:`smooth` gave.
+    blinking
+        (n,) bool, sites whose events are counted.
+    """
+    expected = float((smoothed.leaves + smoothed.arrives)[blinking].sum())
+
+    def path_for(log_factor: float) -> NDArray[np.bool_]:
+        off, on = (float(expit(logit(p) + log_factor)) for p in (p_off, p_on))
+        return viterbi(log_ratio, off, on)
+
+    path = path_for(0.0)
+    low, high = 0.0, 3.0
+    if not blinking.any() or _events(path, blinking) >= expected:
+        return path
+    for _ in range(7):
+        middle = 0.5 * (low + high)
+        trial = path_for(middle)
+        if _events(trial, blinking) <= expected:
+            low, path = middle, trial
+        else:
+            high = middle
+    return path
+
+
+def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
+    return int((path[1:, sites] != path[:-1, sites]).sum())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merg
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.evidence import evidence_at, evidence_from_detections, visible
+from napari_emdl.atoms.fit.frames import frame_reader, measured_at
 from napari_emdl.atoms.fit.ratespread import rate_spread_of_emissions
 from napari_emdl.atoms.fit.result import Occupancy, pooled_rates
-from napari_emdl.atoms.fit.sites import Sites, find_sites
+from napari_emdl.atoms.fit.sites import Sites
+from napari_emdl.atoms.fit.sitesearch import Found, search
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.provenance import fingerprint, provenance
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
@@ -35,6 +40,7 @@ def fit_occupancy(
     control: Control | None = None,
     sites: Sites | None = None,
     finder: ColumnFinder | None = None,
+    output: str | Path | None = None,
     **overrides: Any,
 ) -> Occupancy:
     """Follow every site through the movie.
@@ -53,6 +59,8 @@ def fit_occupancy(
         Sites edited by hand (drift-corrected); found when None.
     finder
         Finder for the evidence; made from ``columns.attrs`` when None.
+    output
+        File beside which the evidence of finished frames is kept (``<output>.part``), so that the fit can be resumed.
 
     Returns
     -------
@@ -70,24 +78,29 @@ def fit_occupancy(
     shape = _frame_shape(columns, movie)
     threshold = settings.min_score if settings.min_score is not None else float(columns.attrs.get("default_min_score", 0.5))
     found = columns.filter(min_score=threshold)
-    alignment = _align(found, movie, shape, float(pixel_A), control)
-    if sites is None:
-        sites, alignment = _sites(found, alignment, float(pixel_A), shape, settings)
+    if movie is not None and settings.method == "hmm":
+        finder = finder or finder_from_attrs(columns.attrs, movie, run)
+    where = search(found, movie, shape, float(pixel_A), settings, finder if movie is not None else None, sites, control)
+    sites, alignment = where.sites, where.alignment
     valid = visible(sites.position_px, alignment, shape, float(pixel_A))
+    if movie is not None:
+        valid = measured_at(frame_reader(movie), sites.position_px, alignment, valid, float(pixel_A))
     radius_px = settings.max_distance_A / float(pixel_A)
     weak, _ = evidence_from_detections(columns, sites.position_px, alignment, radius_px)
     _, detected = evidence_from_detections(found, sites.position_px, alignment, radius_px)
     detected &= valid
-    source = "detections"
-    if movie is not None and settings.method == "hmm":
-        finder = finder or finder_from_attrs(columns.attrs, movie, run)
-        evidence = evidence_at(movie, sites.position_px, alignment, finder, float(pixel_A), control=control)
+    source, start = "detections", None
+    if movie is not None and settings.method == "hmm" and finder is not None:
+        evidence = evidence_at(
+            movie, sites.position_px, alignment, finder, float(pixel_A), control, run, output,
+            _evidence_of(columns, movie, settings, sites) if output is not None else "",
+        )  # fmt: skip
         valid &= np.isfinite(evidence)
         source = "logit at the site"
         if settings.evidence == "image" and int(alignment.usable.sum()) >= FEWEST_FRAMES:
-            learned = _learned(evidence, detected, valid, sites, alignment, movie, float(pixel_A), control)
+            learned = _learned(evidence, detected, valid, where, movie, float(pixel_A), control)
             if learned is not None:
-                evidence, source = learned, "matched filter learned from the movie"
+                evidence, start, source = learned.evidence, learned.occupied, "matched filter learned from the movie"
     else:
         evidence = weak
     evidence = np.where(valid, evidence, np.float32(np.nan))
@@ -97,25 +110,52 @@ def fit_occupancy(
         None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
-    return decode(sites, alignment, evidence, detected, valid, attrs, control)
+    attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
+    return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
+
+
+def _record(columns: PeakTable, movie: Movie | None, settings: OccupancyParams, run: RunParams | None) -> dict[str, Any]:
+    """Provenance: settings of both steps, the movie, the model behind the columns and the evidence."""
+    before = columns.attrs.get("provenance") or {}
+    facts = columns.attrs
+    record = provenance(
+        {"occupancy": settings.model_dump(mode="json"), "columns": facts.get("params")},
+        movie,
+        {name: facts[name] for name in ("model", "model_sha256")} if facts.get("model") else None,
+        str(facts.get("provider") or ""),
+        run=(run or RunParams()).model_dump(mode="json"),
+    )
+    if movie is None:
+        record["input"] = before.get("input")
+    return record
+
+
+def _evidence_of(columns: PeakTable, movie: Movie, settings: OccupancyParams, sites: Sites) -> str:
+    """What the evidence depends on. Sites follow from columns and settings, so their number is enough to tell them apart."""
+    digest = hashlib.sha256()
+    for name in ("row", "col", "score"):
+        digest.update(np.ascontiguousarray(columns.column(name)).tobytes())
+    record = _record(columns, movie, settings, None)
+    return fingerprint({**record, "columns": digest.hexdigest(), "sites": len(sites.position_px), "code": record["versions"]})
 
 
 def _learned(
     evidence: NDArray[np.float32],
     detected: NDArray[np.bool_],
     valid: NDArray[np.bool_],
-    sites: Sites,
-    alignment: Alignment,
+    where: Found,
     movie: Movie,
     pixel_A: float,
     control: Control | None,
-) -> NDArray[np.float32] | None:
+) -> difference.Learned | None:
     """Evidence by the matched filter; None where nothing, or too little, comes and goes."""
     if not valid.any():
         return None
-    start = np.where(valid, evidence, np.float32(np.nan))
-    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, alignment, pixel_A, control)
-    return difference.learned_evidence(aligned, start, detected, control)
+    known = np.where(valid, evidence, np.float32(np.nan))
+    sites = where.sites
+    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, where.alignment, pixel_A, control)
+    surface = sites.coordination < 6
+    return difference.learned_evidence(aligned, known, detected, control, sites.shown, surface)
 
 
 def decode(
@@ -126,6 +166,7 @@ def decode(
     valid: NDArray[np.bool_],
     attrs: dict[str, Any],
     control: Control | None = None,
+    start: NDArray[np.bool_] | None = None,
 ) -> Occupancy:
     """Occupancy from evidence: table work only, so a slider may call it.
 
@@ -139,6 +180,8 @@ def decode(
         Facts to keep; `method` is "hmm" or "threshold".
     control
         Cancel.
+    start
+        (T, n) bool, first guess of what is occupied; the detections when None.
     """
     attrs = {**attrs, "notes": list(attrs.get("notes", ()))}
     usable = int(alignment.usable.sum())
@@ -148,7 +191,7 @@ def decode(
             attrs["notes"].append(f"{usable} usable frames are too few for a hidden Markov model: occupancy is by detection")
         p, path, classes, log_ratio = _by_detection(detected, valid)
     else:
-        model = siteclasses.fit_site_classes(evidence, detected, control=control)
+        model = siteclasses.fit_site_classes(evidence, detected, control=control, start=start, shown=sites.shown)
         p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
         attrs |= {
             "rate_spread": rate_spread_of_emissions(model, evidence),
@@ -222,54 +265,3 @@ def _frame_shape(columns: PeakTable, movie: Movie | None) -> tuple[int, int]:
             f"the columns are of {len(columns)} frames, the movie has {movie.n_frames}: they do not belong together"
         )
     return movie.frame_shape
-
-
-def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
-    """Function t -> (rows, cols); the foci of a series are averaged."""
-
-    def read(t: int) -> NDArray[np.floating]:
-        image = np.asarray(movie.frame(t))
-        return image.mean(0) if image.ndim == 3 else image
-
-    return read
-
-
-def _align(found: PeakTable, movie: Movie | None, shape: tuple[int, int], pixel_A: float, control: Control | None) -> Alignment:
-    """Drift from the frames, or from maps of the detections where there are none."""
-    if movie is not None:
-        return drift.measure_drift(frame_reader(movie), movie.n_frames, pixel_A, control=control)
-    return drift.measure_drift(lambda t: _dots(found, t, shape), len(found), pixel_A, control=control)
-
-
-def _dots(found: PeakTable, t: int, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Frame with a dot at every detection, shared between the four pixels around it."""
-    image = np.zeros((shape[0] + 1, shape[1] + 1))
-    peaks = found.at(t)
-    rows, cols = np.clip(peaks["row"], 0, shape[0] - 1.001), np.clip(peaks["col"], 0, shape[1] - 1.001)
-    r, c = rows.astype(int), cols.astype(int)
-    for dr in (0, 1):
-        for dc in (0, 1):
-            weight = np.abs(1 - dr - (rows - r)) * np.abs(1 - dc - (cols - c))
-            np.add.at(image, (r + dr, c + dc), weight)
-    return image[: shape[0], : shape[1]]
-
-
-def _sites(
-    found: PeakTable, alignment: Alignment, pixel_A: float, shape: tuple[int, int], params: OccupancyParams
-) -> tuple[Sites, Alignment]:
-    """Sites, drift refined on the steady ones, sites again."""
-
-    def search(where: Alignment, extrapolate: bool) -> Sites:
-        return find_sites(found, where, pixel_A, shape, params.min_site_fraction, params.max_distance_A, extrapolate)
-
-    first = search(alignment, False)
-    steady = first.position_px[first.seen >= min(0.6, float(np.quantile(first.seen, 0.5)))]
-    radius_px = params.max_distance_A / pixel_A
-    if len(steady) >= 4 and len(found) > 1:
-        turned = drift.refine_with_sites(found, steady, alignment, radius_px, affine=True)
-        angle = np.arctan2(turned.linear[:, 1, 0], turned.linear[:, 0, 0])
-        reach_px = float(np.hypot(*(steady - steady.mean(0)).T).max())
-        # a turn is followed only where it moves the outermost sites by more than they are measured to
-        turns = float(np.abs(angle[turned.usable]).max(initial=0)) * reach_px * pixel_A > 0.35
-        alignment = turned if turns else drift.refine_with_sites(found, steady, alignment, radius_px)
-    return search(alignment, params.extrapolate), alignment

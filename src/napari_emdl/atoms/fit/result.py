@@ -116,6 +116,7 @@ class Occupancy:
         site_part: dict[str, NDArray[Any]] = {
             "position_px": self.sites_px, "group": self.groups, "coordination": self.sites.coordination, "seen":
             self.sites.seen, "extrapolated": self.sites.extrapolated, "class_probability": self.class_probability,
+            "crystal": self.sites.crystal, "shown": self.sites.shown,
         }  # fmt: skip
         a = self.alignment
         frame_part: dict[str, NDArray[Any]] = {
@@ -137,6 +138,8 @@ class Occupancy:
         group["frames"].attrs["flags"] = list(drift.FLAGS)
         if self.sites.lattice is not None:
             group["sites"].create_dataset("lattice_px", data=np.stack([self.sites.lattice.a_px, self.sites.lattice.b_px]))
+            every = np.stack([[one.a_px, one.b_px] for one in self.sites.lattices])
+            group["sites"].create_dataset("lattices_px", data=every)
         for name, table in (("rates", self.rates), ("events", self.events)):
             target = group.create_group(name)
             for key in table.dtype.names or ():
@@ -150,7 +153,12 @@ class Occupancy:
         try:
             s, f, o = ({k: v[()] for k, v in group[n].items()} for n in ("sites", "frames", "occupancy"))
             lattice = None if "lattice_px" not in s else Lattice(*s["lattice_px"])
-            sites = Sites(s["position_px"], s["seen"], s["extrapolated"].astype(bool), s["group"], s["coordination"], lattice)
+            lattices = tuple(Lattice(*one) for one in s.get("lattices_px", ()))
+            known = {name: s[name].astype(kind) for name, kind in (("crystal", np.int8), ("shown", bool)) if name in s}
+            sites = Sites(
+                s["position_px"], s["seen"], s["extrapolated"].astype(bool), s["group"], s["coordination"], lattice,
+                lattices=lattices, **known,
+            )  # fmt: skip
             alignment = Alignment(f["shift_px"], f["flag"], f["quality"], f["linear"], f["centre_px"])
             return cls(
                 s["position_px"], f["shift_px"], o["p_occupied"], o["occupied"].astype(bool), o["valid"].astype(bool),

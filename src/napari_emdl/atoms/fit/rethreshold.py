@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,5 +73,15 @@ def _subset(
     control: Control | None,
 ) -> Occupancy:
     attrs = {**fitted.attrs, **facts, "notes": []}
+    if "min_score" in facts and isinstance(attrs.get("provenance"), dict):
+        attrs["provenance"] = _at_threshold(attrs["provenance"], facts["min_score"])
     at = (slice(None), keep)
-    return decode(fitted.sites.kept(keep), alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control)
+    start = fitted.occupied[at] if str(attrs.get("evidence")).startswith("matched") else None
+    sites = fitted.sites.kept(keep)
+    return decode(sites, alignment, fitted.evidence[at], detected[at], fitted.valid[at], attrs, control, start)
+
+
+def _at_threshold(record: dict[str, Any], min_score: float) -> dict[str, Any]:
+    """Provenance that says which threshold was used."""
+    params = record.get("params") or {}
+    return {**record, "params": {**params, "occupancy": {**(params.get("occupancy") or {}), "min_score": min_score}}}

@@ -15,18 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, logsumexp
+from scipy.special import logsumexp
 
 from napari_emdl.atoms.fit import hmm
-from napari_emdl.atoms.fit.emissions import Emissions, EvidenceData
+from napari_emdl.atoms.fit.classchecks import not_empty_where_seen, without_imagined
+from napari_emdl.atoms.fit.emissions import BLINKING, EMPTY, OCCUPIED, Emissions, EvidenceData
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.jobs.control import Control
 
 #: degrees of freedom tried, from heavy tails to nearly Gaussian, and the largest part of a movie used to choose
 DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
-CLASSES = ("empty", "blinking", "occupied")
-EMPTY, BLINKING, OCCUPIED = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,8 @@ def fit_site_classes(
     max_iterations: int = 60,
     tolerance: float = 2e-4,
     control: Control | None = None,
+    start: NDArray[np.bool_] | None = None,
+    shown: NDArray[np.bool_] | None = None,
 ) -> SiteModel:
     """Fit site classes, pooled emissions and pooled rates by EM.
 
@@ -105,13 +106,17 @@ def fit_site_classes(
     evidence
         (T, n) evidence (logit) at each site in each frame; NaN is missing.
     seen
-        (T, n) bool, plain detections; only starts the iteration. ``evidence > 0`` when None.
+        (T, n) bool, plain detections: what sight says for and against the classes. ``evidence > 0`` when None.
     dof
         Degrees of freedom of the emissions; chosen by the likelihood when None.
     max_iterations, tolerance
         EM ends when rates and means change by less than the tolerance.
     control
         Cancel.
+    start
+        (T, n) bool, first guess of what is occupied when; the detections when None.
+    shown
+        (n,) bool, sites at which the mean of all frames shows a column; none when None.
 
     Raises
     ------
@@ -121,19 +126,19 @@ def fit_site_classes(
     y = np.asarray(evidence, np.float64)
     if y.ndim != 2 or not np.isfinite(y).any():
         raise EmdlError("no site is ever in view: nothing to fit; check the pixel size and the drift")
-    start = np.where(np.isfinite(y), y > 0, False) if seen is None else np.asarray(seen, bool)
+    detected = np.where(np.isfinite(y), y > 0, False) if seen is None else np.asarray(seen, bool)
+    data = EvidenceData(y, detected, start, shown)
     if dof is None:
-        dof = _choose_dof(y, start, max_iterations, control)
-    return _finish(*_em(EvidenceData(y, start), dof, max_iterations, tolerance, control)[:3])
+        dof = _choose_dof(data, max_iterations, control)
+    return _finish(*_em(data, dof, max_iterations, tolerance, control)[:3])
 
 
-def _choose_dof(y: NDArray[np.float64], seen: NDArray[np.bool_], max_iterations: int, control: Control | None) -> float:
+def _choose_dof(data: EvidenceData, max_iterations: int, control: Control | None) -> float:
     """Degrees of freedom with the largest likelihood, on a part of a large movie."""
-    sites = np.arange(y.shape[1])
-    if len(sites) > TRIAL_SITES:  # those that change most between detected and not
-        share = (seen & np.isfinite(y)).sum(0) / np.maximum(1, np.isfinite(y).sum(0))
-        sites = np.sort(np.argsort(np.abs(share - 0.5), kind="stable")[:TRIAL_SITES])
-    data = EvidenceData(y[:TRIAL_FRAMES, sites], seen[:TRIAL_FRAMES, sites])
+    sites = np.arange(data.y.shape[1])
+    if len(sites) > TRIAL_SITES:  # those that change most between occupied and not
+        sites = np.sort(np.argsort(np.abs(data.start_share - 0.5), kind="stable")[:TRIAL_SITES])
+    data = data.part(TRIAL_FRAMES, sites)
     if not data.known.any():
         return DOFS[0]
     fits = [_em(data, dof, min(20, max_iterations), 1e-3, control)[3] for dof in DOFS]
@@ -165,11 +170,11 @@ def _log_ratio(data: EvidenceData, e: Emissions) -> NDArray[np.float64]:
 
 
 def _initial(data: EvidenceData, dof: float) -> _State:
-    """Start from the plain detections of the sites that are neither full nor empty, else of all."""
-    y, share = data.y, data.share
+    """Start from the first guess at the sites that are neither full nor empty, else of all."""
+    y, share = data.y, data.start_share
     mixed = (share > 0.15) & (share < 0.85)
     use = mixed if mixed.sum() >= 3 else np.ones(len(share), bool)
-    on, off = y[:, use][data.seen[:, use]], y[:, use][(~data.seen & data.known)[:, use]]
+    on, off = y[:, use][data.start[:, use]], y[:, use][(~data.start & data.known)[:, use]]
     spread = float(np.nanstd(y)) or 1.0
     mean1 = float(np.median(on)) if len(on) else float(np.nanmax(y))
     mean0 = float(np.median(off)) if len(off) else mean1 - 2 * spread
@@ -216,7 +221,8 @@ def _seen_enough(data: EvidenceData, state: _State) -> NDArray[np.float64]:
     The ringing of a neighbour lifts the evidence of an empty site all the time, but makes no maximum there.
     """
     smallest = 0.4 * state.typical_share
-    return -np.minimum(5.0, np.logaddexp(0.0, (smallest - data.share) / 0.04))
+    share = np.where(data.shown, np.maximum(data.share, state.typical_share), data.share)
+    return -np.minimum(5.0, np.logaddexp(0.0, (smallest - share) / 0.04))
 
 
 def _laplace(
@@ -302,82 +308,20 @@ def _emissions(data: EvidenceData, e: Emissions, p: NDArray[np.float64], w_site:
     return Emissions(mean, np.maximum(scale, 0.15 * scale.max()), offset, tau, e.dof)
 
 
-def _decode(
-    ratio: NDArray[np.float64], state: _State, smoothed: hmm.Smoothed, blinking: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Viterbi path with as many events as the posterior expects.
-
-    The single most probable path smooths short stays away: at low dose it shows a third fewer events than there were. Decoding
-    with both rates raised by one factor, chosen so that the number of events of all blinking sites comes out as expected, mends
-    that at no cost in frames.
-    """
-    expected = float((smoothed.leaves + smoothed.arrives)[blinking].sum())
-
-    def path_for(log_factor: float) -> NDArray[np.bool_]:
-        off, on = (float(expit(logit(p) + log_factor)) for p in (state.p_off, state.p_on))
-        return hmm.viterbi(ratio, off, on)
-
-    path = path_for(0.0)
-    low, high = 0.0, 3.0
-    if not blinking.any() or _events(path, blinking) >= expected:
-        return path
-    for _ in range(7):
-        middle = 0.5 * (low + high)
-        trial = path_for(middle)
-        if _events(trial, blinking) <= expected:
-            low, path = middle, trial
-        else:
-            high = middle
-    return path
-
-
-def _events(path: NDArray[np.bool_], sites: NDArray[np.bool_]) -> int:
-    return int((path[1:, sites] != path[:-1, sites]).sum())
-
-
-def _without_imagined(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Classes without blinking when its "empty" frames show columns just as often as its "occupied" ones.
-
-    Where nothing ever blinks, the two states have nothing to hold on to and share out the noise of static sites between them.
-    """
-    w = classes[:, BLINKING] * data.known
-    p = hmm.smooth(_log_ratio(data, state.emissions), state.p_off, state.p_on).p_occupied
-    full, void = float((w * p).sum()), float((w * (1 - p)).sum())
-    if min(full, void) <= 0 or (w * (1 - p) * data.seen).sum() / void <= 0.7 * (w * p * data.seen).sum() / full:
-        return classes
-    out = classes.copy()
-    seen = data.share >= 0.5
-    out[seen, OCCUPIED] += out[seen, BLINKING]
-    out[~seen, EMPTY] += out[~seen, BLINKING]
-    out[:, BLINKING] = 0.0
-    return out
-
-
-def _not_empty_where_seen(data: EvidenceData, classes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Classes in which a site that shows a column in most frames is not "always empty", whatever its level.
-
-    Thick columns look unlike the thin ones at the surface that the evidence is tuned to, and may stand at the level of none.
-    """
-    out = classes.copy()
-    seen = data.share >= 0.5
-    out[seen, OCCUPIED] += out[seen, EMPTY]
-    out[seen, EMPTY] = 0.0
-    return out
-
-
 def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> SiteModel:
     """Decode every site with the final parameters."""
-    classes = _not_empty_where_seen(data, _without_imagined(data, state, classes))
+    e = state.emissions
+    classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
+    classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)
     note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
-    e = state.emissions
     if e.mean[1] < e.mean[0]:
         e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
         state.emissions, state.p_off, state.p_on = e, state.p_on, state.p_off
     ratio = _log_ratio(data, e)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
     p = classes[:, BLINKING] * smoothed.p_occupied + classes[:, OCCUPIED]
-    path = _decode(ratio, state, smoothed, best == BLINKING)
+    path = hmm.path_as_eventful(ratio, state.p_off, state.p_on, smoothed, best == BLINKING)
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
     separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
     return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)

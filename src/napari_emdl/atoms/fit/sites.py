@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from scipy.stats import poisson
 
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
 from napari_emdl.atoms.fit.drift import Alignment
+from napari_emdl.atoms.fit.lattices import Lattice, find_lattices, links_of, surface_sites
+from napari_emdl.atoms.fit.meansites import far_from
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 
@@ -20,30 +22,10 @@ from napari_emdl.base.peaks import PeakTable
 MARGIN_A = 0.6
 GROUPS = ("bulk", "facet", "edge", "corner", "off lattice")
 BULK, FACET, EDGE, CORNER, OFF_LATTICE = range(5)
-#: width of the kernel that pools detections, and range in which lattice vectors are looked for
-KERNEL_A, LONGEST_VECTOR_A = 0.25, 6.5
+#: width of the kernel that pools detections
+KERNEL_A = 0.25
 #: a site must be in view in this share of the frames
 LEAST_VIEW = 0.1
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Two shortest vectors (row, col) in pixels of the projected lattice."""
-
-    a_px: NDArray[np.float64]
-    b_px: NDArray[np.float64]
-
-    @property
-    def neighbours_px(self) -> NDArray[np.float64]:
-        """(6, 2) shortest lattice vectors."""
-        third = self.a_px - self.b_px if self.a_px @ self.b_px > 0 else self.a_px + self.b_px
-        half = np.stack([self.a_px, self.b_px, third])
-        return np.concatenate([half, -half])
-
-    @property
-    def spacing_px(self) -> float:
-        """Length of the shortest vector."""
-        return float(np.hypot(*self.neighbours_px.T).min())
 
 
 @dataclass(frozen=True)
@@ -63,7 +45,13 @@ class Sites:
     coordination
         (n,) uint8, lattice neighbours that are mostly occupied.
     lattice
-        Lattice of the particle; None when there is none.
+        Lattice of most sites; None when there is none.
+    crystal
+        (n,) int8, which of `lattices` a site is of, -1 for none.
+    lattices
+        All lattices, `lattice` first: particle and support, twins, grains.
+    shown
+        (n,) bool, sites at which the mean of all frames shows a column.
     """
 
     position_px: NDArray[np.float64]
@@ -72,13 +60,25 @@ class Sites:
     group: NDArray[np.uint8]
     coordination: NDArray[np.uint8]
     lattice: Lattice | None = None
+    crystal: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    lattices: tuple[Lattice, ...] = ()
+    shown: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        if not self.lattices and self.lattice is not None:
+            object.__setattr__(self, "lattices", (self.lattice,))
+        if len(self.crystal) != len(self.position_px):
+            none = np.full(len(self.position_px), 0 if self.lattices else -1, np.int8)
+            object.__setattr__(self, "crystal", none)
+        if len(self.shown) != len(self.position_px):
+            object.__setattr__(self, "shown", np.zeros(len(self.position_px), bool))
 
     def __len__(self) -> int:
         return len(self.position_px)
 
     def regrouped(self, occupancy: NDArray[np.float64]) -> Sites:
         """Groups by coordination, where a neighbour counts when its site is occupied at least half of the time."""
-        group, coordination = _groups(self.position_px, occupancy, self.lattice)
+        group, coordination = _groups(self.position_px, occupancy, self.crystal, self.lattices)
         return replace(self, group=group, coordination=coordination)
 
     def added(self, points_px: NDArray[np.float64]) -> Sites:
@@ -92,13 +92,23 @@ class Sites:
             np.concatenate([self.group, np.full(count, OFF_LATTICE, np.uint8)]),
             np.concatenate([self.coordination, np.zeros(count, np.uint8)]),
             self.lattice,
+            np.concatenate([self.crystal, self._crystal_near(points)]),
+            self.lattices,
+            np.concatenate([self.shown, np.zeros(count, bool)]),
         )
+
+    def _crystal_near(self, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Crystal of the nearest site, -1 where that is far."""
+        if not len(self) or self.lattice is None:
+            return np.full(len(points_px), -1, np.int8)
+        distance, index = cKDTree(self.position_px).query(points_px)
+        return np.where(distance <= 1.5 * self.lattice.spacing_px, self.crystal[index], -1).astype(np.int8)
 
     def kept(self, keep: NDArray[np.bool_] | Sequence[int]) -> Sites:
         """Only the sites of a mask or list."""
         return Sites(
             self.position_px[keep], self.seen[keep], self.extrapolated[keep], self.group[keep], self.coordination[keep],
-            self.lattice
+            self.lattice, self.crystal[keep], self.lattices, self.shown[keep],
         )  # fmt: skip
 
 
@@ -110,6 +120,7 @@ def find_sites(
     min_fraction: float = 0.05,
     max_distance_A: float = 0.8,
     extrapolate: bool = True,
+    of_mean_px: NDArray[np.float64] | None = None,
 ) -> Sites:
     """Sites from thresholded detections.
 
@@ -130,6 +141,8 @@ def find_sites(
         Farthest a detection may lie from its site.
     extrapolate
         Add the empty lattice sites next to at least two others.
+    of_mean_px
+        (k, 2) columns of the mean of all frames: sites, too, though no single frame shows them.
 
     Raises
     ------
@@ -140,27 +153,35 @@ def find_sites(
     usable = alignment.usable[frame]
     points = alignment.from_frame(columns.positions_px()[usable], frame[usable])
     frame = frame[usable]
-    if not len(points):
+    mean_px = np.zeros((0, 2)) if of_mean_px is None else of_mean_px
+    if not len(points) and not len(mean_px):
         raise EmdlError(
             "no columns were found in any usable frame: lower the score threshold, or check contrast and pixel size"
         )
-    position = _clusters(points, pixel_A)
-    position, seen = _supported(position, points, frame, alignment, frame_shape, pixel_A, min_fraction, max_distance_A)
+    position, seen = np.zeros((0, 2)), np.zeros(0)
+    if len(points):
+        position = _clusters(points, pixel_A)
+        position, seen = _supported(position, points, frame, alignment, frame_shape, pixel_A, min_fraction, max_distance_A)
+    more = far_from(mean_px, position, max(max_distance_A, 1.0) / pixel_A)
+    position, seen = np.concatenate([position, more]), np.concatenate([seen, np.zeros(len(more))])
     if not len(position):
         raise EmdlError("no site was seen in enough frames: lower the least share of frames or the score threshold")
-    lattice = find_lattice(position, seen, pixel_A)
-    if lattice is not None:
-        view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
-        keep = _belongs(position, seen * (view > 0.5), lattice)
-        position, seen = position[keep], seen[keep]
-    extra = np.zeros((0, 2))
-    if extrapolate and lattice is not None:
-        extra = _surface_sites(position, lattice)
-        extra = extra[_share_in_view(extra, alignment, frame_shape, MARGIN_A / pixel_A) > LEAST_VIEW]
-    every = np.concatenate([position, extra])
+    view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
+    lattices, crystal = find_lattices(position, seen, pixel_A)
+    if lattices:
+        # alone, only what is nearly always seen is a site: film grains flicker
+        keep = (crystal >= 0) | (seen * (view > 0.5) >= 0.9)
+        position, seen, crystal = position[keep], seen[keep], crystal[keep]
+    extra, owner = np.zeros((0, 2)), np.zeros(0, np.int8)
+    if extrapolate and lattices:
+        extra, owner = surface_sites(position, crystal, lattices)
+        inside = _share_in_view(extra, alignment, frame_shape, MARGIN_A / pixel_A) > LEAST_VIEW
+        extra, owner = extra[inside], owner[inside]
+    every, crystal = np.concatenate([position, extra]), np.concatenate([crystal, owner])
     share = np.concatenate([seen, np.zeros(len(extra))])
-    group, coordination = _groups(every, share, lattice)
-    return Sites(every, share, np.arange(len(every)) >= len(position), group, coordination, lattice)
+    group, coordination = _groups(every, share, crystal, lattices)
+    first = lattices[0] if lattices else None
+    return Sites(every, share, np.arange(len(every)) >= len(position), group, coordination, first, crystal, lattices)
 
 
 def _clusters(points: NDArray[np.float64], pixel_A: float) -> NDArray[np.float64]:
@@ -236,113 +257,17 @@ def _supported(
     return position[keep], share[keep]
 
 
-def find_lattice(position_px: NDArray[np.float64], seen: NDArray[np.float64], pixel_A: float) -> Lattice | None:
-    """Two shortest lattice vectors from the differences between neighbours; None when nothing repeats.
-
-    Parameters
-    ----------
-    position_px
-        (n, 2) sites.
-    seen
-        (n,) share of frames, the weight of a site.
-    pixel_A
-        Pixel size.
-    """
-    solid = position_px[seen >= min(0.5, float(np.median(seen)))]
-    if len(solid) < 6:
-        return None
-    pairs = cKDTree(solid).query_pairs(LONGEST_VECTOR_A / pixel_A, output_type="ndarray")
-    if len(pairs) < 6:
-        return None
-    difference = solid[pairs[:, 0]] - solid[pairs[:, 1]]
-    both = np.concatenate([difference, -difference])
-    tree = cKDTree(both)
-    radius_px = 0.3 / pixel_A
-    votes = np.array([len(ids) for ids in tree.query_ball_point(both, radius_px)])
-    half = (both[:, 0] > 0) | ((both[:, 0] == 0) & (both[:, 1] > 0))
-    candidates: list[tuple[float, NDArray[np.float64], int]] = []
-    remaining = np.where(half, votes, 0)
-    while remaining.max() >= max(3, 0.3 * votes.max()):
-        best = int(np.argmax(remaining))
-        members = tree.query_ball_point(both[best], radius_px)
-        vector = np.median(both[members], axis=0)
-        candidates.append((float(np.hypot(*vector)), vector, int(votes[best])))
-        remaining[np.hypot(*(both - vector).T) < 2 * radius_px] = 0
-        remaining[np.hypot(*(both + vector).T) < 2 * radius_px] = 0
-    candidates.sort(key=lambda c: c[0])
-    for i, (length_a, a, _) in enumerate(candidates):
-        for length_b, b, _ in candidates[i + 1 :]:
-            if abs(a[0] * b[1] - a[1] * b[0]) > 0.5 * length_a * length_b:
-                return _refined(Lattice(*_reduced(a, b)), solid)
-    return None
-
-
-def _reduced(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gauss reduction to the two shortest vectors."""
-    for _ in range(10):
-        if a @ a > b @ b:
-            a, b = b, a
-        steps = np.round(a @ b / (a @ a))
-        if steps == 0:
-            break
-        b = b - steps * a
-    return a, b
-
-
-def _refined(lattice: Lattice, position_px: NDArray[np.float64]) -> Lattice:
-    """Mean of the differences between sites that are one lattice vector apart."""
-    tree = cKDTree(position_px)
-    refined = []
-    for vector in (lattice.a_px, lattice.b_px):
-        distance, index = tree.query(position_px + vector, distance_upper_bound=0.2 * lattice.spacing_px)
-        own = np.isfinite(distance)
-        refined.append((position_px[index[own]] - position_px[own]).mean(0) if own.sum() >= 3 else vector)
-    return Lattice(*refined)
-
-
-def _links(position_px: NDArray[np.float64], lattice: Lattice, tolerance: float = 0.25) -> NDArray[np.int64]:
-    """(n, 6) index of the neighbour along each lattice vector, -1 where there is none."""
-    out = np.full((len(position_px), 6), -1, np.int64)
-    tree = cKDTree(position_px)
-    for k, vector in enumerate(lattice.neighbours_px):
-        distance, index = tree.query(position_px + vector, distance_upper_bound=tolerance * lattice.spacing_px)
-        out[:, k] = np.where(np.isfinite(distance), index, -1)
-    return out
-
-
-def _belongs(position_px: NDArray[np.float64], seen: NDArray[np.float64], lattice: Lattice) -> NDArray[np.bool_]:
-    """Sites linked to at least two others, and loners only when they are seen nearly always: film grains flicker alone."""
-    links = _links(position_px, lattice)
-    linked = (links >= 0).sum(1)
-    # a site is as good as its neighbours: pairs of grains support each other, so look one link further
-    strong = linked >= 2
-    support = np.where(links >= 0, strong[links], False).sum(1)
-    on_lattice = (linked >= 2) & (support >= 1)
-    return on_lattice | (seen >= 0.9)
-
-
-def _surface_sites(position_px: NDArray[np.float64], lattice: Lattice) -> NDArray[np.float64]:
-    """Empty sites that at least two neighbours ask for."""
-    wanted = (position_px[:, None, :] + lattice.neighbours_px[None]).reshape(-1, 2)
-    spacing = lattice.spacing_px
-    distance, _ = cKDTree(position_px).query(wanted)
-    wanted = wanted[distance > 0.5 * spacing]
-    found = []
-    while len(wanted):
-        near = np.hypot(*(wanted - wanted[0]).T) < 0.35 * spacing
-        if near.sum() >= 2:
-            found.append(wanted[near].mean(0))
-        wanted = wanted[~near]
-    return np.array(found).reshape(-1, 2)
-
-
 def _groups(
-    position_px: NDArray[np.float64], occupancy: NDArray[np.float64], lattice: Lattice | None
+    position_px: NDArray[np.float64],
+    occupancy: NDArray[np.float64],
+    crystal: NDArray[np.int8],
+    lattices: tuple[Lattice, ...],
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Group and coordination of every site."""
-    if lattice is None:
-        return np.full(len(position_px), OFF_LATTICE, np.uint8), np.zeros(len(position_px), np.uint8)
-    links = _links(position_px, lattice, 0.3)
-    full = np.where(links >= 0, occupancy[links] >= 0.5, False).sum(1)
+    """Group and coordination of every site, along the vectors of its own lattice; a neighbour may be of another crystal."""
+    full = np.zeros(len(position_px), np.uint8)
+    for number, lattice in enumerate(lattices):
+        own = crystal == number
+        links = links_of(position_px, lattice, 0.3)[own]
+        full[own] = np.where(links >= 0, occupancy[links] >= 0.5, False).sum(1)
     group = np.select([full == 6, full >= 4, full == 3, full >= 1], [BULK, FACET, EDGE, CORNER], OFF_LATTICE)
-    return group.astype(np.uint8), full.astype(np.uint8)
+    return group.astype(np.uint8), full

@@ -16,7 +16,10 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.trained import outside_training
+from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.parameters import with_overrides
+from napari_emdl.workflow.source import caveats_of
 
 
 class DiskFinder(Protocol):
@@ -108,6 +111,7 @@ def find_disks(
     params = _with_overrides(params or DiskParams(), method, probe, overrides)
     run = RunParams.model_validate({**(run or RunParams()).model_dump(), **({"device": device} if device else {})})
     shape = signal.detector_shape
+    check_frame_fits(shape, run)
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
     finder = make_finder(params, made, shape, run)
 
@@ -143,6 +147,7 @@ def find_disks(
         method=params.method,
         default_min_score=params.min_score if params.min_score is not None else finder.default_min_score,
         note=note,
+        caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
     return table
@@ -189,10 +194,4 @@ def _with_overrides(params: DiskParams, method: str | None, probe: Any, override
         changed["method"] = method
     if isinstance(probe, str | Path):
         changed["probe"] = ProbeParams(file=str(probe), edge_width_px=params.probe.edge_width_px)
-    unknown = sorted(set(changed) - set(DiskParams.model_fields))
-    if unknown:
-        raise EmdlError(f"unknown disk parameter {unknown[0]!r}; there are {', '.join(DiskParams.model_fields)}")
-    try:
-        return DiskParams.model_validate({**params.model_dump(), **changed})
-    except ValueError as error:
-        raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None
+    return with_overrides(DiskParams, params, changed)

@@ -16,6 +16,7 @@ from scipy import ndimage, sparse
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import read_small_npy
 from napari_emdl.diffraction.fit.calibrate import calibrate
 from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
 from napari_emdl.jobs.control import Control
@@ -68,7 +69,7 @@ def read_regions(path: str | Path, shape: tuple[int, ...]) -> Labels:
     file = Path(path).expanduser()
     try:
         if file.suffix.lower() == ".npy":
-            return check_regions(np.load(file, allow_pickle=False), shape)
+            return check_regions(read_small_npy(file), shape)
         from imageio.v3 import imread
 
         return check_regions(imread(file), shape)
@@ -207,6 +208,7 @@ def _join(
         attrs={
             "params": params.model_dump(mode="json"),
             "disks_provenance": first.attrs.get("disks_provenance"),
+            "caveats": first.attrs.get("caveats"),
             "regions": {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()},
         },
         region=labels,

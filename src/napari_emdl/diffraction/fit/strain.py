@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
@@ -24,6 +25,7 @@ from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibr
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.parameters import with_overrides
 
 Floats = NDArray[np.float64]
 Reference = tuple[int, int, int, int] | NDArray[np.bool_] | Literal["lattice"] | None
@@ -216,6 +218,7 @@ def fit_strain(
         "basis_source": basis.source,
         "params": params.model_dump(mode="json"),
         "disks_provenance": disks.attrs.get("provenance"),
+        "caveats": Caveats.of(disks).to_json(),
     }
     if control is not None:
         control.report(3, 3, "done")
@@ -270,13 +273,7 @@ def lattice_consistent(
 
 
 def _with_overrides(params: StrainParams, overrides: dict[str, Any]) -> StrainParams:
-    unknown = sorted(set(overrides) - set(StrainParams.model_fields))
-    if unknown:
-        raise EmdlError(f"unknown strain parameter {unknown[0]!r}; there are {', '.join(StrainParams.model_fields)}")
-    try:
-        return StrainParams.model_validate({**params.model_dump(), **overrides})
-    except ValueError as error:
-        raise EmdlError(" ".join(str(error).splitlines()[1:3])) from None
+    return with_overrides(StrainParams, params, overrides)
 
 
 def select_disks(disks: PeakTable, params: StrainParams) -> PeakTable:

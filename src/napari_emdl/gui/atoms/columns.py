@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,16 @@ import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
-from napari_emdl.base.peaks import PeakTable
+from napari_emdl.gui.atoms.finding import ColumnsFollower
 from napari_emdl.gui.atoms.hand import ColumnTools
-from napari_emdl.gui.atoms.jobs import can_resume, column_models, find_frame, run_file, run_movie, save_result
+from napari_emdl.gui.atoms.jobs import column_models, save_result
 from napari_emdl.gui.atoms.layers import ColumnsLayer
+from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.session import session_of
+from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
 from napari_emdl.gui.atoms.widgets import (
     NO_MOVIE,
     EditBar,
@@ -33,20 +35,13 @@ from napari_emdl.gui.kit.device_badge import DeviceBadge
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
-from napari_emdl.gui.kit.worker import Job, JobBar, Latest, report_error
+from napari_emdl.gui.kit.worker import Job, JobBar, report_error
+from napari_emdl.workflow.parameters import with_overrides
 
 CONDITIONS = ("contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
 #: The form shows four decimals; a smaller difference was not typed by anyone.
 PIXEL_ROUNDING_A = 6e-5
 NO_PIXEL = "The pixel size is unknown. Type it below, or measure it from a lattice spacing you know."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything the candidates of a frame depend on."""
-
-    params: ColumnParams
-    run: RunParams
 
 
 class ColumnsPanel(ScrollPanel):
@@ -57,13 +52,12 @@ class ColumnsPanel(ScrollPanel):
         self.viewer = bare(napari_viewer)
         self.session = session_of(self.viewer)
         self.columns_layer = ColumnsLayer(self.viewer, self)
-        self.latest = Latest(find_frame, "columns of the current frame", cancel_stale=False, parent=self)
-        self.job: Job | None = None
-        self._job_settings: Settings | None = None
-        self._fitted_default: float | None = None
+        self.finding = ColumnsFollower(self.session, self)
+        self.keeper = enter(self.session, "columns", self)
         self._build()
         self._debounce = single_shot(self, 350, self._settings_changed)
         self._refresh_counts = single_shot(self, 40, self._show_counts)
+        self._put_settings()
         self._connect()
         self.movie_box.refresh()
         self._movie_changed()
@@ -71,6 +65,7 @@ class ColumnsPanel(ScrollPanel):
     # -- building
 
     def _build(self) -> None:
+        self.project_row = ProjectRow(self.session, self.keeper)
         self.movie_box = MovieBox(self.session)
         self.badge = DeviceBadge()
         self.hint = line(NO_MOVIE, "hint")
@@ -95,6 +90,8 @@ class ColumnsPanel(ScrollPanel):
         self.threshold = ThresholdRow(
             "Threshold", "Columns with a lower score are hidden, at once and in all frames already run"
         )
+        self.limits = LimitsTools(self.session)
+        self.limits.add_keys(self.threshold)
         self.run_button = button(
             "Run on movie", "Find the columns of every frame; you can go on working meanwhile", "run", self.run
         )
@@ -107,8 +104,8 @@ class ColumnsPanel(ScrollPanel):
         self.edit_bar = EditBar()
         self.counts = CountPlot()
         self.counts.setFixedHeight(125)
-        self.content = QWidget()
         body = self.body
+        body.addWidget(self.project_row)
         body.addWidget(row(self.movie_box, self.badge, stretch=(1,)))
         body.addWidget(self.hint)
         body.addWidget(row(self.model_box, self.tune_button, stretch=(1,)))
@@ -117,6 +114,7 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(Fold("Imaging conditions", self.conditions, opened=True))
         body.addWidget(Fold("Device and memory", self.run_form))
         body.addWidget(self.threshold)
+        body.addWidget(self.limits)
         body.addWidget(row(self.run_button, self.restart_button, self.save_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
         body.addWidget(self.status)
@@ -124,8 +122,8 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(self.edit_bar)
         body.addStretch(1)
         self._working: list[QWidget] = [
-            self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.run_button,
-            self.save_button, self.edit_bar, self.counts,
+            self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.limits,
+            self.run_button, self.save_button, self.edit_bar, self.counts,
         ]  # fmt: skip
         self._list_models()
 
@@ -134,15 +132,19 @@ class ColumnsPanel(ScrollPanel):
         self.model_box.currentIndexChanged.connect(self._debounced)
         for form in (self.conditions, self.pixel, self.run_form):
             form.changed.connect(self._debounced)
-        self.threshold.changed.connect(session.set_min_score)
+        self.threshold.follow(session)
         self.counts.seek.connect(session.seek)
         self.tools = ColumnTools(session, self.columns_layer, self.edit_bar, self)
-        self.latest.done.connect(self._frame_found)
-        self.latest.failed.connect(self._frame_failed)
+        self.finding.started.connect(self.bar.watch)
+        self.finding.started.connect(lambda _job: self._show_state())
+        self.finding.ended.connect(self._run_ended)
+        self.finding.failed.connect(self.status.setText)
         session.movie_changed.connect(self._movie_changed)
         session.frame_changed.connect(self._show_frame)
         session.columns_changed.connect(self._columns_changed)
-        session.threshold_changed.connect(self._threshold_changed)
+        session.limits_changed.connect(self._limits_changed)
+        session.settings_changed.connect(self._put_settings)
+        session.message.connect(self.status.setText)
 
     def _list_models(self, chosen: str | None = None) -> None:
         with QSignalBlocker(self.model_box):
@@ -155,42 +157,40 @@ class ColumnsPanel(ScrollPanel):
 
     # -- settings
 
-    def settings(self) -> Settings:
-        """Parameters as they stand in the panel; raises EmdlError when they do not fit."""
-        movie = self.session.movie
-        own = movie is not None and movie.calibration.source.get("pixel_nm") in ("user", "measured")
-        values = {
-            **self.conditions.values(),
-            "model": self.model_box.currentData(),
-            "pixel_size_A": movie.pixel_A if movie and own else None,
-        }
-        return Settings(ColumnParams(**values), self.run_form.value())
+    def _put_settings(self) -> None:
+        """Show the parameters of the session; nothing is found anew."""
+        settings = self.session.data.settings
+        with QSignalBlocker(self.model_box), QSignalBlocker(self.conditions), QSignalBlocker(self.run_form):
+            self.model_box.setCurrentIndex(max(0, self.model_box.findData(settings.columns.model)))
+            self.conditions.put(settings.columns)
+            self.run_form.put(settings.run)
 
     def _debounced(self, *_: Any) -> None:
         self._debounce.start()
 
     def _settings_changed(self) -> None:
         """Other settings make other candidates: the frame shown is found again at once."""
-        typed = self.pixel.values()["pixel_size_A"]
-        movie = self.session.movie
-        if typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A:
-            self.session.set_pixel_A(typed, "user")
+        session = self.session
         try:
-            settings = self.settings()
+            typed = self.pixel.values()["pixel_size_A"]
+            values = {**self.conditions.values(), "model": self.model_box.currentData()}
+            columns = with_overrides(ColumnParams, session.data.settings.columns, values)
+            run = self.run_form.value()
         except EmdlError as error:
             self.status.setText(report_error(error))
             return
-        self.session.column_params, self.session.run_params = settings.params, settings.run
-        if self.job is not None:
+        movie = session.movie
+        if typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A:
+            session.set_pixel_A(typed, "user")
+        session.data.settings.columns, session.data.settings.run = columns, run
+        if self.finding.job is not None:
             return
-        self.session.forget_columns()
+        session.forget_columns()
         self._show_state()
-        self._show_frame(self.session.frame)
+        self._show_frame(session.frame)
 
     def _movie_changed(self) -> None:
-        self.latest.drop()
-        if self.job is not None:
-            self.job.cancel()
+        self.finding.stop()
         self.columns_layer.remove()
         movie = self.session.movie
         if movie is not None:
@@ -213,21 +213,15 @@ class ColumnsPanel(ScrollPanel):
         for widget in self._working:
             widget.setEnabled(movie is not None)
         self.pixel_source.setText(self.session.pixel_text())
-        running = self.job is not None
+        running = self.finding.job is not None
         total = movie.n_frames if movie is not None else 0
-        left_over = movie is not None and known and not running and self.session.candidates.done < total and self._left_over()
-        done = self.session.candidates.done
+        left_over = self.finding.can_resume()
+        done = self.session.candidates.n_done
         resume = f"Resume ({done} of {total} done)" if done > 1 else "Resume earlier run"
         self.run_button.setText(resume if left_over else "Run on movie" if total > 1 else "Run")
-        self.restart_button.setVisible(bool(left_over))
-        self.run_button.setEnabled(bool(known) and not running)
-        self.save_button.setEnabled(movie is not None and self.session.candidates.done == total and not running)
-
-    def _left_over(self) -> bool:
-        try:
-            return can_resume(run_file(self.session.movie, self.settings().params))
-        except EmdlError:
-            return False
+        self.restart_button.setVisible(left_over)
+        self.run_button.setEnabled(known and not running)
+        self.save_button.setEnabled(movie is not None and done == total and not running)
 
     # -- current frame
 
@@ -236,34 +230,19 @@ class ColumnsPanel(ScrollPanel):
         self.counts.set_frame(frame)
         if self.session.movie is None:
             return
-        candidates = self.session.candidates.rows(frame)
-        if candidates is not None:
-            self._show_points(candidates)
-            return
-        self.columns_layer.clear()
-        if self.session.movie.pixel_A is None:
-            return
-        try:
-            settings = self.settings()
-        except EmdlError as error:
-            report_error(error)
-            return
-        self.latest.submit(self.session.movie, settings.params, settings.run, frame, self.session.candidates)
+        if self.session.candidates.rows(frame) is None:
+            self.columns_layer.clear()
+            self.finding.find(frame)
+        else:
+            self._show_points()
 
-    def _frame_found(self, table: PeakTable, args: tuple[Any, ...]) -> None:
-        _, _, _, frame, candidates = args
-        if candidates is not self.session.candidates or candidates.rows(frame) is not None:
-            return
-        self.session.put_columns(frame, table)
-        if frame != self.session.frame and self.session.candidates.rows(self.session.frame) is None:
-            self._show_frame(self.session.frame)
-
-    def _frame_failed(self, error: Exception) -> None:
-        self.status.setText(report_error(error))
-
-    def _show_points(self, candidates: np.ndarray) -> None:
+    def _show_points(self) -> None:
+        """Columns of the frame now shown, as edits and threshold leave them."""
         session = self.session
-        rows, keys = session.edits.merge(session.frame, candidates, session.min_score)
+        found = session.data.shown(session.frame)
+        if found is None:
+            return
+        rows, keys = found
         species = session.species
         pixel_A = session.movie.pixel_A if session.movie is not None else None
         self.columns_layer.show(session.layer, rows, keys, species, pixel_A)
@@ -275,77 +254,48 @@ class ColumnsPanel(ScrollPanel):
 
     def _columns_changed(self, frames: range | None) -> None:
         attrs = self.session.candidates.attrs
-        if "default_min_score" in attrs and attrs["default_min_score"] != self._fitted_default:
-            self._fitted_default = float(attrs["default_min_score"])
-            self.threshold.set_default(self._fitted_default)
         if attrs:
-            self.badge.show_provider(str(attrs.get("provider", "")), str(attrs.get("note", "")))
+            self.badge.show_provider(str(attrs.get("provider", "")), str(Caveats.of(attrs)))
             self._say_what_ran()
         if frames is not None and self.session.frame in frames:
-            rows = self.session.candidates.rows(self.session.frame)
-            if rows is not None:
-                self._show_points(rows)
+            self._show_points()
         if not self._refresh_counts.isActive():
             self._refresh_counts.start()
 
     def _say_what_ran(self) -> None:
-        attrs, done = self.session.candidates.attrs, self.session.candidates.done
-        total = self.session.candidates.n_frames
+        attrs, done = self.session.candidates.attrs, self.session.candidates.n_done
+        total = self.session.candidates.n_positions
         known = attrs.get("contrast") in ("bright", "dark")
         contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
-        warning = f"; {attrs['warning']}" if attrs.get("warning") else ""
-        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{warning}")
-        self.save_button.setEnabled(done == total and self.job is None)
+        caveats = f"; {Caveats.of(attrs)}" if Caveats.of(attrs) else ""
+        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{caveats}")
+        self.save_button.setEnabled(done == total and self.finding.job is None)
 
-    def _threshold_changed(self, _value: float) -> None:
-        if abs(self.threshold.value - self.session.min_score) > 1e-6:
-            self.threshold.put(self.session.min_score)
-        rows = self.session.candidates.rows(self.session.frame)
-        if rows is not None:
-            self._show_points(rows)
+    def _limits_changed(self) -> None:
+        self._show_points()
         if not self._refresh_counts.isActive():
             self._refresh_counts.start()
 
     def _show_counts(self) -> None:
-        self.counts.show_counts(self.session.candidates.counts(self.session.min_score, self.session.edits))
+        self.counts.show_counts(self.session.data.counts())
 
     # -- whole movie
 
     def run(self, restart: bool = False) -> None:
         """Find the columns of all frames in the background; an earlier run that was cut short goes on."""
-        movie = self.session.movie
-        if movie is None or self.job is not None:
-            return
-        try:
-            settings = self.settings()
-        except EmdlError as error:
-            report_error(error)
-            return
-        self.latest.drop()
-        candidates = self.session.candidates
-        job = Job(run_movie(movie, settings.params, settings.run, restart), "finding columns", self)
-        job.block.connect(lambda block, table: self._block_done(candidates, block.start, table))
-        job.returned.connect(lambda table: self._block_done(candidates, 0, table))
-        job.failed.connect(lambda error: self.status.setText(report_error(error, "columns")))
-        job.finished.connect(self._job_finished)
-        self.job = job
-        self.bar.watch(job)
-        self._show_state()
-        job.start()
+        if self._debounce.isActive():
+            self._debounce.stop()
+            self._settings_changed()
+        self.finding.run(restart)
 
-    def _block_done(self, candidates: Any, start: int, table: PeakTable) -> None:
-        if candidates is self.session.candidates:
-            self.session.put_columns(start, table)
-
-    def _job_finished(self) -> None:
-        self.job = None
+    def _run_ended(self) -> None:
         self._show_state()
         self._show_frame(self.session.frame)
 
     def save(self) -> None:
         """Ask for a file and save the columns as they are shown."""
-        movie, table = self.session.movie, self.session.columns()
+        movie, table = self.session.movie, self.session.data.columns()
         if movie is None or table is None:
             return
         proposed = str(Path(movie.path).with_suffix(".columns.h5")) if movie.path else "columns.h5"
@@ -355,7 +305,7 @@ class ColumnsPanel(ScrollPanel):
 
     def save_to(self, path: str) -> None:
         """Save the columns as they are shown, hand edits included."""
-        table = self.session.columns()
+        table = self.session.data.columns()
         job = Job(lambda _control, _block: save_result(table, path), "saving", self)
         job.returned.connect(self.status.setText)
         job.failed.connect(lambda error: self.status.setText(report_error(error, "saving")))
@@ -382,18 +332,22 @@ class ColumnsPanel(ScrollPanel):
         """Open the dialog that tunes the network to the imaging conditions."""
         from napari_emdl.gui.atoms.tune import TuneDialog
 
-        try:
-            params = self.settings().params
-        except EmdlError as error:
-            self.status.setText(report_error(error))
-            return
-        dialog = TuneDialog(params, self.session.movie, self)
+        dialog = TuneDialog(self.session.data.find_params(), self.session.movie, self)
         dialog.tuned.connect(self._list_models)
         dialog.open()
 
+    # -- what a project keeps of the panel
+
+    def display(self) -> dict[str, Any]:
+        """What is shown; of no effect on results."""
+        return {"columns_visible": bool(self.columns_layer.layer is None or self.columns_layer.layer.visible)}
+
+    def put_display(self, shown: dict[str, Any]) -> None:
+        """Show what :meth:`display` gave."""
+        if self.columns_layer.layer is not None:
+            self.columns_layer.layer.visible = bool(shown.get("columns_visible", True))
+
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
-        if self.job is not None:
-            self.job.cancel()
-            self.job.wait(2.0)
-        self.latest.close()
+        self.finding.close()
+        leave(self.session, "columns")

@@ -6,27 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QTabWidget, QWidget
 
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import event_table, nearest_site, site_spacing_px
 from napari_emdl.atoms.judge.compare import WEAK_SEPARATION
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams
-from napari_emdl.base.peaks import PeakTable
 from napari_emdl.gui.atoms.compare import CompareTab
 from napari_emdl.gui.atoms.diffusion_tabs import DwellTab, RatesTab, SiteTab
 from napari_emdl.gui.atoms.events import EventsTable
+from napari_emdl.gui.atoms.fitting import OccupancyFollower
 from napari_emdl.gui.atoms.hand import SiteTools
-from napari_emdl.gui.atoms.jobs import export_result, fit_sites, mean_of, rethreshold, run_movie, save_result, write_job
+from napari_emdl.gui.atoms.jobs import export_result, save_result
+from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.sites import HEATMAPS, SiteLayers
+from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
 from napari_emdl.gui.atoms.widgets import NO_MOVIE, Fold, MovieBox, ScrollPanel, ThresholdRow, button, line, row, single_shot
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.session import bare
-from napari_emdl.gui.kit.worker import Job, JobBar, Latest, report_error
+from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 
 FORM = ("method", "evidence", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
 NO_PIXEL = "<b>The pixel size is unknown.</b><br>Type or measure it in Plugins &gt; EM deep learning &gt; HRTEM columns."
@@ -42,19 +46,21 @@ class DiffusionPanel(ScrollPanel):
         self.viewer = bare(napari_viewer)
         self.session = session_of(self.viewer)
         self.layers = SiteLayers(self.viewer)
-        self.latest = Latest(rethreshold, "threshold", cancel_stale=False, parent=self)
-        self.job: Job | None = None
-        self.fitted: Occupancy | None = None
+        self.fitting = OccupancyFollower(self.session, self)
         self.tools = SiteTools(self.session, self.layers, self)
-        self._columns: PeakTable | None = None
+        self.keeper = enter(self.session, "diffusion", self)
         self._build()
+        self._put_settings()
         self._connect()
         self.movie_box.refresh()
         self._show_state()
+        if self.session.occupancy is not None:
+            self._show_occupancy()
 
     # -- building
 
     def _build(self) -> None:
+        self.project_row = ProjectRow(self.session, self.keeper)
         self.movie_box = MovieBox(self.session)
         self.hint = line(NO_MOVIE, "hint")
         self.form = ParamsForm(OccupancyParams, include=FORM)
@@ -64,6 +70,8 @@ class DiffusionPanel(ScrollPanel):
         self.bar = JobBar("frames")
         self.status = line(name="status", dim=True)
         self.threshold = ThresholdRow("Threshold", "Detections with a lower score do not count; sites and rates follow at once")
+        self.limits = LimitsTools(self.session)
+        self.limits.add_keys(self.threshold)
         self.heatmap = named(QComboBox(), "heatmap")
         self.heatmap.addItems(list(HEATMAPS))
         self.heatmap.setToolTip("What the colour of the sites shows")
@@ -81,17 +89,17 @@ class DiffusionPanel(ScrollPanel):
             self.tabs.addTab(tab, title)
         self.legend = line(name="group_legend", dim=True)
         body = self.body
+        body.addWidget(self.project_row)
         body.addWidget(self.movie_box)
         body.addWidget(self.hint)
         body.addWidget(row(self.fit_button, self.save_button, self.export_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
         self.video = named(QCheckBox("Export an annotated movie (MP4) as well"), "export_video")
         self.video.setChecked(True)
-        self.job_button = button("Save job…", "All settings as YAML for 'napari-emdl run JOB.yaml'", "save_job", self.save_job)
-        body.addWidget(Fold("Settings", self.form, self.video, self.job_button))
+        body.addWidget(Fold("Settings", self.form, self.video))
         body.addWidget(self.status)
-        self.result = QWidget()
         body.addWidget(self.threshold)
+        body.addWidget(self.limits)
         body.addWidget(row(self.heatmap, self.over_mean, self.over_movie, stretch=(2, 1, 1)))
         body.addWidget(self.legend)
         body.addWidget(self.tabs, 1)
@@ -102,12 +110,17 @@ class DiffusionPanel(ScrollPanel):
         session.columns_changed.connect(self._columns_changed)
         session.frame_changed.connect(self._show_frame)
         session.occupancy_changed.connect(self._show_occupancy)
-        session.threshold_changed.connect(self._threshold_changed)
-        self.threshold.changed.connect(session.set_min_score)
+        session.settings_changed.connect(self._put_settings)
+        session.message.connect(self.status.setText)
+        self.form.changed.connect(self._take_settings)
+        self.threshold.follow(session)
         self.heatmap.currentTextChanged.connect(self.layers.set_heatmap)
         self.over_movie.toggled.connect(self._background_changed)
-        self.latest.done.connect(self._rethresholded)
-        self.latest.failed.connect(lambda error: self.status.setText(report_error(error)))
+        self.fitting.started.connect(self.bar.watch)
+        self.fitting.started.connect(lambda _job: self._show_state())
+        self.fitting.ended.connect(self._show_state)
+        self.fitting.failed.connect(self.status.setText)
+        self.fitting.mean_found.connect(self._show_mean)
         self.events.chosen.connect(self._event_chosen)
         self.site_tab.seek.connect(session.seek)
         self.site_tab.regroup.connect(self.tools.regroup)
@@ -121,11 +134,20 @@ class DiffusionPanel(ScrollPanel):
 
     # -- state
 
+    def _put_settings(self) -> None:
+        """Show the parameters of the session."""
+        with QSignalBlocker(self.form):
+            self.form.put(self.session.data.settings.occupancy)
+
+    def _take_settings(self) -> None:
+        """Parameters as they are typed; they count with the next fit."""
+        try:
+            self.session.data.settings.occupancy = self.form.value()
+        except EmdlError as error:
+            self.status.setText(report_error(error))
+
     def _movie_changed(self) -> None:
-        if self.job is not None:
-            self.job.cancel()
-        self.latest.drop()
-        self.fitted = self._columns = None
+        self.fitting.stop()
         self.tools.clear()
         self.layers.remove()
         self._show_state()
@@ -136,7 +158,7 @@ class DiffusionPanel(ScrollPanel):
 
     def _show_state(self) -> None:
         movie, columns = self.session.movie, self.session.candidates
-        ready = movie is not None and columns.done == movie.n_frames
+        ready = movie is not None and columns.complete
         problem = ""
         if movie is None:
             problem = NO_MOVIE
@@ -146,14 +168,14 @@ class DiffusionPanel(ScrollPanel):
             problem = NO_PIXEL
         self.hint.setText(problem or NO_COLUMNS)
         self.hint.setVisible(bool(problem) or not ready)
-        running = self.job is not None
+        running = self.fitting.job is not None
         self.fit_button.setEnabled(not problem and not running)
         again = self.session.occupancy is not None
         more = f" with {len(self.tools.new)} new sites" if self.tools.new else ""
         self.fit_button.setText(f"Fit again{more}" if again else "Fit occupancy" if ready else "Find columns and fit")
         for widget in (self.save_button, self.export_button):
             widget.setEnabled(again and not running)
-        shown: tuple[QWidget, ...] = (self.threshold, self.heatmap, self.over_mean, self.over_movie, self.tabs)
+        shown: tuple[QWidget, ...] = (self.threshold, self.limits, self.heatmap, self.over_mean, self.over_movie, self.tabs)
         for part in shown:
             part.setEnabled(again)
 
@@ -161,51 +183,11 @@ class DiffusionPanel(ScrollPanel):
 
     def fit(self) -> None:
         """Find columns where they are missing, then drift, sites and occupancy, in the background."""
-        movie, session = self.session.movie, self.session
-        if movie is None or self.job is not None:
-            return
-        try:
-            params = self.form.value()
-        except EmdlError as error:
-            report_error(error)
-            return
-        have = session.candidates.table()
-        find = run_movie(movie, session.column_params, session.run_params)
-        candidates, edits, sites = session.candidates, session.edits, self.tools.sites(self.fitted)
+        self._take_settings()
+        self.fitting.fit(self.tools.sites(self.session.data.results.fitted))
 
-        def work(control: Any, on_block: Any) -> Any:
-            table = have if have is not None else find(control, on_block)
-            columns = edits.apply(table)
-            threshold = session.min_score if have is not None else float(table.attrs["default_min_score"])
-            wanted = params.model_copy(update={"min_score": threshold})
-            fitted, mean = fit_sites(movie, columns, wanted, session.run_params, sites)(control, on_block)
-            return table, columns, fitted, mean
-
-        job = Job(work, "fitting occupancy", self)
-        job.block.connect(lambda block, table: self._block_done(candidates, block.start, table))
-        job.returned.connect(lambda result: self._fit_done(candidates, *result))
-        job.failed.connect(lambda error: self.status.setText(report_error(error, "occupancy")))
-        job.finished.connect(self._job_finished)
-        self.job = job
-        self.bar.watch(job)
-        self._show_state()
-        job.start()
-
-    def _block_done(self, candidates: Any, start: int, table: PeakTable) -> None:
-        if candidates is self.session.candidates:
-            self.session.put_columns(start, table)
-
-    def _fit_done(self, candidates: Any, table: PeakTable, columns: PeakTable, fitted: Occupancy, mean: np.ndarray) -> None:
-        if candidates is not self.session.candidates:
-            return
-        if self.session.candidates.table() is not table:
-            self.session.put_columns(0, table)
-        self.fitted, self._columns = fitted, columns
-        self.tools.taken()
-        self.threshold.set_default(float(columns.attrs.get("default_min_score", 0.5)))
+    def _show_mean(self, mean: np.ndarray) -> None:
         self.layers.show_mean(self.session.layer, mean)
-        self._hide_columns()
-        self.session.set_occupancy(fitted)
 
     def _hide_columns(self) -> None:
         from napari_emdl.gui.atoms.layers import find_layer
@@ -213,10 +195,6 @@ class DiffusionPanel(ScrollPanel):
         layer = find_layer(self.viewer, "columns")
         if layer is not None:
             layer.visible = False
-
-    def _job_finished(self) -> None:
-        self.job = None
-        self._show_state()
 
     # -- result
 
@@ -233,9 +211,11 @@ class DiffusionPanel(ScrollPanel):
             self.status.setText("")
             self.legend.setText("")
             return
-        if self.fitted is None:  # opened from a file
-            self.fitted, self._columns = occupancy, self.session.candidates.table()
-            self._make_mean(occupancy)
+        if occupancy is self.session.data.results.fitted:
+            self.tools.taken()
+            self._hide_columns()
+            if self.layers.mean is None:  # opened from a file
+                self.fitting.make_mean()
         self.layers.show(self.session.layer, occupancy, self.session.frame)
         self.site_tab.trace.set_frames(occupancy.n_frames)
         groups = [name for code, name in enumerate(GROUPS) if (occupancy.groups == code).any()]
@@ -246,27 +226,6 @@ class DiffusionPanel(ScrollPanel):
         self.choose_site(self.site_tab.site if (self.site_tab.site or 0) < occupancy.n_sites else None)
         self.legend.setText(group_legend(occupancy))
         self.status.setText(summary(occupancy))
-
-    def _make_mean(self, occupancy: Occupancy) -> None:
-        assert self.session.movie is not None
-        job = Job(mean_of(self.session.movie, occupancy), "mean image", self)
-        job.returned.connect(lambda mean: self._mean_done(occupancy, mean))
-        job.failed.connect(lambda error: self.status.setText(report_error(error, "mean image")))
-        job.start()
-
-    def _mean_done(self, occupancy: Occupancy, mean: np.ndarray) -> None:
-        if self.fitted is occupancy:
-            self.layers.show_mean(self.session.layer, mean)
-
-    def _threshold_changed(self, value: float) -> None:
-        if abs(self.threshold.value - value) > 1e-6:
-            self.threshold.put(value)
-        if self.fitted is not None and self._columns is not None:
-            self.latest.submit(self.fitted, self._columns, value)
-
-    def _rethresholded(self, occupancy: Occupancy, args: tuple[Any, ...]) -> None:
-        if args[0] is self.fitted:
-            self.session.set_occupancy(occupancy)
 
     def _show_frame(self, frame: int) -> None:
         self.layers.show_frame(frame)
@@ -308,8 +267,7 @@ class DiffusionPanel(ScrollPanel):
     def _sites_changed(self, occupancy: Occupancy) -> None:
         if occupancy.n_sites != self.session.occupancy.n_sites:
             self.choose_site(None)
-        self.fitted = occupancy
-        self.session.set_occupancy(occupancy)
+        self.session.set_fitted(occupancy, self.session.data.results.fitted_columns)
 
     def _keep_region(self) -> None:
         said = self.tools.keep_region()
@@ -331,20 +289,6 @@ class DiffusionPanel(ScrollPanel):
         occupancy = self.session.occupancy
         self._write(lambda _control, _block: save_result(occupancy, path), "saving")
 
-    def save_job(self) -> None:
-        """Ask for a file and save all settings as a job for the command line."""
-        path, _ = QFileDialog.getSaveFileName(self, "Save job", "occupancy_job.yaml", "YAML (*.yaml)")
-        if path:
-            self.save_job_to(path)
-
-    def save_job_to(self, path: str) -> None:
-        """Save all settings as a job for the command line."""
-        session = self.session
-        try:
-            self.status.setText(write_job(path, session.movie, session.column_params, self.form.value(), session.run_params))
-        except (EmdlError, OSError) as error:
-            self.status.setText(report_error(error, "save job"))
-
     def export(self) -> None:
         """Ask for a folder and export tables, heatmaps and the annotated movie."""
         folder = QFileDialog.getExistingDirectory(self, "Export into folder")
@@ -365,14 +309,36 @@ class DiffusionPanel(ScrollPanel):
         self.status.setText(f"{name} …")
         return job.start()
 
+    # -- what a project keeps of the panel
+
+    def display(self) -> dict[str, Any]:
+        """What is shown; of no effect on results."""
+        return {
+            "heatmap": self.heatmap.currentText(),
+            "over_movie": self.over_movie.isChecked(),
+            "tab": self.tabs.currentIndex(),
+            "site": self.site_tab.site,
+            "video": self.video.isChecked(),
+            "new_sites": [[float(row), float(col)] for row, col in self.tools.new],
+        }
+
+    def put_display(self, shown: dict[str, Any]) -> None:
+        """Show what :meth:`display` gave."""
+        self.heatmap.setCurrentText(str(shown.get("heatmap", self.heatmap.currentText())))
+        (self.over_movie if shown.get("over_movie") else self.over_mean).setChecked(True)
+        self.tabs.setCurrentIndex(int(shown.get("tab", 0)))
+        self.video.setChecked(bool(shown.get("video", True)))
+        self.tools.put_new([(float(row), float(col)) for row, col in shown.get("new_sites", ())])
+        site, occupancy = shown.get("site"), self.session.occupancy
+        if site is not None and occupancy is not None and site < occupancy.n_sites:
+            self.choose_site(int(site))
+
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
         if self._mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._mouse)
-        if self.job is not None:
-            self.job.cancel()
-            self.job.wait(2.0)
-        self.latest.close()
+        self.fitting.close()
+        leave(self.session, "diffusion")
 
 
 def group_legend(occupancy: Occupancy) -> str:
@@ -389,10 +355,10 @@ def group_legend(occupancy: Occupancy) -> str:
 
 
 def summary(occupancy: Occupancy) -> str:
-    """What was found, in a line, with the notes of the fit."""
+    """What was found, in a line, with its caveats."""
     facts = f"{occupancy.n_sites} sites in {occupancy.n_frames} frames, {len(occupancy.events)} events"
     separation = occupancy.attrs.get("separation")
     if separation:
         facts += f"; occupied and empty {separation:.1f} sigma apart"
     weak = ["⚠ This is little: rates and events are uncertain"] if separation and separation < WEAK_SEPARATION else []
-    return ". ".join([facts, *weak, *occupancy.attrs.get("notes", ())])
+    return ". ".join([facts, *weak, *Caveats.of(occupancy).texts])

@@ -115,6 +115,12 @@ class SiteTools(QObject):
         self._layers.show_new(self.new)
         self.pending.emit()
 
+    def put_new(self, places: list[tuple[float, float]]) -> None:
+        """Sites that wait for the next fit, as a project kept them."""
+        self.new = list(places)
+        self._layers.show_new(self.new)
+        self.pending.emit()
+
     def regroup(self, site: int, group: str) -> None:
         """Put a site into another group."""
         occupancy = self._session.occupancy

@@ -1,29 +1,21 @@
-"""What the atom panels run in threads: short functions that call the core, and where a run that was cut short is kept."""
+"""What the atom panels run in threads: short functions that call the core."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import ColumnParams, Job, OccupancyParams, RunParams
+from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
-from napari_emdl.jobs.checkpoint import discard_part, part_path
+from napari_emdl.jobs.checkpoint import discard_part
 from napari_emdl.jobs.control import Control
-
-#: Runs that were cut short are kept this long.
-KEEP_DAYS = 14
-
-_finders: dict[Any, Any] = {}
-_finders_lock = threading.Lock()
+from napari_emdl.workflow.finder import LiveFinder
+from napari_emdl.workflow.runs import COLUMN_RUNS
 
 
 def column_models() -> list[tuple[str, str | None, str]]:
@@ -36,48 +28,25 @@ def column_models() -> list[tuple[str, str | None, str]]:
     return [*shipped, *named, ("LoG (classical)", "log", "Laplacian of Gaussian: no network, quick, needs a higher dose")]
 
 
+def _finder(movie: Movie, params: ColumnParams, run: RunParams, control: Control) -> Any:
+    from napari_emdl.atoms.find.columns import make_finder
+
+    return make_finder(movie, params, run, control)
+
+
+_live: LiveFinder[Any] = LiveFinder(_finder)
+
+
 def find_frame(
     control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int, _for: object = None
 ) -> PeakTable:
     """Candidates of one frame; the finder is kept for the next."""
-    from napari_emdl.atoms.find.columns import find_one, make_finder
+    from napari_emdl.atoms.find.columns import find_one
 
     key = (id(movie.data), movie.calibration.pixel_nm, params.model_dump_json(), run.model_dump_json())
-    with _finders_lock:
-        if key not in _finders:
-            finder = make_finder(movie, params, run, control)
-            _finders.clear()
-            _finders[key] = finder, movie.data  # as long as the data lives, its id means nothing else
-        finder, _ = _finders[key]
-    return find_one(movie, finder, params, frame, control)
-
-
-def run_file(movie: Movie | None, params: ColumnParams) -> Path:
-    """File a run of this movie with these parameters is kept beside, until it is saved or two weeks old."""
-    about = (
-        "" if movie is None else f"{movie.path or id(movie.data)}|{movie.shape}|{movie.calibration.pixel_nm}|{_age(movie.path)}"
-    )
-    name = hashlib.sha1(f"{about}|{params.model_dump_json()}".encode()).hexdigest()[:20]
-    return Path(platformdirs.user_cache_dir("napari-emdl", appauthor=False)) / "runs" / f"{name}.h5"
-
-
-def _age(path: str) -> float:
-    try:
-        return Path(path).stat().st_mtime if path else 0.0
-    except OSError:
-        return 0.0
-
-
-def can_resume(output: Path) -> bool:
-    """True when an earlier run with the same settings left something."""
-    return part_path(output).exists()
-
-
-def prune_runs(folder: Path) -> None:
-    """Delete what is left of runs nobody went on with."""
-    for file in folder.glob("*.part"):
-        if time.time() - file.stat().st_mtime > KEEP_DAYS * 86400:
-            file.unlink(missing_ok=True)
+    finder = _live.get(key, movie, params, run, control)
+    table: PeakTable = _live.use(find_one, movie, finder, params, frame, control)
+    return table
 
 
 def run_movie(
@@ -86,11 +55,10 @@ def run_movie(
     """Job that finds the columns of all frames and goes on with what an earlier run has finished."""
     from napari_emdl.atoms.find.columns import find_columns
 
-    output = run_file(movie, params)
+    output = COLUMN_RUNS.file(movie, params)
 
     def work(control: Control, on_block: Callable[..., None]) -> PeakTable:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        prune_runs(output.parent)
+        COLUMN_RUNS.prepare(output)
         if restart:
             discard_part(output)
         return find_columns(
@@ -209,29 +177,3 @@ def live_frame(control: Control, place: str, key: str, _state: Any) -> Any:
 def stopped_watch(output: str) -> bool:
     """True when a watch that was stopped left frames beside `output`."""
     return Path(f"{output}.live").is_dir()
-
-
-def write_job(path: str, movie: Movie | None, columns: ColumnParams, occupancy: OccupancyParams, run: RunParams) -> str:
-    """Write a job file that finds the columns and fits the occupancy; says how to run it.
-
-    Raises
-    ------
-    EmdlError
-        When the movie is no file.
-    """
-    import yaml
-
-    if movie is None or not movie.path:
-        raise EmdlError("this movie is no file: save it first, a job needs a file to read")
-    known = columns if columns.pixel_size_A else columns.model_copy(update={"pixel_size_A": movie.pixel_A})
-    target = Path(path)
-    job = Job(
-        command="occupancy",
-        input=movie.path,
-        output=str(target.with_suffix(".h5")),
-        columns=known,
-        occupancy=occupancy,
-        run=run.model_copy(update={"resume": None}),
-    )
-    target.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False), encoding="utf-8")
-    return f"saved {target.name}; run it with: napari-emdl run {target.name}"

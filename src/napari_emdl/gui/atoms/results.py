@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.gui.kit.plots import PALETTE
 from napari_emdl.gui.kit.session import tag
+from napari_emdl.workflow.source import source_of
 
 #: More points than this stall a Points layer.
 MOST_POINTS = 200_000
@@ -30,8 +30,11 @@ def result_layers(result: Any, path: str) -> list[tuple[Any, dict[str, Any], str
     from napari_emdl.gui.kit.styles import space
 
     name = "columns" if isinstance(result, PeakTable) else "occupancy"
-    movie = source_movie(result)
-    if movie is not None:
+    try:
+        movie = source_of(result, path)
+    except OpenError:  # its points are shown instead
+        movie = None
+    if isinstance(movie, Movie):
         data, look, kind = movie_layer(movie)
         look["metadata"] = tag(movie.kind, movie, **{name: result})
         return [(data, look, kind)]
@@ -48,25 +51,3 @@ def result_layers(result: Any, path: str) -> list[tuple[Any, dict[str, Any], str
     features = {"occupancy_pct": 100 * result.mean_occupancy(), "group": result.group_names}
     look = {"features": features, "face_color": "occupancy_pct", "face_colormap": "viridis", "face_contrast_limits": (0, 100)}
     return [(result.sites_px, {"name": title, **look, **space(pixel_nm)}, "points")]
-
-
-def source_movie(result: Any) -> Movie | None:
-    """Movie a result was made from, when its file is still where it was."""
-    from napari_emdl.io import open_movie
-
-    record = result.attrs.get("provenance") or {}
-    source = record.get("input", {}) if isinstance(record, dict) else {}
-    name = source.get("path") if isinstance(source, dict) else source
-    if not name or not Path(str(name).split("::")[0]).exists():
-        return None
-    try:
-        movie = open_movie(name)
-    except (EmdlError, OSError):
-        return None
-    frames = result.n_positions if isinstance(result, PeakTable) else result.n_frames
-    if movie.n_frames != frames:
-        return None
-    pixel_A = result.attrs.get("pixel_A")
-    if pixel_A and pixel_A != movie.pixel_A:
-        movie = replace(movie, calibration=movie.calibration.override("user", pixel_nm=(pixel_A / 10, pixel_A / 10)))
-    return movie

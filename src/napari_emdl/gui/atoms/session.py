@@ -1,4 +1,4 @@
-"""What the atom panels of one viewer share: the movie, candidates by frame, hand edits, threshold, occupancy."""
+"""What the atom panels of one viewer share: the movie's settings and results, and the signals that tell of changes."""
 
 from __future__ import annotations
 
@@ -12,88 +12,84 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
-from napari_emdl.base.params import ColumnParams, RunParams
+from napari_emdl.atoms.find.edits import ColumnEdits
+from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Kind, Movie
-from napari_emdl.gui.atoms.edits import ColumnEdits
+from napari_emdl.gui.atoms.data import AtomsData
 from napari_emdl.gui.kit.session import bare, signal_of, tag_of
-
-
-class Candidates:
-    """Candidates of the frames that were run so far; blocks may come in any order."""
-
-    def __init__(self, n_frames: int) -> None:
-        self.n_frames = n_frames
-        self.attrs: dict[str, Any] = {}
-        self._home: dict[int, tuple[PeakTable, int]] = {}
-        self._blocks: list[tuple[int, PeakTable]] = []
-
-    @property
-    def done(self) -> int:
-        """Number of frames run."""
-        return len(self._home)
-
-    def put(self, start: int, table: PeakTable) -> None:
-        """Take in the candidates of frames `start`, `start` + 1, ..."""
-        self.attrs = {**self.attrs, **table.attrs}
-        if table.n_positions == self.n_frames:
-            self._blocks.clear()
-        self._blocks.append((start, table))
-        for index in range(table.n_positions):
-            self._home[start + index] = (table, index)
-
-    def rows(self, frame: int) -> NDArray[np.void] | None:
-        """Candidates of a frame, None when it was not run."""
-        home = self._home.get(frame)
-        return None if home is None else home[0].at(home[1])
-
-    def counts(self, min_score: float, edits: ColumnEdits) -> NDArray[np.float64]:
-        """(frames,) number of columns shown at a threshold, NaN for frames that were not run."""
-        counts = np.full(self.n_frames, np.nan)
-        for start, table in self._blocks:
-            counts[start : start + table.n_positions] = table.filter(min_score=min_score).counts()
-        for frame in edits.edited_frames:
-            candidates = self.rows(frame)
-            if candidates is not None:
-                counts[frame] = len(edits.merge(frame, candidates, min_score)[0])
-        return counts
-
-    def table(self) -> PeakTable | None:
-        """Table over all frames, None until every frame was run."""
-        if self.done < self.n_frames:
-            return None
-        home = self._home[0][0]
-        if home.n_positions == self.n_frames:
-            return home
-        parts = [self._home[frame][0].select_positions([self._home[frame][1]]) for frame in range(self.n_frames)]
-        joined = PeakTable.concatenate(parts, (self.n_frames,))
-        joined.attrs = dict(self.attrs)
-        return joined
+from napari_emdl.workflow.partial import PartialPeaks
 
 
 class AtomsSession(QObject):
-    """State shared by the panels of a viewer; panels change it through its methods and follow its signals."""
+    """State shared by the panels of a viewer; panels change it through its methods and follow its signals.
+
+    Signals
+    -------
+    movie_changed, frame_changed, columns_changed, limits_changed, occupancy_changed
+        Another movie; another frame; candidates of a range of frames (None: all are gone); the limits or the finder's own
+        threshold; the occupancy that is shown.
+    settings_changed
+        Parameters were replaced from outside (project, job, defaults): forms are to show them.
+    message
+        One line for the status of the panels.
+    restored
+        The session is as the project at this path says.
+    """
 
     movie_changed = QtSignal()
     frame_changed = QtSignal(int)
     columns_changed = QtSignal(object)
-    threshold_changed = QtSignal(float)
+    limits_changed = QtSignal()
+    settings_changed = QtSignal()
     occupancy_changed = QtSignal()
+    message = QtSignal(str)
+    restored = QtSignal(object)
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = ref(viewer)
         self.layer: Any = None
-        self.movie: Movie | None = None
-        self.candidates = Candidates(0)
-        self.edits = ColumnEdits()
-        self.min_score = 0.5
-        self.column_params = ColumnParams()
-        self.run_params = RunParams()
-        self.occupancy: Any = None
+        self.data = AtomsData()
+        self.data.settings.begin()
+        self.panels: dict[str, Any] = {}
+        self.keeper: Any = None
+        self.history: Any = None
         self._frame = 0
         viewer.dims.events.point.connect(self._on_dims)
         viewer.layers.events.removed.connect(self._on_removed)
+
+    # what is set and found, in one place: :class:`~napari_emdl.gui.atoms.data.AtomsData`
+
+    @property
+    def movie(self) -> Movie | None:
+        """Movie that is analysed."""
+        return self.data.movie
+
+    @property
+    def candidates(self) -> PartialPeaks:
+        """Candidates by frame."""
+        return self.data.results.candidates
+
+    @property
+    def edits(self) -> ColumnEdits:
+        """Changes by hand."""
+        return self.data.results.edits
+
+    @property
+    def min_score(self) -> float:
+        """Threshold that counts."""
+        return self.data.settings.min_score
+
+    @property
+    def occupancy(self) -> Any:
+        """Occupancy at that threshold, None until there is one."""
+        return self.data.results.occupancy
+
+    @property
+    def species(self) -> list[str]:
+        """Names of the species the finder tells apart."""
+        return self.data.species
 
     @property
     def viewer(self) -> Any:
@@ -105,12 +101,6 @@ class AtomsSession(QObject):
         """Frame now shown."""
         return self._frame
 
-    @property
-    def species(self) -> list[str]:
-        """Names of the species the finder tells apart."""
-        names = self.candidates.attrs.get("species")
-        return [str(name) for name in names] if names is not None and len(names) else ["column"]
-
     def movie_layers(self) -> list[Any]:
         """Image layers that can be analysed, opened by us or by napari."""
         return [layer for layer in self.viewer.layers if movie_of(layer) is not None]
@@ -120,28 +110,30 @@ class AtomsSession(QObject):
         if layer is self.layer:
             return
         self.layer = layer
-        self.movie = None if layer is None else movie_of(layer)
-        self.edits.clear()
-        self.occupancy = None
-        self.candidates = Candidates(self.movie.n_frames if self.movie else 0)
+        self.data.start(None if layer is None else movie_of(layer))
         self._frame = self._frame_of_dims()
         self.movie_changed.emit()
+        self.limits_changed.emit()
         self.occupancy_changed.emit()
         self._take_results(tag_of(layer) if layer is not None else {})
 
     def _take_results(self, found: dict[str, Any]) -> None:
-        """Results that were opened from a file together with the movie."""
+        """Results that were opened from a file together with the movie, or a whole project."""
+        project = found.pop("project", None)
+        if project is not None:
+            project.restore(self)
+            return
         columns, occupancy = found.get("columns"), found.get("occupancy")
         if columns is not None:
             self.put_columns(0, columns)
         if occupancy is not None:
-            self.set_occupancy(occupancy)
+            self.set_fitted(occupancy, self.candidates.table())
 
     def set_pixel_A(self, pixel_A: float, source: str) -> None:
         """Override the pixel size of the movie."""
         if self.movie is not None:
             pixel_nm = (pixel_A / 10, pixel_A / 10)
-            self.movie = replace(self.movie, calibration=self.movie.calibration.override(source, pixel_nm=pixel_nm))
+            self.data.movie = replace(self.movie, calibration=self.movie.calibration.override(source, pixel_nm=pixel_nm))
             old = tuple(self.layer.scale[-2:])
             for layer in [other for other in self.viewer.layers if tuple(other.scale[-2:]) == old]:
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
@@ -160,37 +152,40 @@ class AtomsSession(QObject):
 
     def forget_columns(self) -> None:
         """Drop candidates, edits and what was made of them: the settings they came from have changed."""
-        self.candidates = Candidates(self.movie.n_frames if self.movie else 0)
-        self.edits.clear()
+        self.data.forget()
         self.columns_changed.emit(None)
-        self.set_occupancy(None)
+        self.occupancy_changed.emit()
 
     def put_columns(self, start: int, table: PeakTable) -> None:
         """Take in candidates of frames from `start` on."""
-        self.candidates.put(start, table)
+        before = self.min_score
+        self.data.put(start, table)
         self.columns_changed.emit(range(start, start + table.n_positions))
+        if self.min_score != before:
+            self.limits_changed.emit()
 
     def edited(self, frame: int | None) -> None:
         """Tell that hand edits changed in a frame."""
         if frame is not None:
             self.columns_changed.emit(range(frame, frame + 1))
 
-    def set_min_score(self, value: float) -> None:
-        """Other threshold, a view of what is there."""
-        if value != self.min_score:
-            self.min_score = value
-            self.threshold_changed.emit(value)
+    def set_limits(self, limits: ColumnLimits) -> None:
+        """Other limits, a view of what is there; a `min_score` of None is the finder's own."""
+        if limits != self.data.settings.limits:
+            self.data.settings.limits = limits
+            self.limits_changed.emit()
+
+    def set_fitted(self, fitted: Any, columns: PeakTable | None) -> None:
+        """Occupancy as it was fitted, with the columns it was fitted to."""
+        results = self.data.results
+        results.fitted, results.fitted_columns, results.occupancy = fitted, columns, fitted
+        self.occupancy_changed.emit()
 
     def set_occupancy(self, occupancy: Any) -> None:
-        """Other occupancy result; None takes it away."""
+        """The fitted occupancy at another threshold."""
         if occupancy is not self.occupancy:
-            self.occupancy = occupancy
+            self.data.results.occupancy = occupancy
             self.occupancy_changed.emit()
-
-    def columns(self) -> PeakTable | None:
-        """Columns of all frames with hand edits and threshold, None until all frames were run."""
-        table = self.candidates.table()
-        return None if table is None else self.edits.apply(table, self.min_score)
 
     def seek(self, frame: int) -> None:
         """Go to a frame."""

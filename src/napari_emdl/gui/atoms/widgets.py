@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_emdl.base.params import ColumnLimits
 from napari_emdl.gui.atoms.layers import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.kit.plots import named
@@ -184,61 +185,49 @@ class MovieBox(QComboBox):
 
 
 class ThresholdRow(QWidget):
-    """Slider over 0..1 with its value, and a button that goes back to the default."""
+    """Slider over 0..1 with its value, and a button that goes back to the finder's own threshold.
 
-    changed = Signal(float)
+    It shows the limits of a session and sets them; it keeps no value of its own.
+    """
+
     STEPS = 200
 
     def __init__(self, title: str, tip: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._default = 0.5
+        self._session: AtomsSession | None = None
         self.slider = named(QSlider(Qt.Orientation.Horizontal), "threshold")
         self.slider.setRange(0, self.STEPS)
         self.slider.setToolTip(f"<qt>{tip}</qt>")
-        self.value_label = named(QLabel("0.50"), "threshold_value")
+        self.slider.setAccessibleName(title)
+        self.value_label = named(QLabel(""), "threshold_value")
         self.value_label.setMinimumWidth(34)
         self.default_button = named(QToolButton(), "threshold_default")
         self.default_button.setText("default")
-        self.default_button.setToolTip("Back to the default of this model and contrast")
         caption = QLabel(title)
         caption.setToolTip(f"<qt>{tip}</qt>")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget, stretch in ((caption, 0), (self.slider, 1), (self.value_label, 0), (self.default_button, 0)):
             layout.addWidget(widget, stretch)
-        self.slider.valueChanged.connect(self._moved)
-        self.default_button.clicked.connect(lambda: self.put(self._default, tell=True))
-        self.put(0.5)
 
-    @property
-    def value(self) -> float:
-        """Threshold now set."""
-        return self.slider.value() / self.STEPS
+    def follow(self, session: AtomsSession) -> None:
+        """Show and set the limits of `session`."""
+        self._session = session
+        self.slider.valueChanged.connect(lambda value: session.set_limits(ColumnLimits(min_score=value / self.STEPS)))
+        self.default_button.clicked.connect(lambda *_: session.set_limits(ColumnLimits()))
+        session.limits_changed.connect(self.refresh)
+        self.refresh()
 
-    @property
-    def at_default(self) -> bool:
-        """True when the slider stands at the default."""
-        return self.slider.value() == round(self._default * self.STEPS)
-
-    def put(self, value: float, tell: bool = False) -> None:
-        """Set the slider; with `tell` as if the user had moved it."""
+    def refresh(self) -> None:
+        """Show the threshold that counts."""
+        if self._session is None:
+            return
+        settings = self._session.data.settings
         with QSignalBlocker(self.slider):
-            self.slider.setValue(round(value * self.STEPS))
-        self.value_label.setText(f"{self.value:.2f}")
-        if tell:
-            self.changed.emit(self.value)
-
-    def set_default(self, value: float) -> None:
-        """Default the button goes back to; a slider that stands at the old one follows."""
-        follow = self.at_default
-        self._default = value
-        self.default_button.setToolTip(f"Back to the default of this model and contrast ({value:.2f})")
-        if follow:
-            self.put(value, tell=True)
-
-    def _moved(self, _value: int) -> None:
-        self.value_label.setText(f"{self.value:.2f}")
-        self.changed.emit(self.value)
+            self.slider.setValue(round(settings.min_score * self.STEPS))
+        self.value_label.setText(f"{settings.min_score:.2f}")
+        default = settings.default_min_score
+        self.default_button.setToolTip(f"Back to the default of this model and contrast ({default:.2f})")
 
 
 class EditBar(QWidget):

@@ -165,10 +165,14 @@ class StemData:
             return None
         return jobs.within(candidates, self.settings.limits, self.cube.detector_shape)
 
-    def begin_run(self) -> None:
-        """Forget the disks of the scan: they are looked for anew."""
+    def begin_run(self, resume: bool) -> None:
+        """Forget the disks of the scan, they are looked for anew; a run that goes on keeps what is finished."""
         assert self.cube is not None
         found = self.found
+        if resume and found.disks is not None and found.done is not None:
+            found.partial = PartialPeaks.of(found.disks, found.done)
+            found.disks = found.kept = found.histogram = None
+            return
         found.disks = found.kept = found.strain = found.disks_file = found.lattice = found.histogram = None
         found.partial = PartialPeaks(self.cube.scan_shape)
         found.done = np.zeros(self.cube.scan_shape, bool)

@@ -16,6 +16,7 @@ from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import FLAT, DiffractionCanvas
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.session import role_of, tag
 from napari_emdl.gui.kit.worker import Job, report_error
 
@@ -40,6 +41,7 @@ class Detectors(QObject):
         self._old: list[Job] = []
         self._pending: dict[str, Any] = {}
         self._count = self._serial = 0
+        self._drawing: DrawOnce | None = None
         self._current: dict[str, int] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -62,7 +64,7 @@ class Detectors(QObject):
     def add_drawn(self) -> Any:
         """Empty detector for the user to draw into: rectangle, ellipse or polygon."""
         layer = self._add("Detector", [], "rectangle")
-        layer.mode = "add_ellipse"
+        self._drawing = DrawOnce(self.canvas.model, layer, "add_ellipse", self)
         return layer
 
     def add_saved(self, shapes: list[np.ndarray], attributes: dict[str, Any], key: str) -> Any:

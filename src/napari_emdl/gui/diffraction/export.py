@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import FindStage, FitStage, OpenStage
 from napari_emdl.base.params import Job as JobFile
+from napari_emdl.gui.diffraction.figures import FigureDialog
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.worker import Job, report_error
+from napari_emdl.workflow.jobfile import read_job, write_job
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -47,6 +48,9 @@ class ExportStep(Step):
         for name, box in self.formats.items():
             box.setChecked(name == FORMATS[0])
             box.setToolTip(f"Figures as {name.upper()}{'' if name == FORMATS[0] else ', for print: lines and text stay sharp'}")
+        self.figure_button = QPushButton("Strain figure …")
+        self.figure_button.setToolTip("Choose maps, range, colours, width and type of a figure; save it or copy it")
+        self.figure_dialog: FigureDialog | None = None
         self.disks_button = QPushButton("Save disks …")
         self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
         self.strain_button = QPushButton("Save strain …")
@@ -67,7 +71,14 @@ class ExportStep(Step):
         grid.addWidget(self.export_button, 0, 0, 1, 2)
         grid.addLayout(kinds, 1, 0, 1, 2)
         for i, button in enumerate(
-            (self.disks_button, self.strain_button, self.load_button, self.save_job_button, self.load_job_button)
+            (
+                self.figure_button,
+                self.disks_button,
+                self.strain_button,
+                self.load_button,
+                self.save_job_button,
+                self.load_job_button,
+            )
         ):
             grid.addWidget(button, 2 + i // 2, i % 2)
         self.note = QLabel("")
@@ -75,6 +86,7 @@ class ExportStep(Step):
         self.content.addLayout(grid)
         self.content.addWidget(self.note)
         self.export_button.clicked.connect(lambda *_: self.export())
+        self.figure_button.clicked.connect(lambda *_: self.open_figure())
         self.disks_button.clicked.connect(lambda *_: self.save("disks"))
         self.strain_button.clicked.connect(lambda *_: self.save("strain"))
         self.load_button.clicked.connect(lambda *_: self.load())
@@ -90,6 +102,7 @@ class ExportStep(Step):
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
+        self.figure_button.setEnabled(strain)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.save_job_button.setEnabled(self.stem.cube is not None)
         self.tell(
@@ -123,6 +136,24 @@ class ExportStep(Step):
             return f"{len(names)} files in {target}"
 
         return self._start("export", work)
+
+    def open_figure(self) -> FigureDialog | None:
+        """Dialog of a strain figure; it does not block the window."""
+        strain, reference = self.stem.found.strain, self.stem.settings.reference
+        if strain is None:
+            return None
+        self.close_figure()
+        region = None if isinstance(reference, str) else reference
+        self.figure_dialog = FigureDialog(strain, region, parent=self.window())
+        self.figure_dialog.show()
+        return self.figure_dialog
+
+    def close_figure(self) -> None:
+        """Close the dialog of the figure."""
+        if self.figure_dialog is not None:
+            self.figure_dialog.close_workers()
+            self.figure_dialog.close()
+            self.figure_dialog = None
 
     def save(self, what: str, path: str | Path | None = None) -> Job | None:
         """Write disks or strain as an HDF5 result file."""
@@ -168,8 +199,8 @@ class ExportStep(Step):
             return
         self.stem.take_disks(result, file=source)
 
-    def job_files(self, stem_name: str) -> dict[str, JobFile]:
-        """Everything set in the panel as jobs: one for the disks and, when there is a map, one for the strain of them."""
+    def job_of(self, target: Path) -> JobFile:
+        """Everything set in the panel as one job: the disks and, when there is a map, the strain of them."""
         stem = self.stem
         if stem.cube is None:
             raise EmdlError("open a datacube before saving a job")
@@ -177,39 +208,34 @@ class ExportStep(Step):
             raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
         settings = stem.settings
         disks = settings.disk_params.model_copy(update={"min_score": settings.min_score})
-        run = settings.run_params.model_copy(update={"resume": None})
-        found = f"{stem_name}_disks.h5"
-        jobs = {f"{stem_name}.yaml": JobFile(command="disks", input=stem.cube.path, output=found, disks=disks, run=run)}
+        opened = OpenStage(path=stem.cube.path, options=dict(stem.cube.metadata.get("open_options") or {}))
+        stages: list[Any] = [opened, FindStage(disks=disks, output=_beside(target, "disks.h5"))]
         if stem.found.strain is not None:
             own = {"min_score": settings.min_score, **reference_params(settings.reference)}
+            if settings.regions is not None:
+                own["regions"] = _beside(target, "regions.npy")
             strain = settings.strain_params.model_copy(update=own)
-            if stem.settings.regions is not None:
-                strain = strain.model_copy(update={"regions": f"{stem_name}_regions.npy"})
-            jobs[f"{stem_name}_strain.yaml"] = JobFile(
-                command="strain", input=found, output=f"{stem_name}_strain.h5", strain=strain, run=run
-            )
-        return jobs
+            stages.append(FitStage(strain=strain, output=_beside(target, "strain.h5")))
+        return JobFile(stages=tuple(stages), run=settings.run_params.model_copy(update={"resume": None}))
 
-    def save_job(self, path: str | Path | None = None) -> list[Path]:
-        """Write the job files; `napari-emdl run` reads them. Results go beside them."""
+    def save_job(self, path: str | Path | None = None) -> Path | None:
+        """Write the job file; `napari-emdl run` reads it. Results go beside it."""
         try:
             suggested = f"{Path(self.stem.cube.path or 'datacube').stem}_job.yaml" if self.stem.cube else "job.yaml"
             path = path or QFileDialog.getSaveFileName(self, "Save job", suggested, "YAML (*.yaml)")[0]
             if not path:
-                return []
-            target = Path(path)
-            written = []
-            for name, job in self.job_files(target.stem).items():
-                text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
-                target.with_name(name).write_text(text, encoding="utf-8")
-                written.append(target.with_name(name))
-                if job.strain is not None and job.strain.regions is not None and self.stem.settings.regions is not None:
-                    np.save(target.with_name(job.strain.regions), self.stem.settings.regions)
+                return None
+            target = Path(path).absolute()
+            job = self.job_of(target)
+            write_job(target, job)
+            strain = job.section("strain")
+            if strain is not None and strain.regions is not None and self.stem.settings.regions is not None:
+                np.save(strain.regions, self.stem.settings.regions)
         except (EmdlError, OSError) as error:
             report_error(error, "save job")
-            return []
-        self.note.setText("Run it with: " + " && ".join(f"napari-emdl run {file.name}" for file in written))
-        return written
+            return None
+        self.note.setText(f"Run it with: napari-emdl run {target.name}")
+        return target
 
     def load_job(self, path: str | Path | None = None) -> None:
         """Take over the settings of a job file; the data stay."""
@@ -217,14 +243,10 @@ class ExportStep(Step):
         if not path:
             return
         try:
-            job = JobFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            line = str(error).splitlines()[1 if isinstance(error, ValidationError) else 0]
-            report_error(EmdlError(f"{Path(path).name} is no job file: {line}"))
+            job = read_job(path)
+        except EmdlError as error:
+            report_error(error)
             return
-        if job.strain is not None and job.strain.regions is not None:
-            regions = str(Path(path).parent / job.strain.regions)
-            job = job.model_copy(update={"strain": job.strain.model_copy(update={"regions": regions})})
         self.note.setText(f"settings of {Path(path).name}")
         self.job_loaded.emit(job)
 
@@ -245,8 +267,14 @@ class ExportStep(Step):
 
     def close_jobs(self, timeout_s: float = 3.0) -> bool:
         """Wait for files being written."""
+        self.close_figure()
         ended = [job.wait(timeout_s) for job in self._jobs]
         return all(ended)
+
+
+def _beside(target: Path, what: str) -> str:
+    """Result of a job: named after it, beside it."""
+    return str(target.with_name(f"{target.stem}_{what}"))
 
 
 def reference_params(reference: Any) -> dict[str, Any]:

@@ -139,6 +139,22 @@ def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[in
     return found[kept]
 
 
+def preload(_control: Control) -> None:
+    """Import what the first pattern, the first fit and the first project need, so that no click waits for it."""
+    import napari_emdl.diffraction.basis
+    import napari_emdl.diffraction.find.disks
+    import napari_emdl.diffraction.find.limits
+    import napari_emdl.diffraction.find.probe
+    import napari_emdl.diffraction.fit.regions
+    import napari_emdl.diffraction.fit.strain
+    import napari_emdl.diffraction.fit.vectormap
+    import napari_emdl.diffraction.judge.evidence
+    import napari_emdl.diffraction.judge.glance
+    import napari_emdl.diffraction.judge.outlook
+    import napari_emdl.diffraction.virtual
+    import napari_emdl.io.results  # noqa: F401
+
+
 def outlook(control: Control, cube: Datacube, probe: Any, params: DiskParams, run: RunParams) -> Any:
     """What some patterns say of a run over the scan."""
     from napari_emdl.diffraction.judge.outlook import look_ahead

@@ -25,6 +25,8 @@ def bind_keys(panel: Panel) -> Bound:
         "]": lambda *_: panel.histogram.step(+1),
         "Space": lambda *_: panel.state.find_here(force=True),
         "Escape": lambda *_: panel.cancel(),
+        "Control-Z": lambda *_: panel.thresholds.history.undo(),
+        "Control-Shift-Z": lambda *_: panel.thresholds.history.redo(),
     }
     for key in ("[", "]", "Escape"):
         shortcut = QShortcut(QKeySequence(key), panel)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
@@ -15,9 +16,12 @@ from napari_emdl.gui.diffraction.jobs import LatticeFinder
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.forms import ParamsForm
+from napari_emdl.gui.kit.handles import Handles
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.gui.kit.steps import Fold, Step
 from napari_emdl.gui.kit.worker import report_error
+
+FOLLOW_MS = 120  # between two fits while an arrow is dragged
 
 
 class LatticeStep(Step):
@@ -26,7 +30,12 @@ class LatticeStep(Step):
     def __init__(self, state: StemState, canvas: DiffractionCanvas, parent: QWidget | None = None):
         super().__init__(3, "Lattice", "Calibrate the patterns and choose the lattice vectors g1 and g2", parent)
         self.stem, self.canvas = state, canvas
-        self._drawing = False
+        self._drawing = self._dragging = False
+        self.handles = Handles(canvas.model, self._tips, self._on_tip, lambda: canvas.space["scale"])
+        self._throttle = QTimer(self)
+        self._throttle.setSingleShot(True)
+        self._throttle.setInterval(FOLLOW_MS)
+        self._throttle.timeout.connect(self._tell_vectors)
         self.vectors_dragged: Callable[[list[tuple[float, float]]], None] = self.take_vectors
         self.form = ParamsForm(state.settings.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
         self.calibration = ParamsForm(state.settings.strain_params.calibrate)
@@ -128,22 +137,51 @@ class LatticeStep(Step):
                     metadata=tag("lattice", centre=centre),
                     **self.canvas.space,
                 )
-                layer.mode = "direct"
+                layer.editable = False  # its tips are handles of the canvas, whatever layer is chosen
                 layer.events.data.connect(self._on_dragged)
-            elif len(layer.data) == 2:
+            elif len(layer.data) == 2 and not self._dragging:
                 layer.data = lines
         finally:
             self._drawing = False
 
+    def _tips(self) -> np.ndarray:
+        """(2, 2) tips of g1 and g2 while the vector map shows them."""
+        layer = self.canvas.layer("lattice")
+        if layer is None or not layer.visible or len(layer.data) != 2:
+            return np.zeros((0, 2))
+        return np.array([np.asarray(line, float)[-1, -2:] for line in layer.data])
+
+    def _on_tip(self, index: int, place: tuple[float, float], finished: bool) -> None:
+        """The arrow follows the mouse, the lattice follows the arrow a few times a second."""
+        layer = self.canvas.layer("lattice")
+        if layer is None or len(layer.data) != 2:
+            return
+        lines = [np.array(line) for line in layer.data]
+        lines[index][-1, -2:] = place
+        self._dragging, self._drawing = not finished, True
+        try:
+            layer.data = lines
+        finally:
+            self._drawing = False
+        if finished:
+            self._throttle.stop()
+            self._tell_vectors()
+        elif not self._throttle.isActive():
+            self._throttle.start()
+
+    def _tell_vectors(self) -> None:
+        layer, lattice = self.canvas.layer("lattice"), self.stem.found.lattice
+        if layer is None or lattice is None or len(layer.data) != 2:
+            return
+        tips = self._tips() if layer.visible else np.array([np.asarray(line, float)[-1, -2:] for line in layer.data])
+        vectors = tips - np.asarray(lattice.centre_px)
+        if np.linalg.norm(vectors, axis=1).min() > 1e-6:
+            self.vectors_dragged([(float(row), float(col)) for row, col in vectors])
+
     def _on_dragged(self, event: Any) -> None:
         if self._drawing or self.stem.found.lattice is None or str(getattr(event, "action", "")).endswith("ing"):
             return
-        layer = event.source
-        if len(layer.data) != 2:
-            return  # the user deleted an arrow; the next fit draws both again
-        centre = np.asarray(self.stem.found.lattice.centre_px)
-        tips = [np.asarray(line, float)[-1, -2:] - centre for line in layer.data]
-        self.vectors_dragged([(float(row), float(col)) for row, col in tips])
+        self._tell_vectors()
 
     def take_vectors(self, vectors: list[tuple[float, float]]) -> None:
         """Use g1 and g2 as they were dragged."""

@@ -5,20 +5,24 @@ Layers are looked up by their role each time, so a layer the user deleted is sim
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.judge.glance import most_to_see
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
 #: Roles of layers that stay above all maps.
+#: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
+REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
 DRAWN = ("crosshair", "reference", "profile", "statistics", "regions")
 
 
@@ -40,10 +44,19 @@ class ScanMaps(QObject):
         self.space = styles.space(cube.calibration.pixel_nm, "nm", AXES)
         self.looks: dict[str, dict[str, Any]] = {}  # role -> look of a layer that is to come, from a project
         self._dirty: set[str] = set()
+        self._later: dict[str, Callable[[], Any]] = {}  # layers that are not shown: one at a time, between two events
         self._linking = False
+        self.strain: Any = None
+        self.chosen = ""  # role of the map that is on top
+        self._values: dict[str, NDArray[np.float32]] = {}
+        self._limits: dict[str, tuple[float, float]] = {}
+        self._extra: set[str] = set()
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
+        self._idle = QTimer(self)
+        self._idle.setInterval(0)
+        self._idle.timeout.connect(self._do_one)
 
     def layer(self, role: str) -> Any:
         """Layer of that role for this datacube, or None."""
@@ -130,56 +143,105 @@ class ScanMaps(QObject):
     # strain
 
     def show_strain(self, strain: Any) -> None:
-        """Strain maps in % and degrees, centred at 0, with colour bars; εxx, εyy and εxy share their contrast."""
-        first = self.layer("exx") is None
-        self._show_errors(strain)
-        shown = {}
-        for name, title, factor, unit in styles.STRAIN_MAPS:
-            values = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
-            shown[name] = values
-            layer = self.image(
-                name,
-                f"{title} [{unit}]",
-                values,
-                colormap=styles.diverging(),
-                contrast_limits=(-1.0, 1.0),
-                visible=name == "exx" and first,
-                blending="translucent_no_depth",
-            )
-            if not tag_of(layer).get("linked"):
-                tag_of(layer)["linked"] = True
-                styles.show_colorbar(layer)
-                layer.events.contrast_limits.connect(self._link_contrast)
+        """Strain maps in % and degrees, centred at 0, with colour bars; εxx, εyy and εxy share their contrast.
+
+        The map that is shown is drawn now, the others one by one between two events.
+        """
+        first = all(self.layer(name) is None for name, *_ in styles.STRAIN_MAPS)
+        self.strain = strain
+        for name, _, factor, _ in styles.STRAIN_MAPS:
+            self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
         if first:
-            self.rescale_strain({name: values for name, values in shown.items() if name not in self.looks})
-        self._show_reasons(strain)
+            together = [self._values[name] for name in ("exx", "eyy", "exy")]
+            for name in self._values:
+                own = [self._values[name]] if name == "theta_rad" else together
+                self._limits[name] = styles.symmetric_limits(*own, least=1e-3)
+            self.chosen = self.chosen or most_to_see(strain)
+        for name, *_ in styles.STRAIN_MAPS:
+            self._soon(name, partial(self._show_map, name))
+        for role in self._extra:
+            if self.layer(role) is not None:
+                self._soon(role, partial(self.show_extra, role, None))
 
-    def _show_errors(self, strain: Any) -> None:
-        """Standard errors of the strain and residual of the fit, hidden at first."""
-        errors = {
-            f"sigma_{name}": (f"Error of {title} [{unit}]", np.asarray(strain.sigma)[..., i] * factor)
-            for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS)
-        }
-        errors["residual"] = ("Residual [px]", np.asarray(strain.residual_px))
-        for role, (name, values) in errors.items():
-            new = self.layer(role) is None
-            layer = self.image(
-                role, name, values.astype(np.float32), colormap=styles.matplotlib_colormap("viridis"), visible=False
+    def _soon(self, role: str, draw: Callable[[], Any]) -> None:
+        layer = self.layer(role)
+        if role == self.chosen or (layer is not None and layer.visible):
+            self._later.pop(role, None)
+            draw()
+        else:
+            self._later[role] = draw
+            self._idle.start()
+
+    def _do_one(self) -> None:
+        if self._later:
+            self._later.pop(next(iter(self._later)))()
+        if not self._later:
+            self._idle.stop()
+
+    def finish(self) -> None:
+        """Draw what waits now."""
+        while self._later:
+            self._do_one()
+
+    def _show_map(self, name: str) -> None:
+        title, unit = next((title, unit) for role, title, _, unit in styles.STRAIN_MAPS if role == name)
+        new = self.layer(name) is None
+        layer = self.image(
+            name,
+            f"{title} [{unit}]",
+            self._values[name],
+            colormap=styles.diverging(),
+            contrast_limits=self._limits.get(name, (-1.0, 1.0)),
+            visible=name == self.chosen,
+            blending="translucent_no_depth",
+        )
+        if new:
+            low, high = layer.contrast_limits
+            layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
+            styles.show_colorbar(layer)
+            layer.events.contrast_limits.connect(self._link_contrast)
+
+    # errors, residual and reasons, made when they are asked for
+
+    def show_extra(self, role: str, visible: bool | None = True) -> Any:
+        """Layer of a standard error ("sigma_exx", ...), "residual" or "reason"; None leaves it shown or hidden."""
+        if self.strain is None:
+            return None
+        look: dict[str, Any] = {"colormap": styles.matplotlib_colormap("viridis")}
+        if role == "reason":
+            name, values = "Masked: why", np.asarray(self.strain.reason, np.float32)
+            values = np.where(values > 0, values, np.nan).astype(np.float32)
+            look = {
+                "colormap": styles.listed(REASON_COLORS),
+                "contrast_limits": (0.5, len(REASON_COLORS) + 0.5),
+                "opacity": 0.8,
+            }
+        elif role == "residual":
+            name, values = "Residual [px]", np.asarray(self.strain.residual_px)
+        else:
+            number, (_, title, factor, unit) = next(
+                (i, entry) for i, entry in enumerate(styles.STRAIN_MAPS) if role == f"sigma_{entry[0]}"
             )
-            if new:
-                styles.show_colorbar(layer)
-                self.fit_contrast(layer)
+            name, values = f"Error of {title} [{unit}]", np.asarray(self.strain.sigma)[..., number] * factor
+        new = self.layer(role) is None
+        layer = self.image(role, name, values.astype(np.float32), blending="translucent_no_depth", **look)
+        self._extra.add(role)
+        if new and role != "reason":
+            styles.show_colorbar(layer)
+            self.fit_contrast(layer)
+        if visible is not None:
+            layer.visible = visible
+        return layer
 
-    def rescale_strain(self, shown: dict[str, NDArray[Any]] | None = None) -> None:
+    def rescale_strain(self) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
-        maps = shown
-        if maps is None:
-            maps = {n: np.asarray(la.data) for n, *_ in styles.STRAIN_MAPS if (la := self.layer(n)) is not None}
-        together = [maps[n] for n in ("exx", "eyy", "exy") if n in maps]
-        for name, values in maps.items():
+        together = [self._values[n] for n in ("exx", "eyy", "exy") if n in self._values]
+        for name, values in self._values.items():
             layer = self.layer(name)
+            limits = styles.symmetric_limits(*([values] if name == "theta_rad" else together), least=1e-3)
+            self._limits[name] = limits
             if layer is not None:
-                self._set_limits(layer, styles.symmetric_limits(*([values] if name == "theta_rad" else together), least=1e-3))
+                self._set_limits(layer, limits)
 
     def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:
         self._linking = True
@@ -198,32 +260,13 @@ class ScanMaps(QObject):
             if layer is not None and layer is not event.source:
                 self._set_limits(layer, tuple(event.source.contrast_limits))
 
-    def _show_reasons(self, strain: Any) -> None:
-        from napari.layers import Labels
-
-        reasons = np.asarray(strain.reason).astype(np.int32)
-        layer = self.layer("reason")
-        if layer is not None:
-            layer.data = reasons
-            return
-        shown = ("transparent", "#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")  # in the order of REASONS
-        colors: dict[int | None, str] = {None: "transparent"}
-        colors.update(enumerate(shown))
-        layer = Labels(
-            reasons,
-            name="Masked: why",
-            colormap=DirectLabelColormap(color_dict=colors),
-            opacity=0.6,
-            visible=False,
-            metadata=tag("reason", self.cube),
-            **self.space,
-        )
-        layer.editable = False
-        self._insert(layer)
-
     def show_only(self, role: str) -> None:
         """Show one of the maps and hide the others."""
-        names = [n for n, *_ in styles.STRAIN_MAPS]
+        self.chosen = role
+        draw = self._later.pop(role, None)
+        if draw is not None:
+            draw()
+        names = {name for name, *_ in styles.STRAIN_MAPS} | self._extra
         for layer in self.viewer.layers:
             if role_of(layer) in names and tag_of(layer).get("signal") is self.cube:
                 layer.visible = role_of(layer) == role
@@ -240,4 +283,5 @@ class ScanMaps(QObject):
     def close(self) -> None:
         """Stop timers and take the text away; the layers belong to the user now."""
         self._timer.stop()
+        self._idle.stop()
         self.say("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
@@ -14,6 +14,7 @@ from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.session import bare, role_of, tag_of
+from napari_emdl.gui.kit.switcher import Switcher
 
 
 class OpenSet(QObject):
@@ -103,3 +104,86 @@ class OpenSet(QObject):
 
 def _saved(layer: Any) -> bool:
     return role_of(layer).startswith("saved ")
+
+
+class OpenSets(QObject):
+    """The datacubes that are open in one workspace; one of them is shown.
+
+    Parameters
+    ----------
+    viewer, canvas
+        napari viewer and diffraction canvas.
+    switcher
+        List for the user to choose from.
+
+    Signals
+    -------
+    shown_changed
+        Another one is on the canvases.
+    """
+
+    shown_changed = Signal(object)
+
+    def __init__(self, viewer: Any, canvas: DiffractionCanvas, switcher: Switcher, parent: QObject | None = None):
+        super().__init__(parent)
+        self.viewer, self.canvas, self.switcher = bare(viewer), canvas, switcher
+        self.all: list[OpenSet] = []
+        self.shown: OpenSet | None = None
+        switcher.chosen.connect(lambda index: self.switch(self.all[index]))
+
+    def of(self, cube: Datacube) -> OpenSet | None:
+        """The one of a datacube, or None."""
+        return next((one for one in self.all if one.cube is cube), None)
+
+    def start(self, data: StemData) -> OpenSet:
+        """Show a datacube as one just opened, also when it is open already."""
+        assert data.cube is not None
+        old = self.of(data.cube)
+        if old is not None:
+            old.close()
+            self.all.remove(old)
+            self.shown = None if self.shown is old else self.shown
+        opened = OpenSet(self.viewer, self.canvas, data, self)
+        self.all.append(opened)
+        self._take_out(opened)
+        return opened
+
+    def switch(self, chosen: OpenSet) -> None:
+        """Show another one, or the one that was put aside for a movie."""
+        if chosen is self.shown:
+            chosen.show_layers()
+            self._list()
+        else:
+            self._take_out(chosen)
+
+    def _take_out(self, chosen: OpenSet) -> None:
+        if self.shown is not None:
+            self.shown.put_aside()
+        self.shown = chosen
+        chosen.show()
+        self._list()
+        self.shown_changed.emit(chosen)
+
+    def put_aside(self) -> None:
+        """Another kind of file was opened: maps of the scan would lie over it."""
+        if self.shown is not None:
+            self.shown.hide_layers()
+            self.switcher.put_aside()
+
+    def forget(self, cube: Any) -> None:
+        """The user deleted the layer of a datacube that is put aside."""
+        gone = next((one for one in self.all if one.cube is cube and one is not self.shown), None)
+        if gone is not None:
+            gone.close()
+            self.all.remove(gone)
+            self._list()
+
+    def _list(self) -> None:
+        if self.shown is not None:
+            self.switcher.show_names([one.name for one in self.all], self.all.index(self.shown))
+
+    def close(self) -> None:
+        """Stop what works for any of them."""
+        for one in self.all:
+            one.close()
+        self.all, self.shown = [], None

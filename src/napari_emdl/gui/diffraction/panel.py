@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Datacube
@@ -12,8 +12,10 @@ from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
+from napari_emdl.gui.diffraction.export import ExportStep
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
 from napari_emdl.gui.diffraction.regions import RegionsBox
 from napari_emdl.gui.diffraction.state import StemState
@@ -31,10 +33,14 @@ class Panel(QWidget):
     state: StemState
     canvas: DiffractionCanvas
     histogram: ScoreHistogram
+    thresholds: ThresholdTools
     probe_step: ProbeStep
     disks_step: DisksStep
     lattice_step: LatticeStep
     strain_step: StrainStep
+    export_step: ExportStep
+    open_button: QWidget
+    run_all_button: QPushButton
     steps: tuple[Step, ...]
     regions: RegionsBox
     closed: bool
@@ -77,6 +83,10 @@ class Panel(QWidget):
 
     def take_project(self, opened: Any) -> None:
         """Be as a project that was read (:class:`napari_emdl.gui.diffraction.project.Opened`) says."""
+        raise NotImplementedError
+
+    def run_all(self) -> None:
+        """From a fresh file to strain maps."""
         raise NotImplementedError
 
     def cancel(self) -> None:

@@ -45,7 +45,9 @@ def add_parts(panel: Panel) -> Parts:
     strain_step.content.addWidget(Fold("Arrows on the pattern", arrows))
     trust = TrustBox(state)
     strain_step.content.addWidget(Fold("Trust", trust))
-    strain_step.show_map.currentTextChanged.connect(lambda text: histogram.show_component(MAP_TITLES[text]))
+    strain_step.show_map.currentTextChanged.connect(
+        lambda text: histogram.show_component(MAP_TITLES[text]) if text in MAP_TITLES else None
+    )
     arrows.axis_dragged.connect(lambda angle: strain_step.turn_axis(angle))
     regions = RegionsBox(state, panel.viewer, lambda: panel.maps)
     lattice_step = panel.lattice_step

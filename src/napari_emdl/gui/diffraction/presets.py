@@ -4,135 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence, QShortcut
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QInputDialog, QMenu, QToolButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QInputDialog, QMenu, QToolButton, QWidget
 
 from napari_emdl.base.params import DiskLimits
+from napari_emdl.gui.diffraction.history import History
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
-from napari_emdl.gui.kit.remembered import recall, remember
+from napari_emdl.workflow.settings import Presets, describe_limits
 
-NAME = "thresholds"
-SETTLE_MS = 400
-STEPS_KEPT = 200
-
-
-class LimitsHistory(QObject):
-    """Undo and redo of what a disk must pass.
-
-    Changes that follow each other closely, or under one press of the mouse, are one step.
-    """
-
-    changed = Signal()
-
-    def __init__(self, state: StemState, parent: QObject | None = None):
-        super().__init__(parent)
-        self.stem = state
-        self._before: list[DiskLimits] = []
-        self._after: list[DiskLimits] = []
-        self._settled = state.limits
-        self._moving = False
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(SETTLE_MS)
-        self._timer.timeout.connect(self._on_quiet)
-        state.limits_changed.connect(self._on_change)
-        state.overlay_changed.connect(self._follow)
-        state.cube_changed.connect(self.clear)
-
-    def clear(self) -> None:
-        """Forget all steps: another datacube."""
-        self._timer.stop()
-        self._before, self._after = [], []
-        self._settled = self.stem.limits
-        self.changed.emit()
-
-    def _follow(self) -> None:
-        """A method that brings its own threshold is where the steps begin, not a step."""
-        if not self._timer.isActive() and not self._before and not self._after:
-            self._settled = self.stem.limits
-
-    def _on_change(self) -> None:
-        if not self._moving:
-            self._timer.start()
-
-    def _on_quiet(self) -> None:
-        if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
-            self._timer.start()  # a drag that rests is not over
-        else:
-            self.settle()
-
-    def settle(self) -> None:
-        """What was changed since the last step is a step now."""
-        self._timer.stop()
-        now = self.stem.limits
-        if now != self._settled:
-            self._before = [*self._before, self._settled][-STEPS_KEPT:]
-            self._after = []
-            self._settled = now
-            self.changed.emit()
-
-    @property
-    def can_undo(self) -> bool:
-        """True when there is a step to take back."""
-        return bool(self._before) or self.stem.limits != self._settled
-
-    @property
-    def can_redo(self) -> bool:
-        """True when a step was taken back."""
-        return bool(self._after)
-
-    def undo(self) -> None:
-        """Take the last step back."""
-        self.settle()
-        if self._before:
-            self._after.append(self._settled)
-            self._go(self._before.pop())
-
-    def redo(self) -> None:
-        """Take the last step that was taken back again."""
-        self.settle()
-        if self._after:
-            self._before.append(self._settled)
-            self._go(self._after.pop())
-
-    def _go(self, limits: DiskLimits) -> None:
-        self._settled = limits
-        self._moving = True
-        try:
-            self.stem.set_limits(limits)
-        finally:
-            self._moving = False
-        self.changed.emit()
-
-
-def built_in(name: str, default_min_score: float | None) -> DiskLimits:
-    """Preset "strict", "default" or "everything", for a method whose own threshold is `default_min_score`."""
-    if name == "everything":
-        return DiskLimits(min_score=0.0)
-    if name == "strict" and default_min_score is not None:
-        half_way_up = (1 + default_min_score) / 2  # for scores that are probabilities
-        return DiskLimits(min_score=half_way_up if default_min_score < 1 else 2 * default_min_score)
-    return DiskLimits()
-
-
-BUILT_IN = {
-    "strict": "Score half-way up to 1 (twice the method's threshold for correlations), no other limit",
-    "default": "The method's own threshold, no other limit",
-    "everything": "All candidates, no limit",
-}
-
-
-def presets() -> dict[str, DiskLimits]:
-    """The user's presets by name; those that cannot be read are left out."""
-    found = {}
-    for name, values in recall(NAME).items():
-        try:
-            found[str(name)] = DiskLimits.model_validate(values)
-        except ValueError:
-            continue
-    return found
+LIMITS: Presets[DiskLimits] = Presets("thresholds", DiskLimits)
 
 
 class ThresholdTools(QWidget):
@@ -141,8 +23,10 @@ class ThresholdTools(QWidget):
     def __init__(self, state: StemState, parent: QWidget | None = None):
         super().__init__(parent)
         self.stem = state
-        self.history = LimitsHistory(state, self)
-        self.undo_button = self._button("↶", "Take the last change of the limits back (Ctrl+Z)", self.history.undo)
+        self.history = History(state, self)
+        self.undo_button = self._button(
+            "↶", "Take the last change of limits, g1 and g2, axis or reference back (Ctrl+Z)", self.history.undo
+        )
         self.redo_button = self._button("↷", "Make it again (Ctrl+Shift+Z)", self.history.redo)
         self.menu_button = QToolButton()
         self.menu_button.setText("Presets ▾")
@@ -159,7 +43,6 @@ class ThresholdTools(QWidget):
         for widget in (self.undo_button, self.redo_button, self.menu_button):
             row.addWidget(widget)
         self.history.changed.connect(self.refresh)
-        state.limits_changed.connect(self.refresh)
         self.fill_menu()
         self.refresh()
 
@@ -186,9 +69,9 @@ class ThresholdTools(QWidget):
     def fill_menu(self) -> None:
         """List the presets as they are now."""
         self.menu.clear()
-        for name, tip in BUILT_IN.items():
+        for name, tip in LIMITS.built_in.items():
             self._entry(self.menu, name.capitalize(), tip, lambda name=name: self.use(name))
-        own = presets()
+        own = LIMITS.own()
         self.menu.addSeparator()
         for name, limits in own.items():
             self._entry(self.menu, name, describe_limits(limits), lambda name=name: self.use(name))
@@ -208,9 +91,8 @@ class ThresholdTools(QWidget):
 
     def use(self, name: str) -> None:
         """Take the limits of a preset; the user's own go before the built-in ones."""
-        own = presets()
         self.history.settle()
-        self.stem.set_limits(own[name] if name in own else built_in(name, self.stem.settings.default_min_score))
+        self.stem.set_limits(LIMITS.limits(name, self.stem.settings.default_min_score))
         self.history.settle()
 
     def ask_name(self) -> None:
@@ -221,22 +103,8 @@ class ThresholdTools(QWidget):
 
     def save(self, name: str) -> None:
         """Keep the limits as they are under `name`."""
-        own = {**presets(), name: self.stem.limits}
-        remember(NAME, {key: limits.model_dump(exclude_none=True) for key, limits in own.items()})
+        LIMITS.save(name, self.stem.limits)
 
     def delete(self, name: str) -> None:
         """Forget a preset of the user's own."""
-        own = {key: limits.model_dump(exclude_none=True) for key, limits in presets().items() if key != name}
-        remember(NAME, own)
-
-
-def describe_limits(limits: DiskLimits) -> str:
-    """Limits in words."""
-    words = {
-        "min_score": "score ≥ {:g}",
-        "min_intensity": "intensity ≥ {:g}",
-        "max_sigma_px": "sigma ≤ {:g} px",
-        "min_spacing_px": "spacing ≥ {:g} px",
-        "edge_px": "edge ≥ {:g} px",
-    }
-    return ", ".join(words[name].format(value) for name, value in limits if value is not None) or "no limit"
+        LIMITS.delete(name)

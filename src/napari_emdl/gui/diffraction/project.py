@@ -15,7 +15,7 @@ from napari_emdl.gui.diffraction.canvas import VIEWS
 from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.jobs import run_file
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MEDIAN
+from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MAP_TITLES, MEDIAN
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
@@ -277,6 +277,8 @@ def _put_settings(panel: Panel, project: DiffractionProject) -> None:
     shown.blockSignals(True)
     shown.setCurrentText(str(project.display.get("map", shown.currentText())))
     shown.blockSignals(False)
+    if panel.maps is not None and project.fitted:
+        panel.maps.chosen = MAP_TITLES.get(shown.currentText(), "")
     panel.strain_step.profile.width_box.setValue(int(project.display.get("profile_width", 1)))
     for step, unfolded in zip(panel.steps, project.display.get("steps") or (), strict=False):
         step.unfold(bool(unfolded))

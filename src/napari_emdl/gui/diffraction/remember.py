@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import CalibrateParams, DiskParams, RunParams, StrainParams
 from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import session
-from napari_emdl.gui.kit.remembered import recall, remember
 from napari_emdl.gui.kit.worker import report_error
+from napari_emdl.workflow.settings import Remembered
 
 NAME = "4d-stem"
 #: Fields that are remembered; probe, g1 and g2, reference, pixel sizes and thresholds belong to a file.
@@ -22,40 +20,36 @@ STRAIN = ("axis_deg", "min_disks", "max_index_error")
 CALIBRATE = ("origin_model", "ellipticity")
 
 
+SECTIONS = Remembered(NAME, {"disks": DISKS, "run": RUN, "strain": STRAIN, "calibrate": CALIBRATE})
+
+
 def begin(state: StemState) -> None:
     """Settings of a new workspace: those of the last one, then what was chosen in the preferences."""
-    known = recall(NAME)
-    state.settings.disk_params = _taken(DiskParams(), known.get("disks"), DISKS)
-    strain = _taken(StrainParams(), known.get("strain"), STRAIN)
-    calibrate = _taken(CalibrateParams(), known.get("calibrate"), CALIBRATE)
-    state.settings.strain_params = strain.model_copy(update={"calibrate": calibrate})
-    state.settings.run_params = preferred_run(_taken(RunParams(), known.get("run"), RUN))
+    plain = {"disks": DiskParams(), "run": RunParams(), "strain": StrainParams(), "calibrate": CalibrateParams()}
+    known, rest = SECTIONS.begin(plain)
+    settings = state.settings
+    settings.disk_params = known["disks"]
+    settings.strain_params = known["strain"].model_copy(update={"calibrate": known["calibrate"]})
+    settings.run_params = preferred_run(known["run"])
     preferred = bool(session.setting("live", "enabled", True))
-    state.live_enabled = preferred and bool(known.get("live", True))
+    state.live_enabled = preferred and bool(rest.get("live", True))
 
 
 def keep(state: StemState) -> None:
     """Remember the settings of `state` for the next start."""
-    strain = state.settings.strain_params
-    remember(
-        NAME,
-        {
-            "disks": _given(state.settings.disk_params, DISKS),
-            "run": _given(state.settings.run_params, RUN),
-            "strain": _given(strain, STRAIN),
-            "calibrate": _given(strain.calibrate, CALIBRATE),
-            "live": state.live_enabled,
-        },
-    )
+    SECTIONS.keep(_sections(state.settings), live=state.live_enabled)
 
 
 def defaults(state: StemState) -> tuple[DiskParams, StrainParams, RunParams]:
     """Parameters as they come, with what belongs to the open file as it is."""
-    disks = DiskParams(probe=state.settings.disk_params.probe)
-    kept = {name: getattr(state.settings.strain_params, name) for name in StrainParams.model_fields if name not in STRAIN}
-    plain = {name: CalibrateParams.model_fields[name].default for name in CALIBRATE}
-    kept["calibrate"] = state.settings.strain_params.calibrate.model_copy(update=plain)
-    return disks, StrainParams(**kept), preferred_run(RunParams())
+    plain = SECTIONS.defaults(_sections(state.settings))
+    strain = plain["strain"].model_copy(update={"calibrate": plain["calibrate"]})
+    return DiskParams(probe=state.settings.disk_params.probe), strain, preferred_run(RunParams())
+
+
+def _sections(settings: Settings) -> dict[str, Any]:
+    strain = settings.strain_params
+    return {"disks": settings.disk_params, "run": settings.run_params, "strain": strain, "calibrate": strain.calibrate}
 
 
 def carried(settings: Settings) -> Settings:
@@ -75,17 +69,3 @@ def preferred_run(run: RunParams) -> RunParams:
     except ValueError as error:
         report_error(EmdlError(f"preferences of napari-emdl: {str(error).splitlines()[2].strip()}"))
         return run
-
-
-def _given(params: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
-    return params.model_dump(mode="json", include=set(names), exclude_none=True)
-
-
-def _taken(params: Any, known: Any, names: tuple[str, ...]) -> Any:
-    """`params` with what is known of `names`; all of it or nothing."""
-    if not isinstance(known, dict):
-        return params
-    try:
-        return type(params).model_validate({**dict(params), **{name: known[name] for name in names if name in known}})
-    except ValueError:  # written by another version
-        return params

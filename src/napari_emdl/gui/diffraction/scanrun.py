@@ -60,7 +60,7 @@ class ScanRun(QObject):
             raise EmdlError("only disks are open, no patterns to look for more in; open their datacube to find them anew")
         if self.job is not None:
             raise EmdlError(f"{self.job.name} is running; cancel it first")
-        data.begin_run()
+        data.begin_run(resume)
         settings = data.settings
         params = settings.run_params.model_copy(update={"resume": resume})
         work = jobs.find_disks(data.cube, data.found.probe, settings.disk_params, params, settings.output)

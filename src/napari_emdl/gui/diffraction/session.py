@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import threading
 from datetime import datetime
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +17,14 @@ from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, own, read_opened
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.projects import collect_all, share, unshare
 from napari_emdl.gui.kit.session import role_of
 from napari_emdl.gui.kit.worker import Job, report_error
+from napari_emdl.workflow.autosave import SessionFile, crashed_sessions
 from napari_emdl.workflow.project import ENDING, Collected, write_project
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
-_numbers = count(1)
-
-
-def sessions_folder() -> Path:
-    """Where sessions are kept while they last."""
-    from platformdirs import user_state_path
-
-    return user_state_path("napari-emdl", appauthor=False) / "sessions"
-
-
-def crashed_sessions(folder: Path | None = None) -> list[Path]:
-    """Sessions of this computer whose program ended without closing its window, newest first."""
-    found = [path for path in (folder or sessions_folder()).glob(f"{_host()}-*{ENDING}") if not _alive(path)]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
-
-
-def _alive(path: Path) -> bool:
-    """True while the program that wrote this session runs; a later program may have been given its process number."""
-    import psutil
-
-    number = re.match(rf"\.?{_host()}-(\d+)-", path.name)
-    try:
-        return number is not None and psutil.Process(int(number[1])).create_time() <= path.stat().st_mtime + 1
-    except (psutil.Error, OSError):
-        return False
-
-
-def sweep() -> None:
-    """Remove what programs that were killed had only begun to write."""
-    for path in sessions_folder().glob(f".{_host()}-*.tmp"):
-        if not _alive(path):
-            path.unlink(missing_ok=True)
-
-
-def _write(path: Path, collected: Collected) -> None:
-    write_project(path, collected.project, collected.parts)
 
 
 class Autosave(QObject):
@@ -82,15 +39,18 @@ class Autosave(QObject):
     def __init__(self, panel: Panel):
         super().__init__(panel)
         self.panel = panel
-        sweep()
-        self.path = sessions_folder() / f"{_host()}-{os.getpid()}-{next(_numbers)}{ENDING}"
+        self._file = SessionFile()
         self._job: Job | None = None
-        self._closed = threading.Event()
         self._last = ""
         self._timer = QTimer(self)
         self._timer.setInterval(int(1000 * AUTOSAVE_S))
         self._timer.timeout.connect(self.check)
         self._timer.start()
+
+    @property
+    def path(self) -> Path:
+        """Where the session lies once something was written."""
+        return self._file.path
 
     def check(self) -> None:
         """Write when something has changed since the last time."""
@@ -105,12 +65,10 @@ class Autosave(QObject):
         if digest == self._last:
             return
         self._last = digest
-        path, closed = self.path, self._closed
+        file = self._file
 
         def work(_control: Any, _block: Any) -> None:
-            _write(path, collected)
-            if closed.is_set():  # the window did not wait for a slow disk
-                path.unlink(missing_ok=True)
+            file.write(collected.project, collected.parts)
 
         self._job = Job(work, "autosave")
         self._job.returned.connect(self._on_written)
@@ -137,9 +95,9 @@ class Autosave(QObject):
     def close(self, timeout_s: float = 3.0) -> bool:
         """A window that is closed leaves nothing to restore."""
         self._timer.stop()
-        self._closed.set()
+        self._file.end()
         ended = self._job is None or self._job.wait(timeout_s)
-        self.path.unlink(missing_ok=True)
+        self._file.end()
         return ended
 
 
@@ -163,7 +121,7 @@ class Offer(QFrame):
         super().__init__(parent)
         self.setObjectName("restore_offer")
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self.paths = crashed_sessions()
+        self.paths = crashed_sessions("diffraction")
         self.restore_button = QPushButton("Restore last session")
         self.dismiss_button = QToolButton()
         self.dismiss_button.setText("✕")
@@ -193,6 +151,19 @@ class Offer(QFrame):
         self.hide()
 
 
+class Shared:
+    """What the workspace puts into projects that are saved from other panels of its viewer."""
+
+    science = "diffraction"
+
+    def __init__(self, panel: Panel):
+        self.panel = panel
+
+    def collect(self, copy_results: bool = True) -> Collected:
+        """See :func:`napari_emdl.gui.diffraction.project.collect`."""
+        return collect(self.panel, copy_results)
+
+
 class ProjectMenu(QToolButton):
     """Save and open projects, and go back to the parameters as they come."""
 
@@ -218,6 +189,8 @@ class ProjectMenu(QToolButton):
         self.save_as_action.triggered.connect(lambda *_: self.save())
         self.open_action.triggered.connect(lambda *_: self.open())
         self.defaults_action.triggered.connect(lambda *_: panel.use_defaults())
+        self.shared = Shared(panel)
+        share(panel.viewer, self.shared)
 
     @property
     def path(self) -> Path | None:
@@ -227,7 +200,7 @@ class ProjectMenu(QToolButton):
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
         try:
-            collected = collect(self.panel)
+            collected = collect_all(self.panel.viewer, self.shared)
         except EmdlError as error:
             report_error(error, "save project")
             return None
@@ -237,7 +210,7 @@ class ProjectMenu(QToolButton):
         target = Path(path) if str(path).endswith(ENDING) else Path(f"{path}{ENDING}")
 
         def work() -> tuple[Path, list[str]]:
-            _write(target, collected)
+            write_project(target, collected.project, collected.parts)
             return target, collected.left_out
 
         job = self._start(work, "save project")
@@ -298,5 +271,6 @@ class ProjectMenu(QToolButton):
 
     def close_jobs(self, timeout_s: float = 10.0) -> bool:
         """Wait for a project that is being written."""
+        unshare(self.panel.viewer, self.shared)
         ended = [job.wait(timeout_s) for job in self._jobs]
         return all(ended)

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import DiskLimits, DiskParams, StrainParams
+from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import jobs
-from napari_emdl.gui.diffraction.data import Found, Settings, StemData
-from napari_emdl.gui.diffraction.followers import Followers
+from napari_emdl.gui.diffraction.data import StemData
+from napari_emdl.gui.diffraction.fitstate import FitState
 from napari_emdl.gui.diffraction.scanrun import ScanRun
 from napari_emdl.gui.kit.worker import Job
 from napari_emdl.workflow.finder import LiveResult
@@ -25,7 +23,7 @@ from napari_emdl.workflow.runs import DISK_RUNS
 PREVIEW_MS = 1500  # between two vector maps of a run that goes on
 
 
-class StemState(QObject):
+class StemState(FitState):
     """What panels change and follow; `settings` and `found` are of the datacube that is shown.
 
     Signals
@@ -36,47 +34,26 @@ class StemState(QObject):
         The cross-hair moved to (row, col).
     pattern_changed
         The pattern at the position was read: (shown, contrast limits).
-    probe_changed, overlay_changed, disks_changed, kept_changed, lattice_changed, strain_changed
-        The probe; the disks at the position; the scan's table; its thresholded view; vector map and basis; the strain map.
-    limits_changed
-        What a disk must pass was changed by hand.
-    settings_changed
-        Anything else was changed by hand.
+    probe_changed
+        The probe was measured or read.
     block_found
         A run finished a part of the scan that is shown: (block, table).
-    map_changed
-        The Bragg vector map of the disks kept; the basis follows later.
     structure_changed
         The network's structure-factor image of the pattern, or None where there is none.
     outlook_changed
         Some patterns were looked at to say what a run over the scan would give.
-    strain_failed
-        Why there is no map with the settings as they are; the last map stays.
-    message
-        One line for the status bar of the panel.
     """
 
     cube_changed = Signal()
     position_changed = Signal(int, int)
     pattern_changed = Signal(object, object)
     probe_changed = Signal()
-    limits_changed = Signal()
-    settings_changed = Signal()
-    overlay_changed = Signal()
-    disks_changed = Signal()
-    kept_changed = Signal()
-    lattice_changed = Signal()
     block_found = Signal(object, object)
-    map_changed = Signal(object)
-    strain_changed = Signal()
     structure_changed = Signal(object)
     outlook_changed = Signal()
-    strain_failed = Signal(str)
-    message = Signal(str)
 
     def __init__(self, parent: QObject | None = None):
         super().__init__(parent)
-        self.data = StemData()
         self.log = True
         self.live_enabled = True
         self.structure_wanted = False
@@ -91,39 +68,19 @@ class StemState(QObject):
         self._preview.setSingleShot(True)
         self._preview.setInterval(PREVIEW_MS)
         self._preview.timeout.connect(self._show_part)
-        self.followers = Followers(self)
-        self.followers.failed.connect(self._on_failed)
         self._add_followers()
+        self.disks_changed.connect(lambda: self.followers.drop("outlook"))
 
     def _add_followers(self) -> None:
-        live, lattice, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), jobs.LatticeFinder(), self.followers.add
+        live, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), self.followers.add
+        follow("imports", jobs.preload, lambda *_: None)
+        self.followers.submit("imports")
         follow("pattern", jobs.shown_pattern, self._on_pattern)
         follow("probe", jobs.measure_probe, self._on_probe)
         follow("live", live, self._on_live)
         follow("structure", live.structure_factor, self._on_structure)
         follow("outlook", jobs.outlook, self._on_outlook, silent=True)
-        follow("keep", jobs.keep, self._on_kept, cancel_stale=False)
-        follow("prepare", jobs.prepare_limits, lambda *_: None)
-        follow("histogram", jobs.score_histogram, self._on_histogram)
-        follow("map", lattice.image, self._on_map, cancel_stale=False)
         follow("part", part.image, self._on_part, cancel_stale=False, silent=True)
-        follow("lattice", lattice, self._on_lattice, cancel_stale=False)
-        follow("strain", jobs.fit_strain, self._on_strain, cancel_stale=False)
-
-    @property
-    def cube(self) -> Datacube | None:
-        """Datacube that is shown."""
-        return self.data.cube
-
-    @property
-    def settings(self) -> Settings:
-        """What is set for it."""
-        return self.data.settings
-
-    @property
-    def found(self) -> Found:
-        """What was found in it."""
-        return self.data.found
 
     @property
     def job(self) -> Job | None:
@@ -265,58 +222,6 @@ class StemState(QObject):
             self._refresh_structure()
         self.outlook_changed.emit()
 
-    @property
-    def limits(self) -> DiskLimits:
-        """What a disk must pass to be kept."""
-        return self.settings.limits
-
-    def set_limits(self, limits: DiskLimits) -> None:
-        """Take other limits, score and all; a least score of None is the method's own."""
-        before = self.settings.limits
-        self.settings.put_limits(limits)
-        if self.settings.limits != before:
-            self._tell_limits()
-
-    def set_threshold(self, min_score: float) -> None:
-        """Filter disks by score: the overlay at once, the scan's table and the strain right behind."""
-        self.settings.min_score = float(min_score)
-        self._tell_limits()
-
-    def _tell_limits(self) -> None:
-        self.limits_changed.emit()
-        self.overlay_changed.emit()
-        self._refresh_kept()  # lattice and strain follow
-
-    def set_strain_params(self, params: StrainParams) -> None:
-        """Take other settings for the strain and fit again when there is something to fit."""
-        settings = self.settings
-        if params == settings.strain_params:
-            return
-        before, settings.strain_params = settings.limits, params
-        self.settings_changed.emit()
-        if settings.limits != before:
-            self._tell_limits()
-            return
-        self._refresh_lattice()
-        self._refit()
-
-    def set_reference(self, reference: Any) -> None:
-        """None (median of all), "lattice", or a bool mask over the scan; fits again when there is a map."""
-        self.settings.reference = reference
-        self.settings_changed.emit()
-        self._refit()
-
-    def set_regions(self, regions: NDArray[np.uint8] | None) -> None:
-        """Labels over the scan (0: none) for several lattices, or None for one; fits again when there is a map."""
-        self.settings.put_regions(regions)
-        self._refresh_lattice()
-        self._refit()
-
-    def show_region(self, number: int) -> None:
-        """Show the lattice of one region on the vector map, 0 for that of the whole scan."""
-        self.settings.region_shown = number
-        self._refresh_lattice()
-
     # the scan
 
     def run(self, resume: bool = False, then_strain: bool = False) -> None:
@@ -363,88 +268,9 @@ class StemState(QObject):
         if complete and self._then_strain:
             self.fit()
 
-    def take_disks(self, table: PeakTable, done: NDArray[np.bool_] | None = None, file: Path | None = None) -> None:
-        """Use a table over the scan: from a run, a partial run or a file."""
-        self.data.take_disks(table, done, file)
-        self._tell_disks()
-
-    def _tell_disks(self, again: bool = False) -> None:
-        disks = self.found.disks
-        if disks is None:
-            return
-        self.followers.drop("outlook")
-        if self.found.histogram is None:
-            self.followers.submit("histogram", disks.column("score"))
-        self.followers.submit("prepare", disks)
-        self.disks_changed.emit()
-        self.overlay_changed.emit()
-        if again:  # they were shown before, and nothing has changed since
-            self.kept_changed.emit()
-            self._refresh_lattice()
-        else:
-            self._refresh_kept()
-
-    def _on_histogram(self, histogram: Any, args: Any) -> None:
-        if self.found.disks is not None:
-            self.found.histogram = histogram
-            self.overlay_changed.emit()
-
     def cancel(self) -> None:
         """Stop whatever runs on the scan."""
         self.scan_run.cancel()
-
-    # threshold on the scan, strain
-
-    def _refresh_kept(self) -> None:
-        if self.found.disks is not None and self.settings.min_score is not None:
-            self.followers.submit("keep", self.found.disks, self.settings.limits)
-
-    def _on_kept(self, kept: PeakTable, args: Any) -> None:
-        if args[0] is not self.found.disks:
-            return
-        self.found.kept = kept
-        self.kept_changed.emit()
-        self._refresh_lattice()
-        self._refit()
-
-    def _refresh_lattice(self) -> None:
-        disks, kept = self.found.disks, self.found.kept
-        if disks is not None and kept is not None:
-            for name in ("map", "lattice"):
-                self.followers.submit(name, disks, kept, *self.settings.lattice_shown())
-
-    def _on_map(self, image: NDArray[np.float32], args: Any) -> None:
-        if args[0] is self.found.disks:
-            self.map_changed.emit(image)
-
-    def _on_lattice(self, lattice: jobs.LatticeView, args: Any) -> None:
-        if args[0] is self.found.disks:
-            self.found.lattice = lattice
-            self.lattice_changed.emit()
-
-    def _refit(self) -> None:
-        if self.found.strain is not None:
-            self.fit()
-
-    def fit(self) -> None:
-        """Fit lattice and strain to the disks kept, in the background."""
-        disks, settings = self.found.disks, self.settings
-        if disks is None:
-            raise EmdlError("there are no disks yet; press Run to find them first")
-        params = settings.strain_params.model_copy(update={"min_score": settings.min_score})
-        self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
-
-    def _on_strain(self, strain: Any, args: Any) -> None:
-        data, disks = args[:2]
-        if disks is data.found.disks:
-            data.found.strain = strain
-            if data is self.data:
-                self.strain_changed.emit()
-
-    def _on_failed(self, name: str, line: str) -> None:
-        self.message.emit(f"{name}: {line}")
-        if name == "strain":
-            self.strain_failed.emit(line)
 
     @property
     def busy(self) -> bool:

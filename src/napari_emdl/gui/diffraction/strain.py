@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
@@ -14,13 +14,21 @@ from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.profile import LineProfile
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.forms import ParamsForm, narrow
 from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.steps import Fold, Step
 from napari_emdl.gui.kit.worker import report_error
 
-MEDIAN, DRAWN, IDEAL = "median of the scan", "region drawn on the map", "ideal lattice: g1, g2 as given"
+MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
+REGION_FACE = "#21d07a22"
 MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
+
+EXTRA_TITLES = {
+    **{f"error of {title}": f"sigma_{name}" for title, name in MAP_TITLES.items()},
+    "residual": "residual",
+    "masked: why": "reason",
+}
 
 
 class StrainStep(Step):
@@ -38,16 +46,17 @@ class StrainStep(Step):
         super().__init__(4, "Strain", "Strain of the lattice at every position against a reference", parent)
         self.stem, self.viewer = state, bare(viewer)
         self.maps: ScanMaps | None = None
+        self._drawing: DrawOnce | None = None
         self.reference = narrow(QComboBox())
         self.reference.addItems([MEDIAN, DRAWN, IDEAL])
         self.reference.setToolTip("What counts as unstrained")
         self.draw_button = QPushButton("Draw region")
-        self.draw_button.setToolTip("Put a rectangle on the main canvas; move and resize it, or draw a polygon instead")
+        self.draw_button.setToolTip("Draw the unstrained region on the map with the mouse; it replaces the one that is there")
         self.form = ParamsForm(state.settings.strain_params, include=("axis_deg",))
         self.fit_button = QPushButton("Fit strain")
         self.fit_button.setToolTip("Fit lattice and strain at every position; follows the threshold afterwards")
         self.show_map = narrow(QComboBox())
-        self.show_map.addItems(list(MAP_TITLES))
+        self.show_map.addItems([*MAP_TITLES, *EXTRA_TITLES])
         self.show_map.setToolTip("Which map is on top")
         self.rescale_button = QPushButton("Auto contrast")
         self.rescale_button.setToolTip("Contrast from the values, centred at 0 and shared by ε xx, ε yy and ε xy")
@@ -59,12 +68,15 @@ class StrainStep(Step):
         maps.addWidget(QLabel("Show"))
         maps.addWidget(self.show_map, 1)
         maps.addWidget(self.rescale_button)
+        self.all_four = QCheckBox("All four side by side")
+        self.all_four.setToolTip("ε xx, ε yy, ε xy and θ with one cross-hair and the strain axes, in a dock of their own")
         self.evidence = QLabel("")
         self.evidence.setWordWrap(True)
         self.content.addLayout(rows)
         self.content.addWidget(self.form)
         self.content.addWidget(self.fit_button)
         self.content.addLayout(maps)
+        self.content.addWidget(self.all_four)
         self.content.addWidget(self.evidence)
         self.profile = LineProfile(state, viewer)
         self.content.addWidget(Fold("Line profile", self.profile))
@@ -136,7 +148,7 @@ class StrainStep(Step):
     def _on_reference(self, text: str) -> None:
         self.draw_button.setVisible(text == DRAWN)
         if text == DRAWN:
-            self.draw_region()
+            self.suggest_region()
         elif text == IDEAL:
             self.ideal_wanted.emit()
             self.stem.set_reference("lattice")
@@ -144,29 +156,75 @@ class StrainStep(Step):
             self.stem.set_reference(None)
 
     def draw_region(self) -> None:
-        """Put a rectangle over a quarter of the scan, ready to be moved."""
-        if self.stem.cube is None or self.maps is None:
+        """Draw a region with the mouse; it replaces the one that is there."""
+        layer = self._make_region()
+        if layer is not None:
+            self._drawing = DrawOnce(self.viewer, layer, "add_rectangle", self)
+            self._drawing.finished.connect(lambda: self._use_region(layer))
+            self.stem.message.emit("draw the unstrained region on the map; other shapes are in the layer's tools")
+
+    def suggest_region(self) -> None:
+        """Use the region that is there, else a quarter of the scan: its box can be moved and resized."""
+        layer = self._make_region()
+        if layer is None:
             return
-        layer = self.region_layer()
-        rows, cols = self.stem.cube.scan_shape
-        box = np.array([[-0.5, -0.5], [-0.5, cols / 4], [rows - 0.5, cols / 4], [rows - 0.5, -0.5]])
-        if layer is not None and not len(layer.data):
-            layer.add(box, shape_type="rectangle")
-        elif layer is None:
-            layer = self.viewer.add_shapes(
-                [box],
+        if not len(layer.data):
+            rows, cols = self.maps.cube.scan_shape if self.maps is not None else (1, 1)
+            layer.add(
+                np.array([[-0.5, -0.5], [-0.5, cols / 4], [rows - 0.5, cols / 4], [rows - 0.5, -0.5]]),
                 shape_type="rectangle",
-                name="Reference region",
                 edge_color=styles.REFERENCE_COLOR,
-                face_color="#21d07a22",
+                face_color=REGION_FACE,
                 edge_width=max(rows, cols) / 120,
-                metadata=tag("reference", self.stem.cube),
-                **self.maps.space,
             )
-            layer.events.data.connect(self._on_region)
         self.viewer.layers.selection.active = layer
         layer.mode = "select"
         self._use_region(layer)
+
+    def _make_region(self) -> Any:
+        """Shapes layer of the reference on this datacube, made when there is none."""
+        if self.stem.cube is None or self.maps is None:
+            return None
+        layer = self.region_layer()
+        if layer is None:
+            layer = self.viewer.add_shapes(
+                name="Reference region",
+                ndim=2,
+                edge_width=max(self.stem.cube.scan_shape) / 120,
+                metadata=tag("reference", self.stem.cube),
+                **self.maps.space,
+            )
+            layer.current_edge_color, layer.current_face_color = styles.REFERENCE_COLOR, REGION_FACE
+            layer.current_edge_width = max(self.stem.cube.scan_shape) / 120
+            layer.events.data.connect(self._on_region)
+        return layer
+
+    def region_shapes(self) -> tuple[Any, ...]:
+        """Shapes of the reference region, to compare and to restore: (kind, corners) each."""
+        layer = self.region_layer()
+        if layer is None:
+            return ()
+        return tuple(
+            (str(kind), tuple(map(tuple, np.asarray(corners).tolist())))
+            for kind, corners in zip(layer.shape_type, layer.data, strict=True)
+        )
+
+    def put_region(self, shapes: tuple[Any, ...], kind: str) -> None:
+        """Reference and region as they were: `kind` is an entry of the list of references."""
+        layer = self.region_layer() if not shapes else self._make_region()
+        if layer is not None and self.region_shapes() != shapes:
+            with layer.events.data.blocker(self._on_region):
+                layer.data = []
+                for shape, corners in shapes:
+                    layer.add(np.asarray(corners), shape_type=shape)
+        self.reference.blockSignals(True)
+        self.reference.setCurrentText(kind)
+        self.reference.blockSignals(False)
+        self.draw_button.setVisible(kind == DRAWN)
+        if kind == DRAWN and shapes:
+            self._use_region(layer)
+        else:
+            self.stem.set_reference("lattice" if kind == IDEAL else None)
 
     def watch_region(self, layer: Any) -> None:
         """Follow a reference region that a project brought, and use it when it is what counts."""
@@ -176,7 +234,8 @@ class StrainStep(Step):
 
     def _on_region(self, event: Any) -> None:
         action = str(getattr(event, "action", ""))
-        if not action.endswith("ing") and self.reference.currentText() == DRAWN:
+        drawing = self._drawing is not None and self._drawing.going
+        if not action.endswith("ing") and not drawing and self.reference.currentText() == DRAWN:
             self._use_region(event.source)
 
     def _use_region(self, layer: Any) -> None:
@@ -184,8 +243,7 @@ class StrainStep(Step):
             return
         shape = self.stem.cube.scan_shape
         if not len(layer.data):
-            report_error(EmdlError("the reference region is empty; draw a rectangle or polygon on the map"))
-            return
+            return  # it is being drawn anew
         mask = layer.to_masks(mask_shape=shape).any(axis=0)
         if not mask.any():
             report_error(EmdlError("the reference region lies outside the scan; move it onto the map"))
@@ -194,13 +252,23 @@ class StrainStep(Step):
 
     # maps
 
+    def _show_chosen(self) -> None:
+        """The list names the map that is on top."""
+        chosen = self.maps.chosen if self.maps is not None else ""
+        title = next((title for title, name in {**MAP_TITLES, **EXTRA_TITLES}.items() if name == chosen), "")
+        if title:
+            self.show_map.setCurrentText(title)
+
     def _on_rescale(self) -> None:
         if self.maps is not None:
             self.maps.looks.clear()
             self.maps.rescale_strain()
 
     def _on_show_map(self, text: str) -> None:
-        if self.maps is not None and text in MAP_TITLES:
+        if self.maps is not None and text in EXTRA_TITLES:
+            self.maps.show_extra(EXTRA_TITLES[text])
+            self.maps.show_only(EXTRA_TITLES[text])
+        elif self.maps is not None and text in MAP_TITLES:
             self.maps.show_only(MAP_TITLES[text])
             self.profile.show_component(MAP_TITLES[text])
             if self.stem.found.strain is not None:
@@ -211,15 +279,13 @@ class StrainStep(Step):
         strain = self.stem.found.strain
         if strain is None or self.maps is None:
             return
-        first = self.maps.layer("exx") is None
         self.maps.show_strain(strain)
-        if first and not self.maps.looks:
-            self._on_show_map(self.show_map.currentText())
+        self._show_chosen()
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
         self.tell("warning" if warnings or fitted < 0.5 else "done", text, " · ".join((f"lattice fitted at {text}", *warnings)))
-        self.evidence.setText(evidence(strain, MAP_TITLES[self.show_map.currentText()]))
+        self.evidence.setText(evidence(strain, MAP_TITLES.get(self.show_map.currentText(), "exx")))
 
 
 def evidence(strain: Any, component: str = "exx") -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import Job, StrainParams
@@ -16,16 +16,20 @@ from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import Settings, StemData
+from napari_emdl.gui.diffraction.detectorbar import DetectorBar
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
+from napari_emdl.gui.diffraction.docking import Docks
 from napari_emdl.gui.diffraction.export import ExportStep
+from napari_emdl.gui.diffraction.fourmaps import FourMaps
+from napari_emdl.gui.diffraction.frame import Frame
 from napari_emdl.gui.diffraction.keys import bind_keys, unbind_keys
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.opendata import OpenData
-from napari_emdl.gui.diffraction.openset import OpenSet
-from napari_emdl.gui.diffraction.overlay import describe, outlook_line, show_overlay
+from napari_emdl.gui.diffraction.openset import OpenSet, OpenSets
+from napari_emdl.gui.diffraction.overlay import axes_text, describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
@@ -34,17 +38,14 @@ from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restor
 from napari_emdl.gui.diffraction.session import Autosave, Offer, ProjectMenu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
+from napari_emdl.gui.diffraction.tour import tour_steps
 from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
-from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
-
-PANEL_PX = 318
-LEFT_COLUMN_PX = 325  # napari's layer list and controls
 
 
 class StemWorkspace(Panel):
@@ -63,8 +64,10 @@ class StemWorkspace(Panel):
         self.state = StemState(self)
         stem_remember.begin(self.state)
         self.canvas = DiffractionCanvas()
-        self.sets: list[OpenSet] = []
-        self.shown: OpenSet | None = None
+        self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
+        self.sets = OpenSets(self.viewer, self.canvas, self.switcher, self)
+        self.sets.shown_changed.connect(self._on_shown)
+        self.four_maps = FourMaps(self.state)
         self.closed = False
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
@@ -72,7 +75,7 @@ class StemWorkspace(Panel):
         self.canvas.below.addWidget(self.limits)
         self.thresholds = ThresholdTools(self.state)
         self.histogram.row.insertWidget(self.histogram.row.count() - 1, self.thresholds)
-        for widget in (self.histogram, self.limits):
+        for widget in (self, self.canvas):
             self.thresholds.add_keys(widget)
         self.probe_step = ProbeStep(self.state)
         self.disks_step = DisksStep(self.state)
@@ -85,10 +88,15 @@ class StemWorkspace(Panel):
         self.steps: tuple[Step, ...] = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self.parts = add_parts(self)
         self.regions = self.parts.regions
+        history, step = self.thresholds.history, self.strain_step
+        history.read_reference = lambda: (step.reference.currentText(), step.region_shapes())
+        history.write_reference = lambda reference, region: step.put_region(region, reference)
+        history.restored.connect(self._put_strain_forms)
         self._build()
-        self._add_detector_buttons()
+        self.virtual = DetectorBar(self.state, self.canvas, lambda: self.detectors, self)
         self._connect()
-        self._dock_canvas()
+        self.docks = Docks(self.viewer, self, self.canvas, self.four_maps, self.shut_down)
+        self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
         self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
         self._adopt_first()
@@ -96,85 +104,28 @@ class StemWorkspace(Panel):
     # building
 
     def _build(self) -> None:
-        self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
-        self.notices = Notices()
-        self.title = QLabel("No datacube is open")
-        self.title.setWordWrap(True)
-        self.title.setTextFormat(Qt.TextFormat.PlainText)
-        self.hint = QLabel(
-            "Open one with File > Open or with the button below, or try File > Open Sample > EM deep learning > "
-            "Strained 4D-STEM datacube."
-        )
-        self.hint.setWordWrap(True)
-        self.run_all_button = QPushButton("Run all")
-        self.run_all_button.setObjectName("run_all")
-        self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
-        self.help_button = QToolButton()
-        self.help_button.setText("?")
-        self.help_button.setToolTip("Keys and the way through")
-        top = QHBoxLayout()
         self.open_button = OpenData(self)
-        top.addWidget(self.run_all_button, 1)
-        top.addWidget(self.open_button)
-        top.addWidget(self.project)
-        top.addWidget(self.help_button)
-        inner = QWidget()
-        column = QVBoxLayout(inner)
-        column.setContentsMargins(4, 2, 4, 2)
-        column.setSpacing(4)
-        column.addWidget(self.offer)
-        column.addWidget(self.notices)
-        column.addWidget(self.switcher)
-        column.addWidget(self.title)
-        column.addWidget(self.hint)
-        self.outlook = QLabel("")
-        self.outlook.setWordWrap(True)
-        self.outlook.setTextFormat(Qt.TextFormat.PlainText)
-        self.outlook.setToolTip("From some patterns spread over the scan, with the settings as they are")
-        self.outlook.hide()
-        column.addLayout(top)
-        column.addWidget(self.outlook)
-        column.addWidget(self.disks_step.bar)
-        for step in self.steps:
-            column.addWidget(step)
-        column.addStretch(1)
-        self.scroll_area = QScrollArea()
-        self.scroll_area.setWidgetResizable(True)
-        self.scroll_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll_area.setWidget(inner)
-        self.status = QLabel("")
-        self.status.setWordWrap(True)
-        self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.frame = Frame((self.offer, self.switcher), (self.open_button, self.project), self.disks_step.bar, self.steps)
+        self.notices, self.title, self.hint, self.status = (
+            self.frame.notices,
+            self.frame.title,
+            self.frame.hint,
+            self.frame.status,
+        )
+        self.outlook, self.run_all_button = self.frame.outlook, self.frame.run_all_button
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.scroll_area, 1)
-        outer.addWidget(self.status)
+        outer.addWidget(self.frame)
         self.setMinimumWidth(290)
         self.disks_step.unfold()
 
     def sizeHint(self) -> QSize:
         return QSize(310, 600)
 
-    def _add_detector_buttons(self) -> None:
-        row = self.canvas.second_row
-        row.addWidget(QLabel("Virtual:"))
-        for name, tip, action in (
-            ("BF", "Bright field: a disk on the central beam", self.add_bright_field),
-            ("ADF", "Annular dark field: a ring outside the central beam", self.add_annular),
-            ("Draw", "Draw any shape on the pattern; shapes inside each other make holes", self.add_drawn),
-        ):
-            button = QPushButton(name)
-            button.setToolTip(f"{tip}. Its image appears on the main canvas and follows when the shape is moved")
-            button.setObjectName(f"detector_{name}")
-            button.clicked.connect(action)
-            row.addWidget(button)
-        row.addWidget(self.canvas.structure)
-        row.addStretch(1)
-
     def _connect(self) -> None:
         state = self.state
         self.run_all_button.clicked.connect(lambda *_: self.run_all())
-        self.help_button.clicked.connect(lambda *_: show_help(self))
+        self.frame.help_button.clicked.connect(lambda *_: show_help(self, tour=self.begin_tour))
         self.canvas.display_changed.connect(self._on_display)
         self.histogram.changed.connect(state.set_threshold)
         state.pattern_changed.connect(self.canvas.show_pattern)
@@ -192,55 +143,19 @@ class StemWorkspace(Panel):
             signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
+        self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
+        self.strain_step.all_four.toggled.connect(lambda on: self.docks.show_four(on))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
         self.offer.restore_wanted.connect(self.project.open)
-        self.switcher.chosen.connect(lambda index: self.switch(self.sets[index]))
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
-        self.run_all_button.setEnabled(False)
 
-    def _dock_canvas(self) -> None:
-        self.canvas_dock: Any = None
-        if session.has_window(self.viewer):
-            self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
-            self._watch = session.CloseWatch(self.canvas_dock.parent(), self.shut_down, self)
-            QTimer.singleShot(0, self._arrange)
-
-    def _docks(self) -> tuple[Any, Any] | None:
-        """Main window and dock of the panel, while both are there and nothing floats."""
-        mine = self._dock_of_panel()
-        if self.closed or mine is None or self.canvas_dock is None or mine.isFloating() or self.canvas_dock.isFloating():
-            return None
-        return self.canvas_dock.parent(), mine
-
-    def _arrange(self) -> None:
-        """Diffraction canvas left of the panel, both as wide as they need."""
-        docks = self._docks()
-        if docks is not None:
-            docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
-            QTimer.singleShot(0, self._share_width)
-
-    def _share_width(self) -> None:
-        """Main and diffraction canvas get about the same width, the panel what it needs."""
-        docks = self._docks()
-        if docks is not None:
-            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
-            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, PANEL_PX], Qt.Orientation.Horizontal)
-            QTimer.singleShot(50, self._fit_views)
-
-    def _fit_views(self) -> None:
-        if not self.closed:
-            self.viewer.reset_view()
-            self.canvas.fit()
-
-    def _dock_of_panel(self) -> Any:
-        widget: Any = self.parent()
-        while widget is not None and not hasattr(widget, "setFeatures"):
-            widget = widget.parent()
-        return widget
+    def begin_tour(self) -> None:
+        """Guided tour from the sample to a strain figure."""
+        self.frame.tour.begin(tour_steps(self))
 
     # opening
 
@@ -248,7 +163,7 @@ class StemWorkspace(Panel):
         found = [
             layer for layer, _ in session.layers_with_signal(self.viewer, "datacube") if session.role_of(layer) == "navigation"
         ]
-        known = [one.cube for one in self.sets]
+        known = [one.cube for one in self.sets.all]
         new = [layer for layer in found if all(session.signal_of(layer) is not cube for cube in known)]
         if new and not self.closed:
             self._adopt(new[-1])
@@ -270,32 +185,23 @@ class StemWorkspace(Panel):
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
             QTimer.singleShot(0, self._adopt_first)
-        elif signal is not None and not isinstance(signal, Datacube) and self.shown is not None:
-            self.shown.hide_layers()  # a movie was opened: maps of the scan would lie over it
-            self.switcher.put_aside()
+        elif signal is not None and not isinstance(signal, Datacube):
+            self.sets.put_aside()
 
     def _on_layer_removed(self, event: Any) -> None:
         role, signal = session.role_of(event.value), session.tag_of(event.value).get("signal")
         if role == "reference" and signal is self.state.cube:
             self.strain_step.forget_region()
         elif role == "navigation" and signal is not self.state.cube:
-            self._forget([one for one in self.sets if one.cube is signal])
-
-    def _forget(self, gone: list[OpenSet]) -> None:
-        """Close datacubes that are put aside and whose layer the user deleted."""
-        for one in gone:
-            one.close()
-            self.sets.remove(one)
-        if gone and self.shown is not None:
-            self.switcher.show_names([one.name for one in self.sets], self.sets.index(self.shown))
+            self.sets.forget(signal)
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`; its navigation image fills in and the middle pattern is shown."""
         if self.closed:
             return
-        known = next((one for one in self.sets if one.cube is cube), None)
+        known = self.sets.of(cube)
         if known is not None:
-            self.switch(known)
+            self.sets.switch(known)
         else:
             self.start(cube)
 
@@ -303,29 +209,12 @@ class StemWorkspace(Panel):
         """Begin with `cube`, also when it is open already, with the parameters of `settings`."""
         if settings is None:
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
-        for old in [one for one in self.sets if one.cube is cube]:
-            old.close()
-            self.sets.remove(old)
-            self.shown = None if self.shown is old else self.shown
-        data = StemData.begin(cube, settings, self.state.output_folder)
-        opened = OpenSet(self.viewer, self.canvas, data, self)
-        self.sets.append(opened)
-        self._take_out(opened)
+        opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
         if not is_stand_in(cube):
             opened.detectors.navigation()
 
-    def switch(self, chosen: OpenSet) -> None:
-        """Show another open datacube, or the one that was put aside for a movie."""
-        if chosen is self.shown:
-            chosen.show_layers()
-        else:
-            self._take_out(chosen)
-
-    def _take_out(self, chosen: OpenSet) -> None:
-        if self.shown is not None:
-            self.shown.put_aside()
-        self.shown = chosen
-        chosen.show()
+    def _on_shown(self, chosen: OpenSet) -> None:
+        """Another datacube is on the canvases: the panel shows what is set for it and what was found in it."""
         assert chosen.cross is not None
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
@@ -335,16 +224,12 @@ class StemWorkspace(Panel):
         self.title.setText(describe(chosen.cube))
         self.hint.hide()
         self.run_all_button.setEnabled(True)
-        self.switcher.show_names([one.name for one in self.sets], self.sets.index(chosen))
-        QTimer.singleShot(50, self._fit_views)
+        QTimer.singleShot(50, self.docks.fit_views)
 
     def _show_settings(self, settings: Settings) -> None:
         """Forms as the datacube has its parameters; nothing acts on it."""
         state = self.state
-        kept, state.data = (
-            state.data,
-            StemData(settings=replace(settings)),
-        )  # what a form tells while it is filled changes nothing
+        kept, state.data = state.data, StemData(settings=replace(settings))  # forms tell what they are filled with
         try:
             self.probe_step.put(settings.disk_params.probe)
             self.disks_step.put(settings.disk_params, settings.run_params)
@@ -356,17 +241,17 @@ class StemWorkspace(Panel):
     @property
     def maps(self) -> ScanMaps | None:
         """Maps of the datacube that is shown."""
-        return self.shown.maps if self.shown is not None else None
+        return self.sets.shown.maps if self.sets.shown is not None else None
 
     @property
     def cross(self) -> Crosshair | None:
         """Its cross-hair."""
-        return self.shown.cross if self.shown is not None else None
+        return self.sets.shown.cross if self.sets.shown is not None else None
 
     @property
     def detectors(self) -> Detectors | None:
         """Its virtual detectors."""
-        return self.shown.detectors if self.shown is not None else None
+        return self.sets.shown.detectors if self.sets.shown is not None else None
 
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
@@ -378,11 +263,6 @@ class StemWorkspace(Panel):
         if self.detectors is not None:
             for layer in self.detectors.layers():
                 self.canvas.model.layers.remove(layer)
-
-    def _close_sets(self) -> None:
-        for one in self.sets:
-            one.close()
-        self.sets, self.shown = [], None
 
     # actions
 
@@ -406,48 +286,18 @@ class StemWorkspace(Panel):
         if self.cross is not None:
             self.cross.move_to(self.cross.position[0] + rows, self.cross.position[1] + cols)
 
-    def _centre(self) -> tuple[float, float]:
-        if self.state.found.lattice is not None and self.state.found.strain is not None:
-            origin = np.asarray(self.state.found.strain.origin_px)
-            finite = origin[np.isfinite(origin).all(axis=-1)]
-            if len(finite):
-                return float(np.median(finite[:, 0])), float(np.median(finite[:, 1]))
-        kept = self.state.data.kept_here()
-        if kept is not None and len(kept):
-            best = kept[np.argmax(kept["intensity"])]
-            return float(best["row"]), float(best["col"])
-        assert self.canvas.shape is not None
-        return self.canvas.shape[0] / 2, self.canvas.shape[1] / 2
-
-    def add_bright_field(self) -> None:
-        """Virtual bright-field detector."""
-        if self.detectors is not None:
-            self.detectors.add_bright_field(self._centre(), 1.1 * self.canvas.radius_px)
-
-    def add_annular(self) -> None:
-        """Virtual annular dark-field detector."""
-        if self.detectors is not None and self.canvas.shape is not None:
-            inner = 1.6 * self.canvas.radius_px
-            outer = max(min(self.canvas.shape) / 2 - 1, inner + 2)
-            self.detectors.add_annular(self._centre(), inner, outer)
-
-    def add_drawn(self) -> None:
-        """Detector for the user to draw."""
-        if self.detectors is not None:
-            self.detectors.add_drawn()
-            self.say("draw an ellipse on the pattern; other shapes are in the layer's tools")
-
     def use_job(self, job: Job) -> None:
         """Take over the settings of a job file."""
-        if job.disks is not None:
-            self.probe_step.put(job.disks.probe)
-            self.disks_step.put(job.disks, job.run)
-            if job.disks.min_score is not None:
-                self.state.set_threshold(job.disks.min_score)
-        if job.strain is not None:
-            self.put_strain(job.strain.model_copy(update={"regions": None}))
-            if job.strain.regions is not None:
-                self.parts.regions.load(job.strain.regions)
+        disks, strain = job.section("disks"), job.section("strain")
+        if disks is not None:
+            self.probe_step.put(disks.probe)
+            self.disks_step.put(disks, job.run)
+            if disks.min_score is not None:
+                self.state.set_threshold(disks.min_score)
+        if strain is not None:
+            self.put_strain(strain.model_copy(update={"regions": None}))
+            if strain.regions is not None:
+                self.parts.regions.load(strain.regions)
 
     def put_strain(self, params: StrainParams) -> None:
         """Show and use settings of lattice and strain."""
@@ -494,8 +344,7 @@ class StemWorkspace(Panel):
         """What a run would give, until there is one."""
         found = self.state.found
         line = outlook_line(found.outlook) if found.disks is None and self.state.job is None else ""
-        self.outlook.setText(line)
-        self.outlook.setVisible(bool(line))
+        self.frame.show_outlook(line)
 
     def _on_block(self, block: Any, table: Any) -> None:
         """Map of the disks in each pattern, which fills in while the scan runs."""
@@ -506,16 +355,19 @@ class StemWorkspace(Panel):
 
     def _on_first_strain(self) -> None:
         """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
-        if self.state.found.strain is not None and self.shown is not None and not self.shown.had_strain:
-            self.shown.had_strain = True
+        shown = self.sets.shown
+        if self.state.found.strain is not None and shown is not None and not shown.had_strain:
+            shown.had_strain = True
+            counts = shown.maps.layer("count")
+            if counts is not None:
+                counts.visible = False  # it was there to see the scan fill in
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""
-        self.status.setText(text)
-        self.status.setMinimumHeight(self.status.heightForWidth(self.status.width()))  # layouts do not ask wrapped text again
+        self.frame.say(text)
 
     def _show_overlay(self) -> None:
         text = show_overlay(self.state, self.canvas, self.histogram)
@@ -523,7 +375,9 @@ class StemWorkspace(Panel):
             shown = self.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *self.parts.verdict()]))
+            strain = self.state.found.strain
+            axes = [] if strain is None else [axes_text(strain)]
+            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes, *self.parts.verdict()]))
 
     # closing
 
@@ -548,12 +402,10 @@ class StemWorkspace(Panel):
         unbind_keys(self._keys)
         stem_remember.keep(self.state)
         self.parts.release()
-        self._close_sets()
+        self.sets.close()
         self.state.close()
         self.export_step.close_jobs()
         self.project.close_jobs()
         self.autosave.close()
         self.canvas.release()
-        if self.canvas_dock is not None and session.has_window(self.viewer):
-            dock, self.canvas_dock = self.canvas_dock, None
-            session.remove_dock(self.viewer, dock)
+        self.docks.close()

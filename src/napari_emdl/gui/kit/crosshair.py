@@ -109,7 +109,7 @@ class Crosshair(QObject):
         active = viewer.layers.selection.active
         if event.button != 1 or viewer.dims.ndisplay != 2 or event.modifiers:
             return
-        if active is not None and str(active.mode) not in ("pan_zoom", "Mode.PAN_ZOOM"):
+        if active is not None and not _lets_through(active, event):
             return  # the user draws or edits
         camera = camera_of(viewer)
         pressed = self._pixel(event)
@@ -140,6 +140,17 @@ class Crosshair(QObject):
         layer = self.layer()
         if layer is not None:
             self.viewer.layers.remove(layer)
+
+
+def _lets_through(active: Any, event: Any) -> bool:
+    """True when a press is not for the layer that is chosen: it pans, or its shapes are elsewhere."""
+    mode = str(active.mode)
+    if mode == "pan_zoom":
+        return True
+    if mode not in ("select", "direct") or active._type_string != "shapes":
+        return False
+    shape, corner = active.get_value(event.position, world=True) or (None, None)
+    return shape is None and corner is None
 
 
 def hair_lines(position: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

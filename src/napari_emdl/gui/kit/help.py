@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QMessageBox, QWidget
 
@@ -11,7 +13,7 @@ STEM_KEYS = (
     ("[ and ]", "lower and raise the least score"),
     ("Space", "find the disks of the current pattern"),
     ("Esc", "stop what runs on the scan"),
-    ("Ctrl+Z, Ctrl+Shift+Z", "undo and redo changes of the limits (click the histogram or the limits first)"),
+    ("Ctrl+Z, Ctrl+Shift+Z", "undo and redo changes of limits, g1 and g2, axis and reference region"),
     ("Click on a map", "put the cross-hair there"),
     ("Drag the cross-hair", "follow the pattern under the mouse"),
 )
@@ -33,8 +35,10 @@ def help_text(keys: tuple[tuple[str, str], ...] = STEM_KEYS, way: tuple[str, ...
     return f"{steps}<p>Keys work while a canvas has the focus (click it once).</p><table>{rows}</table>"
 
 
-def show_help(parent: QWidget, title: str = "4D-STEM workspace", text: str | None = None) -> QMessageBox:
-    """Open the help in a window of its own; it does not block."""
+def show_help(
+    parent: QWidget, title: str = "4D-STEM workspace", text: str | None = None, tour: Callable[[], None] | None = None
+) -> QMessageBox:
+    """Open the help in a window of its own; it does not block. `tour` begins a guided tour."""
     box = QMessageBox(parent)
     box.setWindowTitle(title)
     box.setTextFormat(Qt.TextFormat.RichText)
@@ -43,5 +47,10 @@ def show_help(parent: QWidget, title: str = "4D-STEM workspace", text: str | Non
     label = box.findChild(QLabel, "qt_msgbox_label")
     if label is not None:
         label.setMinimumWidth(460)
+    if tour is not None:
+        begin = box.addButton("Guided tour", QMessageBox.ButtonRole.ActionRole)
+        box.addButton(QMessageBox.StandardButton.Close)
+        if begin is not None:
+            begin.clicked.connect(lambda *_: tour())
     box.open()
     return box

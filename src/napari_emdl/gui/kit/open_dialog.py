@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication, QComboBox, QDialog, QDialogButtonBox, Q
 
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.signals import Datacube, Movie
-from napari_emdl.gui.kit.worker import error_line
+from napari_emdl.gui.kit.worker import error_line, run_with_progress
 
 RAW_ENDINGS = (".raw", ".bin", ".dat")
 KINDS = ("", "datacube", "movie", "focal_series", "image")
@@ -91,7 +91,8 @@ def open_asking(path: str) -> Datacube | Movie:
     from napari_emdl.io import open as open_file
 
     try:
-        return open_file(path)
+        opened: Datacube | Movie = run_with_progress(lambda _control: open_file(path), "opening")
+        return opened
     except OpenError as error:
         if not (_needs_shape(path, error) and _can_ask()):
             raise

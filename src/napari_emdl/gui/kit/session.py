@@ -14,6 +14,7 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
+COLUMNS, DIFFUSION = "HRTEM columns", "Surface diffusion"
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 

@@ -38,6 +38,12 @@ def disk_colormap() -> Colormap:
     return Colormap(matplotlib.colormaps["turbo"](np.linspace(0.12, 0.92, 256)), name="disk score")
 
 
+def listed(colors: tuple[str, ...]) -> Colormap:
+    """Single colours for values 1, 2, ...: contrast limits go from 0.5 to one half above the last; NaN is transparent."""
+    rgba = np.array([matplotlib.colors.to_rgba(color) for color in colors])
+    return Colormap(rgba, name="reasons", interpolation="zero", controls=np.linspace(0, 1, len(colors) + 1))
+
+
 def diverging() -> Colormap:
     """Blue (negative) over white to red (positive)."""
     return matplotlib_colormap("RdBu_r")

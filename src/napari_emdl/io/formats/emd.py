@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
-from napari_emdl.io.formats.hdf5 import calibration_from, point_list_type
+from napari_emdl.io.formats.h5meta import calibration_from
+from napari_emdl.io.formats.hdf5 import point_list_type
 
 POINT = np.dtype([("qx", "f8"), ("qy", "f8"), ("intensity", "f8")])
 #: Detector given to peak lists that were stored calibrated, without their detector.

@@ -1,9 +1,9 @@
-"""HDF5 natively: py4DSTEM and EMD 1.0, the EMD 0.x layouts (NCEM, py4DSTEM, Prismatic), abTEM, and datasets by path."""
+"""HDF5 natively: py4DSTEM and EMD 1.0, EMD 0.x (NCEM, py4DSTEM, Prismatic), NeXus, MATLAB v7.3, and datasets by path."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,41 +12,30 @@ import h5py
 import numpy as np
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.physics import wavelength_A
-from napari_emdl.base.signals import Calibration
-from napari_emdl.io.axes import Axis, Found, parse_unit, pick
-from napari_emdl.io.sources import Hdf5Source, first_line
+from napari_emdl.base.reading import one_line
+from napari_emdl.io.axes import Axis, Found, pick
+from napari_emdl.io.formats import app5, dectris
+from napari_emdl.io.formats.h5meta import (
+    attribute,
+    calibration_from,
+    calibration_group,
+    class_of,
+    detector_pixel_mrad,
+    loose_calibration,
+    prismatic_calibration,
+    text_of,
+)
+from napari_emdl.io.hdf5gate import Gate, check_dataset, open_h5, read_small
+from napari_emdl.io.hdf5source import Hdf5Source
+from napari_emdl.io.views import TransposedSource
 
-# Loose attributes on the file, a group or the dataset: name -> (field, factor to its unit).
-_LOOSE = {
-    "kev": ("energy_keV", 1.0),
-    "energy_kev": ("energy_keV", 1.0),
-    "accelerating_voltage_kv": ("energy_keV", 1.0),
-    "energy_ev": ("energy_keV", 1e-3),
-    "semiangle_mrad": ("semiangle_mrad", 1.0),
-    "convergence_semiangle_mrad": ("semiangle_mrad", 1.0),
-    "semiangle_cutoff": ("semiangle_mrad", 1.0),
-    "step_a": ("pixel_nm", 0.1),
-    "step_nm": ("pixel_nm", 1.0),
-    "scan_step_a": ("pixel_nm", 0.1),
-    "scan_step_nm": ("pixel_nm", 1.0),
-    "pixel_size_nm": ("pixel_nm", 1.0),
-    "pixel_size_a": ("pixel_nm", 0.1),
-    "q_pixel_inva": ("q_pixel_invA", 1.0),
-    "q_pixel_size_inva": ("q_pixel_invA", 1.0),
-    "frame_interval_s": ("frame_interval_s", 1.0),
-}
+__all__ = ["calibration_from", "open_h5", "point_list_type", "read_hdf5", "written_by"]
+
 _ROLE = {"rx": "R", "ry": "C", "r_x": "R", "r_y": "C", "qx": "Q", "qy": "K", "q_x": "Q", "q_y": "K", "kx": "Q", "ky": "K"}
-
-
-def open_h5(path: Path) -> h5py.File:
-    """Open for reading, with one clear line when that fails."""
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        text = first_line(error)
-        why = "it is truncated" if "truncated" in text else "it is damaged, or another program is writing it"
-        raise OpenError(f"{path.name} cannot be opened as HDF5: {why} ({text})") from error
+#: Images that detectors keep beside their frames; opened when named only.
+_CORRECTIONS = re.compile(
+    r"(^|/)(flat_?field|pixel_mask|dark_?(field|current|reference)?|gain_?(map|reference)?)$", re.IGNORECASE
+)
 
 
 def read_hdf5(path: Path, dataset: str | None = None) -> Found:
@@ -59,51 +48,115 @@ def read_hdf5(path: Path, dataset: str | None = None) -> Found:
     dataset
         Path of a dataset (or of a group in one of the layouts) inside the file; needed where several could be meant.
     """
-    with open_h5(path) as file:
-        if dataset is None and "emdl_result" in file.attrs:
-            raise OpenError(f"{path.name} holds a result ({file.attrs['emdl_result']}); load it instead of opening it as data")
-        try:
-            chosen = _resolve(file, path.name, dataset)
-            return _describe(chosen, path)
-        except (OSError, RuntimeError) as error:
-            raise OpenError(f"{path.name} is damaged ({first_line(error)})") from error
+    with one_line(path.name, "HDF5 file"), Gate(path) as gate:
+        if dataset is None and "emdl_result" in gate.file.attrs:
+            kind = text_of(attribute(gate.file, "emdl_result"))
+            raise OpenError(f"{path.name} holds a result ({kind}); load it instead of opening it as data")
+        if dataset is None and app5.is_app5(gate):
+            return app5.read_app5(gate)
+        if dataset is None and (parts := dectris.frame_sets(gate)):
+            return dectris.read_frames(gate, parts)
+        chosen = _resolve(gate, dataset)
+        check_dataset(chosen, path.name, gate.folder)
+        return _describe(chosen, gate)
 
 
-def written_by(file: h5py.File) -> str:
+def written_by(gate: Gate) -> str:
     """ "velox" or "hyperspy" for files that RosettaSciIO reads, "" for all that is read here."""
-    if "Data/Image" in file and ("Application" in file or "Operations" in file or "Version" in file):
+    file = gate.file
+    if gate.get("Data/Image") is not None and any(name in file for name in ("Application", "Operations", "Version")):
         return "velox"
-    if "Experiments" in file and "HyperSpy" in _text(file.attrs.get("file_format", "")):
+    if "Experiments" in file and "HyperSpy" in text_of(attribute(file, "file_format")):
         return "hyperspy"
     return ""
 
 
-def _resolve(file: h5py.File, name: str, dataset: str | None) -> h5py.Dataset:
+def _resolve(gate: Gate, dataset: str | None) -> h5py.Dataset:
+    name = gate.path.name
     if dataset is not None:
-        if dataset not in file:
-            held = ", ".join(_image_datasets(file)) or "none"
-            raise OpenError(f"{name} has no dataset {dataset!r}; arrays it holds: {held[:300]}")
-        item = file[dataset]
-        if isinstance(item, h5py.Dataset):
-            return item
-        inside = [n for n in ("data", "datacube", "array") if isinstance(item.get(n), h5py.Dataset)]
-        if inside:
-            return item[inside[0]]
-        return item[pick(_image_datasets(item), "arrays", f"{name}::{dataset}")]
-    names = list(_image_datasets(file))
-    four = [n for n in names if file[n].ndim >= 4]
-    cubes = [n for n in names if _datacube_group(file[n]) or re.search(r"(CBED_array|4DSTEM)", n)]
-    for group in ([n for n in four if n in cubes], four, [n for n in names if file[n].ndim == 3], names):
+        return _named(gate, dataset)
+    default = _nexus_default(gate)
+    if default is not None:
+        return default
+    found = dict(_image_datasets(gate))
+    names = [n for n in found if not _CORRECTIONS.search(n)]
+    if found and not names:
+        raise OpenError(
+            f"{name} holds no frames, only what corrects them: {', '.join(found)}; name one with ::DATASET to see it"
+        )
+    four = [n for n in names if found[n].ndim >= 4]
+    cubes = [n for n in names if class_of(found[n].parent) == "DataCube" or re.search(r"(CBED_array|4DSTEM)", n)]
+    for group in ([n for n in four if n in cubes], four, [n for n in names if found[n].ndim == 3], names):
         if group:
-            return file[pick(group, "arrays", name)]
-    if _has_point_lists(file):
+            return found[pick(group, "arrays", name)]
+    if any(point_list_type(item) is not None for _, item in gate.datasets()):
         raise OpenError(f"{name} holds peak lists, no images; load it as a result")
-    raise OpenError(f"{name} holds no image, movie or datacube")
+    refused = gate.refused() or [line for _, group in _groups(gate) for line in gate.refused(group)]
+    raise OpenError(refused[0] if refused else f"{name} holds no image, movie or datacube")
 
 
-def _has_point_lists(file: h5py.File) -> bool:
-    """True when some dataset is a grid of py4DSTEM point lists."""
-    return bool(file.visititems(lambda _, item: True if isinstance(item, h5py.Dataset) and point_list_type(item) else None))
+def _groups(gate: Gate, depth: int = 4) -> Iterator[tuple[str, h5py.Group]]:
+    """Groups of the first levels."""
+    level: list[tuple[str, h5py.Group]] = [("", gate.file)]
+    for _ in range(depth):
+        level = [
+            (f"{prefix}/{n}", item)
+            for prefix, group in level
+            for n, item in gate.children(group)
+            if isinstance(item, h5py.Group)
+        ][:1000]
+        yield from level
+
+
+def _named(gate: Gate, dataset: str) -> h5py.Dataset:
+    """The dataset of that path, or the array of the group of that path; never another one."""
+    name = gate.path.name
+    try:
+        item = gate.item(dataset)
+    except KeyError:
+        held = ", ".join(n for n, _ in _image_datasets(gate)) or "none"
+        raise OpenError(f"{name} has no dataset {dataset!r}; arrays it holds: {held[:300]}") from None
+    if isinstance(item, h5py.Dataset):
+        return item
+    if not isinstance(item, h5py.Group):
+        raise OpenError(f"{name}::{dataset} is no dataset, and no group")
+    for inner in ("data", "datacube", "array"):
+        if isinstance(found := gate.get(inner, item), h5py.Dataset):
+            return found
+    members = dict(_image_datasets(gate, item))
+    return members[pick(members, "arrays", f"{name}::{dataset}")]
+
+
+def _nexus_default(gate: Gate) -> h5py.Dataset | None:
+    """Signal that a NeXus file says is to be shown: attributes ``default`` down to an NXdata with ``signal``."""
+    at: Any = gate.file
+    for _ in range(4):
+        following = text_of(attribute(at, "default"))
+        item = gate.get(following, at) if following else None
+        if item is None:
+            break
+        at = item
+    if at is gate.file:
+        entries = [
+            g for _, g in gate.children(at) if isinstance(g, h5py.Group) and text_of(attribute(g, "NX_class")) == "NXentry"
+        ]
+        data = [
+            d
+            for entry in entries
+            for _, d in gate.children(entry)
+            if isinstance(d, h5py.Group) and text_of(attribute(d, "NX_class")) == "NXdata" and attribute(d, "signal")
+        ]
+        if len(data) != 1:
+            return None
+        at = data[0]
+    if isinstance(at, h5py.Dataset):
+        return at
+    signal = text_of(attribute(at, "signal"))
+    item = gate.get(signal, at) if signal else None
+    if item is None:  # before 2014 the dataset itself was marked
+        marked = [d for _, d in gate.children(at) if isinstance(d, h5py.Dataset) and text_of(attribute(d, "signal")) == "1"]
+        item = marked[0] if len(marked) == 1 else None
+    return item if isinstance(item, h5py.Dataset) and item.ndim >= 2 else None
 
 
 def point_list_type(dataset: h5py.Dataset) -> np.dtype[Any] | None:
@@ -112,55 +165,24 @@ def point_list_type(dataset: h5py.Dataset) -> np.dtype[Any] | None:
     return vlen if isinstance(vlen, np.dtype) and vlen.names is not None and {"qx", "qy"} <= set(vlen.names) else None
 
 
-def _image_datasets(group: h5py.Group) -> Iterator[str]:
-    """Paths of numeric datasets that can be images: at least two axes longer than 1."""
-    found: list[str] = []
-
-    def visit(name: str, item: Any) -> None:
-        if (
-            isinstance(item, h5py.Dataset)
-            and item.ndim >= 2
-            and item.dtype.kind in "biuf"
-            and sum(n > 1 for n in item.shape) >= 2
-        ):
-            found.append(name)
-
-    group.visititems(visit)
-    return iter(found)
+def _image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Numeric datasets that can be images: at least two axes longer than 1."""
+    for name, item in gate.datasets(group):
+        if item.shape is not None and item.ndim >= 2 and item.dtype.kind in "biuf" and sum(n > 1 for n in item.shape) >= 2:
+            yield name, item
 
 
-def _datacube_group(dataset: h5py.Dataset) -> bool:
-    return _class_of(dataset.parent) == "DataCube"
-
-
-def _class_of(group: h5py.Group) -> str:
-    """Class that py4DSTEM wrote into a group: ``python_class`` since 0.14, ``py4dstem_class`` before."""
-    return _text(group.attrs.get("python_class", group.attrs.get("py4dstem_class", "")))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8").rstrip("\0")
-        except UnicodeDecodeError:
-            return value.decode("latin-1").rstrip("\0")
-    if isinstance(value, np.ndarray):
-        return _text(value.flat[0]) if value.size else ""
-    return str(value)
-
-
-def _describe(dataset: h5py.Dataset, path: Path) -> Found:
+def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
     """Axes and calibration of a dataset by the layout it lies in."""
-    file = dataset.file
-    calibration = _loose_calibration(dataset)
-    axes = _emd_axes(dataset) or tuple(Axis(int(n)) for n in dataset.shape)
+    calibration = loose_calibration(dataset)
+    axes = _emd_axes(dataset, gate) or _nexus_axes(dataset, gate) or tuple(Axis(int(n)) for n in dataset.shape)
     layout = "HDF5"
-    group = _calibration_group(dataset)
+    group = calibration_group(dataset, gate)
     if group is not None:
         calibration = calibration_from(group, calibration)
         layout = "py4DSTEM EMD"
     if "4DSTEM_simulation" in dataset.name:
-        calibration = _prismatic_calibration(file, calibration)
+        calibration = prismatic_calibration(gate, calibration)
         layout = "Prismatic"
     signal_type = ""
     if dataset.ndim == 4 and layout != "HDF5":
@@ -168,126 +190,52 @@ def _describe(dataset: h5py.Dataset, path: Path) -> Found:
         if sorted(letters) != sorted("RCQK"):
             axes = tuple(replace(a, letter=letter) for a, letter in zip(axes, "RCQK", strict=True))
         signal_type = "diffraction"
+        angle = detector_pixel_mrad(group) if group is not None and calibration.q_pixel_invA is None else None
+        if angle is not None:
+            steps = dict(zip("QK", angle, strict=True))
+            axes = tuple(replace(a, scale=steps[a.letter], units="mrad") if a.letter in steps else a for a in axes)
     elif layout == "Prismatic" and dataset.ndim in (2, 3):
         axes = tuple(replace(a, letter=letter) for a, letter in zip(axes, "YXT", strict=False))
+    source: Any = Hdf5Source(Path(dataset.file.filename), dataset.name)
+    notes: tuple[str, ...] = ()
+    if attribute(dataset, "MATLAB_class") and dataset.ndim >= 2:
+        # MATLAB counts the first index fastest: what it calls (rows, cols, ...) lies in the file as (..., cols, rows)
+        source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "MATLAB v7.3"
+        order = " x ".join(map(str, source.shape))
+        notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as axes='QKRC') if the scan comes last",)
+    mask = dectris.pixel_mask(gate, tuple(dataset.shape[-2:]))
     metadata = {"format": layout, "dataset": dataset.name}
-    return Found(Hdf5Source(path, dataset.name), axes, calibration, path.stem, metadata=metadata, signal_type=signal_type)
+    return Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes)
 
 
-def _emd_axes(dataset: h5py.Dataset) -> tuple[Axis, ...]:
+def _emd_axes(dataset: h5py.Dataset, gate: Gate) -> tuple[Axis, ...]:
     """Axes from the dim vectors beside an EMD array: dim0, dim1, ... of EMD 1.0, dim1, dim2, ... of EMD 0.x."""
     parent = dataset.parent
     first = 0 if "dim0" in parent else 1
-    vectors = [parent.get(f"dim{i + first}") for i in range(dataset.ndim)]
+    vectors = [gate.get(f"dim{i + first}", parent) for i in range(dataset.ndim)]
     if any(not isinstance(v, h5py.Dataset) or v.ndim != 1 for v in vectors):
         return ()
-    return tuple(_dim_axis(vector, size) for vector, size in zip(vectors, dataset.shape, strict=True))
+    return tuple(_dim_axis(vector, size, gate.path.name) for vector, size in zip(vectors, dataset.shape, strict=True))
 
 
-def _dim_axis(vector: h5py.Dataset, size: int) -> Axis:
-    name, units = _text(vector.attrs.get("name", "")), _text(vector.attrs.get("units", ""))
-    units = units.replace("[", "").replace("]", "").replace("_", " ").replace("n m", "nm")
-    values = np.asarray(vector[:2], dtype=float) if vector.dtype.kind in "iuf" and len(vector) > 1 else None
-    scale = float(values[1] - values[0]) if values is not None else None
+def _nexus_axes(dataset: h5py.Dataset, gate: Gate) -> tuple[Axis, ...]:
+    """Axes that an NXdata group names for its signal."""
+    names = attribute(dataset.parent, "axes", None)
+    if names is None or np.size(names) != dataset.ndim:
+        return ()
+    axes = []
+    for name, size in zip(np.ravel(names), dataset.shape, strict=True):
+        vector = gate.get(text_of(name), dataset.parent)
+        usable = isinstance(vector, h5py.Dataset) and vector.ndim == 1
+        axes.append(_dim_axis(vector, size, gate.path.name, text_of(name)) if usable else Axis(int(size), text_of(name)))
+    return tuple(axes)
+
+
+def _dim_axis(vector: Any, size: int, file: str, name: str = "") -> Axis:
+    name, units = name or text_of(attribute(vector, "name")), text_of(attribute(vector, "units"))
+    units = units.replace("_", " ").replace("n m", "nm")
+    scale = None
+    if vector.dtype.kind in "iuf" and vector.shape[0] > 1:
+        values = np.asarray(read_small(vector, file, selection=slice(0, 2)), dtype=float)
+        scale = float(values[1] - values[0])
     return Axis(int(size), name, scale, units, _ROLE.get(name.strip().lower().lstrip("/"), ""))
-
-
-def _scalars(group: h5py.Group) -> dict[str, Any]:
-    """Attributes and scalar datasets of a metadata group."""
-    out = {name: group.attrs[name] for name in group.attrs}
-    for name, item in group.items():
-        if isinstance(item, h5py.Dataset) and item.shape in ((), (1,), (2,)):
-            value = item[()]
-            out[name] = _text(value) if isinstance(value, bytes) else value
-    return out
-
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    try:
-        numbers = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
-    except (TypeError, ValueError):
-        return None
-    if numbers.size not in (1, 2) or not np.all(np.isfinite(numbers)) or not np.all(numbers > 0):
-        return None
-    return float(numbers[0]), float(numbers[-1])
-
-
-def _number(value: Any) -> float | None:
-    pair = _pair(value)
-    return None if pair is None else pair[0]
-
-
-def calibration_from(group: h5py.Group, base: Calibration) -> Calibration:
-    """Calibration metadata of py4DSTEM, which stands above dim vectors and loose attributes."""
-    values = _scalars(group)
-    found: dict[str, Any] = {
-        "energy_keV": _number(values.get("beam_energy", values.get("energy", values.get("accelerating_voltage")))),
-        "semiangle_mrad": _number(values.get("convergence_semiangle_mrad", values.get("probe_semiangle_mrad"))),
-    }
-    if found["energy_keV"] is not None and found["energy_keV"] > 3000:  # py4DSTEM has no rule: volts in some files
-        found["energy_keV"] /= 1e3
-    energy = found["energy_keV"] or base.energy_keV
-    for name, size, units, dimension in (
-        ("pixel_nm", "R_pixel_size", "R_pixel_units", "length"),
-        ("q_pixel_invA", "Q_pixel_size", "Q_pixel_units", "reciprocal"),
-    ):
-        pair, parsed = _pair(values.get(size)), parse_unit(_text(values.get(units, "")))
-        if pair is None or parsed is None:
-            continue
-        if parsed[0] == dimension:
-            found[name] = (pair[0] * parsed[1], pair[1] * parsed[1])
-        elif parsed[0] == "angle" and dimension == "reciprocal" and energy:
-            factor = parsed[1] * 1e-3 / wavelength_A(energy)
-            found[name] = (pair[0] * factor, pair[1] * factor)
-    rotation = values.get("QR_rotation")
-    if rotation is None and values.get("QR_rotation_degrees") is not None:
-        rotation = np.deg2rad(values["QR_rotation_degrees"])
-    if isinstance(rotation, (float, np.floating, np.integer, int)) and np.isfinite(rotation):
-        found["qr_rotation_rad"] = float(rotation)
-    if isinstance(values.get("QR_flip"), (bool, np.bool_)):
-        found["qr_flip"] = bool(values["QR_flip"]) or None
-    return base.override("file", **found)
-
-
-def _calibration_group(dataset: h5py.Dataset) -> h5py.Group | None:
-    """Calibration of a py4DSTEM file: the nearest group of that class or name in the groups above the dataset.
-
-    EMD 1.0 keeps it in the root's metadata bundle, 0.13 beside the datacube, and earlier versions in the metadata of the top
-    group.
-    """
-    parent = dataset.parent
-    while parent.name != "/":
-        for place in ("", "metadatabundle", "_metadata", "metadata", "metadata/metadata_0"):
-            group = parent.get(place) if place else parent
-            if not isinstance(group, h5py.Group):
-                continue
-            for name, item in group.items():
-                if isinstance(item, h5py.Group) and (name == "calibration" or _class_of(item) == "Calibration"):
-                    return item
-        parent = parent.parent
-    return None
-
-
-def _prismatic_calibration(file: h5py.File, base: Calibration) -> Calibration:
-    """Beam energy in keV and probe semiangle in mrad from the parameters that Prismatic keeps (flags -E and -sa)."""
-    group = file.get("4DSTEM_simulation/metadata/metadata_0/original/simulation_parameters")
-    if not isinstance(group, h5py.Group):
-        return base
-    return base.override("file", energy_keV=_number(group.attrs.get("E")), semiangle_mrad=_number(group.attrs.get("sa")))
-
-
-def _loose_calibration(dataset: h5py.Dataset) -> Calibration:
-    """Well-known attribute names on the dataset and the groups above it; the nearest wins."""
-    found: dict[str, Any] = {}
-    item: Any = dataset
-    while True:
-        attributes: Mapping[str, Any] = item.attrs
-        for name, value in attributes.items():
-            field, factor = _LOOSE.get(name.lower(), ("", 1.0))
-            pair = _pair(value) if field and field not in found else None
-            if pair is not None:
-                scaled = (pair[0] * factor, pair[1] * factor)
-                found[field] = scaled if field in ("pixel_nm", "q_pixel_invA") else scaled[0]
-        if item.name == "/":
-            return Calibration().override("file", **found)
-        item = item.parent

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import first_line, parse_xml
 from napari_emdl.base.signals import Calibration
-from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.sources import FramesSource, RawSource, Source, first_line
+from napari_emdl.base.units import parse_unit
+from napari_emdl.io.axes import Axis, Found
+from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
+from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
+from napari_emdl.io.views import TransposedSource
 
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
 _RESOLUTION_UNIT = {2: "inch", 3: "cm"}
+#: Units of printers, and the pixel (nm) from which on resolutions in them are a printer's.
+_PRINTERS, _PRINTED_NM = ("inch", "inches", "cm"), 1000.0
 
 
 class _Pages:
@@ -49,7 +55,7 @@ class _Pages:
         return page.asarray(lock=self._file.filehandle.lock, maxworkers=1)
 
 
-def read_tiff(path: Path, dataset: str | None = None) -> Found:
+def read_tiff(path: Path, dataset: str | None = None, as_frames: bool = False) -> Found:
     """Open a TIFF, OME-TIFF or ImageJ stack lazily.
 
     Parameters
@@ -58,12 +64,14 @@ def read_tiff(path: Path, dataset: str | None = None) -> Found:
         File.
     dataset
         Index of the series, for files with several.
+    as_frames
+        Take three planes of bytes for three frames, not for red, green and blue.
     """
     import tifffile
 
     try:
         with _complaints() as complaints, tifffile.TiffFile(path) as file:
-            found = _found(path, file, dataset)
+            found = _found(path, file, dataset, as_frames)
             if complaints:
                 raise OpenError(f"{path.name} is a damaged or truncated TIFF ({complaints[0]})")
             return found
@@ -93,28 +101,98 @@ def _complaints() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def _found(path: Path, file: Any, dataset: str | None) -> Found:
-    series = file.series
+def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found:
+    number, notes = _choose(path, file.series, dataset)
+    chosen = file.series[number]
+    letters, shape = chosen.axes, tuple(int(n) for n in chosen.shape)
+    if "S" in letters and (letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)):
+        data, coloured = _grey_source(path, chosen, number)
+        letters, shape = letters.replace("S", ""), tuple(n for n, letter in zip(shape, letters, strict=True) if letter != "S")
+        if coloured:
+            planes = "; kind='movie' opens its three planes as frames" if chosen.axes == "SYX" else ""
+            notes.append(LUMINANCE_NOTE + planes)
+    else:
+        # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
+        letters = letters.replace("S", "I")
+        data = _source(path, chosen, number)
+    scales = _scales(file, chosen)
+    axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
+    axes = _name_stack_axes(axes, letters, file)
+    return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"}, notes=tuple(notes))
+
+
+def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str]]:
+    """Number of the series to open, and what must be said of the choice."""
     if not series:
         raise OpenError(f"{path.name} holds no images")
-    large = [i for i, s in enumerate(series) if s.size == max(s.size for s in series)]
-    number = int(dataset) if dataset is not None and dataset.isdigit() else None
-    if dataset is not None and (number is None or number >= len(series)):
-        raise OpenError(f"{path.name} has {len(series)} image series, numbered from 0; there is no {dataset!r}")
-    if number is None:
-        number = int(pick(map(str, large), "image series", path.name))
-    chosen = series[number]
-    letters = chosen.axes
-    # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
-    if letters == "SYX" and np.dtype(chosen.dtype).itemsize > 1:
-        letters = "IYX"
-    if "S" in letters:
-        raise OpenError(f"{path.name} holds colour images {chosen.shape}; convert them to one channel first")
-    data = _source(path, chosen, number)
-    scales = _scales(file, chosen)
-    axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, chosen.shape, strict=True))
-    axes = _name_stack_axes(axes, letters, file)
-    return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"})
+    if dataset is not None:
+        if not dataset.isdigit() or int(dataset) >= len(series):
+            raise OpenError(f"{path.name} has {len(series)} image series, numbered from 0; there is no {dataset!r}")
+        return int(dataset), []
+    counts = [i for i, s in enumerate(series) if "S" not in s.axes or (s.axes == "SYX" and np.dtype(s.dtype).itemsize > 1)]
+    candidates = counts or list(range(len(series)))
+    large = [i for i in candidates if series[i].size == max(series[j].size for j in candidates)]
+    listed = ", ".join(
+        f"{path.name}::{i} ({' x '.join(map(str, s.shape))} {s.dtype}{', colour' if i not in counts else ''})"
+        for i, s in enumerate(series[:8])
+    )
+    if len(large) > 1:
+        raise OpenError(f"{path.name} holds several image series; choose one of {listed}")
+    return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
+        series
+    ) > 1 else []
+
+
+def _decoded_bytes(page: Any) -> int:
+    return int(np.prod([float(n) for n in page.shape])) * np.dtype(page.dtype).itemsize
+
+
+def _check_page(path: Path, page: Any) -> None:
+    """Refuse pages that are unreasonably larger decoded than in the file."""
+    if _decoded_bytes(page) > MAX_FRAME_BYTES:
+        raise OpenError(f"{path.name} says that one image has {' x '.join(map(str, page.shape))} values; it is damaged")
+
+
+class _Grey:
+    """Reads page i of a series as one channel."""
+
+    def __init__(self, pages: _Pages, channels_last: bool) -> None:
+        self.pages, self.channels_last = pages, channels_last
+
+    def colours(self, index: int) -> NDArray[Any]:
+        page = self.pages(index)
+        return page if self.channels_last else np.moveaxis(page, 0, -1)
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        return to_grey(self.colours(index))[0]
+
+
+class _Planes:
+    """Reads plane i of pages that hold several images each."""
+
+    def __init__(self, pages: _Pages, each: int) -> None:
+        self.pages, self.each = pages, each
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        page, plane = divmod(index, self.each)
+        return np.asarray(self.pages(page)[plane])
+
+
+def _grey_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
+    """Colour images as one channel, and whether the first one really has colours."""
+    pages = _Pages(path, number)
+    last = series.axes.endswith("S")
+    _check_page(path, series.keyframe)
+    rows, cols = series.keyframe.shape[:2] if last else series.keyframe.shape[-2:]
+    leading = tuple(n for n, letter in zip(series.shape, series.axes, strict=True) if letter not in "SYX")
+    if len(series.keyframe.shape) != 3 or len(pages.pages) != int(np.prod(leading, dtype=np.int64)):
+        raise OpenError(
+            f"{path.name} stores colour images {series.shape} as pages of {series.keyframe.shape}; save them as one channel"
+        )
+    grey = _Grey(pages, last)
+    coloured = _decoded_bytes(series.keyframe) > 2**28 or to_grey(grey.colours(0))[1]
+    source: Source = FramesSource(grey, leading or (1,), (rows, cols), series.dtype, path.name)
+    return (source if leading else TransposedSource(source, (1, 2))), coloured
 
 
 def _source(path: Path, series: Any, number: int) -> Source:
@@ -122,14 +200,21 @@ def _source(path: Path, series: Any, number: int) -> Source:
     if series.dataoffset is not None:
         return RawSource(path, series.shape, np.dtype(series.dtype).newbyteorder(series.parent.byteorder), series.dataoffset)
     pages = _Pages(path, number)
-    frame_shape = series.keyframe.shape
-    if tuple(series.shape[-2:]) != tuple(frame_shape) or len(pages.pages) != int(np.prod(series.shape[:-2])):
-        raise OpenError(f"{path.name} stores {series.shape} as pages of {frame_shape}, which is not supported")
+    _check_page(path, series.keyframe)
+    page_shape = tuple(int(n) for n in series.keyframe.shape)
+    frame_shape, each = page_shape[-2:], int(np.prod(page_shape[:-2], dtype=np.int64))
+    if tuple(series.shape[-2:]) != frame_shape or len(page_shape) > 3 or len(pages.pages) * each != _count(series.shape):
+        raise OpenError(f"{path.name} stores {series.shape} as pages of {page_shape}, which is not supported")
     last = pages.pages[len(pages.pages) - 1]
     ends = [o + n for o, n in zip(last.dataoffsets, last.databytecounts, strict=False)] if last is not None else []
     if ends and max(ends) > size:
         raise OpenError(f"{path.name} is truncated: its last image ends at byte {max(ends)}, the file has {size}")
-    return FramesSource(pages, series.shape[:-2], frame_shape, series.dtype, path.name)
+    read = pages if len(page_shape) == 2 else _Planes(pages, each)
+    return FramesSource(read, series.shape[:-2], frame_shape, series.dtype, path.name)
+
+
+def _count(shape: Any) -> int:
+    return int(np.prod(shape[:-2], dtype=np.int64))
 
 
 def _axis(letter: str, size: int, scales: Mapping[str, tuple[float, str]]) -> Axis:
@@ -166,11 +251,13 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
     out = {}
     imagej = file.imagej_metadata or {}
     unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
-    unit = None if unit in ("inch", "inches") else unit  # 72 dpi and the like say nothing about the specimen
     if unit:
         for letter, name in (("Y", "YResolution"), ("X", "XResolution")):
             pixels, per = _tag(tags, name) or (0, 0)
-            if pixels and per:
+            parsed = parse_unit(str(unit))
+            # 72 or 300 dots an inch are for printers, in inches as in cm, and say nothing about the specimen
+            printed = parsed is not None and unit in _PRINTERS and pixels and per / pixels * parsed[1] > _PRINTED_NM
+            if pixels and per and not printed:
                 out[letter] = (per / pixels, str(unit))
     if imagej.get("finterval"):
         time = {"T": (float(imagej["finterval"]), str(imagej.get("tunit", "s")))}
@@ -188,8 +275,8 @@ def _tag(tags: Any, name: str) -> Any:
 
 def _ome_scales(xml: str) -> dict[str, tuple[float, str]]:
     try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
+        root = parse_xml(xml, "the OME metadata")
+    except OpenError:
         return {}
     pixels = root.find(".//{*}Pixels")
     if pixels is None:
@@ -202,5 +289,6 @@ def _ome_scales(xml: str) -> dict[str, tuple[float, str]]:
         ("T", "TimeIncrement", "TimeIncrementUnit", "s"),
     ):
         if size in pixels.attrib:
-            out[letter] = (float(pixels.attrib[size]), pixels.attrib.get(unit, default))
+            with contextlib.suppress(ValueError):
+                out[letter] = (float(pixels.attrib[size]), pixels.attrib.get(unit, default))
     return out

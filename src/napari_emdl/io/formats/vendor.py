@@ -1,4 +1,4 @@
-"""Vendor formats through RosettaSciIO, lazily: DM, Merlin, blockfile, TVIPS, MRC, Velox and what HyperSpy writes."""
+"""Vendor formats through RosettaSciIO, lazily: DM, blockfile, TVIPS, Velox and what HyperSpy writes."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import first_line, one_line
 from napari_emdl.base.signals import Calibration
+from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.sources import ArraySource, RawSource, RecordSource, Source, first_line
+from napari_emdl.io.sources import ArraySource, RawSource, RecordSource, Source
 
 #: File name ending -> RosettaSciIO module.
 PLUGINS: Mapping[str, str] = {
     ".dm3": "digitalmicrograph",
     ".dm4": "digitalmicrograph",
-    ".mib": "quantumdetector",
     ".blo": "blockfile",
     ".tvips": "tvips",
-    ".mrc": "mrc",
-    ".mrcs": "mrc",
-    ".ali": "mrc",
     ".mrcz": "mrcz",
     ".emd": "emd",
     ".hspy": "hspy",
     ".zspy": "zspy",
     ".prz": "pantarhei",
-    ".de5": "emd",
-    ".xml": "empad",
-    ".app5": "topspin",
 }
 _DIFFRACTION = {"diffraction", "electron_diffraction"}
 
@@ -93,6 +86,11 @@ def read_vendor(path: Path, plugin: str, dataset: str | None = None) -> Found:
     dataset
         Title or number of the signal, for files with several.
     """
+    with one_line(path.name, f"{path.suffix or plugin} file"):
+        return _read(path, plugin, dataset)
+
+
+def _read(path: Path, plugin: str, dataset: str | None) -> Found:
     signals = _signals(path, plugin)
     images = {i: s for i, s in enumerate(signals) if len(s["data"].shape) >= 2 and not _spectral(s)}
     if not images:
@@ -106,15 +104,52 @@ def read_vendor(path: Path, plugin: str, dataset: str | None = None) -> Found:
         k: _get(metadata, f"General.{k}") for k in ("title", "date", "time") if _get(metadata, f"General.{k}")
     }
     source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
-    return Found(source, _name_time(axes, signal), _calibration(signal, metadata), path.stem, None, facts, signal_type)
+    axes = _name_time(axes, signal)
+    notes: tuple[str, ...] = ()
+    if plugin == "digitalmicrograph" and len(axes) == 4:
+        axes, notes = _dm_scan(axes, signal)
+    return Found(source, axes, _calibration(signal, metadata), path.stem, None, facts, signal_type, notes=notes)
+
+
+def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[Axis, ...], tuple[str, ...]]:
+    """Letters of a 4D-STEM scan of DigitalMicrograph, and what must be said of them.
+
+    Units tell which axes are the scan. Without them, GMS before 3.4 stores a diffraction spectrum image with the scan axes
+    fastest, like every spectrum image; later versions put the tag "Data Order Swapped" where the detector axes are fastest.
+    """
+    dimensions = [parsed[0] if (parsed := parse_unit(axis.units)) else "" for axis in axes]
+    reciprocal = [i for i, d in enumerate(dimensions) if d in ("reciprocal", "angle")]
+    lengths = [i for i, d in enumerate(dimensions) if d == "length"]
+    if len(reciprocal) == 2 or len(lengths) > 2:
+        return axes, ()
+    tags = _get(signal.get("original_metadata", {}), "ImageList.TagGroup0.ImageTags") or {}
+    form = str(_get(tags, "Meta Data.Format") or "")
+    swapped = bool(_get(tags, "Meta Data.Data Order Swapped"))
+    if len(lengths) == 2:
+        scan = lengths
+    elif form.startswith("Diffraction"):
+        scan = [0, 1] if swapped else [2, 3]
+    elif swapped:
+        scan = [0, 1]
+    else:
+        order = " x ".join(str(axis.size) for axis in axes)
+        return axes, (
+            f"the file does not say which of its axes ({order}) are the scan; if they are the last two, give axes='QKRC'",
+        )
+    letters = dict(zip(scan, "RC", strict=True)) | dict(zip([i for i in range(4) if i not in scan], "QK", strict=True))
+    return tuple(replace(axis, letter=letters[i], navigate=i in scan) for i, axis in enumerate(axes)), ()
 
 
 def _choose(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str) -> int:
     titles = {i: str(_get(s.get("metadata", {}), "General.title") or i) for i, s in images.items()}
     if dataset is not None:
-        for number, title in titles.items():
-            if dataset in (title, str(number)):
-                return number
+        named = [number for number, title in titles.items() if dataset == title]
+        if len(named) == 1:
+            return named[0]
+        if dataset.isdigit() and int(dataset) in titles:
+            return int(dataset)
+        if named:
+            raise OpenError(f"{name} holds several images {dataset!r}; choose one by its number: {', '.join(map(str, named))}")
         raise OpenError(f"{name} has no image {dataset!r}; it holds {', '.join(titles.values())}")
     # Previews and single images beside a stack do not make a file ambiguous.
     most = max(len(s["data"].shape) for s in images.values())
@@ -158,16 +193,9 @@ def _raw_source(path: Path, plugin: str, signal: Mapping[str, Any]) -> Source | 
         offset = _get(original, "ImageList.TagGroup0.ImageData.Data.offset")
         packed = _get(original, "ImageList.TagGroup0.ImageData.DataType") in (5, 27, 28)
         return RawSource(path, data.shape, data.dtype, int(offset)) if offset is not None and not packed else None
-    if plugin == "quantumdetector":
-        facts = original["mib_properties"]
-        stored = np.dtype(facts["dtype"]).newbyteorder(">")
-        return RecordSource(path, data.shape[:-2], data.shape[-2:], stored, facts["head_size"], facts["offset"], flip=True)
     if plugin == "blockfile":
         offset = _get(original, "blockfile_header.Data_offset_2")
         return RecordSource(path, data.shape[:-2], data.shape[-2:], data.dtype, 6, int(offset)) if offset is not None else None
-    if plugin == "mrc":
-        beyond = _get(original, "std_header.NEXT")
-        return RawSource(path, data.shape, data.dtype, 1024 + int(np.ravel(beyond)[0])) if beyond is not None else None
     return None
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.sources import ArraySource, first_line
+from napari_emdl.io.sources import ArraySource
 
 _ABTEM_LETTERS = {"DiffractionPatterns": ("Q", "K"), "Images": ("Y", "X")}
 
@@ -42,12 +43,14 @@ def read_zarr(path: Path, dataset: str | None = None) -> Found:
     dataset
         Path of the array in the store; needed where it holds several.
     """
+    with one_line(path.name, "zarr store"):
+        return _read(path, dataset)
+
+
+def _read(path: Path, dataset: str | None) -> Found:
     import zarr
 
-    try:
-        store: Any = zarr.open(str(path), mode="r")
-    except Exception as error:  # zarr raises many kinds
-        raise OpenError(f"{path.name} is no readable zarr store ({first_line(error)})") from error
+    store: Any = zarr.open(str(path), mode="r")
     if not hasattr(store, "attrs") or (hasattr(store, "shape") and hasattr(store, "dtype")):
         return _found(path, store, "", {})
     attributes = dict(store.attrs)

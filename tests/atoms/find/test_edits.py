@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_emdl.atoms.find.edits import ColumnEdits
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.gui.atoms.edits import ColumnEdits
 
 
 def table() -> PeakTable:

@@ -1,9 +1,10 @@
-"""Columns added, moved and deleted by hand, laid over the candidates of a finder, with undo. No Qt in here."""
+"""Columns added, moved and deleted by hand, laid over the candidates of a finder, with undo."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +122,27 @@ class ColumnEdits:
         self._frames.clear()
         self._undo.clear()
         self._redo.clear()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """All edits as plain values; what can be undone is not kept."""
+        return [
+            {
+                "frame": frame,
+                "removed": sorted(self._frames[frame].removed),
+                "added": [[c.row, c.col, c.species] for c in self._frames[frame].added],
+            }
+            for frame in self.edited_frames
+        ]
+
+    @classmethod
+    def from_json(cls, entries: Iterable[Mapping[str, Any]]) -> ColumnEdits:
+        """What :meth:`to_json` made."""
+        edits = cls()
+        for entry in entries:
+            added = [(float(row), float(col), int(species)) for row, col, species in entry["added"]]
+            edits.change(int(entry["frame"]), remove=[int(key) for key in entry["removed"]], add=added)
+        edits._undo.clear()
+        return edits
 
     def merge(self, frame: int, candidates: NDArray[np.void], min_score: float) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         """Columns of a frame as they are shown.
