@@ -165,3 +165,15 @@ def export_model(
         weights=WEIGHTS_NAME,
         **card,
     )  # fmt: skip
+
+
+def provenance(config: ColumnsConfig, state: dict[str, Any]) -> dict[str, Any]:
+    """What the network was trained on and how."""
+    return {
+        "data": "multislice exit waves simulated by napari_emdl.training.hrtem; no measured images",
+        "waves": config.data.train_waves,
+        "steps": state["step"], "batch": config.batch, "minutes": round(state["seconds"] / 60, 1),
+        "seeds": [config.seed, config.data.seed],
+        "held out": "other seeds; Pd on [110] never seen in training", "hardware": "1 CPU core",
+        "command": f"napari-emdl train columns --config {config.name}.yaml",
+    }  # fmt: skip
