@@ -88,6 +88,7 @@ def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
 def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[int, ...] = (1,)) -> np.ndarray:
     """A random image (channels, n, n) without columns; channels are means of `frames` frames of the same scene."""
     kind = rng.choice(KINDS, p=[0.24, 0.3, 0.14, 0.08, 0.07, 0.07, 0.1])
+    scene: np.ndarray
     if kind == "noise":
         scene = np.zeros((n, n))
     elif kind == "film":
