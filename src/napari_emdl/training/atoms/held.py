@@ -30,7 +30,7 @@ class Judged:
     kind: str
     found: np.ndarray
     columns: int
-    sampling_A: float
+    camera_A: float
     dose_e_per_A2: float
     contrast: int
     p_bright: float
@@ -78,6 +78,7 @@ def judge(
             f = found[k][(found[k][:, 2] > FLOOR) & np.all((found[k][:, :2] > 0) & (found[k][:, :2] < size - 1), axis=1)]
             xy, cls = b.columns[k]
             s = float(b.sampling_A[k])
+            camera_A = s if b.camera_A is None else float(b.camera_A[k])
             match = greedy(f[:, :2], xy[cls != WEAK], xy[cls == WEAK], TOLERANCE_A / s)
             counts = match[:, 0] >= 0
             inside = np.all((xy > 0) & (xy < size - 1), axis=1) & (cls != WEAK)
@@ -86,7 +87,7 @@ def judge(
                     kind,
                     np.c_[f[counts, 2], match[counts, 0], match[counts, 1] * s],
                     int(inside.sum()),
-                    s,
+                    camera_A,
                     float(b.dose_e_per_A2[k]),
                     int(b.contrast[k]),
                     float(1 / (1 + np.exp(-logit[k]))),

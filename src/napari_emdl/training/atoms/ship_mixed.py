@@ -18,7 +18,7 @@ from napari_emdl.models.session import Session
 from napari_emdl.training.atoms.config import ColumnsConfig
 from napari_emdl.training.atoms.evaluate import REGIMES, Score, held_particles, log_best, regime_images
 from napari_emdl.training.atoms.export import export_model, load_checkpoint
-from napari_emdl.training.atoms.held import Judged, judge, summary
+from napari_emdl.training.atoms.held import Judged, f1_at, judge, summary
 from napari_emdl.training.atoms.mixture import KINDS, MixedSampler
 from napari_emdl.training.atoms.network import ColumnNet
 from napari_emdl.training.atoms.train import load_bank
@@ -30,6 +30,8 @@ HELD = 30
 BATCHES = 120
 BATCH = ("movie", "movie", "single", "single", "single", "stem", "stem", "negative")
 DEFAULT = 0.5
+#: F1 from which the columns of an image count as visible
+VISIBLE = 0.7
 #: upper ends of the bins of dose (e/A2 a frame) and of pixel size (A) by which scores are told
 DOSES, PIXELS_A = (10.0, 30.0, 100.0, 300.0, 1e5), (0.1, 0.16, 0.26, 0.41)
 
@@ -61,9 +63,22 @@ def held_tables(images: list[Judged], default: float, limits: tuple[float, float
             chosen = [i for i in images if i.kind == kind and low <= i.dose_e_per_A2 < high]
             result[f"{kind}, {low:g} to {high:g} e/A2"] = table(chosen)
     for low, high in zip((0.0, *PIXELS_A[:-1]), PIXELS_A, strict=True):
-        chosen = [i for i in images if i.kind in ("single", "stem") and low <= i.sampling_A < high]
+        chosen = [i for i in images if i.kind in ("single", "stem") and low <= i.camera_A < high]
         result[f"single images, pixels of {low:g} to {high:g} A"] = table(chosen)
     return {name: row for name, row in result.items() if row.get("images")}
+
+
+def contrast_where_visible(images: list[Judged], told: list[Judged]) -> dict[str, Any]:
+    """How often the contrast is right, on the same images where columns are found once it is told."""
+    result: dict[str, Any] = {}
+    for kind in KINDS[:3]:
+        seen = [
+            i for i, t in zip(images, told, strict=True) if i.kind == kind and i.contrast and f1_at([t], DEFAULT) >= VISIBLE
+        ]
+        table = summary(seen, DEFAULT, (DEFAULT, DEFAULT))
+        names = ("images", "contrast_right", "contrast_sure", "contrast_right_where_sure")
+        result[kind] = {name: round(float(table[name]), 3) for name in names}
+    return result
 
 
 def regime_tables(model: Model, held: int = HELD) -> dict[str, Any]:
@@ -102,7 +117,12 @@ def ship_mixed(checkpoint: Path, out: Path, batches: int = BATCHES, held: int = 
     limits = (DEFAULT, DEFAULT)
     temperature = scale_contrast(net, judge(net, MixedSampler(bank, config, [CHOICE_SEED, 5]), BATCH, batches))
     images = judge(net, MixedSampler(bank, config, [TEST_SEED, 5]), BATCH, batches)
-    metrics: dict[str, Any] = {"held-out samples of all kinds, contrast auto": held_tables(images, DEFAULT, limits)}
+    told = judge(net, MixedSampler(bank, config, [TEST_SEED, 5]), BATCH, batches, told=True)
+    metrics: dict[str, Any] = {
+        "held-out samples of all kinds, contrast auto": held_tables(images, DEFAULT, limits),
+        "held-out samples of all kinds, contrast told": {k: held_tables(told, DEFAULT, limits)[k]["f1"] for k in KINDS[:3]},
+        f"contrast auto on images that have F1 of {VISIBLE} or more when it is told": contrast_where_visible(images, told),
+    }
     example = MixedSampler(bank, config.model_copy(update={"crop_px": 128}), 0).batch(1, ("movie",))
     card = {
         "default_min_score": dict.fromkeys(("bright", "dark", "auto", "unknown"), DEFAULT), "threshold_limits": limits,
