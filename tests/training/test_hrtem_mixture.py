@@ -162,7 +162,7 @@ def test_shipped_mixed_configuration_is_valid():
     from importlib.resources import files
 
     config = read_config(str(files("napari_emdl.training").joinpath("configs").joinpath("columns_mixed.yaml")))
-    assert config.neighbours and config.channels == 3 and config.conditions == FULL_SIZE and len(config.mix.others) == 1
+    assert config.neighbours and config.channels == 3 and config.conditions == FULL_SIZE and len(config.mix.others) == 2
 
 
 def test_tuning_keeps_to_single_images_of_the_session(bank, monkeypatch, tmp_path):

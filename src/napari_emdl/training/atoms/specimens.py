@@ -36,6 +36,8 @@ from napari_emdl.training.atoms.structures import (
 PEROVSKITES = (("Sr", "Ti", 3.905), ("Ba", "Ti", 4.0), ("La", "Mn", 3.88), ("Pb", "Ti", 3.97))
 DIAMONDS = ((("Si", "Si"), 5.431), (("Ge", "Ge"), 5.658), (("Ga", "As"), 5.653), (("In", "P"), 5.869))
 BCC = (("Fe", 2.866), ("W", 3.165), ("Mo", 3.147))
+#: longest columns of tilted oxides, A beyond their width
+TILTED_A = 2.4
 #: a column belongs to a blinking site when its own atoms are nearer than so, A
 NEAR_A = 1.3
 
@@ -185,6 +187,8 @@ def random_structure(
         return monolayer(rng, _draw(rng, materials) if materials else None)
     if kind == "graphene":
         return graphene(rng)
+    if kind == "tilted":
+        return oxide(rng, carbon, TILTED_A)
     if kind in ("rings", "crystal"):
         return graphene_rings(rng) if kind == "rings" else other_crystal(rng, carbon)
-    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer, graphene, rings or crystal")
+    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, tilted, monolayer, graphene, rings, crystal")

@@ -91,8 +91,10 @@ def crystal(
     flat: bool = False,
     max_tilt_deg: float = 2.5,
     thickness_A: tuple[float, float] = (8.0, 45.0),
+    smear_A: float | None = None,
 ) -> tuple[list[str], np.ndarray, dict]:
-    """One irregular crystal. `cut` = (normal, distance) keeps only n.(x - centre) < distance (an interface).
+    """One irregular crystal. `cut` = (normal, distance) keeps only n.(x - centre) < distance (an interface); with `smear_A`
+    it is tilted so far that columns are up to so much longer than wide.
 
     Returns symbols, atoms (n, 3) with the smallest z at 0, and the columns as a dict of arrays.
     """
@@ -142,6 +144,8 @@ def crystal(
         keep = rng.random(len(atoms)) > 0.01
         atoms, column = atoms[keep], column[keep]
     tilt = np.deg2rad(max_tilt_deg * rng.random() ** 1.5) if max_tilt_deg else 0.0
+    if smear_A is not None:
+        tilt = float(np.arctan(rng.uniform(0, smear_A) / max(float(np.ptp(atoms[:, 2])) if len(atoms) else 1.0, 1.0)))
     if len(atoms):
         azimuth = rng.uniform(0, 2 * np.pi)
         shift = np.tan(tilt) * (atoms[:, 2] - atoms[:, 2].mean())
@@ -250,20 +254,21 @@ def metal_particle(
     return assemble(symbols, atoms, columns, on_carbon(rng, atoms, carbon, carbon_A, below), meta)
 
 
-def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
-    """A CeO2 crystal, or a metal particle on its edge seen in profile."""
+def oxide(rng: np.random.Generator, carbon: CarbonBank, smear_A: float | None = None) -> Structure:
+    """A CeO2 crystal, or a metal particle on its edge seen in profile; `smear_A`: see `crystal`."""
     zone = str(rng.choice(["110", "100"], p=[0.8, 0.2]))
     centre = np.full(2, BOX_A / 2) + rng.normal(0, 2, 2)
     thickness = 0.0 if rng.random() < 0.6 else float(rng.uniform(6, 30))
     if rng.random() < 0.45:
-        symbols, atoms, columns = crystal(rng, fluorite_lattice(zone), zone, rng.uniform(10, 24), centre)
+        lattice, radius = fluorite_lattice(zone), rng.uniform(10, 24)
+        symbols, atoms, columns = crystal(rng, lattice, zone, radius, centre, smear_A=smear_A)
         meta = {"kind": "oxide", "element": "CeO2", "zone": zone, "carbon_A": thickness}
     else:
         normal = rotation(rng.uniform(0, 2 * np.pi))[0]
         offset = rng.uniform(-6, 4)
         metal = str(rng.choice(["Pt", "Au", "Pd", "Ni", "Cu"]))
         symbols, atoms, columns = crystal(
-            rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5
+            rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5, smear_A=smear_A
         )
         shift = normal * (offset + rng.uniform(3, 9))
         more, atoms2, columns2 = crystal(
