@@ -1,7 +1,27 @@
-"""``python -m napari_emdl`` is ``napari-emdl``."""
+"""The program ``napari-emdl``, also ``python -m napari_emdl``."""
 
+from __future__ import annotations
+
+import os
+import signal
 import sys
+from types import FrameType
 
-from napari_emdl.cli import main
 
-sys.exit(main())
+def _stop_early(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C while the program is still being loaded."""
+    os.write(2, b"napari-emdl: stopped\n")
+    os._exit(130)
+
+
+def entry() -> int:
+    """Run the command line of this process; what the user stops ends within a second."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_early)
+    from napari_emdl.cli import program
+
+    return program()
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

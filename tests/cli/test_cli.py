@@ -173,9 +173,50 @@ def slow(self, patterns, control=None):
     time.sleep(0.2)
     return find(self, patterns, control)
 template.TemplateFinder.find = slow
-from napari_emdl.cli import main
-sys.exit(main(sys.argv[1:]))
+from napari_emdl.__main__ import entry
+sys.exit(entry())
 """
+STUCK = """
+import sys, time
+from napari_emdl.diffraction.find import template
+def stuck(self, patterns, control=None):
+    print("stuck", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:  # as a long call of numpy: it hears nothing
+        sum(range(1000))
+template.TemplateFinder.find = stuck
+from napari_emdl.__main__ import entry
+sys.exit(entry())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_block_that_hears_nothing(tmp_path: Path, number: int) -> None:
+    np.save(tmp_path / "cube.npy", strained_cube((3, 3)))
+    words = ["disks", str(tmp_path / "cube.npy"), "-o", str(tmp_path / "x.h5"), *TEMPLATE, "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-c", STUCK, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "stuck\n"
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=30)  # the block itself takes a minute
+    assert process.returncode == 130
+    assert "stopped" in err and "Traceback" not in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_while_the_program_is_being_loaded() -> None:
+    code = (
+        "import sys, builtins, time\nfrom napari_emdl.__main__ import entry\nreal = builtins.__import__\n"
+        "def slow(name, *a, **k):\n"
+        "    if name == 'napari_emdl.cli':\n        print('loading', flush=True); time.sleep(60)\n"
+        "    return real(name, *a, **k)\n"
+        "builtins.__import__ = slow\nsys.exit(entry())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "loading\n"
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err == "napari-emdl: stopped\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -187,11 +228,9 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not (part_path(out).exists() and part_path(out).stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.05)
-    asked = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - asked < 5  # a second for the cancel, the rest for the interpreter to end
     assert "--resume" in err and "Traceback" not in err and err.count("\n") == 1
     assert not out.exists()
     assert main([*words[:-4], "--workers", "2", "--resume"]) == 0

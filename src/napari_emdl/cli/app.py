@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import typer
 
+from napari_emdl.base.errors import Cancelled
 from napari_emdl.cli import commands, tools
-from napari_emdl.cli.console import FAILED, error_line, say_error, status_of
+from napari_emdl.cli.console import FAILED, STOPPED, error_line, say_error, status_of
+from napari_emdl.cli.interrupt import leave, run_interruptible
 from napari_emdl.cli.root import app
 
 #: Modules that hang up commands when they are imported.
@@ -35,6 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error, debug)
     return result if isinstance(result, int) else 0
+
+
+def program() -> int:
+    """Run the command line of this process so that Ctrl-C acts within a second."""
+    words = sys.argv[1:]
+    if words[:1] == ["demo"]:  # a window must live in the main thread
+        return main(words)
+    try:
+        status = run_interruptible(lambda: main(words))
+    except (Cancelled, KeyboardInterrupt) as error:
+        status = _failed(error, debug=False)
+    if status == STOPPED:
+        leave(status)
+    return status
 
 
 def _failed(error: BaseException, debug: bool) -> int:

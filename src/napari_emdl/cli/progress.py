@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
+from napari_emdl.cli.interrupt import cancelled_by_signals
 from napari_emdl.jobs.control import Control, Progress
 
 
@@ -21,7 +19,7 @@ def terminal_control(title: str, unit: str = "patterns") -> Iterator[Control]:
     """
     with _bar(title, unit) as show:
         control = Control(show)
-        with _cancelled_by_signals(control):
+        with cancelled_by_signals(control):
             yield control
 
 
@@ -61,22 +59,3 @@ def rate_text(progress: Progress, unit: str) -> str:
     hours, minutes = divmod(minutes, 60)
     left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
     return f"{rate}, {left} left"
-
-
-@contextlib.contextmanager
-def _cancelled_by_signals(control: Control) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if control.cancelled:
-            raise KeyboardInterrupt
-        control.cancel()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
