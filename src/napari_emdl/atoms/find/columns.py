@@ -350,7 +350,7 @@ def find_columns(
     table = run_peak_job(
         shape=(movie.n_frames,),
         read=reader_for(movie, finder, settings).read,
-        find=Judged(finder.find, *(() if running.scheduler else (control,)), neighbours=several),
+        find=Judged(finder.find, *(() if running.scheduler else (control,)), dtype=movie.dtype if several else None),
         bytes_per_item=int(np.prod(movie.shape[-2:]))
         * (3 if several else movie.n_foci)
         * (np.dtype(movie.dtype).itemsize + 48),
@@ -406,7 +406,7 @@ def reader_for(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> _Fra
 
 def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: int, control: Control | None = None) -> PeakTable:
     """Candidates of one frame, with what its neighbours add where the finder takes them."""
-    find = Judged(finder.find, control, neighbours=frames_used(finder) > 1)
+    find = Judged(finder.find, control, dtype=movie.dtype if frames_used(finder) > 1 else None)
     table = find(reader_for(movie, finder, params).read(frame, frame + 1))
     settle_attrs(table, movie, finder, params)
     return table
