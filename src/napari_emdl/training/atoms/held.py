@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.find.expected import chosen_threshold
+from napari_emdl.atoms.find.expected import ThresholdRule
 from napari_emdl.training.atoms.conditions import MODES, SIZE, encode_full
 from napari_emdl.training.atoms.contrast import SURE_LOGIT, pooled_features
 from napari_emdl.training.atoms.evaluate import TOLERANCE_A
@@ -106,11 +106,11 @@ def f1_at(images: Sequence[Judged], thresholds: Sequence[float] | float) -> floa
     return 2 * tp / max(1, n + truth)
 
 
-def summary(images: Sequence[Judged], default: float, limits: tuple[float, float]) -> dict[str, float]:
+def summary(images: Sequence[Judged], default: float, rule: ThresholdRule) -> dict[str, float]:
     """Scores of a group: F1 at the default, at the chosen and at the best threshold, calibration, contrast, ghosts."""
     grid = np.arange(0.05, 0.96, 0.025)
     curve = [f1_at(images, t) for t in grid]
-    chosen = [chosen_threshold(i.found[:, 0], default, limits)[0] for i in images]
+    chosen = [rule.choose(i.found[:, 0], i.kind == "movie")[0] for i in images]
     found = np.concatenate([i.found for i in images]) if images else np.zeros((0, 3))
     clear = [i for i in images if i.contrast]
     right = np.array([(i.p_bright > 0.5) == (i.contrast > 0) for i in clear])
