@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,21 +36,25 @@ class Report:
         return sum(self.outcomes.values())
 
 
-def run(folder: Path, count: int, seed: int = 1, only: str = "") -> Report:
-    """Attempt `count` damaged files, evenly of all seeds (or of those whose name contains `only`)."""
+def run(
+    folder: Path, count: int, seed: int = 1, only: str = "", first: int = 0, on_batch: Callable[[Report], None] | None = None
+) -> Report:
+    """Attempt `count` damaged files from number `first` on, evenly of all seeds (or of those whose name contains `only`)."""
     seeds = [path for path in make_seeds(folder / "seeds") if only in path.name]
-    report, number = Report(), 0
-    while number < count:
+    report, number = Report(), first
+    while number < first + count:
         batch = folder / "batch"
         shutil.rmtree(batch, ignore_errors=True)
         shutil.copytree(folder / "seeds", batch)
         ways = []
-        for i in range(min(_BATCH, count - number)):
+        for i in range(min(_BATCH, first + count - number)):
             source = seeds[(number + i) % len(seeds)]
             target = batch / f"fuzz{i:06d}_{source.name}"
             ways.append(f"{source.name} #{number + i}: {mutate(source, target, random.Random(f'{seed} {number + i}'))}")
         _attempt(batch, ways, report)
         number += len(ways)
+        if on_batch is not None:
+            on_batch(report)
     return report
 
 

@@ -162,8 +162,12 @@ def test_a_picture_beside_the_image(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "two.tif") as file:
         file.write(image)
         file.write(image.astype("f4"))
-    with pytest.raises(OpenError, match=r"choose one of two\.tif::0 .*two\.tif::1"):
-        io.open(tmp_path / "two.tif")
+    with tifffile.TiffWriter(tmp_path / "grey.tif") as file:
+        file.write(np.zeros((88, 80), "u1"))
+        file.write(image)
+    for name in ("two", "grey"):
+        with pytest.raises(OpenError, match=rf"choose one of {name}\.tif::0 .*{name}\.tif::1"):
+            io.open(tmp_path / f"{name}.tif")
 
 
 @pytest.mark.parametrize(
@@ -245,9 +249,14 @@ def test_mrad_with_and_without_the_beam_energy(tmp_path: Path) -> None:
 
 
 def test_implausible_pixels_get_a_line(tmp_path: Path) -> None:
+    from napari_emdl.atoms.find.columns import find_columns
+    from napari_emdl.base.errors import EmdlError
+
     metadata = {"unit": "mm", "axes": "TYX"}
     tifffile.imwrite(tmp_path / "a.tif", FRAMES, imagej=True, resolution=(10, 10), metadata=metadata)
     assert "hardly meant" in io.open(tmp_path / "a.tif").notes[0]
+    with pytest.raises(EmdlError, match="shows no atomic columns"):
+        find_columns(io.open_movie(tmp_path / "a.tif"))
 
 
 # raw binary

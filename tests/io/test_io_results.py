@@ -287,7 +287,7 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
         group["row"] = np.zeros(1)
     for name, message in (
         ("short", "truncated"),
-        ("gap", "incomplete or damaged"),
+        ("gap", "truncated or damaged"),
         ("newer", "newer napari-emdl"),
         ("other", "no result"),
         ("bad_offset", "offsets must start at 0"),

@@ -41,7 +41,7 @@ def test_of_the_channels_of_earlier_versions() -> None:
     disks.attrs |= {"note": "radius out of range; 3 patterns empty", "provenance": {"range_note": "radius out of range"}}
     assert Caveats.of(disks) == Caveats([Caveat("radius out of range", RANGE), Caveat("3 patterns empty")])
     occupancy = SimpleNamespace(attrs={"notes": ["uncertain; more dose", "a second"]})
-    assert Caveats.of(occupancy).texts == ["uncertain", "more dose", "a second"]
+    assert Caveats.of(occupancy).texts == ["uncertain; more dose", "a second"]
 
 
 def test_of_a_fit_and_a_comparison() -> None:

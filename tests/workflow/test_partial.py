@@ -58,6 +58,7 @@ def test_part_of_a_table() -> None:
 
 def test_arriving_frames_in_another_order() -> None:
     parts = PartialPeaks((0,), growing=True)
+    assert not parts.complete and parts.table() is None
     for at, count in enumerate([3, 1, 2]):
         parts.put(at, table([count], first=10 * at))
     assert parts.shape == (3,) and parts.complete

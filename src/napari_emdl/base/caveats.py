@@ -104,10 +104,10 @@ def _of_single_channels(attrs: Mapping[str, Any], record: Mapping[str, Any], kno
     notes (a list), range_note."""
     outside = Caveats(_parts(record.get("range_note")) + _parts(attrs.get("range_note")), RANGE)
     rest: list[str] = []
-    for note in [*(attrs.get("notes") or ()), attrs.get("warning"), attrs.get("note"), record.get("note")]:
+    rest += [_one_line(note) for note in attrs.get("notes") or ()]
+    for joined in (attrs.get("warning"), attrs.get("note"), record.get("note")):
         said = [*known.texts, *outside.texts, *rest]
-        if isinstance(note, str) and _one_line(note) not in said:
-            rest += [part for part in _parts(note) if not any(part in text for text in said)]
+        rest += [part for part in _parts(joined) if not any(part in text for text in said)]
     return outside + Caveats(rest)
 
 

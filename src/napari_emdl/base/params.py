@@ -217,7 +217,22 @@ class CalibrateParams(Params):
     ellipticity: bool = _field(False, "Correct elliptical distortion measured from the Bragg vector map")
     q_pixel_invA: float | None = _field(None, "Detector pixel size", "1/Å", gt=0)
     scan_step_nm: float | None = _field(None, "Scan step", "nm", gt=0)
-    rotation_deg: float | None = _field(None, "Rotation from scan axes to detector axes", "deg", ge=-360, le=360)
+    rotation_deg: float | None = _field(
+        None,
+        "Angle of the detector's row axis from the scan's row axis towards its col axis, as py4DSTEM's QR_rotation; turns the "
+        "strain into the scan; empty takes the file's",
+        "deg",
+        ge=-360,
+        le=360,
+    )
+    flip: bool | None = _field(
+        None, "Detector rows and cols are interchanged before the rotation (mirror image); empty takes the file's"
+    )
+    origin: Pair | None = _field(
+        None,
+        "Origin (row, col) of all patterns; empty measures it from the central disk, or from the lattice under a beam stop",
+        "px",
+    )
 
 
 class DiskLimits(Params):
@@ -253,7 +268,17 @@ class StrainParams(DiskLimits):
     )
     reference_lattice: bool = _field(False, "Use g1 and g2 themselves as the unstrained lattice")
     axis_deg: float = _field(
-        0.0, "Direction of the x axis of the strain, from the detector's row axis towards its col axis", "deg", ge=-360, le=360
+        0.0,
+        "Direction of the x axis of the strain, from the row axis towards the col axis; of the scan where rotation and flip "
+        "are known, else of the detector",
+        "deg",
+        ge=-360,
+        le=360,
+    )
+    fit: Literal["peaks", "pattern"] = _field(
+        "peaks",
+        "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
+        "inside, which takes the datacube",
     )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(

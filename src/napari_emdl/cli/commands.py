@@ -84,7 +84,7 @@ def strain(
 ) -> None:
     """Fit a lattice at every position and write strain maps."""
     target = work.check_output(output, disks)
-    work.strain(work.disks_in(disks), target, strain, run)
+    work.strain(work.disks_in(disks), target, strain, run, disks)
 
 
 @app.command()

@@ -92,7 +92,8 @@ class _Run:
         if not isinstance(peaks, PeakTable) or (len(peaks.shape) == 2) != (wanted == "disks"):
             raise EmdlError(f"the job {self.path} has nothing to fit: open a file of {wanted}, or find {wanted} first")
         if stage.strain is not None:
-            self.result = work.strain(peaks, output, stage.strain, self.run)
+            cube = self.signal if isinstance(self.signal, Datacube) else None
+            self.result = work.strain(peaks, output, stage.strain, self.run, self.source, cube)
         elif stage.occupancy is not None:
             movie = self.signal if isinstance(self.signal, Movie) else None
             movie = movie or work.movie_for(peaks, self.source, stage.occupancy, None, None)

@@ -144,21 +144,39 @@ def disks_in(source: str) -> PeakTable:
     return found
 
 
-def strain(found: PeakTable, output: Path | None, params: StrainParams, run: RunParams) -> Any:
-    """Fit the strain of disks and write it, if there is an output; returns it."""
+def strain(
+    found: PeakTable, output: Path | None, params: StrainParams, run: RunParams, source: str = "", cube: Datacube | None = None
+) -> Any:
+    """Fit the strain of disks and write it, if there is an output; returns it.
+
+    Parameters
+    ----------
+    source
+        File the disks were read from; their datacube is looked for beside it too.
+    cube
+        Their datacube when it is open.
+    """
     import numpy as np
 
-    from napari_emdl.diffraction.fit.strain import fit_strain
+    from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        fitted = call_there(fit_strain, run, control, found, params=params)
+        if params.fit == "pattern" and cube is None:
+            signal = source_of(found, source or None)
+            cube = signal if isinstance(signal, Datacube) else None
+        patterns = cube if params.fit == "pattern" else None
+        fitted = call_there(fit_strain, run, control, found, params=params, cube=patterns)
     say_caveats(Caveats.of(fitted))
     if output is not None:
         write(fitted, output)
     valid = int(np.count_nonzero(fitted.mask))
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
+    typer.echo(f"  {fitted.attrs['axes']['text']}")
+    if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
+        beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
+        typer.echo(f"  spread in the reference region (error) in %: {beside}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Variance of the Cauchy-reweighted estimate over the inverse of its weights, for normal errors.
 _ROBUST_INFLATION = 1.3
+#: Reduced chi squared of the Cauchy-reweighted residuals where the sigmas are right: large ones count less.
+_ROBUST_CHI2 = 0.62
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LatticeFit:
     origin, g
         (n, 2) and (n, 2, 2) in px.
     covariance
-        (n, 3, 3) of (origin, g1, g2) for one coordinate; row and col have the same.
+        (n, 6, 6) of the rows and cols of origin, g1, g2: o_row, o_col, g1_row, g1_col, g2_row, g2_col.
     residual_px
         (n,) weighted rms distance of the indexed disks from the lattice.
     n_indexed, n_disks
@@ -124,6 +126,7 @@ def fit_lattices(
     max_index_error: float = 0.3,
     iterations: int = 3,
     calibrated: bool = False,
+    precision: Floats | None = None,
 ) -> LatticeFit:
     """Fit origin, g1 and g2 to the disks of every position at once.
 
@@ -145,13 +148,18 @@ def fit_lattices(
     calibrated
         True where `weight` is 1/sigma^2 of sigmas that are right on average: residuals larger than these say enlarge the
         covariance, smaller ones do not lessen it. A network starts to measure a faint disk where the lattice says, and stays
-        near; its residual is then small whatever the error of the lattice.
+        near; its residual is then small whatever the error of the lattice, so that without `precision` they count in full.
+    precision
+        (N, 3) row-row, col-col and row-col element of each disk's inverse covariance, where its error has a direction: a disk
+        lit on one side tells its place across the lit edge only. Then `weight` should be the mean of the first two.
     """
     segments = Segments(np.asarray(offset, np.int64))
     of = segments.of
     finite = np.isfinite(position_px).all(axis=1) & np.isfinite(weight) & (weight > 0)
     position = np.where(finite[:, None], position_px, 0.0)
     weight = np.where(finite, weight, 0.0)
+    if precision is not None:
+        precision = np.where(finite[:, None], precision, 0.0)
     origin = np.array(np.broadcast_to(origin_px, (segments.n, 2)), dtype=float)
     lattice = np.array(np.broadcast_to(g, (segments.n, 2, 2)), dtype=float)
     short = float(np.linalg.norm(g, axis=1).min())
@@ -161,32 +169,35 @@ def fit_lattices(
     fitted = np.zeros(segments.n, bool)
     hk = np.zeros((len(of), 2))
     used = np.zeros(len(of), bool)
-    covariance = np.full((segments.n, 3, 3), np.nan)
-    total_weight = np.zeros(segments.n)
-    robust = weight
-    root = np.sqrt(weight)
+    covariance = np.full((segments.n, 6, 6), np.nan)
+    trust = np.ones(len(of))
     for order in stages:
-        h, k, distance = _index(position, origin, lattice, of)
+        h, k, miss = _index(position, origin, lattice, of)
+        distance = np.hypot(miss[:, 0], miss[:, 1])
         hk = np.stack([h, k], axis=1)
         used = finite & (distance < limit_px) & (np.abs(h) <= order) & (np.abs(k) <= order)
-        z = np.where(used, distance * root, np.nan)
+        z = np.where(used, np.sqrt(_in_sigmas(miss, weight, precision)), np.nan)
         scale = segments.median(z)
         ratio = np.where(used, z / (2 * scale[of] + 1e-12), 0.0)
-        robust = np.where(used, weight / (1 + np.square(ratio)), 0.0)
-        solution, covariance, fitted = _solve(segments, hk, position, robust, used)
+        trust = np.where(used, 1 / (1 + np.square(ratio)), 0.0)
+        if precision is None:
+            solution, covariance, fitted = _solve(segments, hk, position, weight * trust)
+        else:
+            solution, covariance, fitted = _solve_directed(segments, hk, position, precision * trust[:, None])
         sane = fitted & (np.abs(solution[:, 1:] - g).max(axis=(1, 2)) < 0.35 * short)
         sane &= np.linalg.norm(solution[:, 0] - origin_px, axis=1) < 0.5 * short
         lattice[sane], origin[sane] = solution[sane, 1:], solution[sane, 0]
         fitted = sane
     counts = segments.sum(used.astype(float)).astype(np.int64)
     predicted = origin[of] + np.einsum("ni,nij->nj", hk, lattice[of])
-    square = np.square(position - predicted).sum(axis=1)
-    total_weight = segments.sum(robust)
+    miss = position - predicted
+    robust = weight * trust
     with np.errstate(invalid="ignore", divide="ignore"):
-        residual = np.sqrt(segments.sum(robust * square) / total_weight)
+        residual = np.sqrt(segments.sum(robust * np.square(miss).sum(axis=1)) / segments.sum(robust))
         # both coordinates: 2 m measurements, 6 parameters
-        chi2 = segments.sum(robust * square) / np.maximum(2 * counts - 6, 1)
-    covariance = covariance * _pooled_scale(chi2, counts, fitted, 1.0 if calibrated else 0.0)[:, None, None]
+        chi2 = segments.sum(trust * _in_sigmas(miss, weight, precision)) / np.maximum(2 * counts - 6, 1)
+    least = 0.0 if not calibrated else 1.0 if precision is None else _ROBUST_CHI2
+    covariance = covariance * _pooled_scale(chi2, counts, fitted, least)[:, None, None]
     bad = ~fitted
     origin[bad], lattice[bad], residual[bad], covariance[bad] = np.nan, np.nan, np.nan, np.nan
     return LatticeFit(
@@ -203,7 +214,7 @@ def fit_lattices(
 
 
 def _index(position: Floats, origin: Floats, lattice: Floats, of: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Nearest indices h, k of every peak on its position's lattice, and the distance from there in px, all (N,)."""
+    """Nearest indices h, k (N,) of every peak on its position's lattice, and where it lies from there in px (N, 2)."""
     # written out by component: twice as fast as stacked products on millions of peaks
     (a, b), (c, d) = lattice[:, 0].T, lattice[:, 1].T
     determinant = a * d - b * c
@@ -213,13 +224,46 @@ def _index(position: Floats, origin: Floats, lattice: Floats, of: NDArray[np.int
     near_h, near_k = np.rint(h), np.rint(k)
     h -= near_h
     k -= near_k
-    return near_h, near_k, np.hypot(h * a[of] + k * c[of], h * b[of] + k * d[of])
+    return near_h, near_k, np.stack([h * a[of] + k * c[of], h * b[of] + k * d[of]], axis=1)
 
 
-def _solve(
-    segments: Segments, hk: Floats, position: Floats, weight: Floats, used: NDArray[np.bool_]
+def _in_sigmas(miss: Floats, weight: Floats, precision: Floats | None) -> Floats:
+    """(N,) squared distances in units of each disk's error."""
+    if precision is None:
+        return np.asarray(weight * np.square(miss).sum(axis=1), dtype=np.float64)
+    r, c = miss.T
+    square = precision[:, 0] * r * r + precision[:, 1] * c * c + 2 * precision[:, 2] * r * c
+    return np.asarray(np.maximum(square, 0), dtype=np.float64)
+
+
+def _solve_directed(
+    segments: Segments, hk: Floats, position: Floats, precision: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Weighted least squares of (origin, g1, g2): (n, 3, 2), the inverse normal matrix (n, 3, 3), and where it is regular."""
+    """As :func:`_solve` with a 2 x 2 weight for each disk: row and col are no longer independent."""
+    terms = (np.ones(len(hk)), hk[:, 0], hk[:, 1])
+    normal = np.zeros((segments.n, 3, 2, 3, 2))
+    right = np.zeros((segments.n, 3, 2))
+    rr, cc, rc = precision.T
+    toward = (rr * position[:, 0] + rc * position[:, 1], rc * position[:, 0] + cc * position[:, 1])
+    for i, first in enumerate(terms):
+        for j, second in enumerate(terms[: i + 1]):
+            product = first * second
+            for (a, b), element in (((0, 0), rr), ((1, 1), cc), ((0, 1), rc), ((1, 0), rc)):
+                normal[:, i, a, j, b] = normal[:, j, b, i, a] = segments.sum(product * element)
+        for a in (0, 1):
+            right[:, i, a] = segments.sum(first * toward[a])
+    scale = np.trace(normal[:, 0, :, 0, :], axis1=1, axis2=2) / 2
+    safe = np.where(scale > 0, scale, 1.0)
+    matrix = normal.reshape(-1, 6, 6) / safe[:, None, None]
+    regular = (scale > 0) & (np.linalg.det(matrix) > 1e-12)
+    matrix[~regular] = np.eye(6)
+    inverse = np.linalg.inv(matrix)
+    solution = (inverse @ (right.reshape(-1, 6, 1) / safe[:, None, None])).reshape(-1, 3, 2)
+    return solution, inverse / safe[:, None, None], regular
+
+
+def _solve(segments: Segments, hk: Floats, position: Floats, weight: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Weighted least squares of (origin, g1, g2): (n, 3, 2), their covariance (n, 6, 6), and where it is regular."""
     h, k = hk[:, 0], hk[:, 1]
     wh, wk = weight * h, weight * k
     sums = {
@@ -237,7 +281,9 @@ def _solve(
     )
     inverse, determinant = _invert(normal)
     regular = (sums["1"] > 0) & (determinant > 1e-9)
-    return inverse @ right, inverse / norm[:, None, None], regular
+    each = inverse / norm[:, None, None]
+    covariance = (each[:, :, None, :, None] * np.eye(2)[:, None, :]).reshape(-1, 6, 6)
+    return inverse @ right, covariance, regular
 
 
 def _invert(m: Floats) -> tuple[Floats, Floats]:

@@ -47,7 +47,10 @@ def write_disks(file: h5py.File, disks: PeakTable) -> None:
         stack = np.stack([image, np.zeros_like(image)])
         group = emd.write_stack(vectors, "probe", stack, ("probe", "kernel"), "Probe", (1.0, "pixels"))
         emd.write_metadata(group, "params", {"radius_px": disks.attrs.get("probe_radius_px")})
-    emd.write_calibration(root, calibration, ["/braggvectors"], disks.attrs.get("origin_px"))
+    origin = disks.attrs.get("origin_px")
+    if origin is not None and np.shape(origin) != (*disks.shape, 2):  # of another scan, such as before a crop
+        origin = None
+    emd.write_calibration(root, calibration, ["/braggvectors"], origin, disks.attrs.get("ellipse"))
     write_peaks(file, disks, CLASSES)
 
 
@@ -73,7 +76,14 @@ def write_strain(file: h5py.File, strain: StrainMap) -> None:
         root, "strainmap", stack, labels, "RealSlice", (1.0, "pixels") if step is None else (float(np.mean(step)), "nm")
     )
     origin = getattr(strain.calibration, "origin_px", strain.origin_px)
-    emd.write_calibration(root, calibration, [], origin if np.isfinite(origin).all() else None)
+    ellipse = getattr(strain.calibration, "ellipse", None)
+    emd.write_calibration(
+        root,
+        calibration,
+        [],
+        origin if np.isfinite(origin).all() else None,
+        None if ellipse is None else (ellipse.a, ellipse.b, ellipse.theta_rad),
+    )
     write_dataclass(file.create_group("strain"), strain, CLASSES)
 
 

@@ -202,7 +202,8 @@ def _export_strain(writer: _Writer, strain: Any) -> None:
     writer.csv("strain.csv", lambda: tables.strain_columns(strain, REASONS))
     inner = getattr(strain.calibration, "calibration", strain.calibration)
     step = tables.pixel_nm_of(inner)
-    axis = f"x axis at {strain.axis_deg:g} degrees from the detector's rows towards its columns"
+    axes = strain.attrs.get("axes") or {}
+    axis = axes.get("text") or f"x axis at {strain.axis_deg:g} degrees from the detector's rows towards its columns"
     for i, name in enumerate(COMPONENTS):
         what = "rotation in rad" if name == "theta_rad" else f"strain {name}, no unit (0.01 is 1 %)"
         writer.tiff(

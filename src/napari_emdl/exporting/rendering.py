@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.fit.occupancy import frame_reader
+from napari_emdl.atoms.fit.frames import frame_reader
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.signals import Movie

@@ -19,9 +19,8 @@ import numpy as np
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_small, first_line
+from napari_emdl.io.sources import MAX_CHUNK_BYTES
 
-#: Largest piece of a dataset that is unpacked; the largest detectors have 200 MB a frame.
-MAX_CHUNK_BYTES = 256 * 2**20
 #: Most objects looked at in a file, levels of groups, and links followed to reach one object.
 MAX_OBJECTS, MAX_DEPTH, MAX_LINKS = 200_000, 64, 16
 #: Filters that pack: twice the same in one pipeline multiplies what a few bytes unpack to.

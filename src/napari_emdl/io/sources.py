@@ -20,6 +20,8 @@ from napari_emdl.base.reading import first_line
 
 #: One frame or pattern larger than this cannot be meant: every reader reads at least one.
 MAX_FRAME_BYTES = 8 * 2**30
+#: Largest piece (chunk) of a packed array that is unpacked; the largest detectors have 200 MB a frame.
+MAX_CHUNK_BYTES = 256 * 2**20
 
 AxisIndex = int | slice
 Index = AxisIndex | EllipsisType | tuple[AxisIndex | EllipsisType, ...]

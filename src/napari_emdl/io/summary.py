@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def is_result(path: str | Path) -> bool:
                 return True
             from napari_emdl.io.formats.hdf5 import point_list_type
 
-            found = dict(gate.datasets())
+            found = dict(islice(gate.datasets(), 2000))
             lists = any(item.ndim == 2 and point_list_type(item) is not None for item in found.values())
             return lists and not any(item.ndim == 4 for item in found.values())
     except (OSError, RuntimeError, OpenError):

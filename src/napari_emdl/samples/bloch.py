@@ -1,4 +1,4 @@
-"""Bloch waves: dynamical diffraction of a perfect crystal, enough for realistic disks in the sample data and in tests.
+"""Bloch waves: dynamical diffraction of a perfect crystal, direction by direction; :mod:`.propagation` is tested against it.
 
 Eigenvalue form of the dynamical equations in the zero-order Laue zone (De Graef, Introduction to Conventional TEM, 2003,
 section 5.7): (2 K s_g) psi_g + sum_h U_(g-h) psi_h = 2 K gamma psi_g, solved for every direction in the convergent cone.
@@ -6,7 +6,6 @@ section 5.7): (2 K s_g) psi_g + sum_h U_(g-h) psi_h = 2 K gamma psi_g, solved fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.base.physics import ELECTRON_REST_ENERGY_KEV, wavelength_A
-from napari_emdl.diffraction.find.kernels import Crop
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +21,18 @@ DOYLE_TURNER = {
     "Si": ((2.1293, 2.5333, 0.8349, 0.3216), (57.7748, 16.4756, 2.8796, 0.3860)),
     "Ge": ((2.4467, 2.7015, 1.6157, 0.6009), (55.8930, 14.3930, 2.4461, 0.3415)),
 }
-_DEBYE_WALLER_A2 = 0.5
+#: B of exp(-B s^2) at room temperature.
+DEBYE_WALLER_A2 = 0.5
+
+
+def scattering_factor_A(occupancy: dict[str, float], g_invA: Floats) -> Floats:
+    """Mean electron scattering factor of a site at spatial frequencies of any shape, in angstrom."""
+    quarter = np.square(g_invA) / 4
+    total = np.zeros(quarter.shape)
+    for symbol, fraction in occupancy.items():
+        a, b = DOYLE_TURNER[symbol]
+        total += fraction * sum(ai * np.exp(-bi * quarter) for ai, bi in zip(a, b, strict=True))
+    return total
 
 
 @dataclass(frozen=True)
@@ -40,23 +49,31 @@ class Zone:
         Element -> fraction, the same at every site.
     volume_A3
         Volume of the crystal that belongs to one projected cell.
+    period_A
+        Length of the crystal's period along the beam.
     """
 
     g_invA: Floats
     atoms: Floats
     occupancy: dict[str, float]
     volume_A3: float
+    period_A: float
+
+    def beams(self, g_max_invA: float) -> NDArray[np.int64]:
+        """(G, 2) indices of the beams up to a length, the direct beam first."""
+        reach = int(np.ceil(g_max_invA / np.linalg.norm(self.g_invA, axis=1).min())) + 2
+        hk = np.stack(np.meshgrid(*(np.arange(-reach, reach + 1),) * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+        length = np.linalg.norm(hk @ self.g_invA, axis=1)
+        hk, length = hk[length <= g_max_invA], length[length <= g_max_invA]
+        return np.asarray(hk[np.argsort(length, kind="stable")], dtype=np.int64)
 
     def potential_invA2(self, hk: NDArray[np.int64], energy_keV: float) -> NDArray[np.complex128]:
         """U_g = gamma F_g / (pi V) of the reflections (n, 2)."""
         g2 = np.square(hk @ self.g_invA).sum(axis=-1)
-        factor = np.zeros(g2.shape)
-        for symbol, fraction in self.occupancy.items():
-            a, b = DOYLE_TURNER[symbol]
-            factor += fraction * sum(ai * np.exp(-bi * g2 / 4) for ai, bi in zip(a, b, strict=True))
+        factor = scattering_factor_A(self.occupancy, np.sqrt(g2))
         structure = np.exp(-2j * np.pi * hk @ self.atoms.T).sum(axis=-1)
         gamma = 1 + energy_keV / ELECTRON_REST_ENERGY_KEV
-        return gamma * factor * np.exp(-_DEBYE_WALLER_A2 * g2 / 4) * structure / (np.pi * self.volume_A3)
+        return gamma * factor * np.exp(-DEBYE_WALLER_A2 * g2 / 4) * structure / (np.pi * self.volume_A3)
 
 
 def diamond_110(germanium: float = 0.0) -> Zone:
@@ -68,7 +85,7 @@ def diamond_110(germanium: float = 0.0) -> Zone:
     cartesian = np.array([[0.0, 0.0], [a / (2 * np.sqrt(2)), a / 4]])
     atoms = cartesian @ g.T
     occupancy = {"Si": 1 - germanium, "Ge": germanium} if germanium else {"Si": 1.0}
-    return Zone(g, atoms - atoms.mean(axis=0), occupancy, a**3 / 4)
+    return Zone(g, atoms - atoms.mean(axis=0), occupancy, a**3 / 4, a / np.sqrt(2))
 
 
 @dataclass(frozen=True)
@@ -102,12 +119,8 @@ def solve(zone: Zone, energy_keV: float, k_invA: ArrayLike, thickness_nm: ArrayL
         (K,) grid of transverse incident wave vectors, convergence and tilt together.
     """
     k, thickness = np.asarray(k_invA, float), np.asarray(thickness_nm, float)
-    reach = int(np.ceil(g_max_invA / np.linalg.norm(zone.g_invA, axis=1).min())) + 2
-    hk = np.stack(np.meshgrid(*(np.arange(-reach, reach + 1),) * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    hk = zone.beams(g_max_invA)
     g = hk @ zone.g_invA
-    keep = np.linalg.norm(g, axis=1) <= g_max_invA
-    order = np.argsort(np.linalg.norm(g[keep], axis=1), kind="stable")
-    hk, g = hk[keep][order], g[keep][order]
     wave = 1 / wavelength_A(energy_keV)
     matrix: NDArray[Any] = zone.potential_invA2(hk[:, None] - hk[None], energy_keV)
     np.fill_diagonal(matrix, 0)
@@ -126,56 +139,3 @@ def solve(zone: Zone, energy_keV: float, k_invA: ArrayLike, thickness_nm: ArrayL
             phase = np.exp(1j * np.pi * value / wave * nm * 10) * entry
             out[t, :, rows] = np.square(np.abs(np.einsum("dgj,dj->gd", vector, phase)))
     return DiskTable(hk, k, thickness, out.reshape(len(thickness), len(hk), len(k), len(k)))
-
-
-def render_disks(
-    table: DiskTable,
-    thickness_index: int,
-    g_px: Floats,
-    origin_px: Floats,
-    radius_px: float,
-    q_invA: float,
-    tilt_invA: Sequence[float] | Floats,
-    shape: tuple[int, int],
-    edge_px: float = 0.5,
-) -> Floats:
-    """(rows, cols) diffraction pattern of unit incident intensity.
-
-    Parameters
-    ----------
-    g_px
-        (2, 2) lattice vectors on the detector, strain included.
-    tilt_invA
-        (2,) transverse wave vector of the beam's axis: mistilt of the crystal.
-    edge_px
-        Softness of the aperture's edge.
-    """
-    reach = radius_px + 3 * edge_px
-    crop = Crop.within(reach + 1)
-    centre = origin_px + table.hk @ g_px
-    inside = np.all((centre > -reach) & (centre < np.array(shape) + reach), axis=1)
-    centre, beams = centre[inside], np.flatnonzero(inside)
-    low = np.rint(centre).astype(np.intp)
-    rows, cols = low[:, :1] + crop.rows, low[:, 1:] + crop.cols
-    dr, dc = (rows - centre[:, :1]).astype(np.float32), (cols - centre[:, 1:]).astype(np.float32)
-    cover = _soft_step((radius_px - np.hypot(dr, dc)) / edge_px)
-    size = len(table.k_invA)
-    step = table.k_invA[1] - table.k_invA[0]
-    u = np.clip((dr * q_invA + (tilt_invA[0] - table.k_invA[0])) / step, 0, size - 1.001)
-    v = np.clip((dc * q_invA + (tilt_invA[1] - table.k_invA[0])) / step, 0, size - 1.001)
-    i, j = u.astype(np.intp), v.astype(np.intp)
-    fu, fv = u - i, v - j
-    grid = table.intensity[thickness_index].reshape(-1)
-    corner = (beams[:, None] * size + i) * size + j
-    value = (grid[corner] * (1 - fv) + grid[corner + 1] * fv) * (1 - fu)
-    value += (grid[corner + size] * (1 - fv) + grid[corner + size + 1] * fv) * fu
-    ok = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
-    place = (rows * shape[1] + cols)[ok]
-    weights = (value * cover)[ok] / (np.pi * radius_px**2)
-    flat = np.bincount(place, weights=weights.astype(np.float64), minlength=shape[0] * shape[1])
-    return np.asarray(flat, dtype=np.float64).reshape(shape)
-
-
-def _soft_step(x: NDArray[Any]) -> NDArray[Any]:
-    """Smooth step, 1 / (1 + exp(-1.7 x)): within a hundredth of the error function's."""
-    return 1 / (1 + np.exp(np.clip(-1.702 * x, -40, 40)))

@@ -13,7 +13,8 @@ from napari_emdl.base.physics import semiangle_invA, wavelength_A
 from napari_emdl.base.signals import Calibration, Datacube, in_memory
 from napari_emdl.diffraction.find.probe import synthetic_probe
 from napari_emdl.jobs.control import Control
-from napari_emdl.samples.bloch import diamond_110, render_disks, solve
+from napari_emdl.samples.bloch import diamond_110
+from napari_emdl.samples.propagation import Beams, propagate, render
 
 Floats = NDArray[np.float64]
 
@@ -27,13 +28,12 @@ GERMANIUM = 0.3
 MISFIT = 0.042 * GERMANIUM
 _TETRAGONAL = MISFIT * 1.77
 _VACUUM = 0.1
-_GRIDS_PER_RADIUS = 5
 
 
 def strained_datacube(
     shape: tuple[int, int] = (24, 32), detector: tuple[int, int] = (128, 128), seed: int = 0, control: Control | None = None
 ) -> tuple[Datacube, dict[str, Any]]:
-    """Cross-section of a silicon-germanium layer in silicon along [110], by Bloch waves, with shot noise.
+    """Cross-section of a silicon-germanium layer in silicon along [110], by dynamical diffraction, with shot noise.
 
     From left to right: vacuum, silicon, the alloy layer (stretched along the growth direction, which is the scan's and the
     detector's col axis, lattice-matched along the rows), silicon substrate with the field of a buried inclusion. The
@@ -70,32 +70,25 @@ def strained_datacube(
         crystal[:] = True
     alloy = np.clip(0.5 * (np.tanh((x - 0.30) / 0.03) - np.tanh((x - 0.48) / 0.03)), 0, 1)
     f = _deformation(x, y, alloy)
-    thickness = np.where(crystal, 22 + 30 * y + 12 * (x - _VACUUM), 0.0)
+    # a crystal is a whole number of periods thick
+    period_nm = diamond_110().period_A / 10
+    periods = np.rint(np.where(crystal, 22 + 30 * y + 12 * (x - _VACUUM), 0.0) / period_nm).astype(int)
     tilt_invA = np.stack([1.6 * (y - 0.5), 1.8 * (x - 0.55)], axis=-1) * 1e-3 / wavelength_A(ENERGY_KEV)
     origin = (np.array(detector) - 1) / 2 + np.stack([1.2 * (x - 0.5) + 0.4, 1.5 * (y - 0.5) - 0.3], axis=-1)
 
-    levels = np.linspace(20, 66, 32)
-    half = semiangle_invA(SEMIANGLE_MRAD, ENERGY_KEV)
-    reach = half * 1.2 + np.abs(tilt_invA).max()
-    step = half / _GRIDS_PER_RADIUS
-    grid = np.arange(-int(np.ceil(reach / step)), int(np.ceil(reach / step)) + 1) * step
-    tables = []
-    for germanium in (0.0, GERMANIUM):
-        tables.append(solve(diamond_110(germanium), ENERGY_KEV, grid, levels))
-        _check(control)
-    g_px = diamond_110().g_invA / q_invA
     counts = np.empty((rows, cols, *detector), np.uint16)
+    alloyed = alloy > 0.5
+    tables = _beams(periods, crystal, alloyed, np.abs(tilt_invA).max(), q_invA, control)
+    g_px = diamond_110().g_invA / q_invA
     background = _background(detector, q_invA)
     vacuum_probe = synthetic_probe(radius_px, detector, 0.5).image / (np.pi * radius_px**2)
     for r in range(rows):
         for c in range(cols):
-            level = int(np.abs(levels - thickness[r, c]).argmin())
             if crystal[r, c]:
-                table = tables[int(alloy[r, c] > 0.5)]
+                table, n = tables[int(alloyed[r, c])], int(periods[r, c])
                 strained = g_px @ np.linalg.inv(f[r, c])
-                lost = 0.12 * thickness[r, c] / 50
-                image = render_disks(table, level, strained, origin[r, c], radius_px, q_invA, tilt_invA[r, c], detector)
-                image = (1 - lost) * image + lost * background
+                image = render(table, n, strained, origin[r, c], radius_px, tilt_invA[r, c], detector)
+                image += table.lost[n] * background
             else:
                 image = _shifted(vacuum_probe, origin[r, c] - np.array(detector) // 2)
             counts[r, c] = random.poisson(np.clip(image, 0, None) * ELECTRONS_PER_PATTERN)
@@ -119,12 +112,30 @@ def strained_datacube(
         "crystal": crystal,
         "g_px": g_px,
         "origin_px": origin,
-        "thickness_nm": thickness,
+        "thickness_nm": periods * period_nm,
         "reference": (0, rows, min(cols - 1, int(np.ceil(0.9 * cols))), cols),
         "vacuum": (0, rows, 0, max(1, int(np.ceil(_VACUUM * cols)))),
         "probe": synthetic_probe(radius_px, detector, 0.5).image,
         "probe_radius_px": radius_px,
     }
+
+
+def _beams(
+    periods: NDArray[Any],
+    crystal: NDArray[np.bool_],
+    alloyed: NDArray[np.bool_],
+    tilt_invA: float,
+    q_invA: float,
+    control: Control | None,
+) -> list[Beams]:
+    """Beams of silicon and of the alloy at the thicknesses they have in the scan."""
+    # the aperture, its soft edge, and the pixel around the last sample
+    reach = semiangle_invA(SEMIANGLE_MRAD, ENERGY_KEV) + float(tilt_invA) + 3 * q_invA
+    made = []
+    for germanium, there in ((0.0, crystal & ~alloyed), (GERMANIUM, crystal & alloyed)):
+        thick = np.unique(periods[there]).tolist()
+        made.append(propagate(diamond_110(germanium), ENERGY_KEV, reach, q_invA, thick, control=control))
+    return made
 
 
 def _deformation(x: Floats, y: Floats, alloy: Floats) -> Floats:

@@ -63,8 +63,8 @@ class PartialPeaks:
 
     @property
     def complete(self) -> bool:
-        """True when every position is found."""
-        return self.n_done == self.n_positions
+        """True when every position is found, and there is one."""
+        return self.n_positions > 0 and self.n_done == self.n_positions
 
     def put(self, start: int, table: PeakTable) -> None:
         """Take in the peaks of the flat positions from `start` on; the newest word counts.
@@ -137,7 +137,12 @@ class PartialPeaks:
         wanted = np.asarray(flat, np.int64)
         if (self._block_of[wanted] < 0).any():
             raise EmdlError("some of these positions are not found yet")
-        chosen = self.filled().select_positions(wanted)
+        parts = []
+        for flat_position in wanted.tolist():
+            start, table = self._blocks[int(self._block_of[flat_position])]
+            whole = table.n_positions == 1
+            parts.append(table if whole else table.select_positions([flat_position - start]))
+        chosen = PeakTable.concatenate(parts, (len(wanted),))
         chosen.attrs = dict(self.attrs)
         return chosen
 

@@ -196,3 +196,20 @@ def test_resampling_moves_nothing(factor):
     r, c = np.mgrid[: image.shape[0], : image.shape[1]]
     centre = np.array([(weight * r).sum(), (weight * c).sum()]) / weight.sum()
     np.testing.assert_allclose(grid.to_frame(centre), (40.3, 37.6), atol=0.02)
+
+
+def test_log_finds_a_lattice_that_fills_the_frame():
+    random = np.random.default_rng(0)
+    rows, cols = np.mgrid[:220, :220]
+    sites = np.array([(r, c + 6 * (k % 2)) for k, r in enumerate(range(8, 215, 21)) for c in range(8, 208, 24)], float)
+    image = np.full((220, 220), 10.0)
+    for r, c in sites:
+        image += 4 * np.exp(-((rows - r) ** 2 + (cols - c) ** 2) / (2 * 4.5**2))
+    table = LogFinder(0.1).find(random.poisson(image)[None].astype(np.float32)).filter(min_score=0.5)
+    apart = np.hypot(*(sites[:, None] - table.positions_px()[None]).transpose(2, 0, 1))
+    assert (apart.min(1) < 5).mean() > 0.9
+    assert (apart.min(0) < 5).mean() > 0.95
+    # noise alone has no columns, whatever fills part of the frame
+    empty = random.poisson(10, (220, 220)).astype(np.float32)
+    empty[:, 150:] = np.nan
+    assert len(LogFinder(0.1).find(empty[None]).filter(min_score=0.5).positions_px()) <= 10

@@ -57,7 +57,7 @@ def test_a_poor_start_ends_in_good_evidence():
     movie, sites, occupied, rim, where = planted()
     random = np.random.default_rng(1)
     poor = np.where(occupied, 1.0, -1.0) + random.standard_t(3, occupied.shape) * 0.6
-    evidence = learned_evidence(aligned_of(movie, sites, where), poor, poor > 0)
+    evidence = learned_evidence(aligned_of(movie, sites, where), poor, poor > 0).evidence
     on, off = evidence[:, rim][occupied[:, rim]], evidence[:, rim][~occupied[:, rim]]
     assert (on.mean() - off.mean()) / np.sqrt((on.var() + off.var()) / 2) > 5
     # steady columns look occupied, and noise counts one
@@ -92,7 +92,7 @@ def test_frames_out_of_view_do_not_disturb():
     movie[5:9] = 0
     aligned = AlignedFrames(lambda t: movie[t], sites, valid, where, PIXEL_A)
     start = np.where(occupied, 2.0, -2.0) + np.random.default_rng(1).normal(0, 0.7, occupied.shape)
-    evidence = learned_evidence(aligned, np.where(valid, start, np.nan), (start > 0) & valid)
+    evidence = learned_evidence(aligned, np.where(valid, start, np.nan), (start > 0) & valid).evidence
     assert evidence is not None
     assert np.isnan(evidence[~valid]).all() and np.isfinite(evidence[valid]).all()
     use = valid & rim

@@ -18,6 +18,7 @@ from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import Segments, bragg_vector_map, fit_lattices
 
 small = st.floats(-0.03, 0.03)
+CENTRE = np.array([128.0, 128.0])
 
 
 def values(strain):
@@ -104,12 +105,13 @@ def test_signs_and_axes_are_those_of_py4dstem():
 def test_strain_sigma_agrees_with_perturbation():
     random = np.random.default_rng(0)
     g = G @ np.linalg.inv(deformation(0.01, -0.02, 0.015, 0.02))
-    cov = np.array([[4e-4, 1e-4], [1e-4, 2e-4]])
-    root = np.linalg.cholesky(cov)
-    jitter = np.einsum("ij,njk->nik", root, random.standard_normal((20000, 2, 2)))
-    for axis in (0.0, 25.0):
-        spread = strain_components(g + jitter, G, axis).std(axis=0)
-        assert np.allclose(strain_sigma(g[None], cov[None], G, axis)[0], spread, rtol=0.05)
+    root = np.array([[2e-2, 0, 0, 0], [5e-3, 1e-2, 0, 0], [6e-3, -2e-3, 1.3e-2, 0], [0, 4e-3, -6e-3, 9e-3]])
+    cov = root @ root.T
+    jitter = (random.standard_normal((20000, 4)) @ root.T).reshape(-1, 2, 2)
+    mirrored = np.array([[0.8, 0.6], [0.6, -0.8]])
+    for axis, scan in ((0.0, None), (25.0, None), (25.0, mirrored)):
+        spread = strain_components(g + jitter, G, axis, None, scan).std(axis=0)
+        assert np.allclose(strain_sigma(g[None], cov[None], G, axis, None, scan)[0], spread, rtol=0.05)
 
 
 def test_positions_without_a_lattice_are_nan_with_a_reason():
@@ -303,6 +305,110 @@ def test_bragg_vector_map_gathers_disks_on_lattice_points():
     image = bragg_vector_map(table, np.array([128.0, 128.0]), (256, 256))
     assert image.sum() == pytest.approx(table.column("intensity").sum(), rel=1e-4)
     assert np.unravel_index(image.argmax(), image.shape) == (128, 128)
+
+
+def test_rotation_and_flip_turn_the_strain_into_the_scan_as_py4dstem_turns_vectors():
+    table = table_of(np.tile(deformation(0.01, -0.02, 0.004, 0.003), (3, 3, 1, 1)))
+    straight = emdl.fit_strain(table, g1=tuple(G[0]), g2=tuple(G[1]), reference="lattice")
+    assert straight.attrs["axes"]["frame"] == "detector"
+    assert "unknown" in straight.attrs["axes"]["text"]
+    e = np.array([[straight.exx[1, 1], straight.exy[1, 1]], [straight.exy[1, 1], straight.eyy[1, 1]]])
+    for angle, flip in ((90.0, False), (30.0, False), (30.0, True), (0.0, True)):
+        turned = emdl.fit_strain(
+            table,
+            g1=tuple(G[0]),
+            g2=tuple(G[1]),
+            reference="lattice",
+            calibrate=CalibrateParams(rotation_deg=angle, flip=flip),
+        )
+        cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+        move = np.array([[cos, -sin], [sin, cos]]) @ (np.eye(2)[::-1] if flip else np.eye(2))
+        expected = move @ e @ move.T
+        got = [turned.exx[1, 1], turned.eyy[1, 1], turned.exy[1, 1]]
+        assert got == pytest.approx([expected[0, 0], expected[1, 1], expected[0, 1]], abs=1e-9)
+        assert turned.theta_rad[1, 1] == pytest.approx((-1 if flip else 1) * straight.theta_rad[1, 1], abs=1e-9)
+        assert turned.attrs["axes"] | {"text": ""} == {
+            "frame": "scan",
+            "axis_deg": 0.0,
+            "rotation_deg": pytest.approx(angle),
+            "flip": flip,
+            "source": "user",
+            "text": "",
+        }
+
+
+def test_origin_behind_a_beam_stop_is_the_point_the_disks_lie_around():
+    table = table_of(np.tile(deformation(0.01, 0.0, 0.0, 0.0), (3, 4, 1, 1)))
+    far = np.linalg.norm(table.positions_px() - CENTRE, axis=1)
+    behind = (far < 0.5 * np.linalg.norm(G[0])) | ((np.abs(table.positions_px() - CENTRE)[:, 1] < 6) & (far < 30))
+    brightness = np.where(np.linalg.norm(table.positions_px() - CENTRE - G[1], axis=1) < 8, 50.0, 1.0)
+    hidden = table.with_columns(intensity=brightness.astype(np.float32)).where(~behind)
+    strain = emdl.fit_strain(hidden, reference="lattice", g1=tuple(G[0]), g2=tuple(G[1]))
+    assert np.nanmedian(strain.origin_px, axis=(0, 1)) == pytest.approx(CENTRE, abs=0.1)
+    assert any("beam stop" in text for text in strain.evidence.warnings)
+    seen = emdl.fit_strain(table, reference="lattice", g1=tuple(G[0]), g2=tuple(G[1]))
+    assert not any("beam stop" in text for text in seen.evidence.warnings)
+    given = emdl.fit_strain(
+        hidden, reference="lattice", g1=tuple(G[0]), g2=tuple(G[1]), calibrate=CalibrateParams(origin=tuple(CENTRE))
+    )
+    assert not given.evidence.warnings
+    assert np.nanmedian(given.origin_px, axis=(0, 1)) == pytest.approx(CENTRE, abs=0.1)
+
+
+def test_provenance_names_reference_and_basis(tmp_path):
+    table = table_of(np.tile(np.eye(2), (4, 4, 1, 1)))
+    found = emdl.fit_strain(table, reference=(0, 2, 0, 4))
+    emdl.save(found, tmp_path / "strain.h5")
+    record = emdl.load(tmp_path / "strain.h5").attrs["provenance"]
+    assert record["reference"]["region"] == [0, 2, 0, 4]
+    assert record["reference"]["positions"] == 8
+    assert record["basis"]["source"] == "found"
+    assert "difference vectors" in record["basis"]["how"]
+    assert record["axes"]["frame"] == "detector"
+    assert record["params"]["strain"]["min_disks"] == 5
+    mask = np.zeros((4, 4), bool)
+    mask[2:] = True
+    masked = emdl.fit_strain(table, reference=mask, g1=tuple(G[0]), g2=tuple(G[1]))
+    assert masked.attrs["provenance"]["reference"]["how"] == "median of the fitted positions of a mask"
+    assert "given by the user" in masked.attrs["provenance"]["basis"]["how"]
+
+
+def test_spread_of_a_uniform_region_stands_beside_the_error():
+    table = table_of(np.tile(np.eye(2), (6, 6, 1, 1)), noise_px=0.1)
+    region = (0, 6, 0, 4)
+    honest = emdl.fit_strain(table, reference=region)
+    found = honest.attrs["reference_source"]["spread"]["exx"]
+    assert found["spread"] == pytest.approx(np.std(honest.exx[:, :4]), rel=0.05)
+    assert found["spread"] == pytest.approx(found["sigma"], rel=0.4)
+    assert not honest.evidence.warnings
+    breathing = np.tile(np.eye(2), (6, 6, 1, 1)) * (1 + 0.004 * np.random.default_rng(0).standard_normal((6, 6, 1, 1)))
+    uneven = emdl.fit_strain(table_of(breathing, noise_px=0.02), reference=region)
+    assert any("errors are too small" in text for text in uneven.evidence.warnings)
+    assert "spread" not in emdl.fit_strain(table).attrs["reference_source"]
+
+
+def test_a_disk_counts_along_the_direction_it_is_sure_of():
+    random = np.random.default_rng(3)
+    table = table_of(np.tile(np.eye(2), (20, 20, 1, 1)))
+    n = table.n_peaks
+    row, col = random.uniform(0.02, 0.6, (2, n))
+    rho = random.uniform(-0.9, 0.9, n)
+    noise = random.standard_normal((2, n))
+    moved = table.with_columns(
+        row=table.column("row") + row * noise[0],
+        col=table.column("col") + col * (rho * noise[0] + np.sqrt(1 - rho**2) * noise[1]),
+        sigma_px=np.sqrt((row**2 + col**2) / 2),
+        sigma_row_px=row,
+        sigma_col_px=col,
+        rho=rho,
+    )
+    known = {"reference": "lattice", "g1": tuple(G[0]), "g2": tuple(G[1])}
+    directed = emdl.fit_strain(moved, **known)
+    plain = emdl.fit_strain(PeakTable(moved.shape, moved.offset, {f: moved.column(f) for f in table.fields}), **known)
+    errors = [np.sqrt(np.mean(np.stack([s.exx, s.eyy, s.exy]) ** 2)) for s in (directed, plain)]
+    assert errors[0] < 0.6 * errors[1]
+    ratio = np.stack([directed.exx, directed.eyy, directed.exy], axis=-1) / directed.sigma[..., :3]
+    assert 0.75 < np.sqrt(np.mean(ratio**2)) < 1.2
 
 
 def test_sample_strain_is_recovered_by_template_matching():

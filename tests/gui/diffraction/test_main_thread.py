@@ -87,7 +87,7 @@ def test_from_the_sample_to_a_restored_project(make_napari_viewer, monkeypatch, 
         log.stage = "restore"
         before = state.found.strain
         panel.project.open(tmp_path / "work.emdl-project")
-        wait_until(lambda: state.found.strain not in (None, before) and not state.busy)
+        wait_until(lambda: state.found.strain is not None and state.found.strain is not before and not state.busy)
     print(log.report())
     wrong = {name for name, threads in called.items() if "MainThread" in threads}
     assert not wrong

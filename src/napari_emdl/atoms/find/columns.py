@@ -66,14 +66,23 @@ def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
     Raises
     ------
     EmdlError
-        When neither is known.
+        When neither is known, or no atoms can be seen with it.
     """
     pixel = params.pixel_size_A or movie.pixel_A
     if pixel is None or not np.isfinite(pixel) or pixel <= 0:
         raise EmdlError(
             'the pixel size is unknown: type it (--pixel-size "0.1 Å") or measure it from a known lattice spacing in the FFT'
         )
+    if not _PIXELS_A[0] <= pixel <= _PIXELS_A[1]:
+        raise EmdlError(
+            f"a pixel of {pixel:.4g} Å shows no atomic columns; check the unit in the file, or type the pixel size "
+            '(--pixel-size "0.1 Å")'
+        )
     return float(pixel)
+
+
+#: Pixel sizes (Å) of images with atoms, as in ColumnParams.
+_PIXELS_A = (0.001, 10.0)
 
 
 def make_finder(

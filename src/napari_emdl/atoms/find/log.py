@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy import ndimage as ndi
 
+from napari_emdl.atoms.find.clean import cleaned
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
@@ -29,9 +30,9 @@ class LogFinder:
     """Laplacian-of-Gaussian finder.
 
     The response is divided by its robust standard deviation in the quietest part of the frame (film or vacuum), or, where
-    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum, so that it counts noise sigmas, z.
-    The threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where
-    crystal fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
+    crystal fills the frame, by that of what lies between the lattice's spots in its spectrum: it counts noise sigmas, z. The
+    threshold z0 is what the largest of as many independent noise values as fit into the frame would reach, and where crystal
+    fills the frame what leaves a twentieth of noise among all that passes; ``logit = z - z0`` and
     ``score = 1 / (1 + exp(-logit))``, hence 0.5 is the default threshold at any dose.
 
     Parameters
@@ -92,17 +93,20 @@ class LogFinder:
         image = np.asarray(frame, np.float32)
         if image.ndim == 3:  # a focal series: its images share the columns
             image = image.mean(0)
-        finite = np.isfinite(image)
-        if not finite.any():
+        clean = cleaned(image)
+        if clean is None:
             return None, 0.0, 0.0
-        if not finite.all():
-            image = np.where(finite, image, np.median(image[finite]))
+        image, hidden = clean
         sign = -1.0 if self.contrast == "bright" else 1.0
         # the cut-off kernel does not sum to zero exactly: an offset of the camera must not leak through
         image = image - np.median(image)
         response = sign * ndi.gaussian_laplace(image, self.sigma_px, mode="reflect") * self.sigma_px**2
-        quiet = quiet_sigma(response, window_px=max(8, round(8 * self.sigma_px)))
-        noise = min(quiet, noise_between_spots(np.asarray(response)))
+        if hidden is not None:  # the rim of what was filled makes edges
+            hidden = ndi.binary_dilation(hidden, iterations=max(1, round(self.sigma_px)))
+            response[hidden] = 0
+        seen = 1.0 if hidden is None else max(0.05, 1 - float(hidden.mean()))
+        quiet = quiet_sigma(response, max(8, round(8 * self.sigma_px)), hidden)
+        noise = min(quiet, noise_between_spots(np.asarray(response)) / float(np.sqrt(seen)))
         if not noise > 1e-6 * max(1e-30, float(np.abs(image).max())):
             return None, 0.0, 0.0
         z = response / np.float32(noise)
@@ -139,15 +143,28 @@ class LogFinder:
         }
 
 
-def quiet_sigma(response: NDArray[np.floating], window_px: int) -> float:
-    """Standard deviation of the quietest tenth of the frame's square windows; crystal fills the rest at most."""
+def quiet_sigma(response: NDArray[np.floating], window_px: int, hidden: NDArray[np.bool_] | None = None) -> float:
+    """Standard deviation of the quietest tenth of the frame's square windows; crystal fills the rest at most.
+
+    Windows of which more than a third is hidden do not count.
+    """
     window_px = max(8, min(window_px, min(response.shape) // 4))
     rows, cols = (n // window_px for n in response.shape)
     if rows * cols < 4:
         return float(np.std(response))
-    tiles = response[: rows * window_px, : cols * window_px].reshape(rows, window_px, cols, window_px)
-    spread = np.sqrt(np.mean(tiles.astype(np.float64) ** 2, axis=(1, 3)))
-    return float(np.percentile(spread, 10)) * 1.05
+
+    def tiled(values: NDArray[Any]) -> NDArray[np.float64]:
+        cut = values[: rows * window_px, : cols * window_px].reshape(rows, window_px, cols, window_px)
+        return np.asarray(cut.mean(axis=(1, 3), dtype=np.float64))
+
+    power = tiled(np.square(response))
+    if hidden is not None:
+        share = tiled(hidden)
+        open_ = share < 1 / 3
+        if not open_.any():
+            return float(np.std(response))
+        power = power[open_] / (1 - share[open_])
+    return float(np.percentile(np.sqrt(power), 10)) * 1.05
 
 
 def noise_between_spots(response: NDArray[np.floating]) -> float:

@@ -20,6 +20,8 @@ from napari_emdl.jobs.control import Control
 #: flags of a frame; 0 is a good one
 FLAGS = ("ok", "blank", "no match", "jump")
 BLANK, NO_MATCH, JUMP = 1, 2, 3
+#: a frame that correlates less than this part of what is usual does not show the specimen
+LEAST_QUALITY = 0.35
 #: sampling at which frames are correlated, and the longest side
 COARSE_A, LONGEST_PX = 0.25, 512
 
@@ -123,6 +125,9 @@ def measure_drift(
             mean = spectrum
             continue
         shift[t], quality[t] = correlator.shift(spectrum, mean, near=last)
+        if t > 3 and quality[t] < LEAST_QUALITY * quality[:t].max():
+            shift[t] = last  # the specimen is not there: it must not wash out of the mean
+            continue
         weight = max(0.08, 1 / (t + 1))
         mean = (1 - weight) * mean + weight * correlator.moved(spectrum, -shift[t])
         last = shift[t]
@@ -134,8 +139,9 @@ def measure_drift(
         if spectrum is not None:
             shift[t], quality[t] = correlator.shift(spectrum, mean, near=shift[t])
     good = flag == 0
-    typical = float(np.median(quality[good]))
-    flag[good & (quality < 0.35 * typical)] = NO_MATCH
+    # of frames that show the specimen, which may be few
+    typical = float(np.quantile(quality[good], 0.85))
+    flag[good & (quality < LEAST_QUALITY * typical)] = NO_MATCH
     shift = _interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))
     flag[_jumps(shift, spacing_A / pixel_A) & (flag == 0)] = JUMP
     shift -= shift[int(np.argmax(flag == 0))] if np.any(flag == 0) else 0
@@ -296,9 +302,10 @@ def refine_with_sites(
         seen[t] = own.sum() / len(sites_px)
     usable = (flag != BLANK) & (seen > 0)
     if usable.any():
-        weak = (seen < 0.33 * np.median(seen[usable])) & (flag != BLANK)
+        typical = float(np.quantile(seen[usable], 0.85))
+        weak = (seen < 0.3 * typical) & (flag != BLANK)
         flag[weak] = NO_MATCH
-        flag[~weak & (flag == NO_MATCH) & (seen > 0.6 * np.median(seen[usable]))] = 0
+        flag[~weak & (flag == NO_MATCH) & (seen > 0.55 * typical)] = 0
     if not affine:
         shift = _weighted(correlated, shift, variance)
     shift = _interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))

@@ -59,16 +59,18 @@ def first_look(aligned: AlignedFrames, weight: NDArray[np.float64]) -> FirstLook
     rings = _rings(aligned)
     part = _projections(aligned, rings)
     gram = np.einsum("pij,qij->pq", rings, rings)
+    filters = np.zeros(len(rings))
     for _ in range(2):
         found = _component(part, gram, weight)
         if found is None:
             return None
-        value = part @ found
+        filters = found
+        value = part @ filters
         value -= value.mean(0)
         noise = float(np.median(value.var(0)))
         shared = (value[1:] * value[:-1]).mean(0) / max(noise, 1e-30) * np.sqrt(len(value) - 1)
         weight = np.clip(shared - 1.0, 0, None)
-    pattern = np.fft.rfft2(_corner(np.tensordot(found, rings, 1), aligned.shape))
+    pattern = np.fft.rfft2(_corner(np.einsum("p,pij->ij", filters, rings), aligned.shape))
     steady = ndi.map_coordinates(
         aligned.pixels(np.conj(pattern) / np.sqrt(aligned.noise) * aligned.mean), aligned.at.T, order=3, mode="nearest"
     )

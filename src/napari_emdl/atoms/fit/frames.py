@@ -15,28 +15,12 @@ from napari_emdl.base.signals import Movie
 MOST_MISSING, DISK_A = 0.25, 0.8
 
 
-def missing_in(movie: Movie, frame: NDArray[np.generic]) -> NDArray[np.bool_] | None:
-    """Pixels of a frame (rows, cols) that were not measured (NaN, bad pixels, borders of alignment); None when all were."""
-    facts = getattr(movie, "missing_facts", None)
-    if facts is not None:
-        bad: NDArray[np.bool_] | None = facts.of(frame)
-        return bad
-    bad = ~np.isfinite(frame) if frame.dtype.kind == "f" else None
-    return bad if bad is not None and bad.any() else None
-
-
 def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
     """Function t -> (rows, cols), float32 with NaN where nothing was measured; the foci of a series are averaged."""
 
     def read(t: int) -> NDArray[np.floating]:
-        image = np.asarray(movie.frame(t))
-        if image.ndim == 3:
-            image = image.mean(0)
-        bad = missing_in(movie, image)
-        image = image.astype(np.float32)
-        if bad is not None:
-            image = np.where(bad, np.float32(np.nan), image)
-        return image
+        image = movie.values(np.asarray(movie.frame(t)), float("nan"))
+        return image.mean(0) if image.ndim == 3 else image
 
     return read
 

@@ -73,27 +73,29 @@ def find_lattice(position_px: NDArray[np.float64], seen: NDArray[np.float64], pi
         remaining[np.hypot(*(both - vector).T) < 2 * radius_px] = 0
         remaining[np.hypot(*(both + vector).T) < 2 * radius_px] = 0
     candidates.sort(key=lambda c: -c[2])
-    return _best_pair([vector for _, vector, _ in candidates[:MOST_VECTORS]], solid)
+    return _best_pair([vector for _, vector, _ in candidates[:MOST_VECTORS]], solid, radius_px)
 
 
-def _best_pair(vectors: list[NDArray[np.float64]], solid: NDArray[np.float64]) -> Lattice | None:
-    """Lattice of the two vectors that link the most sites to their neighbours, of the smallest cell where several do.
+def _best_pair(vectors: list[NDArray[np.float64]], solid: NDArray[np.float64], reach_px: float) -> Lattice | None:
+    """Lattice of the smallest cell that surrounds many sites with neighbours on at least five of six sides.
 
-    Differences between the columns of one cell, or vectors of two crystals, repeat often but link few.
+    Vectors of two crystals, or a cell that two twins share, link sites as well, but with a larger cell; the difference between
+    the columns of one cell has a neighbour on one side only.
     """
-    found: list[tuple[int, float, Lattice]] = []
+    found: list[tuple[float, int, int, Lattice]] = []
     for a, b in itertools.combinations(vectors, 2):
         if abs(a[0] * b[1] - a[1] * b[0]) <= 0.5 * np.hypot(*a) * np.hypot(*b):
             continue
         lattice = Lattice(*_reduced(a, b))
-        linked = (links_of(solid, lattice) >= 0).sum(1)
+        linked = (links_of(solid, lattice, reach_px / lattice.spacing_px) >= 0).sum(1)
         cell = abs(float(lattice.a_px[0] * lattice.b_px[1] - lattice.a_px[1] * lattice.b_px[0]))
-        found.append((int(linked[linked >= 3].sum()), cell, lattice))
+        found.append((cell, int((linked >= 5).sum()), int(linked[linked >= 3].sum()), lattice))
     if not found:
         return None
-    most = max(count for count, _, _ in found)
-    best = min((item for item in found if item[0] >= 0.9 * most), key=lambda item: item[1])
-    return _refined(best[2], solid)
+    inner, links = max(item[1] for item in found), max(item[2] for item in found)
+    # thin crystals have no site with neighbours all around: there the number of links decides
+    good = [item for item in found if item[1] >= 0.3 * inner] if inner >= 4 else [i for i in found if i[2] >= 0.9 * links]
+    return _refined(min(good, key=lambda item: item[0])[3], solid)
 
 
 def find_lattices(
@@ -101,8 +103,8 @@ def find_lattices(
 ) -> tuple[tuple[Lattice, ...], NDArray[np.int8]]:
     """All lattices of the specimen, and which one each site is of.
 
-    The lattice that links most sites comes first; the sites that it does not hold are searched for another one, and so on. A
-    site where two crystals meet is of the one that gives it more neighbours.
+    What one lattice does not hold is searched for another one, and so on; that of most sites comes first. A site where two
+    crystals meet is of the one that gives it more neighbours.
 
     Parameters
     ----------
@@ -130,7 +132,10 @@ def find_lattices(
             break
         lattices.append(lattice)
         crystal[rest[own]] = number
-    return tuple(lattices), _settled(position_px, crystal, lattices)
+    crystal = _settled(position_px, crystal, lattices)
+    order = np.argsort(-np.bincount(crystal[crystal >= 0], minlength=len(lattices)), kind="stable")
+    place = np.append(np.argsort(order), -1).astype(np.int8)  # the last entry is for sites of no lattice
+    return tuple(lattices[k] for k in order), place[crystal]
 
 
 def _solid(position_px: NDArray[np.float64], own: NDArray[np.bool_], lattice: Lattice) -> NDArray[np.bool_]:
@@ -208,10 +213,10 @@ def links_of(position_px: NDArray[np.float64], lattice: Lattice, tolerance: floa
 
 
 def _on_lattice(position_px: NDArray[np.float64], lattice: Lattice) -> NDArray[np.bool_]:
-    """Sites linked to at least two others, one of them linked as well: pairs of film grains support each other."""
+    """Sites linked along at least two directions, one of the neighbours as well: pairs of film grains support each other, and
+    a row is common to two twins."""
     links = links_of(position_px, lattice)
-    linked = (links >= 0).sum(1)
-    strong = linked >= 2
+    strong = ((links[:, :3] >= 0) | (links[:, 3:] >= 0)).sum(1) >= 2
     support = np.where(links >= 0, strong[links], False).sum(1)
     return np.asarray(strong & (support >= 1))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from napari_emdl.atoms.fit import hmm
-from napari_emdl.atoms.fit.classchecks import not_empty_where_seen, without_imagined
+from napari_emdl.atoms.fit.classchecks import doubt_of, lasts, not_empty_where_seen, static, without_imagined
 from napari_emdl.atoms.fit.emissions import BLINKING, EMPTY, OCCUPIED, Emissions, EvidenceData
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.jobs.control import Control
@@ -26,6 +26,8 @@ from napari_emdl.jobs.control import Control
 #: degrees of freedom tried, from heavy tails to nearly Gaussian, and the largest part of a movie used to choose
 DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
+#: evidence with a smaller separation must show changes that last from frame to frame, so many standard errors surely
+WEAK, SURE_TO_LAST = 3.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -312,16 +314,22 @@ def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> 
     """Decode every site with the final parameters."""
     e = state.emissions
     classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
+    separation = float(abs(e.mean[1] - e.mean[0]) / e.scale.mean())
+    if separation < WEAK and lasts(data.y, classes[:, BLINKING]) < SURE_TO_LAST:
+        classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)
-    note = "" if np.any(best == BLINKING) else "no site was seen to come and go"
+    blinks = bool(np.any(best == BLINKING))
+    note, doubt = ("", np.zeros(len(best))) if blinks else ("no site was seen to come and go", doubt_of(data))
     if e.mean[1] < e.mean[0]:
         e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
         state.emissions, state.p_off, state.p_on = e, state.p_on, state.p_off
     ratio = _log_ratio(data, e)
     smoothed = hmm.smooth(ratio, state.p_off, state.p_on)
     p = classes[:, BLINKING] * smoothed.p_occupied + classes[:, OCCUPIED]
+    if np.any(doubt > 0.5):
+        note = "columns are too faint in single frames to tell whether they come and go: chances are given as near one half"
+        p, classes = (1 - doubt) * p + doubt * 0.5, (1 - doubt[:, None]) * classes + doubt[:, None] / 3
     path = hmm.path_as_eventful(ratio, state.p_off, state.p_on, smoothed, best == BLINKING)
     path[:, best == OCCUPIED], path[:, best == EMPTY] = True, False
-    separation = float((e.mean[1] - e.mean[0]) / e.scale.mean())
     return SiteModel(classes, p, path, ratio, state.p_off, state.p_on, e, separation, state.iterations, note)

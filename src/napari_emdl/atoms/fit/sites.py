@@ -14,7 +14,7 @@ from scipy.stats import poisson
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.lattices import Lattice, find_lattices, links_of, surface_sites
-from napari_emdl.atoms.fit.meansites import far_from
+from napari_emdl.atoms.fit.meansites import far_from, shown_at
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 
@@ -171,6 +171,7 @@ def find_sites(
     if lattices:
         # alone, only what is nearly always seen is a site: film grains flicker
         keep = (crystal >= 0) | (seen * (view > 0.5) >= 0.9)
+        keep &= ~_beside_a_column(position, seen, crystal, lattices, mean_px, 0.6 / pixel_A)
         position, seen, crystal = position[keep], seen[keep], crystal[keep]
     extra, owner = np.zeros((0, 2)), np.zeros(0, np.int8)
     if extrapolate and lattices:
@@ -182,6 +183,24 @@ def find_sites(
     group, coordination = _groups(every, share, crystal, lattices)
     first = lattices[0] if lattices else None
     return Sites(every, share, np.arange(len(every)) >= len(position), group, coordination, first, crystal, lattices)
+
+
+def _beside_a_column(
+    position_px: NDArray[np.float64],
+    seen: NDArray[np.float64],
+    crystal: NDArray[np.int8],
+    lattices: tuple[Lattice, ...],
+    mean_px: NDArray[np.float64],
+    reach_px: float,
+) -> NDArray[np.bool_]:
+    """Sites that the mean of all frames does not show, nearer to one that it does show than two of the crystal can be."""
+    out = np.zeros(len(position_px), bool)
+    shown = shown_at(position_px, mean_px, reach_px)
+    for number, lattice in enumerate(lattices):
+        own = np.flatnonzero((crystal == number) & ~shown & (seen < 0.5))
+        if shown.any() and len(own):
+            out[own] = cKDTree(position_px[shown]).query(position_px[own])[0] < 0.55 * lattice.spacing_px
+    return out
 
 
 def _clusters(points: NDArray[np.float64], pixel_A: float) -> NDArray[np.float64]:

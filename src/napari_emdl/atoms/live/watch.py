@@ -34,6 +34,7 @@ from napari_emdl.base.signals import Movie
 from napari_emdl.io.sequence import natural_key
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.provenance import provenance
+from napari_emdl.workflow.partial import PartialPeaks
 
 POLL_S = 0.2
 #: the rolling occupancy is of so many frames, and made again at most this often
@@ -85,7 +86,8 @@ class _Session:
     occupancy: OccupancyParams
     run: RunParams
     store: Path | None
-    tables: dict[str, PeakTable] = field(default_factory=dict)
+    peaks: PartialPeaks = field(default_factory=lambda: PartialPeaks((0,), growing=True))
+    places: dict[str, int] = field(default_factory=dict)  # key of a frame -> its place in `peaks`, in order of arrival
     finder: ColumnFinder | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     rolling: Occupancy | None = None
@@ -94,10 +96,15 @@ class _Session:
 
     @property
     def keys(self) -> list[str]:
-        return sorted(self.tables, key=lambda k: natural_key(Path(k)))
+        return sorted(self.places, key=lambda k: natural_key(Path(k)))
+
+    def put(self, key: str, table: PeakTable) -> None:
+        """Take in the columns of a frame."""
+        place = self.places.setdefault(key, len(self.places))
+        self.peaks.put(place, table)
 
     def table(self, keys: list[str]) -> PeakTable:
-        joined = PeakTable.concatenate([self.tables[k] for k in keys], (len(keys),))
+        joined = self.peaks.select([self.places[key] for key in keys])
         joined.attrs = dict(self.attrs)
         return joined
 
@@ -151,7 +158,7 @@ def watch(
     session = _Session(watch_place(folder), settings, occupancy or OccupancyParams(), run or RunParams(), store)
     _open_store(session, folder)
     stopped = _follow(session, control, max_frames, idle_s, on_update)
-    if not session.tables:
+    if not session.places:
         raise EmdlError(f"no frame arrived in {folder}: check the path, or wait longer")
     result = _finish(session)
     if output is not None:
@@ -170,11 +177,11 @@ def _follow(
     queue: list[str] = []
     newest = time.monotonic()
     while not control.cancelled:
-        fresh = [k for k in session.arrivals.poll() if k not in session.tables]
+        fresh = [k for k in session.arrivals.poll() if k not in session.places]
         queue = sorted(queue + fresh, key=lambda k: natural_key(Path(k)))
         if fresh or session.arrivals.waiting:
             newest = time.monotonic()
-        if max_frames is not None and len(session.tables) >= max_frames:
+        if max_frames is not None and len(session.places) >= max_frames:
             return False
         if not queue:
             if idle_s is not None and time.monotonic() - newest > idle_s:
@@ -183,7 +190,7 @@ def _follow(
             continue
         key = queue.pop(0)
         _analyse(session, key)
-        control.report(len(session.tables), len(session.tables) + len(queue), f"{len(queue)} frames waiting" if queue else "")
+        control.report(len(session.places), len(session.places) + len(queue), f"{len(queue)} frames waiting" if queue else "")
         if on_update is not None:
             # the picture may lag behind: it is made again only when there is time
             if not queue or time.monotonic() - session.rolling_at > 5 * ROLLING_S:
@@ -191,7 +198,7 @@ def _follow(
             a = session.arrivals
             on_update(
                 LiveState(
-                    len(session.tables),
+                    len(session.places),
                     len(queue),
                     a.waiting,
                     tuple(a.broken),
@@ -223,7 +230,7 @@ def _analyse(session: _Session, key: str) -> None:
         table = find_one(newest, session.finder, session.columns, newest.n_frames - 1)
     else:
         table = session.finder.find(frame[None])
-    session.tables[key] = table
+    session.put(key, table)
     if session.store is not None:
         _keep(session.store, key, table, session.attrs)
 
@@ -319,7 +326,7 @@ def _open_store(session: _Session, folder: str | Path) -> None:
             facts = json.loads(str(saved["facts"]))
             columns = {name: saved[name] for name in saved.files if name != "facts"}
         count = len(next(iter(columns.values())))
-        session.tables[facts["key"]] = PeakTable((1,), [0, count], columns)
+        session.put(facts["key"], PeakTable((1,), [0, count], columns))
         # contrast chosen by "auto" must not change half way
         session.attrs = facts["attrs"]
     if session.attrs:

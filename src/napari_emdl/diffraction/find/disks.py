@@ -150,12 +150,23 @@ def find_disks(
         caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
-    return table
+    return _with_origin(table)
+
+
+def _with_origin(table: PeakTable) -> PeakTable:
+    """Disks with the origin of every position, which py4DSTEM asks for; without it where no central disk is seen."""
+    from napari_emdl.diffraction.fit.calibrate import with_calibration
+
+    try:
+        return with_calibration(table)
+    except EmdlError:
+        return table
 
 
 def _defects_seen(counts: dict[str, Any]) -> str:
     """What the finder counted of bad patterns, in words."""
     words = {
+        "n_raised": "have negative noise (the dark level is over-subtracted), and were raised by its depth",
         "n_cleaned": "had missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",

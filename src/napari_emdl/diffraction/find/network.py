@@ -52,12 +52,14 @@ PASSES, OVERLAP_PASSES = 2, 4
 _CHUNK = 64
 _DISKS_PER_CALL = 512
 
-_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior")
+_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse")
+#: Fields of disks measured by a refiner that knows directions.
+ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
 
 
 @dataclass
 class _Found:
-    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1."""
+    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1; `ellipse` (n, 3) as `ELLIPSE_FIELDS`."""
 
     which: NDArray[np.intp]
     position: NDArray[np.float64]
@@ -65,6 +67,11 @@ class _Found:
     score: NDArray[np.float64]
     intensity: NDArray[np.float64]
     prior: NDArray[np.float64]
+    ellipse: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ellipse is None:
+            self.ellipse = np.stack([self.sigma, self.sigma, np.zeros(len(self.sigma))], axis=1)
 
     def pick(self, keep: NDArray[Any]) -> _Found:
         return _Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
@@ -73,7 +80,7 @@ class _Found:
     def join(parts: list[_Found]) -> _Found:
         return _Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
 
-    def table(self, n: int) -> PeakTable:
+    def table(self, n: int, fields: tuple[str, ...] = FIELDS) -> PeakTable:
         order = np.lexsort((-self.score, self.which))
         counts = np.bincount(self.which, minlength=n)
         columns = {
@@ -83,7 +90,9 @@ class _Found:
             "score": self.score[order],
             "sigma_px": self.sigma[order],
         }
-        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in FIELDS})
+        assert self.ellipse is not None
+        columns |= dict(zip(ELLIPSE_FIELDS, self.ellipse[order].T, strict=True))
+        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in fields})
 
 
 class NetworkFinder:
@@ -138,7 +147,9 @@ class NetworkFinder:
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
-            self._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+            self._refiner.require(
+                ("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe", "beam_px")
+            )
             if "probe" in self._refiner.inputs:  # refiners trained elsewhere may measure without
                 self._refiner.set_constant("probe", self.probe.image)
 
@@ -206,7 +217,7 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_cleaned": 0, "n_saturated": 0, "n_empty": 0}
+        tables, seen = [], {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0}
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()
@@ -214,7 +225,7 @@ class NetworkFinder:
             for name, count in count_defects(raw).items():
                 seen[name] += count
             tables.append(self._find_chunk(_as_counts(raw), control))
-        table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
+        table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
         return table
 
@@ -229,7 +240,12 @@ class NetworkFinder:
         keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
         found = self._without_doubles(found.pick(keep), self._spacing_px)
         found = found.pick(strongest(found.which, found.score, self.params.max_disks))
-        return found.table(len(patterns))
+        return found.table(len(patterns), self._fields)
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        knows_directions = self._refiner is not None and "covariance" in self._refiner.outputs
+        return (*FIELDS, *ELLIPSE_FIELDS) if knows_directions else FIELDS
 
     @property
     def _spacing_px(self) -> float:
@@ -363,7 +379,9 @@ class NetworkFinder:
         assert session is not None
         order = np.argsort(found.which, kind="stable")
         which, position = found.which[order], found.position[order]
-        measured = np.empty((len(which), 5), np.float64)
+        measured, ellipse = np.empty((len(which), 5), np.float64), np.empty((len(which), 3), np.float64)
+        wanted = tuple(name for name in ("measured", "covariance") if name in session.outputs)
+        beam = self._beam(patterns) if "beam_px" in session.inputs else None
         radius = np.float32(self.probe.radius_px)
 
         def call(start: int, stop: int) -> None:
@@ -374,15 +392,22 @@ class NetworkFinder:
                 "position_px": position[start:stop],
                 "radius_px": radius,
             }
-            measured[start:stop] = session.run(feeds, ("measured",), control)["measured"]
+            if beam is not None:
+                feeds["beam_px"] = np.tile(beam, (last + 1 - first, 1))
+            out = session.run(feeds, wanted, control)
+            measured[start:stop] = out["measured"]
+            if "covariance" in out:
+                ellipse[start:stop] = out["covariance"]
+            else:
+                ellipse[start:stop] = out["measured"][:, (2, 2, 2)] * (1, 1, 0)
 
         session.in_batches(len(which), _DISKS_PER_CALL, call)
         back = np.argsort(order, kind="stable")
-        measured = measured[back]
-        bad = ~np.isfinite(measured).all(axis=1)
-        measured[bad] = 0.0
+        measured, ellipse = measured[back], ellipse[back]
+        bad = ~np.isfinite(measured).all(axis=1) | ~np.isfinite(ellipse).all(axis=1)
+        measured[bad], ellipse[bad] = 0.0, 0.0
         sigma = np.maximum(measured[:, 2], 1e-3)
-        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior)
+        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior, ellipse)
 
 
 def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:

@@ -9,12 +9,21 @@ from numpy.typing import NDArray
 
 #: Patterns with more than this share of their pixels at the detector's top count as saturated.
 _SATURATED_SHARE = 1e-4
+#: Negative values are noise where they make up more than this share of the pixels.
+_NOISE_SHARE = 0.02
 
 
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
-    """NaN, inf and negative values count as missing: replaced by the pattern's median, so that they make no disk."""
+    """NaN, inf and single negative values count as missing: replaced by the pattern's median, so that they make no disk.
+
+    Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
+    patterns are raised by the depth of that noise, and what is still negative is zero.
+    """
     if patterns.dtype.kind in "ub":
         return patterns
+    depth = noise_depth(patterns)
+    if depth > 0:
+        patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
     bad = ~np.isfinite(patterns) | (patterns < 0) if patterns.dtype.kind == "f" else patterns < 0
     if not bad.any():
         return patterns
@@ -25,20 +34,41 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
+def noise_depth(patterns: NDArray[Any]) -> float:
+    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are no noise.
+
+    Noise takes many values and is found in much of a pattern; a code for "no value" is one number, a defect a few pixels.
+    """
+    if patterns.dtype.kind in "ub":
+        return 0.0
+    sample = patterns[:: max(1, len(patterns) // 16)]
+    with np.errstate(invalid="ignore"):
+        below = sample[np.isfinite(sample) & (sample < 0)]
+    if below.size < _NOISE_SHARE * sample.size:
+        return 0.0
+    values, counts = np.unique(below, return_counts=True)
+    # counts of an integrating camera are whole numbers, so that there may be few values, but no single one
+    if len(values) < 3 or counts.max() > 0.7 * below.size:
+        return 0.0
+    return float(-np.quantile(below, 0.001))
+
+
 def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     """How many of the patterns (n, rows, cols) have missing values (NaN, inf, negative), saturated pixels, nothing at all.
 
     Returns
     -------
     dict
-        n_cleaned, n_saturated, n_empty.
+        n_cleaned, n_saturated, n_empty, and n_raised: patterns whose negative values are noise around a subtracted dark
+        level.
     """
     kind = patterns.dtype.kind
     axes = (1, 2)
+    negative_is_noise = noise_depth(patterns) > 0
     missing = np.zeros(len(patterns), bool)
     if kind == "f":
         missing = ~np.isfinite(patterns).all(axis=axes)
-    if kind in "fi":
+    if kind in "fi" and not negative_is_noise:
         with np.errstate(invalid="ignore"):
             missing |= (patterns < 0).any(axis=axes)
     saturated = np.zeros(len(patterns), bool)
@@ -46,7 +76,13 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
         top = np.iinfo(patterns.dtype).max
         saturated = (patterns == top).mean(axis=axes) > _SATURATED_SHARE
     empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
-    return {"n_cleaned": int(missing.sum()), "n_saturated": int(saturated.sum()), "n_empty": int(empty.sum())}
+    raised = len(patterns) if negative_is_noise else 0
+    return {
+        "n_raised": raised,
+        "n_cleaned": int(missing.sum()),
+        "n_saturated": int(saturated.sum()),
+        "n_empty": int(empty.sum()),
+    }
 
 
 def estimate_gain(patterns: NDArray[Any]) -> NDArray[np.float32]:

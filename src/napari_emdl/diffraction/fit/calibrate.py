@@ -16,6 +16,11 @@ from napari_emdl.diffraction.lattice import fit_lattices
 
 Floats = NDArray[np.float64]
 
+#: Orders looked at for disks in pairs, orders within which the hidden one lies, how much larger its paired share must be.
+_PAIRING_ORDERS = 12
+_HIDDEN_WITHIN = 6
+_CLEARLY_PAIRED = 0.1
+
 
 @dataclass(frozen=True)
 class Ellipse:
@@ -67,6 +72,18 @@ class DiffractionCalibration:
     calibration: Calibration
     warnings: tuple[str, ...] = ()
 
+    def scan_axes(self) -> Floats | None:
+        """(2, 2) matrix that takes (row, col) columns of the detector to the scan's axes; None where it is not known.
+
+        As py4DSTEM applies QR_flip and QR_rotation: row and col interchanged, then turned from the row axis to the col axis.
+        """
+        known = self.calibration
+        if not {"qr_rotation_rad", "qr_flip"} & set(known.source) and not known.qr_rotation_rad and not known.qr_flip:
+            return None
+        cos, sin = np.cos(known.qr_rotation_rad), np.sin(known.qr_rotation_rad)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return turn[:, ::-1] if known.qr_flip else turn
+
     @property
     def residual_px(self) -> Floats:
         """(R, C, 2) measured minus smoothed origin."""
@@ -113,11 +130,24 @@ def calibrate(
         q_pixel_invA=None if q_pixel is None else (q_pixel, q_pixel),
         pixel_nm=None if step is None else (step, step),
         qr_rotation_rad=rotation,
+        qr_flip=params.flip,
     )
     scan = disks.shape if len(disks.shape) == 2 else (1, disks.n_positions)
+    if params.origin is not None:
+        given = np.broadcast_to(np.asarray(params.origin, float), (*scan, 2)).copy()
+        found = measure_ellipse(disks, given, basis) if params.ellipticity else None
+        return DiffractionCalibration(given, given, np.ones(scan, bool), found, known)
     raw = measure_origin(disks).reshape(*scan, 2)
     smooth, inliers = fit_origin(raw, params.origin_model)
     warnings = []
+    hidden = hidden_origin(disks, smooth.reshape(-1, 2))
+    if hidden is not None:
+        raw, smooth = raw + hidden, smooth + hidden
+        row, col = np.median(smooth.reshape(-1, 2), axis=0)
+        warnings.append(
+            f"the central disk is not seen (beam stop?): the origin, near ({row:.1f}, {col:.1f}), is the lattice point that "
+            "the other disks lie around; give --origin if it is another"
+        )
     measured = np.isfinite(raw[..., 0])
     if measured.any() and inliers.sum() < 0.7 * measured.sum():
         warnings.append(
@@ -125,6 +155,28 @@ def calibrate(
         )
     ellipse = measure_ellipse(disks, smooth, basis) if params.ellipticity else None
     return DiffractionCalibration(smooth, raw, inliers, ellipse, known, tuple(warnings))
+
+
+def with_calibration(disks: PeakTable, params: CalibrateParams | None = None) -> PeakTable:
+    """The same disks with their origin (and ellipse, when asked for) as attributes, so that files carry them to py4DSTEM.
+
+    Returns
+    -------
+    PeakTable
+        With ``attrs["origin_px"]`` (R, C, 2), ``attrs["ellipse"]`` (a, b, theta_rad) or none, and ``attrs["calibration"]``.
+
+    Raises
+    ------
+    EmdlError
+        When no central disk was found.
+    """
+    least = disks.attrs.get("default_min_score")
+    measured = calibrate(disks if least is None else disks.filter(min_score=least), params, disks.attrs.get("calibration"))
+    made = PeakTable(disks.shape, disks.offset, {name: disks.column(name) for name in disks.fields})
+    made.attrs = {**disks.attrs, "origin_px": measured.origin_px, "calibration": measured.calibration}
+    if measured.ellipse is not None:
+        made.attrs["ellipse"] = (measured.ellipse.a, measured.ellipse.b, measured.ellipse.theta_rad)
+    return made
 
 
 def measure_origin(disks: PeakTable) -> Floats:
@@ -146,6 +198,55 @@ def measure_origin(disks: PeakTable) -> Floats:
     chosen = _brightest(of, bright, near)
     out[of[chosen]] = place[chosen]
     return out
+
+
+def hidden_origin(disks: PeakTable, origin_px: Floats) -> Floats | None:
+    """Lattice vector (2,) px from the brightest disk to the true origin, where that disk is not seen; None where it is.
+
+    Behind a beam stop there is a hole in the lattice that disks lie around in pairs. The brightest disk of such patterns is
+    another one, and the disks are not paired about it.
+
+    Parameters
+    ----------
+    origin_px
+        (positions, 2) origin taken so far.
+    """
+    place, of = disks.positions_px(), disks.flat_index()
+    if len(place) < 8:
+        return None
+    # about any other lattice point the disks lie to one side
+    aside = np.abs(np.median(place - origin_px[of], axis=0)).max()
+    if aside < 0.3 * _nearest_neighbour(place, of):
+        return None
+    try:
+        g = find_basis(disks, origin_px).g
+    except EmdlError:
+        return None
+    hk = (place - origin_px[of]) @ np.linalg.inv(g)
+    near = np.rint(hk)
+    on = (np.abs(hk - near) < 0.25).all(axis=1) & (np.abs(near) <= _PAIRING_ORDERS).all(axis=1)
+    span = 2 * _PAIRING_ORDERS + 1
+    seen = np.zeros((span, span))
+    filled = np.unique(np.c_[of[on], near[on].astype(np.int64)], axis=0)
+    np.add.at(seen, (filled[:, 1] + _PAIRING_ORDERS, filled[:, 2] + _PAIRING_ORDERS), 1.0)
+    seen /= max(1, len(np.unique(of)))
+    best, place_of_best = _paired(seen, 0, 0) + _CLEARLY_PAIRED, None
+    for h in range(-_HIDDEN_WITHIN, _HIDDEN_WITHIN + 1):
+        for k in range(-_HIDDEN_WITHIN, _HIDDEN_WITHIN + 1):
+            around = seen[_PAIRING_ORDERS + h - 1 : _PAIRING_ORDERS + h + 2, _PAIRING_ORDERS + k - 1 : _PAIRING_ORDERS + k + 2]
+            hole = around[1, 1] < 0.2 and np.median(np.delete(around.ravel(), 4)) > 0.5
+            if hole and (value := _paired(seen, h, k)) > best:
+                best, place_of_best = value, (h, k)
+    return None if place_of_best is None else np.asarray(np.array(place_of_best) @ g, dtype=np.float64)
+
+
+def _paired(seen: Floats, h: int, k: int) -> float:
+    """Share of the disks seen at lattice points that have a partner on the other side of (h, k)."""
+    reach = _PAIRING_ORDERS - max(abs(h), abs(k))
+    rows = slice(_PAIRING_ORDERS + h - reach, _PAIRING_ORDERS + h + reach + 1)
+    cols = slice(_PAIRING_ORDERS + k - reach, _PAIRING_ORDERS + k + reach + 1)
+    both = np.minimum(seen[rows, cols], seen[rows, cols][::-1, ::-1]).sum()
+    return float(both / max(seen.sum(), 1e-9))
 
 
 def _brightest(of: NDArray[np.int64], bright: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_small_npy
+from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import calibrate
 from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
 from napari_emdl.jobs.control import Control
@@ -87,6 +88,7 @@ def fit_strain_regions(
     reference: Any = None,
     params: StrainParams | None = None,
     control: Control | None = None,
+    cube: Datacube | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -101,6 +103,9 @@ def fit_strain_regions(
         not touch takes the median of its own positions, and a warning says so. ``params.phases`` overrides it.
     params
         Settings; ``params.phases`` has lattice vectors and references of single regions.
+
+    cube
+        The patterns, for ``params.fit == "pattern"``; opened from where the disks were found when None.
 
     Returns
     -------
@@ -139,7 +144,11 @@ def fit_strain_regions(
         own, warning = _reference_of(phase, reference, params, inside)
         try:
             fit = fit_strain(
-                chosen.where(inside.ravel()[of]), reference=own, params=_params_of(phase, params), calibration=measured
+                chosen.where(inside.ravel()[of]),
+                reference=own,
+                params=_params_of(phase, params),
+                calibration=measured,
+                cube=cube,
             )
         except EmdlError as error:
             problems[number] = str(error)
@@ -183,6 +192,12 @@ def _join(
     params: StrainParams,
 ) -> StrainMap:
     first = next(iter(fits.values()))
+    facts = {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()}
+    own = {
+        "params": {"strain": params.model_dump(mode="json")},
+        "reference": {"how": "each region has its own, see regions", "region": None},
+        "basis": {"source": "each region has its own, see regions"},
+    }
     fields = {name: np.full_like(getattr(first, name), np.nan) for name in _PER_POSITION}
     mask = np.zeros(labels.shape, bool)
     reason = np.full(labels.shape, _OUTSIDE, np.uint8)
@@ -209,7 +224,9 @@ def _join(
             "params": params.model_dump(mode="json"),
             "disks_provenance": first.attrs.get("disks_provenance"),
             "caveats": first.attrs.get("caveats"),
-            "regions": {str(n): _facts(fit, phases.get(n), labels == n) for n, fit in fits.items()},
+            "axes": first.attrs["axes"],
+            "regions": facts,
+            "provenance": first.attrs["provenance"] | own | {"regions": facts},
         },
         region=labels,
     )
@@ -225,6 +242,7 @@ def _facts(fit: StrainMap, phase: RegionParams | None, inside: NDArray[np.bool_]
         "basis_g": np.asarray(fit.attrs["basis_g"]).tolist(),
         "basis_source": fit.attrs["basis_source"],
         "reference_g": fit.reference_g.tolist(),
+        "reference_source": fit.attrs["reference_source"],
         "indexed_fraction": found.indexed_fraction,
         "basis_consensus": found.basis_consensus,
         "median_residual_px": found.median_residual_px,

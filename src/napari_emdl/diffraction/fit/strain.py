@@ -1,14 +1,15 @@
 """Strain maps: lattice of every position against a reference lattice.
 
 Real space is deformed by F, so a disk lies at origin + (h, k) @ g_ref @ inv(F). F is split into a rotation and a symmetric
-stretch U (polar decomposition, exact at any size); the strain is U - 1. exx is along the x axis, which is the detector's row
-axis turned by `axis_deg` towards the col axis; positive is longer in real space. The sign of theta is py4DSTEM's: positive
-where the lattice is turned from the col axis towards the row axis.
+stretch U (polar decomposition, exact at any size); the strain is U - 1. exx is along the x axis, which is the row axis turned
+by `axis_deg` towards the col axis: of the scan where rotation and flip between detector and scan are known, else of the
+detector. Positive is longer in real space. The sign of theta is py4DSTEM's: positive where the lattice is turned from the col
+axis towards the row axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,14 @@ from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.find.limits import within_limits
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.provenance import provenance
 from napari_emdl.workflow.parameters import with_overrides
 
 Floats = NDArray[np.float64]
@@ -45,6 +48,10 @@ COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is no fit.
 _MAX_RESIDUAL = 0.1
+#: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
+_RAGGED = 0.05
+#: Positions of a uniform region that tell a spread, and how many times the error it is worth a warning.
+_TELLING_POSITIONS, _WIDER = 12, 1.5
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class StrainMap:
     reference_g
         (2, 2) rows g1, g2 of the unstrained lattice in px; of the first region where there are several.
     axis_deg
-        Direction of the x axis from the detector's row axis towards the col axis.
+        Direction of the x axis from the row axis towards the col axis; ``attrs["axes"]`` says whether of scan or detector.
     calibration
         Origin, ellipse and units used.
     evidence
@@ -152,6 +159,7 @@ def fit_strain(
     control: Control | None = None,
     regions: ArrayLike | str | Path | None = None,
     calibration: DiffractionCalibration | None = None,
+    cube: Datacube | None = None,
     **overrides: Any,
 ) -> StrainMap:
     """Strain map from disks.
@@ -169,13 +177,15 @@ def fit_strain(
         :func:`napari_emdl.diffraction.fit.regions.fit_strain_regions`.
     calibration
         Origin, ellipse and units when they are measured already.
+    cube
+        The patterns, for ``fit="pattern"``; opened from where the disks were found when None.
     overrides
         Fields of :class:`StrainParams`, such as ``axis_deg=45``.
 
     Raises
     ------
     EmdlError
-        When there is no lattice, or no fitted position in the reference.
+        When there is no lattice, no fitted position in the reference, or no datacube for a fit to the patterns.
     """
     params = _with_overrides(params or StrainParams(), overrides)
     if len(disks.shape) != 2:
@@ -185,7 +195,7 @@ def fit_strain(
         from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions
 
         labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
-        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control)
+        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control, cube=cube)
     if control is not None:
         control.check()
         control.report(0, 3, "origin")
@@ -197,32 +207,187 @@ def fit_strain(
     if control is not None:
         control.check()
         control.report(1, 3, "lattice")
-    fit = fit_lattices(
-        chosen.positions_px(),
-        disk_weights(chosen),
-        chosen.offset,
-        measured.origin_px.reshape(-1, 2),
-        basis.g,
-        max_index_error=params.max_index_error,
-        calibrated=_has_sigma(chosen),
-    )
+    fit = _fit(chosen, measured, basis, params)
+    aperture = None
+    if params.fit == "pattern":
+        from napari_emdl.diffraction.fit.pattern import measure_on_patterns
+
+        patterns = _cube_of(disks) if cube is None else cube
+        chosen = measure_on_patterns(chosen, patterns, fit, _reasons(fit, basis.g, params) == 0, control)
+        aperture = chosen.attrs["aperture_px"]
+        fit = _fit(chosen, measured, basis, params)
     reason = _reasons(fit, basis.g, params)
     if control is not None:
         control.check()
         control.report(2, 3, "strain")
-    reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params, basis)
+    reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
+    if aperture is not None and aperture[2] > _RAGGED:
+        text = f"the edges of the disks are ragged ({100 * aperture[2]:.0f} % from pixel to pixel): --fit peaks may be better"
+        evidence = replace(evidence, warnings=(*evidence.warnings, text))
+    described = _described_reference(reference, params, inliers, reference_g)
+    if described["uniform"]:
+        inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
+        described["spread"] = uniform_spread(result, inside)
+        evidence = replace(evidence, warnings=(*evidence.warnings, *_spread_warning(described["spread"])))
+    facts = {
+        "reference": described,
+        "basis": {"source": basis.source, "how": _BASIS_HOW[basis.source], "g_px": basis.g},
+        "axes": axes_of(measured, params.axis_deg),
+        "aperture_px": aperture,
+    }
     attrs = {
         "basis_g": basis.g,
         "basis_source": basis.source,
+        "reference_source": facts["reference"],
+        "axes": facts["axes"],
         "params": params.model_dump(mode="json"),
         "disks_provenance": disks.attrs.get("provenance"),
+        "provenance": strain_provenance(params, disks, facts),
         "caveats": Caveats.of(disks).to_json(),
     }
     if control is not None:
         control.report(3, 3, "done")
     return StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+
+
+def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, params: StrainParams) -> LatticeFit:
+    """Lattices of all positions from the basis of the scan."""
+    return fit_lattices(
+        disks.positions_px(),
+        disk_weights(disks),
+        disks.offset,
+        measured.origin_px.reshape(-1, 2),
+        basis.g,
+        max_index_error=params.max_index_error,
+        calibrated=_has_sigma(disks),
+        precision=disk_precision(disks),
+    )
+
+
+def _cube_of(disks: PeakTable) -> Datacube:
+    """The datacube that the disks were found in, opened again."""
+    from napari_emdl.io import open_datacube
+
+    record = disks.attrs.get("provenance") or {}
+    path = (record.get("input") or {}).get("path")
+    if not path:
+        raise EmdlError("the fit to patterns needs the datacube the disks were found in; give it as cube=, or use --fit peaks")
+    cube = open_datacube(path)
+    if tuple(cube.scan_shape) != tuple(disks.shape):
+        there = f"{cube.scan_shape[0]} x {cube.scan_shape[1]}"
+        raise EmdlError(
+            f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks"
+        )
+    return cube
+
+
+_BASIS_HOW = {
+    "found": "found in the disks of the whole scan: the pair of difference vectors that makes them most likely, fitted to them",
+    "given": "given by the user, then fitted to the disks of the whole scan",
+}
+
+
+def strain_provenance(params: StrainParams, disks: PeakTable, facts: dict[str, Any]) -> dict[str, Any]:
+    """Record of a strain map: its parameters, `facts` on reference, basis and axes, and what the disks were found in."""
+    record = disks.attrs.get("provenance") or {}
+    return provenance({"strain": params.model_dump(mode="json")}, **{**facts, "input": record.get("input"), "disks": record})
+
+
+def axes_of(measured: DiffractionCalibration, axis_deg: float) -> dict[str, Any]:
+    """Which axes the strain is on: frame ("scan" or "detector"), rotation_deg, flip, axis_deg, and a sentence."""
+    known = measured.calibration
+    turned = measured.scan_axes() is not None
+    rotation = float(np.rad2deg(known.qr_rotation_rad))
+    frame = "scan" if turned else "detector"
+    text = f"x axis at {axis_deg:g} degrees from the {frame}'s rows towards its columns"
+    if turned:
+        text += f"; detector rotated by {rotation:g} degrees{' and flipped' if known.qr_flip else ''} against the scan"
+    else:
+        text += "; rotation of the detector against the scan unknown, so the axes are not turned into the scan"
+    source = known.source.get("qr_rotation_rad") or known.source.get("qr_flip")
+    return {
+        "frame": frame,
+        "axis_deg": float(axis_deg),
+        "rotation_deg": rotation if turned else None,
+        "flip": bool(known.qr_flip) if turned else None,
+        "source": source,
+        "text": text,
+    }
+
+
+def _described_reference(reference: Any, params: StrainParams, inliers: int, g: Floats) -> dict[str, Any]:
+    wanted = params.reference if reference is None else reference
+    region = None
+    if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
+        how = "g1 and g2 as given"
+    elif wanted is None:
+        how = "median of all fitted positions"
+    elif np.asarray(wanted).dtype == bool:
+        how = "median of the fitted positions of a mask"
+    else:
+        region = [int(v) for v in np.asarray(wanted)]
+        how = f"median of the fitted positions of scan rows {region[0]}:{region[1]}, cols {region[2]}:{region[3]}"
+    uniform = wanted is not None and inliers > 0
+    return {"how": how, "region": region, "positions": inliers, "g_px": g.tolist(), "uniform": uniform}
+
+
+def uniform_spread(fields: dict[str, Any], inside: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """What is measured in a region that the user calls uniform, beside what the error says.
+
+    Parameters
+    ----------
+    fields
+        exx, eyy, exy, theta_rad (R, C) and sigma (R, C, 4).
+    inside
+        (R, C) fitted positions of the region.
+
+    Returns
+    -------
+    dict
+        Component -> "spread", the standard deviation about the region's median, and "sigma", the rms of the standard errors.
+    """
+    found = {}
+    for i, name in enumerate(COMPONENTS):
+        values, sigma = np.asarray(fields[name])[inside], np.asarray(fields["sigma"])[inside][:, i]
+        spread = float(np.sqrt(np.mean(np.square(values - np.median(values))))) if len(values) else float("nan")
+        found[name] = {"spread": spread, "sigma": float(np.sqrt(np.mean(np.square(sigma)))) if len(sigma) else float("nan")}
+    return found | {"positions": {"n": float(inside.sum())}}
+
+
+def _spread_warning(found: dict[str, dict[str, float]]) -> list[str]:
+    if found["positions"]["n"] < _TELLING_POSITIONS:
+        return []
+    wide = [n for n in COMPONENTS[:3] if found[n]["spread"] > _WIDER * found[n]["sigma"]]
+    if not wide:
+        return []
+    most = max(wide, key=lambda n: found[n]["spread"])
+    spread, error = 100 * found[most]["spread"], 100 * found[most]["sigma"]
+    return [
+        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by {spread:.2f} %, its error is "
+        f"{error:.2f} %): the region is not uniform, or the errors are too small"
+    ]
+
+
+def disk_precision(disks: PeakTable) -> Floats | None:
+    """(N, 3) row-row, col-col and row-col element of the inverse covariance of each disk; None where there are no such fields.
+
+    ``sigma_row_px``, ``sigma_col_px`` and ``rho`` are standard errors and their correlation. A disk without them, or with
+    none that is finite, has that of its ``sigma_px``.
+    """
+    if not {"sigma_row_px", "sigma_col_px", "rho"} <= set(disks.fields):
+        return None
+    row, col, rho = (disks.column(name).astype(float) for name in ("sigma_row_px", "sigma_col_px", "rho"))
+    known = np.isfinite(row) & np.isfinite(col) & np.isfinite(rho) & (row > 0) & (col > 0)
+    if not known.any():
+        return None
+    row, col = np.where(known, np.maximum(row, 0.005), 1.0), np.where(known, np.maximum(col, 0.005), 1.0)
+    rho = np.clip(np.where(known, rho, 0.0), -0.999, 0.999)
+    share = 1 / (1 - rho**2)
+    directed = np.stack([share / row**2, share / col**2, -share * rho / (row * col)], axis=1)
+    plain = disk_weights(disks)[:, None] * np.array([1.0, 1.0, 0.0])
+    return np.where(known[:, None], directed, plain)
 
 
 def disk_weights(disks: PeakTable) -> Floats:
@@ -314,7 +479,7 @@ def _reasons(fit: LatticeFit, basis_g: Floats, params: StrainParams) -> NDArray[
 
 
 def _reference_lattice(
-    g: Floats, good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams, basis: Basis
+    g: Floats, good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams
 ) -> tuple[Floats, int]:
     """Reference lattice and the number of positions that made it."""
     if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
@@ -360,9 +525,9 @@ def _strain_map(
     good = reason == 0
     components = np.full((len(good), 4), np.nan)
     sigma = np.full((len(good), 4), np.nan)
-    transform = measured.transform()
-    components[good] = strain_components(fit.g[good], reference_g, axis_deg, transform)
-    sigma[good] = strain_sigma(fit.g[good], fit.covariance[good, 1:, 1:], reference_g, axis_deg, transform)
+    transform, axes = measured.transform(), measured.scan_axes()
+    components[good] = strain_components(fit.g[good], reference_g, axis_deg, transform, axes)
+    sigma[good] = strain_sigma(fit.g[good], fit.covariance[good, 2:, 2:], reference_g, axis_deg, transform, axes)
     blank = np.where(good, 1.0, np.nan)
     g = fit.g * blank[:, None, None]
     named = {name: components[:, i].reshape(rows, cols) for i, name in enumerate(COMPONENTS)}

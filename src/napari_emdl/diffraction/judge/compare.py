@@ -84,4 +84,7 @@ def strain_difference(first: StrainMap, second: StrainMap) -> Floats:
         raise EmdlError(f"strain over {first.shape} and over {second.shape} cannot be compared; they must be of the same scan")
     if not np.isclose(first.axis_deg, second.axis_deg):
         raise EmdlError(f"the x axes differ ({first.axis_deg:g} and {second.axis_deg:g} degrees); fit both on the same axes")
+    frames = [(strain.attrs.get("axes") or {}).get("text", "") for strain in (first, second)]
+    if all(frames) and frames[0] != frames[1]:
+        raise EmdlError(f"the axes differ ({frames[0]} / {frames[1]}); fit both on the same axes")
     return np.stack([second.component(name) - first.component(name) for name in COMPONENTS], axis=-1)

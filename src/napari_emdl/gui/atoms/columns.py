@@ -61,6 +61,8 @@ class ColumnsPanel(ScrollPanel):
         self._connect()
         self.movie_box.refresh()
         self._movie_changed()
+        if "columns" in self.session.shown_later:
+            self.put_display(self.session.shown_later.pop("columns"))
 
     # -- building
 

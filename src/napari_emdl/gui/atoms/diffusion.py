@@ -56,6 +56,9 @@ class DiffusionPanel(ScrollPanel):
         self._show_state()
         if self.session.occupancy is not None:
             self._show_occupancy()
+        self.fitting.follow_limits()
+        if "diffusion" in self.session.shown_later:
+            self.put_display(self.session.shown_later.pop("diffusion"))
 
     # -- building
 

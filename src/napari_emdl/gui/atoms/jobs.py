@@ -100,7 +100,7 @@ def mean_of(movie: Movie, occupancy: Any) -> Callable[[Control, Callable[..., No
 
     def work(control: Control, _on_block: Callable[..., None]) -> Any:
         from napari_emdl.atoms.fit.drift import mean_image
-        from napari_emdl.atoms.fit.occupancy import frame_reader
+        from napari_emdl.atoms.fit.frames import frame_reader
 
         return mean_image(frame_reader(movie), occupancy.alignment, control)
 
@@ -114,7 +114,8 @@ def fit_sites(
 
     def work(control: Control, _on_block: Callable[..., None]) -> tuple[Any, Any]:
         from napari_emdl.atoms.fit.drift import mean_image
-        from napari_emdl.atoms.fit.occupancy import fit_occupancy, frame_reader
+        from napari_emdl.atoms.fit.frames import frame_reader
+        from napari_emdl.atoms.fit.occupancy import fit_occupancy
 
         occupancy = fit_occupancy(columns, movie, params=params, run=run, control=control, sites=sites)
         return occupancy, mean_image(frame_reader(movie), occupancy.alignment, control)

@@ -77,7 +77,7 @@ def collect(session: AtomsSession, copy_results: bool = True) -> Collected:
         min_score=settings.limits.min_score,
         default_min_score=settings.default_min_score,
         fitted=results.fitted is not None,
-        display={name: panel.display() for name, panel in session.panels.items()},
+        display={**session.shown_later, **{name: panel.display() for name, panel in session.panels.items()}},
     )
     changed = (
         f"{results.candidates.n_done}{id(results.candidates)}{edits}{id(results.fitted)}{digest_of(session.viewer.layers)}"
@@ -133,10 +133,10 @@ class Opened:
         else:
             session.occupancy_changed.emit()
         session.seek(project.frame)
+        session.shown_later = {name: shown for name, shown in project.display.items() if name not in session.panels}
         for name, shown in project.display.items():
-            panel = session.panels.get(name)
-            if panel is not None:
-                panel.put_display(shown)
+            if name in session.panels:
+                session.panels[name].put_display(shown)
         add_own(session.viewer, self.parts.get(OWN_LAYERS, []))
         session.restored.emit(self.path)
 

@@ -53,6 +53,7 @@ class AtomsSession(QObject):
         self.data = AtomsData()
         self.data.settings.begin()
         self.panels: dict[str, Any] = {}
+        self.shown_later: dict[str, dict[str, Any]] = {}  # what a project says of panels that are not open yet
         self.keeper: Any = None
         self.history: Any = None
         self._frame = 0
@@ -128,6 +129,7 @@ class AtomsSession(QObject):
             self.put_columns(0, columns)
         if occupancy is not None:
             self.set_fitted(occupancy, self.candidates.table())
+            self.set_limits(ColumnLimits(min_score=occupancy.attrs.get("min_score")))
 
     def set_pixel_A(self, pixel_A: float, source: str) -> None:
         """Override the pixel size of the movie."""

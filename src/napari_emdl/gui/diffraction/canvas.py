@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,7 @@ class DiffractionCanvas(QWidget):
         self.radius_px = 5.0
         self.shape: tuple[int, int] | None = None
         self._fit_zoom: float | None = None
+        self._later: dict[str, Callable[[], None]] = {}  # role -> what a hidden layer is to show
         self.view = narrow(QComboBox())
         self.view.addItems(VIEWS)
         self.view.setToolTip("What the diffraction canvas shows: the pattern under the cross-hair, or all disks of the scan")
@@ -105,6 +108,7 @@ class DiffractionCanvas(QWidget):
     def set_detector(self, shape: tuple[int, int], q_pixel_invA: tuple[float, float] | None) -> None:
         """Start over for patterns of `shape` with pixels of `q_pixel_invA`."""
         self.model.layers.clear()
+        self._later.clear()
         self.shape = shape
         self.space = styles.space(q_pixel_invA, "1/angstrom", AXES)
         self._add_pattern(shape)
@@ -165,6 +169,9 @@ class DiffractionCanvas(QWidget):
             More columns for the features table, (n,) each.
         """
         layer = self.layer("disks")
+        if layer is not None and not layer.visible:  # napari slices no hidden points, and stumbles over other numbers of them
+            self._later["disks"] = partial(self.show_disks, positions_px, score, limits, **features)
+            return
         table = {"score": np.asarray(score, float), **{k: np.asarray(v, float) for k, v in features.items()}}
         if len(positions_px) == 0:
             if layer is not None:
@@ -191,6 +198,7 @@ class DiffractionCanvas(QWidget):
                 **self.space,
             )
             layer.editable = False
+            layer.events.visible.connect(partial(self._catch_up, "disks"))
             return
         with layer.events.blocker_all():
             layer.data = positions_px
@@ -203,7 +211,9 @@ class DiffractionCanvas(QWidget):
     def show_fit(self, points_px: NDArray[Any]) -> None:
         """Crosses at the points (n, 2) of the fitted lattice."""
         layer = self.layer("fit")
-        if layer is not None:
+        if layer is not None and not layer.visible:
+            self._later["fit"] = partial(self.show_fit, points_px)
+        elif layer is not None:
             layer.data = points_px
         elif len(points_px):
             layer = self.model.add_points(
@@ -220,6 +230,13 @@ class DiffractionCanvas(QWidget):
                 **self.space,
             )
             layer.editable = False
+            layer.events.visible.connect(partial(self._catch_up, "fit"))
+
+    def _catch_up(self, role: str, _event: Any = None) -> None:
+        """A layer that was hidden is shown again: draw what came meanwhile."""
+        layer = self.layer(role)
+        if layer is not None and layer.visible and role in self._later:
+            self._later.pop(role)()
 
     def offer_structure(self, on: bool) -> None:
         """Let the structure-factor image be switched on, or say why not."""

@@ -22,8 +22,10 @@ class Docks(QObject):
     ----------
     viewer
         napari viewer; without a window nothing is docked.
-    panel, canvas, four_maps
-        The panel (napari docks it), the diffraction canvas and the widget of the four maps.
+    panel, canvas
+        The panel (napari docks it) and the diffraction canvas.
+    make_four
+        Makes the widget of the four maps.
     closing
         Called when the window goes.
 
@@ -35,9 +37,16 @@ class Docks(QObject):
 
     four_closed = Signal()
 
-    def __init__(self, viewer: Any, panel: QWidget, canvas: DiffractionCanvas, four_maps: QWidget, closing: Callable[[], None]):
+    def __init__(
+        self,
+        viewer: Any,
+        panel: QWidget,
+        canvas: DiffractionCanvas,
+        make_four: Callable[[], QWidget],
+        closing: Callable[[], None],
+    ):
         super().__init__(panel)
-        self.viewer, self.panel, self.canvas, self.four_maps = viewer, panel, canvas, four_maps
+        self.viewer, self.panel, self.canvas, self._make_four = viewer, panel, canvas, make_four
         self.closed = False
         self.canvas_dock: Any = None
         self.four_dock: Any = None
@@ -49,7 +58,7 @@ class Docks(QObject):
     def show_four(self, on: bool) -> None:
         """Dock of the four maps, below the canvases; made when it is first asked for."""
         if on and self.four_dock is None and session.has_window(self.viewer):
-            self.four_dock = self.viewer.window.add_dock_widget(self.four_maps, name="Strain maps", area="bottom")
+            self.four_dock = self.viewer.window.add_dock_widget(self._make_four(), name="Strain maps", area="bottom")
             self.four_dock.visibilityChanged.connect(self._on_four_hidden)
         if self.four_dock is not None:
             self.four_dock.setVisible(on)

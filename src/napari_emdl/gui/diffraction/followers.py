@@ -28,6 +28,7 @@ class Followers(QObject):
         super().__init__(parent)
         self._all: dict[str, Latest] = {}
         self._last_line = ""
+        self._closed = False
 
     def add(
         self,
@@ -45,6 +46,8 @@ class Followers(QObject):
         return latest
 
     def _on_failed(self, name: str, error: BaseException) -> None:
+        if self._closed:  # the window has gone meanwhile
+            return
         line = f"{_WORDS.get(name, name)}: {error_line(error)}"
         if line != self._last_line:  # the same trouble at every step of the cross-hair is told once
             self._last_line = line
@@ -67,5 +70,6 @@ class Followers(QObject):
 
     def close(self, timeout_s: float) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
+        self._closed = True
         ended = [latest.close(timeout_s) for latest in self._all.values()]
         return all(ended)

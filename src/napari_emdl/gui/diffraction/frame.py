@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
@@ -9,6 +11,7 @@ from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.tour import Tour
 
+LEAST_WIDTH = 280  # before the first layout a widget is as narrow as can be
 HINT = (
     "Open one with File > Open or with the button below, or try File > Open Sample > EM deep learning > "
     "Strained 4D-STEM datacube."
@@ -71,6 +74,7 @@ class Frame(QWidget):
         self.scroll_area.setWidget(inner)
         self.status = _line("")
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)  # else napari fills up below it
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.scroll_area, 1)
@@ -79,7 +83,15 @@ class Frame(QWidget):
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom."""
         self.status.setText(text)
-        self.status.setMinimumHeight(self.status.heightForWidth(self.status.width()))  # layouts do not ask wrapped text again
+        self._fit_status()
+
+    def _fit_status(self) -> None:
+        """Height for the width there is: layouts do not ask wrapped text again."""
+        self.status.setMinimumHeight(self.status.heightForWidth(max(self.width(), LEAST_WIDTH)))
+
+    def resizeEvent(self, event: Any) -> None:
+        super().resizeEvent(event)
+        self._fit_status()
 
     def show_outlook(self, line: str) -> None:
         """What a run would give; an empty line takes it away."""

@@ -53,6 +53,7 @@ class History(QObject):
     def __init__(self, state: StemState, parent: QObject | None = None):
         super().__init__(parent)
         self.stem = state
+        self._closed = False
         self.read_reference: Callable[[], tuple[str, tuple[Any, ...]]] = lambda: ("", ())
         self.write_reference: Callable[[str, tuple[Any, ...]], None] = lambda _reference, _region: None
         self._stack: UndoStack[ByHand] = UndoStack(self._read, self._write)
@@ -64,6 +65,11 @@ class History(QObject):
         state.settings_changed.connect(self._on_change)
         state.overlay_changed.connect(self._follow)
         state.cube_changed.connect(self.clear)
+
+    def close(self) -> None:
+        """Take no more steps: the window goes."""
+        self._closed = True
+        self._timer.stop()
 
     def _read(self) -> ByHand:
         reference, region = self.read_reference()
@@ -90,7 +96,7 @@ class History(QObject):
             self._stack.rebase()
 
     def _on_change(self) -> None:
-        if not self._stack.moving:
+        if not (self._stack.moving or self._closed):
             self._timer.start()
             self.changed.emit()
 

@@ -66,10 +66,14 @@ class OpenData(QToolButton):
         source = str(path)
         job = Job(lambda _control, _block: _read(source), "opening")
         job.returned.connect(self._add)
-        job.failed.connect(lambda error: self.panel.notices.tell(error_line(error)))
+        job.failed.connect(self._on_failed)
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"opening {Path(source).name} …")
         return job.start()
+
+    def _on_failed(self, error: BaseException) -> None:
+        if not self.panel.closed:
+            self.panel.notices.tell(error_line(error))
 
     def take_layer(self) -> None:
         """Open the image layer that is selected on the main canvas."""

@@ -45,6 +45,7 @@ class ScanRun(QObject):
     def __init__(self, parent: QObject | None = None):
         super().__init__(parent)
         self.job: Job | None = None
+        self._data = StemData()
 
     def start(self, data: StemData, resume: bool) -> None:
         """Begin, or go on with what was stopped.
@@ -65,33 +66,35 @@ class ScanRun(QObject):
         params = settings.run_params.model_copy(update={"resume": resume})
         work = jobs.find_disks(data.cube, data.found.probe, settings.disk_params, params, settings.output)
         self.job = job = Job(work, "finding disks")
-        job.block.connect(lambda block, table: self._on_block(data, block, table))
-        job.returned.connect(lambda table: self._on_table(data, table))
-        job.failed.connect(lambda error: self._on_failed(data, error))
-        job.cancelled.connect(lambda: self._on_cancelled(data))
+        self._data = data
+        job.block.connect(self._on_block)
+        job.returned.connect(self._on_table)
+        job.failed.connect(self._on_failed)
+        job.cancelled.connect(self._on_cancelled)
         job.finished.connect(self._on_finished)
         self.started.emit(job)
         job.start()
 
-    def _on_block(self, data: StemData, block: Any, table: PeakTable) -> None:
-        data.put_block(block, table)
-        self.block_found.emit(data, block, table)
+    def _on_block(self, block: Any, table: PeakTable) -> None:
+        self._data.put_block(block, table)
+        self.block_found.emit(self._data, block, table)
 
-    def _on_table(self, data: StemData, table: PeakTable) -> None:
-        data.take_disks(table, file=data.settings.output)
-        self.found.emit(data, True)
+    def _on_table(self, table: PeakTable) -> None:
+        self._data.take_disks(table, file=self._data.settings.output)
+        self.found.emit(self._data, True)
 
-    def _on_cancelled(self, data: StemData) -> None:
+    def _on_cancelled(self) -> None:
         self.message.emit("stopped; what is finished is kept, Resume goes on")
-        self._keep_part(data)
+        self._keep_part()
 
-    def _on_failed(self, data: StemData, error: BaseException) -> None:
+    def _on_failed(self, error: BaseException) -> None:
         if isinstance(error, OtherJobError):
             error = EmdlError(OTHER_SETTINGS)
         self.message.emit(report_error(error, "finding disks"))
-        self._keep_part(data)
+        self._keep_part()
 
-    def _keep_part(self, data: StemData) -> None:
+    def _keep_part(self) -> None:
+        data = self._data
         part, done = data.part_found(), data.found.done
         if part is not None:
             data.take_disks(part, done)

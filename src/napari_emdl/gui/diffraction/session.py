@@ -264,10 +264,15 @@ class ProjectMenu(QToolButton):
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: self.panel.notices.tell(report_error(error, name)))
+        job.failed.connect(self._on_failed)
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.panel.state.message.emit(f"{name} …")
         return job.start()
+
+    def _on_failed(self, error: BaseException) -> None:
+        line = report_error(error, "project")
+        if not self.panel.closed:
+            self.panel.notices.tell(line)
 
     def close_jobs(self, timeout_s: float = 10.0) -> bool:
         """Wait for a project that is being written."""

@@ -302,6 +302,12 @@ def evidence(strain: Any, component: str = "exx") -> str:
             f"agree, residual {found.median_residual_px:.3f} px, error of the strain {sigma:.3f} %, reference "
             + (f"of {found.reference_inliers:,} positions." if found.reference_inliers else "an ideal lattice.")
         )
+    measured = (strain.attrs.get("reference_source") or {}).get("spread")
+    if measured and component in measured and component != "theta_rad":
+        spread, error = (100 * measured[component][name] for name in ("spread", "sigma"))
+        lines.append(f"In the reference region {component} spreads by {spread:.3f} %, the error says {error:.3f} %.")
+    if axes := (strain.attrs.get("axes") or {}).get("text"):
+        lines.append(f"{axes[0].upper()}{axes[1:]}.")
     reasons = np.asarray(strain.reason)[~mask]
     masked = [f"{int((reasons == code).sum()):,} {REASONS[int(code)]}" for code in np.unique(reasons)]
     if masked:

@@ -67,7 +67,7 @@ class StemWorkspace(Panel):
         self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
         self.sets = OpenSets(self.viewer, self.canvas, self.switcher, self)
         self.sets.shown_changed.connect(self._on_shown)
-        self.four_maps = FourMaps(self.state)
+        self.four_maps: FourMaps | None = None
         self.closed = False
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
@@ -95,7 +95,7 @@ class StemWorkspace(Panel):
         self._build()
         self.virtual = DetectorBar(self.state, self.canvas, lambda: self.detectors, self)
         self._connect()
-        self.docks = Docks(self.viewer, self, self.canvas, self.four_maps, self.shut_down)
+        self.docks = Docks(self.viewer, self, self.canvas, self._make_four_maps, self.shut_down)
         self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
         self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
@@ -143,7 +143,6 @@ class StemWorkspace(Panel):
             signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
-        self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
         self.strain_step.all_four.toggled.connect(lambda on: self.docks.show_four(on))
         self.strain_step.ideal_wanted.connect(self._fill_ideal)
         self.parts.histogram.judged.connect(self._show_overlay)
@@ -152,6 +151,11 @@ class StemWorkspace(Panel):
         self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
+
+    def _make_four_maps(self) -> FourMaps:
+        self.four_maps = FourMaps(self.state)
+        self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
+        return self.four_maps
 
     def begin_tour(self) -> None:
         """Guided tour from the sample to a strain figure."""
@@ -400,6 +404,7 @@ class StemWorkspace(Panel):
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         unbind_keys(self._keys)
+        self.thresholds.history.close()
         stem_remember.keep(self.state)
         self.parts.release()
         self.sets.close()

@@ -13,7 +13,10 @@ import h5py
 import numpy as np
 
 from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.reading import one_line
 from napari_emdl.gui.kit.styles import METADATA_KEY
+from napari_emdl.io.hdf5gate import is_hdf5, open_h5, refuse_foreign_storage
+from napari_emdl.io.packing import read_array
 
 if TYPE_CHECKING:
     from napari.types import FullLayerData, LayerData
@@ -110,26 +113,23 @@ def _plain(value: Any) -> Any:
 
 def is_layer_file(path: str) -> bool:
     """True for a file written by :func:`write_layers`."""
-    if not Path(path).is_file() or not h5py.is_hdf5(path):
+    if not Path(path).is_file() or not is_hdf5(Path(path)):
         return False
     try:
-        with h5py.File(path, "r") as file:
+        with open_h5(path) as file:
             return MARK in file.attrs
-    except OSError:
+    except (OpenError, OSError):
         return False
 
 
 def read_layers(path: str) -> list[LayerData]:
     """Read what :func:`write_layers` wrote."""
-    try:
-        with h5py.File(path, "r") as file:
-            if int(file.attrs[MARK]) > VERSION:
-                raise OpenError(f"{Path(path).name} was written by a newer napari-emdl; update to read it")
-            return [_read_layer(file[name]) for name in sorted(file)]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if isinstance(error, EmdlError):
-            raise
-        raise OpenError(f"{Path(path).name} is incomplete or damaged ({error})") from error
+    name = Path(path).name
+    with one_line(name, "layer file"), open_h5(path) as file:
+        refuse_foreign_storage(file, name)
+        if int(file.attrs[MARK]) > VERSION:
+            raise OpenError(f"{name} was written by a newer napari-emdl; update to read it")
+        return [_read_layer(file[group]) for group in sorted(file)]
 
 
 def _read_layer(group: h5py.Group) -> LayerData:
@@ -140,12 +140,12 @@ def _read_layer(group: h5py.Group) -> LayerData:
     kind = str(group.attrs["type"])
     item = group.get("data")
     if isinstance(item, h5py.Dataset):
-        data: Any = item[()]
+        data: Any = read_array(item)
     else:
-        data = [item[name][()] for name in sorted(item)] if item is not None else []
+        data = [read_array(item[name]) for name in sorted(item)] if item is not None else []
     attributes = json.loads(group.attrs["attributes"])
     for name in group.get("attributes", {}):
-        attributes[name] = group["attributes"][name][()]
+        attributes[name] = read_array(group["attributes"][name])
     if "colormap" in group:
         from napari.utils.colormaps import Colormap
 

@@ -74,7 +74,11 @@ def write_metadata(parent: h5py.Group, name: str, values: Mapping[str, Any], pyt
 
 
 def write_calibration(
-    root: h5py.Group, calibration: Calibration, targets: Sequence[str], origin_px: NDArray[np.floating[Any]] | None = None
+    root: h5py.Group,
+    calibration: Calibration,
+    targets: Sequence[str],
+    origin_px: NDArray[np.floating[Any]] | None = None,
+    ellipse: tuple[float, float, float] | None = None,
 ) -> None:
     """Write py4DSTEM's Calibration; unknown sizes are 1 pixel, as there.
 
@@ -87,7 +91,9 @@ def write_calibration(
     targets
         Tree paths of the nodes it belongs to, such as "/braggvectors".
     origin_px
-        (R, C, 2) origin of the patterns, if known.
+        (R, C, 2) origin of the patterns, if known; py4DSTEM's StrainMap needs it.
+    ellipse
+        Stretches a, b and the direction of a in rad from the row axis to the col axis, if measured.
     """
     q, step = calibration.q_pixel_invA, calibration.pixel_nm
     values: dict[str, Any] = {
@@ -108,6 +114,8 @@ def write_calibration(
         for axis, name in enumerate(("qx0", "qy0")):
             centre = np.asarray(origin_px[..., axis], float)
             values |= {name: centre, f"{name}_mean": float(centre.mean()), f"{name}_shift": centre - centre.mean()}
+    if ellipse is not None:
+        values |= dict(zip(("a", "b", "theta"), (float(v) for v in ellipse), strict=True))
     write_metadata(root, "calibration", values, "Calibration")
 
 

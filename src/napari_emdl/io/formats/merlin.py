@@ -23,8 +23,8 @@ from napari_emdl.io.sources import FramesSource, RecordSource, Source
 _TYPES = {"U08": ">u1", "U16": ">u2", "U32": ">u4", "U64": ">u8"}
 _RAW_BYTES = {1: 0.125, 6: 1.0, 12: 2.0, 24: 4.0}
 _MAX_FRAME_PX = 2**28
-#: Time stamps read to suggest a scan shape.
-_MOST_STAMPS = 1_000_000
+#: Time stamps read to suggest a scan shape: two rows at least, and few enough for slow disks.
+_READ_STAMPS = 4096
 #: A gap at the end of a row is longer than the others by this many times their spread; so is a single one.
 _LONG_GAP, _LONE_GAP = 12.0, 100.0
 
@@ -237,12 +237,12 @@ def _scan(path: Path, count: int, header: MibHeader) -> tuple[tuple[int, int] | 
 
 def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     """Frames a row, when a gap after every n-th frame, and only there, is clearly longer than the others."""
-    if not 4 <= count <= _MOST_STAMPS or header.mode == "R64":
+    if count < 4 or header.mode == "R64":
         return None
     record = np.dtype([("head", f"S{header.head}"), ("rest", f"V{header.frame_bytes}")])
     heads = np.memmap(path, record, "r", shape=(count,))["head"]
     stamps = []
-    for head in heads[: min(count, 20_000)]:
+    for head in heads[: min(count, _READ_STAMPS)]:
         stamp = _stamp_s(bytes(head))
         if stamp is None:
             return None

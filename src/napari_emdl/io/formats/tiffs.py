@@ -105,7 +105,8 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
     number, notes = _choose(path, file.series, dataset)
     chosen = file.series[number]
     letters, shape = chosen.axes, tuple(int(n) for n in chosen.shape)
-    if "S" in letters and (letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)):
+    colour = letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)
+    if "S" in letters and (colour or _same_planes(path, chosen, number)):
         data, coloured = _grey_source(path, chosen, number)
         letters, shape = letters.replace("S", ""), tuple(n for n, letter in zip(shape, letters, strict=True) if letter != "S")
         if coloured:
@@ -136,11 +137,21 @@ def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str
         f"{path.name}::{i} ({' x '.join(map(str, s.shape))} {s.dtype}{', colour' if i not in counts else ''})"
         for i, s in enumerate(series[:8])
     )
-    if len(large) > 1:
+    # bytes beside deeper images are a picture of them, however many pixels they have
+    deep = [i for i in candidates if np.dtype(series[i].dtype).itemsize > np.dtype(series[large[0]].dtype).itemsize == 1]
+    if len(large) > 1 or deep:
         raise OpenError(f"{path.name} holds several image series; choose one of {listed}")
     return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
         series
     ) > 1 else []
+
+
+def _same_planes(path: Path, series: Any, number: int) -> bool:
+    """True for one grey image written as three equal planes of colour."""
+    if series.axes != "SYX" or _decoded_bytes(series.keyframe) > 2**26:
+        return False
+    planes = _Pages(path, number)(0)
+    return planes.ndim == 3 and not np.all(planes == planes.flat[0]) and not to_grey(np.moveaxis(planes, 0, -1))[1]
 
 
 def _decoded_bytes(page: Any) -> int:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.sources import ArraySource
+from napari_emdl.io.sources import MAX_CHUNK_BYTES, ArraySource
 
 _ABTEM_LETTERS = {"DiffractionPatterns": ("Q", "K"), "Images": ("Y", "X")}
 
@@ -76,6 +78,12 @@ def _arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _found(path: Path, array: Any, dataset: str, attributes: Mapping[str, Any]) -> Found:
+    piece = float(np.prod([float(n) for n in getattr(array, "chunks", None) or (1,)])) * array.dtype.itemsize
+    if piece > MAX_CHUNK_BYTES:
+        raise OpenError(
+            f"{path.name} is packed in pieces of {piece / 2**20:.0f} MB, and at most {MAX_CHUNK_BYTES // 2**20} MB can be read "
+            "at once; pack it anew, a frame a piece"
+        )
     number = dataset.removeprefix("array")
     source = ArraySource(_Opener(path, dataset), path.name)
     keywords = attributes.get(f"kwargs{number}")

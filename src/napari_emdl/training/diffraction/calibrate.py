@@ -11,7 +11,8 @@ from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.library import read_library
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.render import Pattern
-from napari_emdl.training.diffraction.tasks import refine, validation_patterns
+from napari_emdl.training.diffraction.tasks import refine
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 
 def errors_and_sigmas(model: DiskRefiner, patterns: list[Pattern], passes: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +26,7 @@ def errors_and_sigmas(model: DiskRefiner, patterns: list[Pattern], passes: int =
         if not len(centre):
             continue
         start = centre + torch.tensor(rng.normal(0, 0.1 * r, centre.shape), dtype=torch.float32)
-        out = refine(model, pattern, start, passes)
+        out, _ = refine(model, pattern, start, passes)
         good = out[:, 3] > 0.5
         errors.append((out[good, :2] - centre[good]).numpy())
         sigmas.append(out[good, 2].numpy())

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.training.diffraction.render import RenderConfig
+from napari_emdl.training.diffraction.scene import RenderConfig
 
 
 class LoopConfig(BaseModel):
@@ -68,6 +68,10 @@ class TrainConfig(BaseModel):
     own_proposals
         Refiner: parts of the proposals that are replaced by the network's own result, once for each entry (0.5, 0.2: half of
         them after one pass, a fifth after two).
+    probe_from_radius
+        Part of the probes that are disks of about the right radius, as where the user gives no probe.
+    pattern_weight
+        Refiner: weight of the loss on each pattern's strain beside that on its disks.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -85,6 +89,8 @@ class TrainConfig(BaseModel):
     fcunet: FcunetModel = FcunetModel()
     proposals_per_pattern: int = 32
     own_proposals: tuple[float, ...] = ()
+    probe_from_radius: float = Field(default=0.10, ge=0, le=1)
+    pattern_weight: float = Field(default=0.0, ge=0)
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -14,7 +14,10 @@ CROP_PX = 32
 
 
 def _box_weights(position: torch.Tensor, start: torch.Tensor, length: torch.Tensor, width: torch.Tensor, size: torch.Tensor):
-    """Weights (M, CROP_PX, L) of pixels from `start` on in boxes around `position` (M, CROP_PX); 0 outside the detector."""
+    """Weights (M, CROP_PX, L) of pixels from `start` on in boxes around `position` (M, CROP_PX); 0 outside the detector.
+
+    `width` is (1, 1, 1) or (M, 1, 1).
+    """
     pixel = start[:, None] + torch.arange(length, device=position.device)[None, :]  # type: ignore[call-overload]
     inside = ((pixel >= 0) & (pixel <= size - 1)).to(position.dtype)
     centre = pixel[:, None, :].to(position.dtype)
@@ -37,7 +40,7 @@ def canonical_crops(
     position_px
         (row, col) of each proposal, (M, 2).
     radius_px
-        Disk radius in pixels, scalar tensor.
+        Disk radius in pixels, scalar tensor or one for each proposal (M,).
 
     Returns
     -------
@@ -47,12 +50,13 @@ def canonical_crops(
     # As tensors, so that a traced graph keeps the detector's size dynamic.
     shape = torch._shape_as_tensor(pattern)
     height, width = shape[1], shape[2]
-    scale = radius_px / CANONICAL_RADIUS_PX
+    scale = radius_px.reshape(-1, 1) / CANONICAL_RADIUS_PX
     box = scale.clamp(min=1.0)
-    offset = (torch.arange(CROP_PX, device=pattern.device, dtype=position_px.dtype) - (CROP_PX - 1) / 2) * scale
+    offset = (torch.arange(CROP_PX, device=pattern.device, dtype=position_px.dtype) - (CROP_PX - 1) / 2)[None] * scale
     reach = (CROP_PX / 2) * scale + 0.5 * box + 1.0
-    length = (2 * reach).ceil().to(torch.int64) + 2
+    length = (2 * reach.max()).ceil().to(torch.int64) + 2
     start = (position_px - reach).floor().to(torch.int64)
+    box = box[:, :, None]
     rows, row_pixel = _box_weights(position_px[:, :1] + offset, start[:, 0], length, box, height)
     cols, col_pixel = _box_weights(position_px[:, 1:] + offset, start[:, 1], length, box, width)
     flat = (index[:, None, None] * height + row_pixel[:, :, None]) * width + col_pixel[:, None, :]

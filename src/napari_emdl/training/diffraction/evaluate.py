@@ -22,8 +22,10 @@ from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.training.diffraction.crystals import Crystal, build_crystal
 from napari_emdl.training.diffraction.library import Run, read_library
 from napari_emdl.training.diffraction.multislice import project, simulate
-from napari_emdl.training.diffraction.render import Pattern, RenderConfig, Scene, render
+from napari_emdl.training.diffraction.render import Pattern, render
+from napari_emdl.training.diffraction.scene import RenderConfig, Scene
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 TOLERANCE_PX = 2.0
 THICKNESS_BINS_NM = ((2, 10), (10, 25), (25, 50))
@@ -64,8 +66,11 @@ class Networks:
         position = np.asarray(position_px, np.float32).reshape(-1, 2)
         out = np.empty((0, 5), np.float32)
         feed = {"pattern": pattern.counts.numpy()[None], "radius_px": np.array(pattern.radius_px, np.float32)}
-        if any(item.name == "probe" for item in self.refiner.get_inputs()):
+        known = {item.name for item in self.refiner.get_inputs()}
+        if "probe" in known:
             feed["probe"] = pattern.probe.numpy()
+        if "beam_px" in known:
+            feed["beam_px"] = np.asarray(pattern.origin_px, np.float32)[None]
         feed["pattern_index"] = np.zeros(len(position), np.int64)
         for _ in range(passes if len(position) else 0):
             out = self.refiner.run(None, feed | {"position_px": position})[0]
@@ -244,14 +249,11 @@ def _plain_scene(index: int, semiangle: float, dose_e: float, rng: np.random.Gen
         readout_e=0.0,
         hot=0,
         dead=0,
-        beam_stop_radii=0.0,
     )
 
 
 def main() -> None:
     """Command line of this module."""
-    from napari_emdl.training.diffraction.tasks import validation_patterns
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library")
     parser.add_argument("fcunet")

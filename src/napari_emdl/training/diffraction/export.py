@@ -7,15 +7,17 @@ Contract with the inference side
 ``fcunet`` (task disk-proposer). Inputs: `pattern` float32 (batch, 256, 256), counts on the network's grid, direct beam
 within 10 px of pixel (128, 128); `probe_re`, `probe_im` float32 (256, 256) from
 `napari_emdl.diffraction.find.spectrum.probe_spectrum` of the vacuum probe on the same grid, centred at (128, 128). Outputs:
-`structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, 96, 4): row, col, score, counts
+`structure_factor` float32 (batch, 256, 256), soft visibility 0..1; `candidates` float32 (batch, K, 4): row, col, score, counts
 in 5 x 5 px, sorted by falling score; rows of score 0 are padding.
 
 ``disk_refiner`` (task disk-refiner). Inputs: `pattern` float32 (batch, H, W), counts as measured, any H and W; `pattern_index`
 int64 (M,); `position_px` float32 (M, 2), row and col; `radius_px` float32 scalar, disk radius in pixels of `pattern`; `probe`
-float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale. Output:
-`measured` float32 (M, 5): row, col, sigma_px (standard deviation along one axis, calibrated), score (probability that a visible
-disk lies there), intensity (counts in the disk above a ring around it). Feed the measured positions back for a second pass.
-`radius_px` may differ between calls, not within one.
+float32 (H, W), vacuum probe on the pattern's pixels, centred at (H // 2, W // 2), any scale; `beam_px` float32 (batch, 2), row
+and col of each pattern's direct beam, to about a fifth of a disk's radius. Outputs: `measured` float32 (M, 5): row, col,
+sigma_px (standard deviation along one axis, the root of the mean variance of both, calibrated), score (probability that a
+visible disk lies there), intensity (counts in the disk above a ring around it); `covariance` float32 (M, 3): sigma_row_px,
+sigma_col_px, rho (their correlation). Networks of version 0.2.0 and older have neither `beam_px` nor `covariance`. Feed the
+measured positions back for a second pass. `radius_px` may differ between calls, not within one.
 """
 
 from __future__ import annotations
@@ -36,17 +38,28 @@ from napari_emdl.training.diffraction.calibrate import calibrate_sigma, plot_rel
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
+from napari_emdl.training.diffraction.library import Ranges
 from napari_emdl.training.diffraction.networks import DiskRefiner
 from napari_emdl.training.diffraction.tasks import make_task
-from napari_emdl.training.diffraction.weights import save_weights
+from napari_emdl.training.diffraction.weights import load_weights, save_weights
 
 OPSET = 17
 RELIABILITY_PLOT = "reliability.png"
-_RECIPE = {"loop", "render", "fcunet", "refiner", "seed", "proposals_per_pattern", "own_proposals"}
+_RECIPE = {
+    "loop",
+    "render",
+    "fcunet",
+    "refiner",
+    "seed",
+    "proposals_per_pattern",
+    "own_proposals",
+    "probe_from_radius",
+    "pattern_weight",
+}
 _GRAPHS: dict[str, dict[str, Any]] = {
     "fcunet": {
         "inputs": {"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
-        "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", 96, 4]},
+        "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", "candidate", 4]},
         "dynamic": {"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
     },
     "disk_refiner": {
@@ -56,14 +69,17 @@ _GRAPHS: dict[str, dict[str, Any]] = {
             "position_px": ["disk", 2],
             "radius_px": [],
             "probe": ["row", "col"],
+            "beam_px": ["batch", 2],
         },
-        "outputs": {"measured": ["disk", 5]},
+        "outputs": {"measured": ["disk", 5], "covariance": ["disk", 3]},
         "dynamic": {
             "pattern": {0: "batch", 1: "row", 2: "col"},
             "pattern_index": {0: "disk"},
             "position_px": {0: "disk"},
             "probe": {0: "row", 1: "col"},
+            "beam_px": {0: "batch"},
             "measured": {0: "disk"},
+            "covariance": {0: "disk"},
         },
     },
 }
@@ -72,9 +88,12 @@ _GRAPHS: dict[str, dict[str, Any]] = {
 def load_trained(config: TrainConfig) -> nn.Module:
     """Averaged weights of a training, in evaluation mode, on the CPU."""
     model = make_task(config).build()
-    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state["ema"])
+    model.load_state_dict(_checkpoint(config)["ema"])
     return model.eval()
+
+
+def _checkpoint(config: TrainConfig) -> dict[str, Any]:
+    return torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
 
 
 def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
@@ -93,7 +112,8 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
         position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
         index = (np.arange(25) % 2).astype(np.int64)
         inputs = {"pattern": pattern, "pattern_index": index, "position_px": position}
-        return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32)}
+        beam = np.full((2, 2), 128.3, np.float32)
+        return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32), "beam_px": beam}
     re, im = probe_spectrum(probe)
     return {"pattern": pattern, "probe_re": re, "probe_im": im}
 
@@ -170,7 +190,9 @@ def export_folder(
     inputs = example_inputs(kind)
     with torch.no_grad():
         out = model(*(torch.from_numpy(np.asarray(v)) for v in inputs.values()))
-    names = list(_GRAPHS[kind]["outputs"])
+    outputs_of: dict[str, list] = _GRAPHS[kind]["outputs"]
+    described = {k: [getattr(model, "candidates", a) if a == "candidate" else a for a in v] for k, v in outputs_of.items()}
+    names = list(described)
     outputs = dict(zip(names, [t.numpy() for t in (out if isinstance(out, tuple) else (out,))], strict=True))
     np.savez_compressed(folder / "test_input.npz", **inputs)  # type: ignore[arg-type]
     np.savez_compressed(folder / "test_output.npz", **outputs)  # type: ignore[arg-type]
@@ -184,7 +206,7 @@ def export_folder(
         "license": "BSD-3-Clause",
         "authors": [{"name": "napari-emdl developers"}],
         "inputs": [_tensor(n, a, "test_input.npz", digests["test_input.npz"]) for n, a in _GRAPHS[kind]["inputs"].items()],
-        "outputs": [_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in _GRAPHS[kind]["outputs"].items()],
+        "outputs": [_tensor(n, a, "test_output.npz", digests["test_output.npz"]) for n, a in described.items()],
         "weights": {"onnx": {"source": "model.onnx", "sha256": digests["model.onnx"], "opset_version": OPSET}},
         "config": {"emdl": emdl},
     }
@@ -196,22 +218,21 @@ def export_folder(
     return folder
 
 
-def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
-    """Kind, name, description and ``config.emdl`` entries of a trained network."""
-    render = config.render
-    state = torch.load(Path(config.output) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    step = int(state["step"])
+def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any], step: int) -> tuple[str, str, str, dict[str, Any]]:
+    """Kind, name, description and ``config.emdl`` entries of a network after `step` steps."""
+    render, library = config.render, Ranges()
     ranges = {
         "radius_px": list(render.radius_px),
-        "semiangle_mrad": [0.8, 5.0],
-        "energy_keV": [80.0, 300.0],
-        "thickness_nm": [2.0, 50.0],
+        "semiangle_mrad": list(library.semiangle_mrad),
+        "energy_keV": list(library.energy_keV),
+        "thickness_nm": list(library.thickness_nm),
         "dose_e": [10 ** render.log10_dose[0], 10 ** render.log10_dose[2]],
         "sampling_invA": list(render.sampling_invA),
-        "mistilt_mrad": [0.0, 15.0],
+        "mistilt_mrad": [0.0, library.tilt_mrad],
     }
     training = {
-        "data": "multislice of crystals of 47 structure types (training.diffraction.library), rendered anew every step",
+        "data": "multislice of crystals of 47 structure types, half of the runs on zones that strain is mapped in "
+        "(training.diffraction.library), rendered anew every step",
         "patterns_seen": step * config.loop.patterns_per_step,
         "recipe": config.model_dump(mode="json", include=_RECIPE),
         "steps": step,
@@ -247,7 +268,7 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any]) -> 
     }
     head |= {"passes": 2, "sigma_temperature": float(model.temperature)}
     # Crops are resampled to one radius: larger disks than were trained work as well (checked to 38 px).
-    emdl["ranges"] = ranges | {"radius_px": [2.0, 40.0]}
+    emdl["ranges"] = ranges | {"radius_px": [min(2.0, render.radius_px[0]), 40.0]}
     about = (
         "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
     )
@@ -261,6 +282,7 @@ def export(
     note: str = "",
     version: str = "0.1.0",
     seen_before: int = 0,
+    weights: str | Path | None = None,
 ) -> Path:
     """Export the training of a configuration.
 
@@ -278,13 +300,20 @@ def export(
         Version of the network for the card.
     seen_before
         Patterns that the network had seen before this training (`start_from`).
+    weights
+        Folder with the weights of a training elsewhere (`scripts/gpu`), in place of the configuration's checkpoint; all
+        patterns it has seen are then in `seen_before`.
     """
     config = load_config(config_path)
-    model = load_trained(config)
+    if weights is None:
+        model, step = load_trained(config), int(_checkpoint(config)["step"])
+    else:
+        model, step = make_task(config).build().eval(), 0
+        load_weights(model, Path(weights))
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
-    kind, name, description, emdl = describe(config, model, metrics)
+    kind, name, description, emdl = describe(config, model, metrics, step)
     emdl["training"]["patterns_seen"] += seen_before
     if note:
         emdl["training"]["note"] = note
@@ -300,8 +329,9 @@ def main() -> None:
     parser.add_argument("--note", default="", help="remark on the training for the card")
     parser.add_argument("--version", default="0.1.0", help="version of the network for the card")
     parser.add_argument("--seen-before", type=int, default=0, help="patterns seen before, by the network of start_from")
+    parser.add_argument("--weights", help="folder with weights.npz of a training elsewhere, in place of the checkpoint")
     args = parser.parse_args()
-    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before))
+    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before, args.weights))
 
 
 if __name__ == "__main__":

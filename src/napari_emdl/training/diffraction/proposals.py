@@ -24,11 +24,14 @@ class Proposals:
         Centre of the disk each belongs to, (n, 2).
     visible
         Soft visibility of that disk; 0 where no disk is within reach.
+    hk
+        Its indices, (n, 2).
     """
 
     position_px: torch.Tensor
     target_px: torch.Tensor
     visible: torch.Tensor
+    hk: torch.Tensor
 
 
 def draw_proposals(pattern: Pattern, count: int, rng: np.random.Generator) -> Proposals:
@@ -58,8 +61,11 @@ def draw_proposals(pattern: Pattern, count: int, rng: np.random.Generator) -> Pr
     position = np.concatenate([positives, anywhere])
     position = position[rng.permutation(count)]
     target, visible = assign(position, centre, visibility, radius)
+    # A target is the centre of exactly one disk, or the position itself where none is in reach.
+    which = np.square(target[:, None] - centre[None]).sum(-1).argmin(1) if len(centre) else np.zeros(count, int)
+    hk = pattern.hk[which] if len(centre) else np.zeros((count, 2))
     as_tensor = lambda x: torch.tensor(x, dtype=torch.float32)  # noqa: E731
-    return Proposals(as_tensor(position), as_tensor(target), as_tensor(visible))
+    return Proposals(as_tensor(position), as_tensor(target), as_tensor(visible), as_tensor(hk))
 
 
 def assign(position: np.ndarray, centre: np.ndarray, visibility: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.fcunet import FCUNet, peaks
 from napari_emdl.training.diffraction.library import Run
-from napari_emdl.training.diffraction.render import Pattern, draw_pattern
+from napari_emdl.training.diffraction.probes import known_probe
+from napari_emdl.training.diffraction.render import Pattern, draw_patterns
+from napari_emdl.training.diffraction.validation import validation_patterns
 
 SPOT_SIGMA_PX = 1.5
 
@@ -30,19 +31,32 @@ class ProposerBatch:
 
 def target_map(pattern: Pattern) -> torch.Tensor:
     """Soft visibility map: a Gaussian spot as high as the disk is visible at each centre, (H, W)."""
-    n = pattern.counts.shape[-1]
-    target = torch.zeros(n * n)
-    visibility = pattern.visibility
-    keep = (visibility > 0.02) & (pattern.centre_px > -1).all(1) & (pattern.centre_px < n).all(1)
-    centre, height = pattern.centre_px[keep], visibility[keep]
-    offset = torch.arange(-5, 6)
+    return target_maps([pattern])[0]
+
+
+def target_maps(patterns: list[Pattern]) -> torch.Tensor:
+    """Soft visibility maps of patterns of one size, (B, H, W), where their counts are."""
+    n, device = patterns[0].counts.shape[-1], patterns[0].counts.device
+    which = torch.tensor(np.repeat(np.arange(len(patterns)), [len(p.centre_px) for p in patterns]))
+    visibility = torch.cat([p.visibility for p in patterns])
+    centres = torch.cat([p.centre_px for p in patterns])
+    keep = (visibility > 0.02) & (centres > -1).all(1) & (centres < n).all(1)
+    centre, height, which = centres[keep].to(device), visibility[keep].to(device), which[keep].to(device)
+    offset = torch.arange(-5, 6, device=device)
     row = centre[:, :1].round().long() + offset
     col = centre[:, 1:].round().long() + offset
     gr = torch.exp(-0.5 * ((row - centre[:, :1]) / SPOT_SIGMA_PX) ** 2) * ((row >= 0) & (row < n))
     gc = torch.exp(-0.5 * ((col - centre[:, 1:]) / SPOT_SIGMA_PX) ** 2) * ((col >= 0) & (col < n))
     spots = height[:, None, None] * gr[:, :, None] * gc[:, None, :]
-    index = row.clamp(0, n - 1)[:, :, None] * n + col.clamp(0, n - 1)[:, None, :]
-    return target.scatter_reduce_(0, index.reshape(-1), spots.reshape(-1), "amax").view(n, n)
+    index = (which[:, None, None] * n + row.clamp(0, n - 1)[:, :, None]) * n + col.clamp(0, n - 1)[:, None, :]
+    target = torch.zeros(len(patterns) * n * n, device=device)
+    return target.scatter_reduce_(0, index.reshape(-1), spots.reshape(-1), "amax").view(-1, n, n)
+
+
+def probe_spectra(probes: torch.Tensor) -> torch.Tensor:
+    """`napari_emdl.diffraction.find.spectrum.probe_spectrum` of probes (B, n, n) on any device, complex."""
+    total = probes.sum((1, 2), keepdim=True).clamp_min(1e-12)
+    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(probes / total, (1, 2))), (1, 2)).conj().resolve_conj()
 
 
 class ProposerTask:
@@ -56,19 +70,17 @@ class ProposerTask:
         return FCUNet(m.channels, m.depth, m.real_channels, m.candidates)
 
     def batch(self, runs: list[Run], rng: np.random.Generator, generator: torch.Generator) -> ProposerBatch:
-        drawn = [draw_pattern(runs, self.config.render, rng, generator) for _ in range(self.config.loop.patterns_per_step)]
-        return self.collate(drawn)
+        config = self.config
+        drawn = draw_patterns(runs, config.render, config.loop.patterns_per_step, rng, generator, config.device)
+        return self.collate(drawn, rng)
 
-    def collate(self, patterns: list[Pattern]) -> ProposerBatch:
-        """Batch of patterns with their probes' spectra and targets."""
-        spectra = [probe_spectrum(p.probe.cpu().numpy()) for p in patterns]
-        stack = lambda parts: torch.stack(parts).to(self.config.device)  # noqa: E731
-        return ProposerBatch(
-            stack([p.counts for p in patterns]),
-            stack([torch.as_tensor(s[0]) for s in spectra]),
-            stack([torch.as_tensor(s[1]) for s in spectra]),
-            stack([target_map(p) for p in patterns]),
-        )
+    def collate(self, patterns: list[Pattern], rng: np.random.Generator | None = None) -> ProposerBatch:
+        """Batch of patterns with their probes' spectra and targets; with `rng` the probes are such as a user knows them."""
+        probes = [p.probe if rng is None else known_probe(p, rng, self.config.probe_from_radius) for p in patterns]
+        spectra = probe_spectra(torch.stack(probes))
+        on = lambda x: x.to(self.config.device)  # noqa: E731
+        counts = torch.stack([p.counts for p in patterns])
+        return ProposerBatch(on(counts), on(spectra.real), on(spectra.imag), on(target_maps(patterns)))
 
     def loss(self, model: nn.Module, batch: object) -> tuple[torch.Tensor, dict[str, float]]:
         assert isinstance(batch, ProposerBatch) and isinstance(model, FCUNet)
@@ -78,8 +90,6 @@ class ProposerTask:
         return loss, {"bce": float(loss.detach())}
 
     def validate(self, model: nn.Module, runs: list[Run]) -> dict[str, float]:
-        from napari_emdl.training.diffraction.tasks import validation_patterns
-
         assert isinstance(model, FCUNet)
         patterns = validation_patterns(runs, self.config.render, self.config.loop.validation_patterns)
         model.eval()

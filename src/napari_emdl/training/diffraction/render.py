@@ -1,7 +1,7 @@
 """Diffraction patterns with exact truth, rendered from a beam library: every call draws a new microscope and detector.
 
-Beams are added as complex amplitudes, so overlapping disks interfere. Everything runs on torch's default device (`with
-torch.device("cuda")` renders and adds noise on the GPU).
+Beams are added as complex amplitudes, so overlapping disks interfere. `render_batch` renders many patterns at once on any
+device; with the same seed a device always gives the same patterns.
 """
 
 from __future__ import annotations
@@ -12,42 +12,31 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 
 from napari_emdl.base.physics import wavelength_A
+from napari_emdl.training.diffraction.background import (
+    background_fraction,
+    column,
+    diffuse_background,
+    open_pixels,
+    spread,
+    tail_weight,
+)
+from napari_emdl.training.diffraction.camera import detect, seen_fraction, white_level
 from napari_emdl.training.diffraction.library import Run
+from napari_emdl.training.diffraction.scene import RenderConfig, Scene, draw_scene
+
+#: Patterns rendered in one go: more do not help a GPU, and the largest disk sets the size of all patches.
+CHUNK = 64
 
 
-class RenderConfig(BaseModel):
-    """Ranges of what is drawn for every pattern.
-
-    `log10_dose` is least, most frequent, most. `probability_gain` and `probability_window` are the shares of patterns from an
-    integrating camera (several counts an electron) and of patterns that do not fill the grid, `probability_soft` the share of
-    probes whose edge falls off over a quarter to the whole of their radius.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size_px: int = 256
-    radius_px: tuple[float, float] = (2.2, 16.0)
-    sampling_invA: tuple[float, float] = (0.006, 0.022)
-    min_semiangle_fraction: float = 0.55
-    strain: float = 0.04
-    ellipticity: float = 0.10
-    origin_shift_px: float = 10.0
-    log10_dose: tuple[float, float, float] = (3.5, 5.0, 7.0)
-    halo_fraction: float = 0.60
-    plasmon_weight: float = 0.10
-    psf_sigma_px: float = 0.8
-    probability_artefact: float = 0.15
-    probability_gain: float = 0.10
-    probability_window: float = 0.10
-    probability_soft: float = 0.0
+#: Standard deviation of the background under a disk at infinite dose, as a part of it.
+LEAST_CONTRAST = 0.006
 
 
 @dataclass
 class Pattern:
-    """A rendered pattern with its truth; positions are (row, col) in pixels.
+    """A rendered pattern with its truth; positions are (row, col) in pixels. All but counts and probe lie on the CPU.
 
     Attributes
     ----------
@@ -82,133 +71,48 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything that is drawn about microscope and detector for one pattern."""
+class _Geometry:
+    """Where the disks of one pattern lie: see `_detector_geometry`."""
 
-    thickness_index: int
-    semiangle_invA: float
-    sampling_invA: float
-    rotation_rad: float
-    ellipse: np.ndarray
-    deformation: np.ndarray
-    origin_px: np.ndarray
-    edge_px: float
-    defocus_A: float
-    probe_shift_A: np.ndarray
-    ripple: np.ndarray
-    coherence: float
-    dose_e: float
-    probe_dose_e: float
-    halo: tuple[float, float, float]
-    flat_fraction: float
-    plasmon: tuple[float, float]
-    psf_sigma_px: float
-    gain_ripple: float
-    readout_e: float
-    hot: int
-    dead: int
-    beam_stop_radii: float
-    gain: float = 1.0
-    window_px: tuple[int, int, int, int] = (0, 0, 0, 0)
+    centre: np.ndarray
+    basis: np.ndarray
+    inverse: np.ndarray
+    seen: np.ndarray
+    reach: float
 
 
-def draw_scene(run: Run, config: RenderConfig, rng: np.random.Generator) -> Scene | None:
-    """Draw a scene for a run, or None where no detector in range can show this run's disks."""
-    k_top = run.meta["k_max_invA"] / 1.06
-    semiangle = k_top * rng.uniform(config.min_semiangle_fraction, 1.0)
-    low = max(config.sampling_invA[0], semiangle / config.radius_px[1])
-    high = min(config.sampling_invA[1], semiangle / config.radius_px[0])
-    if low >= high:
-        return None
-    sampling = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    stretch = 0.5 * config.ellipticity * rng.random() ** 1.5 if rng.random() < 0.5 else 0.0
-    angle = rng.uniform(0, np.pi)
-    axis = np.array([np.cos(angle), np.sin(angle)])
-    ellipse = np.eye(2) * (1 - stretch) + 2 * stretch * np.outer(axis, axis)
-    e = rng.uniform(-config.strain, config.strain, 3)
-    artefact = lambda: rng.random() < config.probability_artefact  # noqa: E731
-    shift = rng.normal(0, config.origin_shift_px / 3, 2) if rng.random() < 0.6 else rng.uniform(-0.5, 0.5, 2)
-    edge = (1e-3, 1.0, float(rng.uniform(1.0, 2.5)))[rng.choice(3, p=(0.4, 0.35, 0.25))]
-    if config.probability_soft and rng.random() < config.probability_soft:
-        edge = float(rng.uniform(0.25, 1.0)) * semiangle / sampling
-    centre = (config.size_px - 1) / 2 if rng.random() < 0.3 else config.size_px / 2
-    low_dose, mode, high_dose = config.log10_dose
-    return Scene(
-        thickness_index=int(rng.integers(run.amplitude.shape[0])),
-        semiangle_invA=semiangle,
-        sampling_invA=sampling,
-        rotation_rad=float(rng.uniform(0, 2 * np.pi)),
-        ellipse=ellipse,
-        deformation=np.array([[1 + e[0], e[2]], [e[2], 1 + e[1]]]),
-        origin_px=centre + np.clip(shift, -config.origin_shift_px, config.origin_shift_px),
-        edge_px=edge,
-        defocus_A=float(rng.normal(0, 600)),
-        probe_shift_A=rng.uniform(-5, 5, 2),
-        ripple=rng.normal(0, 0.06, 5) if artefact() else np.zeros(5),
-        coherence=1.0 if rng.random() < 0.4 else float(rng.random()),
-        dose_e=10 ** float(rng.triangular(low_dose, mode, high_dose)),
-        probe_dose_e=10 ** float(rng.uniform(4.5, 7)),
-        halo=(
-            config.halo_fraction * rng.random() ** 2.5,
-            float(np.exp(rng.uniform(np.log(0.12), np.log(0.9)))) * config.size_px / 2,
-            float(rng.random()),
-        ),
-        flat_fraction=0.05 * rng.random() ** 3,
-        plasmon=(config.plasmon_weight * rng.random(), float(rng.uniform(1.0, 5.0))) if rng.random() < 0.35 else (0.0, 1.0),
-        psf_sigma_px=config.psf_sigma_px * rng.random() if rng.random() < 0.4 else 0.0,
-        gain_ripple=0.03 * rng.random() if artefact() else 0.0,
-        readout_e=0.4 * rng.random() if rng.random() < 0.07 else 0.0,
-        hot=int(rng.integers(1, 8)) if artefact() else 0,
-        dead=int(rng.integers(1, 12)) if artefact() else 0,
-        beam_stop_radii=float(rng.uniform(1.0, 2.0)) if rng.random() < 0.04 else 0.0,
-        gain=float(np.exp(rng.uniform(0, np.log(60)))) if rng.random() < config.probability_gain else 1.0,
-        window_px=_draw_window(config, rng),
-    )
+@dataclass(frozen=True)
+class _Patches:
+    """Pixels around every disk of a batch, (N, P, P): amplitude, k vectors, flat pixel index, mask; `which` (N,) pattern."""
+
+    amplitude: torch.Tensor
+    k: torch.Tensor
+    index: torch.Tensor
+    mask: torch.Tensor
+    which: torch.Tensor
 
 
-def _draw_window(config: RenderConfig, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Empty margins (top, bottom, left, right) of a pattern that does not fill the grid."""
-    if rng.random() >= config.probability_window:
-        return (0, 0, 0, 0)
-    margins = rng.integers(0, config.size_px // 6, 4) * (rng.random(4) < 0.6)
-    return (int(margins[0]), int(margins[1]), int(margins[2]), int(margins[3]))
+def _aperture(k: torch.Tensor, scenes: list[Scene], which: torch.Tensor | None = None) -> torch.Tensor:
+    """Intensity of the illumination at k (B or N, P, Q, 2): aperture with an edge many pixels wide, ring, unevenness."""
 
+    def of(values: list[float]) -> torch.Tensor:
+        all_values = column(values, k.device)
+        return all_values if which is None else all_values[which]
 
-def _aperture(k: torch.Tensor, scene: Scene) -> torch.Tensor:
-    """Intensity transmitted by the condenser aperture at k (..., 2), with an edge that many detector pixels wide."""
     radius = torch.linalg.vector_norm(k, dim=-1)
-    width = scene.edge_px * scene.sampling_invA
-    return ((scene.semiangle_invA - radius) / width + 0.5).clamp(0, 1)
-
-
-def _ripple(k: torch.Tensor, scene: Scene) -> torch.Tensor:
-    """Relative amplitude of the probe over the aperture: tilt and curvature of the illumination."""
-    if not scene.ripple.any():
-        return torch.ones(k.shape[:-1])
-    x, y = k[..., 0] / scene.semiangle_invA, k[..., 1] / scene.semiangle_invA
-    a = [float(v) for v in scene.ripple]
-    return (1 + a[0] * x + a[1] * y + a[2] * x * y + a[3] * (x * x - y * y) + a[4] * torch.cos(7 * (x * x + y * y))).clamp_min(
-        0.2
-    )
-
-
-def _gaussian_blur(image: torch.Tensor, sigma_px: float) -> torch.Tensor:
-    half = math.ceil(3.5 * sigma_px) + 1
-    x = torch.arange(-half, half + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (x / sigma_px) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    blurred = F.conv2d(image[None, None], kernel, padding=(0, half))
-    return F.conv2d(blurred, kernel.transpose(2, 3), padding=(half, 0))[0, 0]
-
-
-def _plasmon(image: torch.Tensor, weight: float, width_px: float) -> torch.Tensor:
-    """Move a part of all intensity into Lorentzian tails (plasmon scattering)."""
-    n = image.shape[-1]
-    f = torch.fft.fftfreq(n, device=image.device)
-    fr = torch.sqrt(f[:, None] ** 2 + f[None, : n // 2 + 1].abs() ** 2)
-    tail = torch.exp(-2 * math.pi * width_px * fr)  # Fourier transform of (1 + r^2/w^2)^-3/2
-    spectrum = torch.fft.rfft2(image)
-    return torch.fft.irfft2(spectrum * (1 - weight + weight * tail), s=image.shape).clamp_min(0)
+    semiangle = of([s.semiangle_invA for s in scenes])
+    width = of([s.edge_px * s.sampling_invA for s in scenes])
+    out = ((semiangle - radius) / width + 0.5).clamp(0, 1)
+    if any(s.hollow[0] for s in scenes):
+        inner = of([s.hollow[0] for s in scenes]) * semiangle
+        hole = (1 - of([s.hollow[1] for s in scenes])) * (inner > 0)
+        out = out * (1 - hole * ((inner - radius) / width + 0.5).clamp(0, 1))
+    if any(s.ripple.any() for s in scenes):
+        x, y = k[..., 0] / semiangle, k[..., 1] / semiangle
+        a = [of([float(s.ripple[j]) for s in scenes]) for j in range(5)]
+        amplitude = 1 + a[0] * x + a[1] * y + a[2] * x * y + a[3] * (x * x - y * y) + a[4] * torch.cos(7 * (x * x + y * y))
+        out = out * amplitude.clamp_min(0.2) ** 2
+    return out
 
 
 def render(
@@ -219,58 +123,73 @@ def render(
     noise: bool = True,
     probe: bool = True,
 ) -> Pattern:
-    """Render one pattern.
+    """Render one pattern on the CPU; see `render_batch`."""
+    return render_batch([run], [scene], config, generator, noise, probe)[0]
+
+
+def render_batch(
+    runs: list[Run],
+    scenes: list[Scene],
+    config: RenderConfig,
+    generator: torch.Generator | None = None,
+    noise: bool = True,
+    probe: bool = True,
+    device: torch.device | str = "cpu",
+) -> list[Pattern]:
+    """Render patterns.
 
     Parameters
     ----------
-    run
-        Beams of a crystal.
-    scene
-        What `draw_scene` drew.
+    runs
+        Beams of a crystal for each pattern, all simulated for the same number of incident directions.
+    scenes
+        What `draw_scene` drew, one for each.
     config
         Ranges; only `size_px` is used.
     generator
-        Source of the noise.
+        Source of the noise, on `device`.
     noise
         False returns expected counts.
     probe
-        False leaves the vacuum probe empty, which saves time where it is not needed.
+        False leaves the vacuum probes empty, which saves time where they are not needed.
     """
-    n = config.size_px
-    centre, basis, inverse = _detector_geometry(run, scene)
-    reach = scene.semiangle_invA / scene.sampling_invA * (1 + 0.5 * config.ellipticity) + scene.edge_px / 2 + 1
-    seen = np.flatnonzero(np.all((centre > -reach) & (centre < n - 1 + reach), axis=1))
-    centre_t = torch.tensor(centre[seen], dtype=torch.float32)
-    amplitude, k, index, mask = _patches(run, scene, seen, centre_t, inverse, math.ceil(reach), n)
-    aperture = _aperture(k, scene) * _ripple(k, scene) ** 2
-    own = amplitude.abs().square() * aperture * mask
-    field_sum = torch.zeros(n * n, dtype=torch.complex64)
-    field_sum.index_add_(0, index.reshape(-1), (amplitude * (aperture.sqrt() * mask)).reshape(-1))
-    apart = torch.zeros(n * n).index_add_(0, index.reshape(-1), own.reshape(-1))
-    image = (scene.coherence * field_sum.abs().square() + (1 - scene.coherence) * apart).reshape(n, n)
-    radius = scene.semiangle_invA / scene.sampling_invA
-    scale = scene.dose_e / (math.pi * radius**2)
-    expected, stop = _add_background(image * scale, scene, n, radius)
-    in_disk = (torch.linalg.vector_norm(k, dim=-1) < scene.semiangle_invA) * mask * stop.reshape(-1)[index]
-    own_counts = (own * scale * stop.reshape(-1)[index]).sum((1, 2))
-    total = (expected.reshape(-1)[index] * in_disk).sum((1, 2))
-    floor = 0.05 * math.pi * radius**2
-    snr = own_counts / ((total - own_counts).clamp_min(floor) + 0.1 * own_counts).sqrt()
-    vacuum = _probe_image(scene, inverse, n, radius) if probe else torch.empty(0)
+    n, count = config.size_px, len(scenes)
+    geometry = [_detector_geometry(run, scene, n) for run, scene in zip(runs, scenes, strict=True)]
+    centre = torch.tensor(np.concatenate([g.centre[g.seen] for g in geometry]), dtype=torch.float32)
+    patches = _patches(runs, scenes, geometry, centre.to(device), n)
+    own, image = _disks(patches, scenes, n)
+    scale = column([s.dose_e / (math.pi * s.radius_px**2) for s in scenes], device)
+    elastic = column([1 - background_fraction(s) for s in scenes], device)
+    bases = [g.basis for g in geometry]
+    expected = spread(image * scale * elastic, scenes, specimen=True)
+    dose = column([s.dose_e for s in scenes], device)
+    expected = expected + dose * diffuse_background(scenes, bases, n, generator, device)
+    open_part = open_pixels(scenes, n, device)
+    expected = expected * open_part
+    kept = column([(1 - background_fraction(s)) * (1 - tail_weight(s)) for s in scenes], device)
+    own_counts, snr = _signal(patches, own * (scale * kept)[patches.which], expected, open_part, scenes)
+    vacuum = _probe_images(scenes, geometry, n, device) if probe else [torch.empty(0)] * count
     if noise:
-        expected, vacuum = _detect(expected, stop, scene, generator), torch.poisson(vacuum, generator)
-    meta = run.meta | {
+        expected = detect(expected, open_part, scenes, generator)
+        vacuum = torch.poisson(vacuum, generator) if isinstance(vacuum, torch.Tensor) else vacuum
+    parts = [len(g.seen) for g in geometry]
+    pieces = (torch.split(x.cpu(), parts) for x in (centre, own_counts, snr))
+    return [
+        Pattern(image, vac, c, run.hk[g.seen], run.v_V[g.seen], o, q, g.basis, s.origin_px, s.radius_px, _meta(run, s))
+        for image, vac, run, g, s, c, o, q in zip(expected, vacuum, runs, geometry, scenes, *pieces, strict=True)
+    ]
+
+
+def _meta(run: Run, scene: Scene) -> dict:
+    return run.meta | {
         "thickness_nm": float(run.meta["thickness_A"][scene.thickness_index]) / 10,
         "dose_e": scene.dose_e,
         "semiangle_invA": scene.semiangle_invA,
         "sampling_invA": scene.sampling_invA,
     }
-    return Pattern(
-        expected, vacuum, centre_t, run.hk[seen], run.v_V[seen], own_counts, snr, basis, scene.origin_px, radius, meta
-    )
 
 
-def _detector_geometry(run: Run, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _detector_geometry(run: Run, scene: Scene, n: int) -> _Geometry:
     """Centres (row, col) of all beams, the strained basis in pixels, and the matrix from (dx, dy) in pixels to k in 1/A."""
     c, s = math.cos(scene.rotation_rad), math.sin(scene.rotation_rad)
     to_px = scene.ellipse @ np.array([[c, -s], [s, c]]) / scene.sampling_invA
@@ -278,94 +197,102 @@ def _detector_geometry(run: Run, scene: Scene) -> tuple[np.ndarray, np.ndarray, 
     xy = strained @ to_px.T
     centre = scene.origin_px + xy[:, ::-1]
     basis = np.linalg.lstsq(run.hk.astype(float), centre - scene.origin_px, rcond=None)[0]
-    return centre, basis, np.linalg.inv(to_px)
+    stretch = float(np.linalg.norm(scene.ellipse, 2))
+    reach = scene.radius_px * stretch + scene.edge_px / 2 * stretch + 1
+    seen = np.flatnonzero(np.all((centre > -reach) & (centre < n - 1 + reach), axis=1))
+    return _Geometry(centre, basis, np.linalg.inv(to_px), seen, reach)
 
 
-def _patches(
-    run: Run, scene: Scene, seen: np.ndarray, centre: torch.Tensor, inverse: np.ndarray, half: int, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Amplitude on the pixels around each disk: complex values, k vectors, flat pixel index, and mask of pixels in view."""
-    wavelength = wavelength_A(run.meta["energy_keV"])
-    stored = torch.as_tensor(run.amplitude[scene.thickness_index][seen].astype(np.float32))
-    offset = torch.arange(-half, half + 1)
+def _patches(runs: list[Run], scenes: list[Scene], geometry: list[_Geometry], centre: torch.Tensor, n: int) -> _Patches:
+    """Amplitude on the pixels around each disk."""
+    device = centre.device
+    half = math.ceil(max(g.reach for g in geometry))
+    counts = [len(g.seen) for g in geometry]
+    which = torch.tensor(np.repeat(np.arange(len(scenes)), counts), device=device)
+    of = lambda values: torch.tensor(values, dtype=torch.float32, device=device)[which][:, None, None]  # noqa: E731
+    stored = np.concatenate([r.amplitude[s.thickness_index][g.seen] for r, s, g in zip(runs, scenes, geometry, strict=True)])
+    offset = torch.arange(-half, half + 1, device=device)
     row = centre[:, 0].round().long()[:, None] + offset
     col = centre[:, 1].round().long()[:, None] + offset
     dy, dx = row - centre[:, :1], col - centre[:, 1:]
-    m = torch.tensor(inverse, dtype=torch.float32)
-    kx = m[0, 0] * dx[:, None, :] + m[0, 1] * dy[:, :, None]
-    ky = m[1, 0] * dx[:, None, :] + m[1, 1] * dy[:, :, None]
+    m = torch.tensor(np.array([g.inverse for g in geometry]), dtype=torch.float32, device=device)[which][..., None, None]
+    kx = m[:, 0, 0] * dx[:, None, :] + m[:, 0, 1] * dy[:, :, None]
+    ky = m[:, 1, 0] * dx[:, None, :] + m[:, 1, 1] * dy[:, :, None]
     k = torch.stack([kx, ky], -1)
-    values = F.grid_sample(
-        stored.permute(0, 3, 1, 2), k / run.meta["k_max_invA"], mode="bicubic", padding_mode="border", align_corners=True
-    )
+    grid = k / of([r.meta["k_max_invA"] for r in runs])[..., None]
+    field_ = torch.as_tensor(stored).to(device).float().permute(0, 3, 1, 2)
+    values = F.grid_sample(field_, grid, mode="bicubic", padding_mode="border", align_corners=True)
     # The propagation phase taken out at simulation returns here, exactly.
-    tilt = run.meta["tilt_invA"]
-    g = torch.tensor(run.g_invA[seen], dtype=torch.float32)[:, None, None]
-    thickness = float(run.meta["thickness_A"][scene.thickness_index])
-    qx, qy = g[..., 0] + kx + tilt[0], g[..., 1] + ky + tilt[1]
-    shift = [float(v) for v in scene.probe_shift_A]
+    g = torch.tensor(np.concatenate([r.g_invA[o.seen] for r, o in zip(runs, geometry, strict=True)]), device=device).float()
+    qx = g[:, 0, None, None] + kx + of([r.meta["tilt_invA"][0] for r in runs])
+    qy = g[:, 1, None, None] + ky + of([r.meta["tilt_invA"][1] for r in runs])
+    wavelength = [wavelength_A(r.meta["energy_keV"]) for r in runs]
+    slab = [w * float(r.meta["thickness_A"][s.thickness_index]) for w, r, s in zip(wavelength, runs, scenes, strict=True)]
+    defocus = [w * s.defocus_A for w, s in zip(wavelength, scenes, strict=True)]
     phase = (
-        -0.5 * math.pi * wavelength * thickness * (qx * qx + qy * qy)
-        - math.pi * wavelength * scene.defocus_A * (kx * kx + ky * ky)
-        - 2 * math.pi * (kx * shift[0] + ky * shift[1])
+        -0.5 * math.pi * of(slab) * (qx * qx + qy * qy)
+        - math.pi * of(defocus) * (kx * kx + ky * ky)
+        - 2 * math.pi * (kx * of([s.probe_shift_A[0] for s in scenes]) + ky * of([s.probe_shift_A[1] for s in scenes]))
     )
     amplitude = torch.complex(values[:, 0], values[:, 1]) * torch.polar(torch.ones_like(phase), phase)
     mask = (((row >= 0) & (row < n))[:, :, None] & ((col >= 0) & (col < n))[:, None, :]).float()
-    index = row.clamp(0, n - 1)[:, :, None] * n + col.clamp(0, n - 1)[:, None, :]
-    return amplitude, k, index, mask
+    index = which[:, None, None] * (n * n) + row.clamp(0, n - 1)[:, :, None] * n + col.clamp(0, n - 1)[:, None, :]
+    return _Patches(amplitude, k, index, mask, which)
 
 
-def _add_background(image: torch.Tensor, scene: Scene, n: int, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Expected counts with inelastic and diffuse background, and the mask of what a beam stop or the margins leave."""
-    y, x = torch.meshgrid(
-        torch.arange(n) - float(scene.origin_px[0]), torch.arange(n) - float(scene.origin_px[1]), indexing="ij"
-    )
-    distance2 = x * x + y * y
-    fraction, width, mix = scene.halo
-    gauss = torch.exp(-0.5 * distance2 / width**2)
-    power = (1 + distance2 / width**2) ** -1.5
-    halo = mix * gauss / gauss.sum() + (1 - mix) * power / power.sum()
-    flat = scene.flat_fraction
-    if scene.plasmon[0] > 0:
-        image = _plasmon(image, scene.plasmon[0], scene.plasmon[1] * radius)
-    expected = image * (1 - fraction - flat) + scene.dose_e * (fraction * halo + flat / (n * n))
-    if scene.psf_sigma_px > 0.15:
-        expected = _gaussian_blur(expected, scene.psf_sigma_px)
-    stop = torch.ones(n, n)
-    if scene.beam_stop_radii:
-        reach = scene.beam_stop_radii * radius
-        stop = ((distance2 > reach**2) & ~((x.abs() < 0.6 * reach) & (y < 0))).float()
-    top, bottom, left, right = scene.window_px
-    stop[:top], stop[n - bottom :], stop[:, :left], stop[:, n - right :] = 0, 0, 0, 0
-    return expected * stop, stop
+def _disks(patches: _Patches, scenes: list[Scene], n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Intensity of each disk by itself (N, P, P), and of all together (B, n, n); both for one electron a disk's area."""
+    p, device = patches, patches.k.device
+    aperture = _aperture(p.k, scenes, p.which)
+    intensity = p.amplitude.abs().square()
+    amplitude = p.amplitude
+    if any(s.evenness for s in scenes):
+        weight = aperture * p.mask
+        mean = (intensity * weight).sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp_min(1e-6)
+        intensity = torch.lerp(intensity, mean.expand_as(intensity), column([s.evenness for s in scenes], device)[p.which])
+    own = intensity * aperture * p.mask
+    size = len(scenes) * n * n
+    apart = torch.zeros(size, device=device).index_add_(0, p.index.reshape(-1), own.reshape(-1))
+    coherence = column([s.coherence for s in scenes], device)
+    if not any(s.coherence for s in scenes):
+        return own, apart.reshape(-1, n, n)
+    together = torch.zeros(size, dtype=torch.complex64, device=device)
+    together.index_add_(0, p.index.reshape(-1), (amplitude * (aperture.sqrt() * p.mask)).reshape(-1))
+    together = together.abs().square()
+    return own, coherence * together.reshape(-1, n, n) + (1 - coherence) * apart.reshape(-1, n, n)
 
 
-def _detect(expected: torch.Tensor, stop: torch.Tensor, scene: Scene, generator: torch.Generator | None) -> torch.Tensor:
-    """Counts with Poisson noise and the detector's faults."""
-    if scene.gain_ripple:
-        expected = expected * (1 + scene.gain_ripple * torch.randn(expected.shape, generator=generator)).clamp_min(0.1)
-    counts = scene.gain * torch.poisson(expected, generator)
-    if scene.readout_e:
-        counts = counts + scene.readout_e * torch.randn(counts.shape, generator=generator)
-    flat = counts.view(-1)
-    if scene.hot:
-        where = torch.randint(flat.numel(), (scene.hot,), generator=generator)
-        flat[where] = float(counts.max()) * (0.2 + 1.8 * torch.rand(scene.hot, generator=generator))
-    if scene.dead:
-        flat[torch.randint(flat.numel(), (scene.dead,), generator=generator)] = 0.0
-    return counts
+def _signal(
+    patches: _Patches, own: torch.Tensor, expected: torch.Tensor, open_part: torch.Tensor, scenes: list[Scene]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Expected counts of each disk (N,) and its signal to noise ratio after all the camera leaves of it.
+
+    To the noise of the counts comes a part of the background itself, whose slope and texture look like disks at any dose.
+    """
+    p, device = patches, expected.device
+    through = open_part.reshape(-1)[p.index]
+    semiangle = column([s.semiangle_invA for s in scenes], device)[p.which]
+    in_disk = (torch.linalg.vector_norm(p.k, dim=-1) < semiangle) * p.mask * (through > 0)
+    own_counts = (own * through).sum((1, 2))
+    total = (expected.reshape(-1)[p.index] * in_disk).sum((1, 2))
+    area = torch.tensor([math.pi * s.radius_px**2 for s in scenes], device=device)[p.which]
+    rest = (total - own_counts).clamp_min(0)
+    snr = own_counts / (rest.maximum(0.05 * area) + 0.1 * own_counts + (LEAST_CONTRAST * rest).square()).sqrt()
+    if any(s.camera.white or s.camera.levels for s in scenes):
+        gain = torch.tensor([s.gain for s in scenes], device=device)[p.which]
+        bright = white_level(expected, scenes)
+        snr = snr * seen_fraction(own_counts / area * gain, rest / area * gain, bright, p.which, scenes)
+    return own_counts, snr
 
 
-def _probe_image(scene: Scene, inverse: np.ndarray, n: int, radius: float) -> torch.Tensor:
-    """Expected vacuum probe, centred at (n/2, n/2)."""
-    offset = torch.arange(n) - n / 2
-    dy, dx = torch.meshgrid(offset, offset, indexing="ij")
-    m = [[float(v) for v in row] for row in inverse]
-    k = torch.stack([m[0][0] * dx + m[0][1] * dy, m[1][0] * dx + m[1][1] * dy], -1)
-    probe = _aperture(k, scene) * _ripple(k, scene) ** 2
-    if scene.psf_sigma_px > 0.15:
-        probe = _gaussian_blur(probe, scene.psf_sigma_px)
-    return probe * (scene.probe_dose_e / (math.pi * radius**2))
+def _probe_images(scenes: list[Scene], geometry: list[_Geometry], n: int, device: torch.device | str) -> torch.Tensor:
+    """Expected vacuum probes (B, n, n), centred at (n/2, n/2)."""
+    offset = torch.arange(n, device=device) - n / 2
+    dy, dx = offset[None, :, None], offset[None, None, :]
+    m = torch.tensor(np.array([g.inverse for g in geometry]), dtype=torch.float32, device=device)[..., None, None]
+    k = torch.stack([m[:, 0, 0] * dx + m[:, 0, 1] * dy, m[:, 1, 0] * dx + m[:, 1, 1] * dy], -1)
+    probe = spread(_aperture(k, scenes), scenes, specimen=False)
+    return probe * column([s.probe_dose_e / (math.pi * s.radius_px**2) for s in scenes], device)
 
 
 def draw_pattern(
@@ -376,8 +303,37 @@ def draw_pattern(
     probe: bool = True,
 ) -> Pattern:
     """A new pattern of a random run."""
+    run, scene = _draw(runs, config, rng)
+    return render(run, scene, config, generator, probe=probe)
+
+
+def _draw(runs: list[Run], config: RenderConfig, rng: np.random.Generator) -> tuple[Run, Scene]:
     while True:
         run = runs[int(rng.integers(len(runs)))]
         scene = draw_scene(run, config, rng)
         if scene is not None:
-            return render(run, scene, config, generator, probe=probe)
+            return run, scene
+
+
+def draw_patterns(
+    runs: list[Run],
+    config: RenderConfig,
+    count: int,
+    rng: np.random.Generator,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Pattern]:
+    """New patterns of random runs; on a GPU many at once, those with alike disks together."""
+    drawn = [_draw(runs, config, rng) for _ in range(count)]
+    if torch.device(device).type == "cpu":
+        return [render(run, scene, config, generator) for run, scene in drawn]
+    size = lambda i: (drawn[i][0].amplitude.shape[-2], drawn[i][1].radius_px)  # noqa: E731
+    order = sorted(range(count), key=size)
+    out: dict[int, Pattern] = {}
+    for nk in sorted({size(i)[0] for i in order}):
+        alike = [i for i in order if size(i)[0] == nk]
+        for start in range(0, len(alike), CHUNK):
+            part = alike[start : start + CHUNK]
+            made = render_batch([drawn[i][0] for i in part], [drawn[i][1] for i in part], config, generator, device=device)
+            out |= dict(zip(part, made, strict=True))
+    return [out[i] for i in range(count)]

@@ -69,9 +69,8 @@ class Trainer:
         seed_step = self.step if step is None else step
         rng = np.random.default_rng([self.config.seed, seed_step])
         # Patterns are rendered where the network is: a GPU would starve on patterns from the CPU.
-        with torch.device(self.config.device):
-            generator = torch.Generator(self.config.device).manual_seed(self.config.seed * 1_000_003 + seed_step)
-            batch = self.task.batch(self.runs, rng, generator)
+        generator = torch.Generator(self.config.device).manual_seed(self.config.seed * 1_000_003 + seed_step)
+        batch = self.task.batch(self.runs, rng, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.model.train()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.training.diffraction.networks import Residual
+from napari_emdl.training.diffraction.networks import OUTPUTS, SCALARS, Residual
 
 WEIGHTS_NAME = "weights.npz"
 
@@ -26,10 +26,19 @@ def save_weights(model: nn.Module, folder: Path) -> Path:
     return path
 
 
+def _may_grow(name: str, old: torch.Tensor, new: torch.Tensor) -> bool:
+    """Whether a layer of a refiner only has inputs or outputs more than an older one's."""
+    if name.startswith("stem.0.") and new.ndim == 4:
+        return new.shape[1] > old.shape[1] and new.shape[0] == old.shape[0]
+    if name == "dense.weight":
+        return 0 < new.shape[1] - old.shape[1] < SCALARS and new.shape[0] == old.shape[0]
+    return name in ("head.weight", "head.bias") and 0 < new.shape[0] - old.shape[0] < OUTPUTS and new.shape[1:] == old.shape[1:]
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Put the weights of a model folder into `model`.
 
-    Residual blocks that `model` has on top of the folder's network start as the identity, and the weights of input channels
+    Residual blocks that `model` has on top of the folder's network start as the identity, and the weights of inputs and outputs
     that the other had not as zero, so that the larger network begins where the other ended.
 
     Raises
@@ -49,9 +58,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             nn.init.zeros_(block.norm2.weight)
             state |= own
     for name, value in model.state_dict().items():
-        if name in state and value.ndim == 4 and value.shape[1] > state[name].shape[1] and name.startswith("stem.0."):
+        if name in state and _may_grow(name, state[name], value):
             grown = torch.zeros_like(value)
-            grown[:, : state[name].shape[1]] = state[name]
+            grown[tuple(slice(n) for n in state[name].shape)] = state[name]
             state[name] = grown
     try:
         model.load_state_dict(state)

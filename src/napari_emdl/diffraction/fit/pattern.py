@@ -1,0 +1,318 @@
+"""Lattice from the pattern itself: all disks at once, each with an inner intensity of its own that is free.
+
+Peaks are measured one by one, and what a disk looks like inside pulls at them: near a zone axis opposite disks are mirror
+images, so all of them lean outwards or inwards together and the fit adds that up to a strain. Here the pattern is modelled as
+
+    counts(x) = background_j(x) + A(x - c_j) I_j(x),   c_j = origin + h_j g1 + k_j g2
+
+around every disk j, with the soft-edged aperture A, a plane as background and an inner intensity I_j that is a Gaussian
+process: any smooth function, with a length scale in units of the radius and a standard deviation of several times the disk's
+mean. Given the lattice, I_j and the background follow by weighted least squares (Fisher scoring for Poisson counts); they are
+eliminated, and what is left is each disk's score and Fisher information for its place, 2 x 2. Only lit edges tell anything,
+and they tell it across themselves. All disks of a pattern together give a Gauss-Newton step of origin, g1 and g2. Radius and
+edge of the aperture are shared by the whole scan and fitted to it as well.
+
+Variable projection: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) 413. Gaussian processes: Rasmussen and Williams (2006),
+chapter 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.kernels import Crop
+from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
+from napari_emdl.diffraction.lattice import LatticeFit
+from napari_emdl.jobs.control import Control
+
+Floats = NDArray[np.float64]
+
+#: Lengths over which the inner intensity changes, in radii, and standard deviation of each in units of the disk's mean.
+INNER_SCALES = ((0.8, 2.0),)
+#: Gauss-Newton steps of a pattern, and of the least squares within.
+_STEPS, _REWEIGHTED = 3, 3
+#: Patterns that radius and edge are fitted to.
+_APERTURE_PATTERNS, _APERTURE_ROUNDS = 24, 3
+#: A disk that is sure of nothing stays where the lattice says, within this many radii.
+_LOOSE_RADII = 1.0
+#: Components of the inner intensity with less than this share of its variance are left out.
+_LEAST_SHARE = 3e-4
+#: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
+_SHARPEST_PX = 0.45
+#: Width of the zone in which a real edge strays, in units of the edge.
+_ZONE = 2.0
+#: Expected counts a pixel at least, for its variance.
+_LEAST_COUNTS = 0.05
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """Soft-edged disk: half height at `radius_px`, blurred with a standard deviation of `edge_px`.
+
+    `ripple` is how far the height near a real edge strays from that, pixel by pixel (a hard edge on whole pixels, a ragged
+    aperture). More electrons do not make it less, so that it bounds what the edges of bright disks count.
+    """
+
+    radius_px: float
+    edge_px: float
+    ripple: float = 0.0
+
+    def at(self, row: Floats, col: Floats) -> tuple[Floats, Floats]:
+        """Height, and (..., 4) derivatives by the place (row, col), the radius and the edge, at offsets from the centre."""
+        away = np.hypot(row, col)
+        z = (away - self.radius_px) / (np.sqrt(2) * self.edge_px)
+        slope = np.exp(-np.square(z)) / (np.sqrt(2 * np.pi) * self.edge_px)
+        safe = np.maximum(away, 1e-9)
+        by_edge = slope * (away - self.radius_px) / self.edge_px
+        return 0.5 * special.erfc(z), np.stack([slope * row / safe, slope * col / safe, slope, by_edge], axis=-1)
+
+    def zone(self, row: Floats, col: Floats) -> Floats:
+        """How near to the edge, from 1 on it to 0; as wide as a pixel at least."""
+        width = _ZONE * max(self.edge_px, 0.5)
+        return np.asarray(np.exp(-0.5 * np.square((np.hypot(row, col) - self.radius_px) / width)), dtype=np.float64)
+
+
+class PatternModel:
+    """Scores and information of disks for one aperture; see the module.
+
+    Parameters
+    ----------
+    aperture
+        Of the disks.
+    """
+
+    def __init__(self, aperture: Aperture) -> None:
+        self.aperture = aperture
+        radius = aperture.radius_px
+        self._crop = Crop.within(max(1.45 * radius, radius + 3))
+        place = np.stack([self._crop.rows, self._crop.cols], axis=1).astype(float)
+        square = np.square(place[:, None] - place[None]).sum(axis=2)
+        kernel = sum(deviation**2 * np.exp(-square / (2 * (length * radius) ** 2)) for length, deviation in INNER_SCALES)
+        value, vector = np.linalg.eigh(kernel)
+        keep = value > _LEAST_SHARE * value.sum()
+        self._inner = vector[:, keep] * np.sqrt(value[keep])
+        blur = np.exp(-square / 2)
+        self._blur = blur / blur.sum(axis=1, keepdims=True)
+        self.ripple_sums = np.zeros(2)
+
+    def fits(self, centre: Floats, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(n,) disks that lie wholly on the detector."""
+        edge = self.aperture.radius_px
+        return np.asarray(np.all((centre >= edge) & (centre <= np.array(shape) - 1 - edge), axis=1))
+
+    def measure(self, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> tuple[Floats, Floats]:
+        """Score (n, 4) and information (n, 4, 4) of disks (h, k) for their row and col and for radius and edge.
+
+        Parameters
+        ----------
+        counts
+            (rows, cols) electrons.
+        hk
+            (n, 2) indices.
+        origin, g
+            (2,) and (2, 2) in px.
+        """
+        centre = origin + hk @ g
+        low = np.rint(centre).astype(np.intp)
+        rows, cols = low[:, :1] + self._crop.rows, low[:, 1:] + self._crop.cols
+        inside = (rows >= 0) & (rows < counts.shape[0]) & (cols >= 0) & (cols < counts.shape[1])
+        y = counts[np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)]
+        dr, dc = rows - centre[:, :1], cols - centre[:, 1:]
+        used = (inside & self._own(rows, cols, hk, origin, g)).astype(float)
+        height, slope = self.aperture.at(dr, dc)
+        core = height > 0.5
+        outside = used * (height < 0.02)
+        background = (y * outside).sum(axis=1) / np.maximum(outside.sum(axis=1), 1)
+        mean = ((y - background[:, None]) * core).sum(axis=1) / np.maximum(core.sum(axis=1), 1)
+        mean = np.maximum(mean, 0.02 + 0.02 * background)
+        scaled = (height * mean[:, None])[:, :, None]
+        ones = np.ones((len(y), y.shape[1], 1))
+        tilt = np.stack([dr, dc], axis=2) / self.aperture.radius_px
+        design = np.concatenate([scaled, scaled * self._inner, ones, tilt], axis=2)
+        n = design.shape[2]
+        prior = np.zeros((len(y), n))
+        prior[:, 0], prior[:, 1 : n - 3] = 0.01, 1.0
+        prior[:, n - 2 :] = (2 / np.maximum(background, 0.05))[:, None] ** 2
+        zone = self.aperture.zone(dr, dc)
+        least = np.maximum(0.5 * background, _LEAST_COUNTS)[:, None]
+        variance = np.maximum(y @ self._blur.T, least)
+        for _ in range(_REWEIGHTED):
+            weighted = design * (used / variance)[:, :, None]
+            normal = np.matmul(weighted.transpose(0, 2, 1), design)
+            normal[:, np.arange(n), np.arange(n)] += prior
+            right = np.matmul(weighted.transpose(0, 2, 1), y[:, :, None])[:, :, 0]
+            right[:, 0] += prior[:, 0]
+            solution = np.linalg.solve(normal, right[:, :, None])
+            fit = np.matmul(design, solution)[:, :, 0]
+            inner = mean[:, None] * (solution[:, :1, 0] + np.matmul(self._inner, solution[:, 1 : n - 3])[:, :, 0])
+            change = slope * np.maximum(inner, 0)[:, :, None]
+            counted = np.maximum(fit, least)
+            edge = np.square(np.maximum(inner, 0) * zone)
+            variance = counted + self.aperture.ripple**2 * edge
+        self._note_ripple(used * edge, np.square(y - fit), counted)
+        weight = (used / variance)[:, :, None]
+        shared = np.matmul((design * weight).transpose(0, 2, 1), change)
+        information = np.matmul((change * weight).transpose(0, 2, 1), change)
+        information -= np.matmul(shared.transpose(0, 2, 1), np.linalg.solve(normal, shared))
+        score = np.matmul((change * weight).transpose(0, 2, 1), (y - fit)[:, :, None])[:, :, 0]
+        return score, information
+
+    def _note_ripple(self, edge: Floats, square: Floats, counted: Floats) -> None:
+        """Remember how much larger residuals at the edges are than counting makes them."""
+        self.ripple_sums += [float((edge * (square - counted) / counted).sum()), float((np.square(edge) / counted).sum())]
+
+    def _own(
+        self, rows: NDArray[np.intp], cols: NDArray[np.intp], hk: NDArray[np.int64], origin: Floats, g: Floats
+    ) -> NDArray[np.bool_]:
+        """Pixels that no disk of a neighbouring lattice point reaches."""
+        place = np.stack([rows - origin[0], cols - origin[1]], axis=2)
+        near = np.rint(place @ np.linalg.inv(g))
+        away = np.linalg.norm(place - near @ g, axis=2)
+        other = (near != hk[:, None]).any(axis=2)
+        return np.asarray(~(other & (away < self.aperture.radius_px + 3 * self.aperture.edge_px)))
+
+
+def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> Floats:
+    """(6, 6) information of a pattern on the rows and cols of origin, g1 and g2, everything inside the disks free."""
+    _, information = model.measure(counts, hk, origin, g)
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    return np.asarray(np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6), dtype=np.float64)
+
+
+def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Gauss-Newton step (3, 2) of origin, g1, g2 and the normal matrix (6, 6), disks that disagree counting less."""
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    place = information[:, :2, :2] + 1e-9 * np.eye(2)
+    square = np.einsum("na,na->n", score[:, :2], np.linalg.solve(place, score[:, :2, None])[:, :, 0])
+    trust = 1 / (1 + square / 8)
+    normal = np.einsum("n,ni,nab,nj->iajb", trust, terms, place, terms).reshape(6, 6)
+    right = np.einsum("n,ni,na->ia", trust, terms, score[:, :2]).reshape(6)
+    return np.linalg.solve(normal + 1e-6 * np.eye(6), right).reshape(3, 2), normal
+
+
+def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.int64], Floats, Floats]]) -> Aperture:
+    """Radius and edge that all disks of some patterns share, everything else free.
+
+    Parameters
+    ----------
+    patterns
+        Electrons, indices, origin and lattice of each.
+    """
+    aperture = model.aperture
+    for _ in range(_APERTURE_ROUNDS):
+        model = PatternModel(aperture)
+        normal, right = np.zeros((2, 2)), np.zeros(2)
+        for counts, hk, origin, g in patterns:
+            score, information = model.measure(counts, hk, origin, g)
+            terms = np.column_stack([np.ones(len(hk)), hk])
+            own = np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6) + 1e-6 * np.eye(6)
+            mixed = np.einsum("ni,nab->iab", terms, information[:, :2, 2:]).reshape(6, 2)
+            alone = np.einsum("ni,na->ia", terms, score[:, :2]).reshape(6)
+            normal += information[:, 2:, 2:].sum(axis=0) - mixed.T @ np.linalg.solve(own, mixed)
+            right += score[:, 2:].sum(axis=0) - mixed.T @ np.linalg.solve(own, alone)
+        step = np.linalg.solve(normal + np.diag([1e-3, 1e-3]), right)
+        radius = aperture.radius_px + float(np.clip(step[0], -0.5, 0.5))
+        edge = float(np.clip(aperture.edge_px + np.clip(step[1], -0.3, 0.3), _SHARPEST_PX, 0.5 * radius))
+        excess, per_square_px = model.ripple_sums
+        aperture = Aperture(radius, edge, float(np.sqrt(max(excess, 0.0) / max(per_square_px, 1e-12))))
+    return aperture
+
+
+def measure_on_patterns(
+    disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_], control: Control | None = None
+) -> PeakTable:
+    """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
+
+    Parameters
+    ----------
+    disks
+        Table over the scan, with ``attrs["probe_radius_px"]``.
+    cube
+        The patterns.
+    fit
+        Lattices fitted to `disks`.
+    good
+        (positions,) positions to measure; the others keep what they have.
+
+    Returns
+    -------
+    PeakTable
+        The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
+        lattice or cut by the detector's edge are left out where the pattern was fitted. ``attrs["aperture_px"]`` has radius,
+        edge and ripple.
+
+    Raises
+    ------
+    EmdlError
+        When disks and patterns do not belong together, or disks are too small for a model of their inside.
+    """
+    if tuple(cube.scan_shape) != tuple(disks.shape):
+        raise EmdlError(
+            f"the disks are of a scan of {disks.shape}, the patterns of {cube.scan_shape}; give the cube they were found in"
+        )
+    radius = float(disks.attrs.get("probe_radius_px") or 0)
+    if radius < 2.5:
+        raise EmdlError("the pattern fit needs disks of a radius of at least 2.5 px; use --fit peaks")
+    shape = cube.detector_shape
+    model = PatternModel(Aperture(radius, 0.6))
+    columns = {name: disks.column(name).astype(float).copy() for name in disks.fields}
+    kept = np.ones(disks.n_peaks, bool)
+    for name in ("sigma_row_px", "sigma_col_px", "rho"):
+        columns[name] = np.full(disks.n_peaks, np.nan)
+
+    def disks_of(i: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        rows = _rows_of(disks.offset, fit.used, i)
+        hk = fit.hk[rows]
+        whole = model.fits(fit.origin[i] + hk @ fit.g[i], shape)
+        hk, first = np.unique(hk[whole], axis=0, return_index=True)
+        return rows[whole][first], hk
+
+    wanted = np.flatnonzero(good)
+    sample = wanted[np.unique(np.linspace(0, len(wanted) - 1, _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
+    known = [(_electrons(cube, int(i)), disks_of(int(i))[1], fit.origin[i], fit.g[i]) for i in sample]
+    model = PatternModel(fit_aperture(model, [entry for entry in known if len(entry[1]) >= 5]))
+    loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
+    for done, i in enumerate(wanted):
+        if control is not None:
+            control.check()
+            control.report(done, len(wanted), "patterns")
+        rows, hk = disks_of(int(i))
+        if len(hk) < 5:
+            continue
+        counts = _electrons(cube, int(i))
+        origin, g = fit.origin[i].copy(), fit.g[i].copy()
+        limit = 0.1 * model.aperture.radius_px
+        for _ in range(_STEPS):
+            score, information = model.measure(counts, hk, origin, g)
+            step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
+            origin, g = origin + step[0], g + step[1:]
+        score, information = model.measure(counts, hk, origin, g)
+        kept[disks.offset[i] : disks.offset[i + 1]] = False
+        kept[rows] = True
+        covariance = np.linalg.inv(information[:, :2, :2] + loose)
+        place = origin + hk @ g + np.einsum("nab,nb->na", covariance, score[:, :2])
+        columns["row"][rows], columns["col"][rows] = place.T
+        deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
+        columns["sigma_row_px"][rows], columns["sigma_col_px"][rows] = deviation.T
+        columns["rho"][rows] = covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1])
+        columns["sigma_px"][rows] = np.sqrt(np.square(deviation).mean(axis=1))
+    made = PeakTable(disks.shape, disks.offset, columns)
+    made.attrs = {**disks.attrs, "aperture_px": astuple(model.aperture)}
+    return made.where(kept).compact()
+
+
+def _rows_of(offset: NDArray[np.int64], used: NDArray[np.bool_], i: int) -> NDArray[np.intp]:
+    return np.asarray(offset[i] + np.flatnonzero(used[offset[i] : offset[i + 1]]), dtype=np.intp)
+
+
+def _electrons(cube: Datacube, i: int) -> Floats:
+    """(rows, cols) of one pattern in electrons, missing values filled."""
+    pattern = fill_missing(cube.patterns(i, i + 1))
+    return np.asarray(pattern[0] / estimate_gain(pattern)[0], dtype=np.float64)
