@@ -228,12 +228,15 @@ def _note_frames(alignment: Alignment, notes: list[str]) -> None:
 
 
 def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:
-    """Tell of a frame in which most sites change at once: a particle that sinters or turns, not columns that diffuse."""
+    """Tell of a frame in which very many sites change at once: a particle that sinters or turns, not columns that diffuse.
+
+    A crystal that turns leaves one set of sites for another, not all of which are seen to blink.
+    """
     if blinking < 8 or not len(table):
         return
     frame, count = np.unique(table["frame"], return_counts=True)
     at = int(np.argmax(count))
-    if count[at] > 0.5 * blinking:
+    if count[at] > 0.3 * blinking and count[at] > 4 * float(np.median(count)):
         notes.append(
             f"{count[at]} of {blinking} sites change at once in frame {frame[at]}: the particle may have sintered or turned; "
             "analyse the frames before and after by themselves"
