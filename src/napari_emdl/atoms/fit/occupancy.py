@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merge_params
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
+from napari_emdl.atoms.fit.alignedframes import AlignedFrames
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.evidence import evidence_at, evidence_from_detections, visible
 from napari_emdl.atoms.fit.frames import frame_reader, measured_at
@@ -153,7 +154,7 @@ def _learned(
         return None
     known = np.where(valid, evidence, np.float32(np.nan))
     sites = where.sites
-    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, where.alignment, pixel_A, control)
+    aligned = AlignedFrames(frame_reader(movie), sites.position_px, valid, where.alignment, pixel_A, control)
     surface = sites.coordination < 6
     return difference.learned_evidence(aligned, known, detected, control, sites.shown, surface)
 
