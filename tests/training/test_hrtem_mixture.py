@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra: trai
 
 from scipy.ndimage import gaussian_filter  # noqa: E402
 
+from napari_emdl.atoms.find.expected import always  # noqa: E402
 from napari_emdl.training.atoms.conditions import FULL_SIZE, SIZE, encode, encode_full  # noqa: E402
 from napari_emdl.training.atoms.config import ColumnsConfig, Imaging, Mix, read_config  # noqa: E402
 from napari_emdl.training.atoms.degrade import filmlike, with_border  # noqa: E402
@@ -154,7 +155,7 @@ def test_held_out_scores_count_what_is_right(bank):
     net = ColumnNet(3, 1, (16, 16, 16, 16), conditions=FULL_SIZE).eval()
     images = judge(net, MixedSampler(bank, CONFIG, 3), ("single", "stem", "negative"), 2)
     assert [i.kind for i in images] == ["single", "stem", "negative"] * 2
-    table = summary(images, 0.5, (0.5, 0.5))
+    table = summary(images, 0.5, always(0.5))
     assert table["f1"] == table["f1_default"] == f1_at(images, 0.5) and 0 <= table["f1"] <= table["f1_best"]
 
 
@@ -162,7 +163,7 @@ def test_shipped_mixed_configuration_is_valid():
     from importlib.resources import files
 
     config = read_config(str(files("napari_emdl.training").joinpath("configs").joinpath("columns_mixed.yaml")))
-    assert config.neighbours and config.channels == 3 and config.conditions == FULL_SIZE and len(config.mix.others) == 1
+    assert config.neighbours and config.channels == 3 and config.conditions == FULL_SIZE and len(config.mix.others) == 2
 
 
 def test_tuning_keeps_to_single_images_of_the_session(bank, monkeypatch, tmp_path):

@@ -15,7 +15,8 @@ from napari_emdl.training.atoms.labels import make_targets  # noqa: E402
 from napari_emdl.training.atoms.lattices import BOX_A, WEAK, Structure  # noqa: E402
 from napari_emdl.training.atoms.multislice import Multislice, wave_to_coefficients  # noqa: E402
 from napari_emdl.training.atoms.sampling import Sampler, torch_normalise  # noqa: E402
-from napari_emdl.training.atoms.structures import CarbonBank, amorphous_carbon, metal_particle, random_structure  # noqa: E402
+from napari_emdl.training.atoms.specimens import random_structure  # noqa: E402
+from napari_emdl.training.atoms.structures import CarbonBank, amorphous_carbon, metal_particle  # noqa: E402
 from napari_emdl.training.atoms.waves import SHARD, Mixture, draw_structure, generate, held_out, load, simulate  # noqa: E402
 
 KINDS = ("metal", "oxide", "monolayer", "graphene")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_emdl.atoms.find.clean import cleaned, empty_border, without_spikes
-from napari_emdl.atoms.find.expected import chosen_threshold, expected_f1
+from napari_emdl.atoms.find.expected import ThresholdRule, always, expected_f1
 from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
 
@@ -86,6 +86,9 @@ def test_expected_f1_is_what_happens():
         assert 2 * right[taken].sum() / (taken.sum() + right.sum()) < f1 + 0.005
 
 
-def test_with_hardly_a_column_the_default_holds():
-    assert chosen_threshold(np.full(20, 0.1), 0.5, (0.2, 0.6)) == (0.5, pytest.approx(2 * 2 / 22))
-    assert chosen_threshold(np.full(100, 0.3), 0.5, (0.2, 0.6))[0] == 0.2
+def test_threshold_follows_the_scores_where_there_is_something():
+    rule = ThresholdRule(limits=(0.4, 0.5), from_f1=0.7, otherwise=(0.6, 0.5))
+    clear, faint = np.r_[np.full(50, 0.95), np.full(50, 0.03)], np.full(100, 0.3)
+    assert rule.choose(clear) == (pytest.approx(0.49), pytest.approx(2 * 47.5 / (50 + 49)))
+    assert rule.choose(faint)[0] == 0.6 and rule.choose(faint, neighbours=True)[0] == 0.5
+    assert rule.choose(np.zeros(0)) == (0.6, 0.0) and always(0.3).choose(clear)[0] == 0.3

@@ -60,3 +60,16 @@ def test_a_tiny_field_of_view_is_said():
     movie, _ = blinking_movie((1, 128, 128), seed=1)
     tiny = in_memory(np.asarray(movie.data)[:, :24, :24], "movie", movie.calibration)
     assert "too little to judge" in find_columns(tiny, model="log", contrast="bright").attrs["warning"]
+
+
+def test_frames_with_their_neighbours_are_judged_as_what_they_were():
+    from napari_emdl.atoms.find.flaws import Judged
+    from napari_emdl.base.peaks import PeakTable
+
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 200, (2, 32, 32)).astype(np.uint8)
+    frames[0, :8] = 255
+    stack = np.zeros((2, 3, 32, 32), np.float32)
+    stack[:, 0] = frames
+    table = Judged(lambda f: PeakTable.empty((len(f),), ("row",)), dtype=np.dtype(np.uint8))(stack)
+    assert table.attrs["saturated_frames"] == 1 and table.attrs["blank_frames"] == 0

@@ -231,11 +231,14 @@ def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:
     if finder.pixel_A < 0.08:
         ways.insert(0, "bin the frames")
     ways.append("denoise or average frames")
-    if finder.expected_columns < 1:
-        return f"no columns are seen; if there are any, {' or '.join(ways)}"
+    if finder.passing < 0.5:
+        return (
+            f"no columns: of {finder.expected_columns:.0f} suspected in a frame none is likely "
+            f"(best score {finder.best_score:.2f}); if there are columns, {' or '.join(ways)}"
+        )
     return (
-        f"the columns are faint: about {finder.expected_columns:.0f} a frame are suspected, expected F1 {f1:.2f} "
-        f"at threshold {finder.default_min_score:.2f}; to see more, {' or '.join(ways)}"
+        f"the columns are faint: about {finder.expected_columns:.0f} a frame are suspected and {finder.passing:.0f} pass, "
+        f"expected F1 {f1:.2f} at threshold {finder.default_min_score:.2f}; to see more, {' or '.join(ways)}"
     )
 
 
@@ -356,7 +359,7 @@ def find_columns(
     table = run_peak_job(
         shape=(movie.n_frames,),
         read=reader_for(movie, finder, settings).read,
-        find=Judged(finder.find, *(() if running.scheduler else (control,)), neighbours=several),
+        find=Judged(finder.find, *(() if running.scheduler else (control,)), dtype=movie.dtype if several else None),
         bytes_per_item=int(np.prod(movie.shape[-2:]))
         * (3 if several else movie.n_foci)
         * (np.dtype(movie.dtype).itemsize + 48),
@@ -412,7 +415,7 @@ def reader_for(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> _Fra
 
 def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: int, control: Control | None = None) -> PeakTable:
     """Candidates of one frame, with what its neighbours add where the finder takes them."""
-    find = Judged(finder.find, control, neighbours=frames_used(finder) > 1)
+    find = Judged(finder.find, control, dtype=movie.dtype if frames_used(finder) > 1 else None)
     table = find(reader_for(movie, finder, params).read(frame, frame + 1))
     settle_attrs(table, movie, finder, params)
     return table

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
-
-#: below this sum of probabilities there is too little to choose from
-LEAST_COLUMNS = 8.0
 
 
 def expected_f1(probability: NDArray[np.floating]) -> tuple[float, float]:
@@ -24,13 +23,32 @@ def expected_f1(probability: NDArray[np.floating]) -> tuple[float, float]:
     return float(0.5 * (p[best] + after)), float(f1[best])
 
 
-def chosen_threshold(scores: NDArray[np.floating], default: float, limits: tuple[float, float]) -> tuple[float, float]:
-    """Threshold for frames with these scores, kept within `limits`, and the F1 that is to be expected.
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How a model lets its threshold be chosen (card entry ``threshold``).
 
-    With too few columns to choose from, the default holds.
+    Attributes
+    ----------
+    limits
+        Between these the threshold of the best expected F1 is taken,
+    from_f1
+        where that F1 is at least this; else there is hardly anything, or nothing that can be told from noise, and
+    otherwise
+        the first of these holds for single frames, the second for frames with neighbours.
     """
-    p = np.asarray(scores, np.float64)
-    if p.sum() < LEAST_COLUMNS:
-        return default, expected_f1(p)[1]
-    threshold, f1 = expected_f1(p)
-    return float(np.clip(threshold, *limits)), f1
+
+    limits: tuple[float, float]
+    from_f1: float = 0.0
+    otherwise: tuple[float, float] = (0.5, 0.5)
+
+    def choose(self, scores: NDArray[np.floating], neighbours: bool = False) -> tuple[float, float]:
+        """Threshold for frames with these scores, and the F1 that is to be expected at the best one."""
+        threshold, f1 = expected_f1(scores)
+        if f1 < self.from_f1 or not len(scores):
+            return self.otherwise[int(neighbours)], f1
+        return float(np.clip(threshold, *self.limits)), f1
+
+
+def always(threshold: float) -> ThresholdRule:
+    """The rule of a model with one threshold."""
+    return ThresholdRule((threshold, threshold), otherwise=(threshold, threshold))

@@ -27,16 +27,17 @@ LEAST_FIELD_A = 15.0
 class Judged:
     """A finder's ``find`` whose tables count the frames with flaws; picklable when `find` is.
 
-    With `neighbours`, frames come with the means of their neighbours, of which only the first image is judged.
+    With `dtype`, frames come with the means of their neighbours, as numbers of another type: then only the frame itself is
+    judged, as the numbers of `dtype` that it was.
     """
 
-    def __init__(self, find: Callable[..., PeakTable], *args: Any, neighbours: bool = False) -> None:
-        self.find, self.args, self.neighbours = find, args, neighbours
+    def __init__(self, find: Callable[..., PeakTable], *args: Any, dtype: Any = None) -> None:
+        self.find, self.args, self.dtype = find, args, dtype
 
     def __call__(self, frames: NDArray[Any]) -> PeakTable:
         """Columns of frames, with the counts as attributes."""
         table = self.find(frames, *self.args)
-        table.attrs.update(count_flaws(frames[:, :1] if self.neighbours else frames))
+        table.attrs.update(count_flaws(frames if self.dtype is None else frames[:, :1].astype(self.dtype)))
         return table
 
 

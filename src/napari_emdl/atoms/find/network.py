@@ -17,7 +17,7 @@ from scipy.special import expit
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import cleaned
-from napari_emdl.atoms.find.expected import chosen_threshold
+from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
@@ -115,9 +115,8 @@ class NetworkColumnFinder:
         self.network_A = self.pixel_A if low <= self.pixel_A <= high else facts.pixel_A
         self.min_spacing_A = min_spacing_A
         self.default_min_score = threshold_of(facts.default_min_score, contrast)
-        low, high = extra.get("threshold_limits", (self.default_min_score, self.default_min_score))
-        self.threshold_limits = float(low), float(high)
-        self.expected_columns = 0.0
+        self.threshold = ThresholdRule(**extra["threshold"]) if "threshold" in extra else always(self.default_min_score)
+        self.expected_columns, self.passing, self.best_score = 0.0, 0.0, 0.0
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
@@ -180,8 +179,10 @@ class NetworkColumnFinder:
         self._sampled = {self._key(image): fields for image, fields in zip(stack, tables, strict=True)}
         scores = np.concatenate([fields["score"] for fields in tables])
         self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
-        threshold, f1 = chosen_threshold(scores, self.default_min_score, self.threshold_limits)
+        threshold, f1 = self.threshold.choose(scores, any(self.counts))
         self.default_min_score = round(threshold, 3)
+        self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
+        self.best_score = float(np.max(scores, initial=0.0))
         return f1
 
     def sample(

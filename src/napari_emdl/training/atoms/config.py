@@ -28,6 +28,8 @@ class Imaging(_Strict):
     #: frames within are used as they are, others are rescaled to `nominal_sampling_A`
     native_sampling_A: Range = (0.08, 0.125)
     nominal_sampling_A: float = 0.1
+    #: frames within are used as they are once the network is trained; None: those of `native_sampling_A`
+    used_sampling_A: Range | None = None
     contrast: Literal["both", "bright", "dark"] = "both"
     C10_A: Range | None = None
     Cs_A: Range | None = None

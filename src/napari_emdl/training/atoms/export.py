@@ -5,12 +5,15 @@ Inputs
     the whole frame by
                 `napari_emdl.atoms.find.normalise.local_normalise`, at a pixel size within `config.emdl.ranges.pixel_A`
                 (otherwise rescale
-                to `config.emdl.pixel_A`); H and W multiples of 16; batch and size are free.
+                to `config.emdl.pixel_A`); H and W multiples of 16; batch and size are free. With `config.emdl.neighbours`
+                C = 3: the frame, the mean of the two frames next to it and that of the six beyond, moved onto it, each
+                normalised by itself and cut off at +-10; a channel without frames is zero.
     conditions  (batch, 20) float32, see `napari_emdl.training.atoms.conditions` and `config.emdl.conditions` of the card:
                 0 bright, 1 dark (both 0: unknown), then known flag and scaled value of energy_keV / 300, Cs_A / 1e6,
                 C10_A / 100,
                 focal_spread_A / 30, sampling_A / 0.1, C12_A / 50, log10_dose_e_per_A2 / 2, then zone 110, 100, 111,
-                sheet one-hot.
+                sheet one-hot. With `neighbours` (batch, 24): behind these hrtem, stem (both 0: unknown), and the numbers
+                of frames in the two means, over 2 and over 6.
 Outputs (ask only for those you need)
     candidates  (batch, 12288, 6) float32, best first: row, col (input pixels, centres at integers), score (probability),
     sigma_px,
@@ -151,7 +154,7 @@ def export_model(
         description=description,
         species=list(config.species),
         pixel_A=im.nominal_sampling_A,
-        ranges={"pixel_A": im.native_sampling_A, "rescaled_pixel_A": im.sampling_A, "dose_e_per_A2": im.dose_e_per_A2},
+        ranges={"pixel_A": im.used_sampling_A or im.native_sampling_A, "rescaled_pixel_A": im.sampling_A, "dose_e_per_A2": im.dose_e_per_A2},
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
@@ -165,3 +168,15 @@ def export_model(
         weights=WEIGHTS_NAME,
         **card,
     )  # fmt: skip
+
+
+def provenance(config: ColumnsConfig, state: dict[str, Any]) -> dict[str, Any]:
+    """What the network was trained on and how."""
+    return {
+        "data": "multislice exit waves simulated by napari_emdl.training.hrtem; no measured images",
+        "waves": config.data.train_waves,
+        "steps": state["step"], "batch": config.batch, "minutes": round(state["seconds"] / 60, 1),
+        "seeds": [config.seed, config.data.seed],
+        "held out": "other seeds; Pd on [110] never seen in training", "hardware": "1 CPU core",
+        "command": f"napari-emdl train columns --config {config.name}.yaml",
+    }  # fmt: skip

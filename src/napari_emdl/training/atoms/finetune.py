@@ -22,7 +22,8 @@ from napari_emdl.training.atoms.mixture import Bank, MixedSampler
 from napari_emdl.training.atoms.multislice import Multislice
 from napari_emdl.training.atoms.peaks import candidates
 from napari_emdl.training.atoms.sampling import Batch, Sampler
-from napari_emdl.training.atoms.structures import CarbonBank, metal_particle, monolayer, random_structure
+from napari_emdl.training.atoms.specimens import random_structure
+from napari_emdl.training.atoms.structures import CarbonBank, metal_particle, monolayer
 from napari_emdl.training.atoms.train import Trainer, run
 from napari_emdl.training.atoms.waves import GRID, U_RMS_A, Waves, simulate
 

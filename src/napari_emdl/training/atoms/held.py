@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.find.expected import chosen_threshold
+from napari_emdl.atoms.find.expected import ThresholdRule
 from napari_emdl.training.atoms.conditions import MODES, SIZE, encode_full
 from napari_emdl.training.atoms.contrast import SURE_LOGIT, pooled_features
 from napari_emdl.training.atoms.evaluate import TOLERANCE_A
@@ -30,7 +30,7 @@ class Judged:
     kind: str
     found: np.ndarray
     columns: int
-    sampling_A: float
+    camera_A: float
     dose_e_per_A2: float
     contrast: int
     p_bright: float
@@ -78,6 +78,7 @@ def judge(
             f = found[k][(found[k][:, 2] > FLOOR) & np.all((found[k][:, :2] > 0) & (found[k][:, :2] < size - 1), axis=1)]
             xy, cls = b.columns[k]
             s = float(b.sampling_A[k])
+            camera_A = s if b.camera_A is None else float(b.camera_A[k])
             match = greedy(f[:, :2], xy[cls != WEAK], xy[cls == WEAK], TOLERANCE_A / s)
             counts = match[:, 0] >= 0
             inside = np.all((xy > 0) & (xy < size - 1), axis=1) & (cls != WEAK)
@@ -86,7 +87,7 @@ def judge(
                     kind,
                     np.c_[f[counts, 2], match[counts, 0], match[counts, 1] * s],
                     int(inside.sum()),
-                    s,
+                    camera_A,
                     float(b.dose_e_per_A2[k]),
                     int(b.contrast[k]),
                     float(1 / (1 + np.exp(-logit[k]))),
@@ -105,11 +106,11 @@ def f1_at(images: Sequence[Judged], thresholds: Sequence[float] | float) -> floa
     return 2 * tp / max(1, n + truth)
 
 
-def summary(images: Sequence[Judged], default: float, limits: tuple[float, float]) -> dict[str, float]:
+def summary(images: Sequence[Judged], default: float, rule: ThresholdRule) -> dict[str, float]:
     """Scores of a group: F1 at the default, at the chosen and at the best threshold, calibration, contrast, ghosts."""
     grid = np.arange(0.05, 0.96, 0.025)
     curve = [f1_at(images, t) for t in grid]
-    chosen = [chosen_threshold(i.found[:, 0], default, limits)[0] for i in images]
+    chosen = [rule.choose(i.found[:, 0], i.kind == "movie")[0] for i in images]
     found = np.concatenate([i.found for i in images]) if images else np.zeros((0, 3))
     clear = [i for i in images if i.contrast]
     right = np.array([(i.p_bright > 0.5) == (i.contrast > 0) for i in clear])

@@ -3,6 +3,8 @@ columns."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -80,6 +82,7 @@ class MixedSampler:
             [c for p in parts for c in p.columns], [s for p in parts for s in p.surface],
             np.concatenate([p.sampling_A for p in parts]), np.concatenate([p.contrast for p in parts]),
             np.concatenate([p.dose_e_per_A2 for p in parts]),
+            np.concatenate([p.sampling_A if p.camera_A is None else p.camera_A for p in parts]),
         )  # fmt: skip
 
     def _finished(
@@ -162,7 +165,8 @@ class MixedSampler:
             zone = "sheet" if meta["kind"] in ("monolayer", "graphene") else meta["zone"]
             zone = zone if zone in ("110", "100", "111", "sheet") else None
             told.append(self._told(sign, "hrtem", float(told_s[j]), frames[j], zone, values))
-        return self._finished(image, columns, surface, told_s, contrast, detector.dose_e_per_A2.numpy(), told)
+        made = self._finished(image, columns, surface, told_s, contrast, detector.dose_e_per_A2.numpy(), told)
+        return replace(made, camera_A=s)
 
     def _origin(self, waves: Waves, i: int, extent_A: float) -> np.ndarray:
         column = waves.columns(i)[0]
@@ -325,7 +329,9 @@ class MixedSampler:
         sign = (-1 if dark else 1) if len(made.column_px) else 0
         told = self._told(sign, "stem", told_s, frames, None, {})
         columns = [((made.column_px + 0.5) * factor - 0.5, _left_out(made.column_class, made.column_px, hidden))]
-        return self._finished(image, columns, [made.surface], np.array([told_s]), np.array([sign]), np.array([np.nan]), [told])
+        dose = np.array([np.nan])
+        batch = self._finished(image, columns, [made.surface], np.array([told_s]), np.array([sign]), dose, [told])
+        return replace(batch, camera_A=np.array([s]))
 
     def _negative(self) -> Batch:
         rng, im = self.rng, self.imaging

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_emdl.training.atoms.degrade import smooth_field
 
-KINDS = ("noise", "film", "fringes", "texture", "shapes", "edge")
+KINDS = ("noise", "film", "fringes", "texture", "shapes", "glyphs", "edge")
 
 
 def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +62,19 @@ def _shapes(rng: np.random.Generator, n: int) -> np.ndarray:
     return gaussian_filter(x, rng.uniform(0.3, 1.2))
 
 
+def _glyphs(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Lines of small signs, as of printed text: a few random ones of 7 x 5 dots, over and over."""
+    signs = rng.random((26, 7, 5)) < rng.uniform(0.3, 0.6)
+    signs[rng.random(26) < 0.15] = False
+    scale, gap, lead = int(rng.integers(1, 4)), int(rng.integers(1, 3)), int(rng.integers(2, 8))
+    rows, cols = -(-n // (scale * (7 + lead))) + 1, -(-n // (scale * (5 + gap))) + 1
+    page = np.zeros((rows, 7 + lead, cols, 5 + gap), np.float32)
+    page[:, :7, :, :5] = signs[rng.integers(26, size=(rows, cols))].transpose(0, 2, 1, 3)
+    page[rng.random(rows) < 0.1] = 0
+    x = np.kron(page.reshape(rows * (7 + lead), -1), np.ones((scale, scale), np.float32))[:n, :n]
+    return gaussian_filter(x if rng.random() < 0.5 else 1 - x, rng.uniform(0.2, 0.45) * scale)
+
+
 def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
     """The rim of a hole: a step with Fresnel fringes, an amorphous film on one side."""
     r, c = _grid(n)
@@ -74,7 +87,8 @@ def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
 
 def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[int, ...] = (1,)) -> np.ndarray:
     """A random image (channels, n, n) without columns; channels are means of `frames` frames of the same scene."""
-    kind = rng.choice(KINDS, p=[0.3, 0.24, 0.14, 0.12, 0.1, 0.1])
+    kind = rng.choice(KINDS, p=[0.24, 0.3, 0.14, 0.08, 0.07, 0.07, 0.1])
+    scene: np.ndarray
     if kind == "noise":
         scene = np.zeros((n, n))
     elif kind == "film":
@@ -85,6 +99,8 @@ def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[
         scene = _texture(rng, n)
     elif kind == "shapes":
         scene = _shapes(rng, n)
+    elif kind == "glyphs":
+        scene = 2 * _glyphs(rng, n)
     else:
         scene = _edge(rng, n, sampling_A)
     if rng.random() < 0.4:

@@ -149,6 +149,8 @@ class Batch:
     sampling_A: np.ndarray
     contrast: np.ndarray
     dose_e_per_A2: np.ndarray
+    #: pixel sizes of the camera, before images were rescaled, where they were
+    camera_A: np.ndarray | None = None
 
 
 def _told(rng: np.random.Generator, imaging: Imaging, contrast: int, zone: str, values: dict[str, float]) -> np.ndarray:

@@ -26,7 +26,7 @@ from napari_emdl.training.atoms.evaluate import (
     regime_images,
     sweep,
 )
-from napari_emdl.training.atoms.export import export_model, load_checkpoint
+from napari_emdl.training.atoms.export import export_model, load_checkpoint, provenance
 from napari_emdl.training.atoms.network import MULTIPLE, ColumnNet
 from napari_emdl.training.atoms.peaks import candidates
 from napari_emdl.training.atoms.sampling import Sampler
@@ -170,18 +170,6 @@ def ship(checkpoint: Path, waves_folder: Path, out: Path, **training: Any) -> di
         metrics=metrics, limits=LIMITS, training={**provenance(config, state), **training},
     )  # fmt: skip
     return metrics
-
-
-def provenance(config: ColumnsConfig, state: dict[str, Any]) -> dict[str, Any]:
-    """What the network was trained on and how."""
-    return {
-        "data": "multislice exit waves simulated by napari_emdl.training.hrtem; no measured images",
-        "waves": config.data.train_waves,
-        "steps": state["step"], "batch": config.batch, "minutes": round(state["seconds"] / 60, 1),
-        "seeds": [config.seed, config.data.seed],
-        "held out": "other seeds; Pd on [110] never seen in training", "hardware": "1 CPU core",
-        "command": f"napari-emdl train columns --config {config.name}.yaml",
-    }  # fmt: skip
 
 
 LIMITS = (

@@ -18,9 +18,8 @@ from napari_emdl.models.registry import Model, load_model
 from napari_emdl.models.session import Session
 from napari_emdl.training.atoms.config import ColumnsConfig, Imaging
 from napari_emdl.training.atoms.evaluate import TOLERANCE_A, match
-from napari_emdl.training.atoms.export import export_model, load_checkpoint
+from napari_emdl.training.atoms.export import export_model, load_checkpoint, provenance
 from napari_emdl.training.atoms.sampling import Sampler
-from napari_emdl.training.atoms.ship import provenance
 from napari_emdl.training.atoms.waves import Waves, load
 
 GROUPS = (("Mo",), ("S2", "S1"))

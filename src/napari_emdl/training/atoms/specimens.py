@@ -1,5 +1,5 @@
-"""More specimens for HRTEM: graphene with grain boundaries and islands, other crystals, and particles whose surface columns
-come and go."""
+"""More specimens for HRTEM: graphene with grain boundaries and islands, other crystals, particles whose surface columns come
+and go; and a draw among all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from napari_emdl.training.atoms.structures import (
     CarbonBank,
     assemble,
     crystal,
+    graphene,
     metal_particle,
+    monolayer,
     on_carbon,
     oxide,
     ripple,
@@ -34,6 +36,8 @@ from napari_emdl.training.atoms.structures import (
 PEROVSKITES = (("Sr", "Ti", 3.905), ("Ba", "Ti", 4.0), ("La", "Mn", 3.88), ("Pb", "Ti", 3.97))
 DIAMONDS = ((("Si", "Si"), 5.431), (("Ge", "Ge"), 5.658), (("Ga", "As"), 5.653), (("In", "P"), 5.869))
 BCC = (("Fe", 2.866), ("W", 3.165), ("Mo", 3.147))
+#: longest columns of tilted oxides, A beyond their width
+TILTED_A = 2.4
 #: a column belongs to a blinking site when its own atoms are nearer than so, A
 NEAR_A = 1.3
 
@@ -161,3 +165,30 @@ def blinking_pair(rng: np.random.Generator, carbon: CarbonBank) -> tuple[Structu
         s.column_atoms[keep], s.column_surface[keep], s.box_A, {**s.meta, "partner": "without"},
     )  # fmt: skip
     return replace(s, meta={**s.meta, "blinking": [int(i) for i in chosen]}), without
+
+
+def _draw(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    """A name, drawn by its relative share."""
+    p = np.array(list(shares.values()), float)
+    return str(rng.choice(list(shares), p=p / p.sum()))
+
+
+def random_structure(
+    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], materials: dict[str, float] | None = None
+) -> Structure:
+    """Draw a specimen; `shares` gives the relative share of metal, oxide, monolayer and graphene, `materials` that of
+    the monolayers' materials (MoS2, ...)."""
+    kind = _draw(rng, shares)
+    if kind == "metal":
+        return metal_particle(rng, carbon)
+    if kind == "oxide":
+        return oxide(rng, carbon)
+    if kind == "monolayer":
+        return monolayer(rng, _draw(rng, materials) if materials else None)
+    if kind == "graphene":
+        return graphene(rng)
+    if kind == "tilted":
+        return oxide(rng, carbon, TILTED_A)
+    if kind in ("rings", "crystal"):
+        return graphene_rings(rng) if kind == "rings" else other_crystal(rng, carbon)
+    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, tilted, monolayer, graphene, rings, crystal")

@@ -91,8 +91,10 @@ def crystal(
     flat: bool = False,
     max_tilt_deg: float = 2.5,
     thickness_A: tuple[float, float] = (8.0, 45.0),
+    smear_A: float | None = None,
 ) -> tuple[list[str], np.ndarray, dict]:
-    """One irregular crystal. `cut` = (normal, distance) keeps only n.(x - centre) < distance (an interface).
+    """One irregular crystal. `cut` = (normal, distance) keeps only n.(x - centre) < distance (an interface); with `smear_A`
+    it is tilted so far that columns are up to so much longer than wide.
 
     Returns symbols, atoms (n, 3) with the smallest z at 0, and the columns as a dict of arrays.
     """
@@ -142,6 +144,8 @@ def crystal(
         keep = rng.random(len(atoms)) > 0.01
         atoms, column = atoms[keep], column[keep]
     tilt = np.deg2rad(max_tilt_deg * rng.random() ** 1.5) if max_tilt_deg else 0.0
+    if smear_A is not None:
+        tilt = float(np.arctan(rng.uniform(0, smear_A) / max(float(np.ptp(atoms[:, 2])) if len(atoms) else 1.0, 1.0)))
     if len(atoms):
         azimuth = rng.uniform(0, 2 * np.pi)
         shift = np.tan(tilt) * (atoms[:, 2] - atoms[:, 2].mean())
@@ -250,20 +254,21 @@ def metal_particle(
     return assemble(symbols, atoms, columns, on_carbon(rng, atoms, carbon, carbon_A, below), meta)
 
 
-def oxide(rng: np.random.Generator, carbon: CarbonBank) -> Structure:
-    """A CeO2 crystal, or a metal particle on its edge seen in profile."""
+def oxide(rng: np.random.Generator, carbon: CarbonBank, smear_A: float | None = None) -> Structure:
+    """A CeO2 crystal, or a metal particle on its edge seen in profile; `smear_A`: see `crystal`."""
     zone = str(rng.choice(["110", "100"], p=[0.8, 0.2]))
     centre = np.full(2, BOX_A / 2) + rng.normal(0, 2, 2)
     thickness = 0.0 if rng.random() < 0.6 else float(rng.uniform(6, 30))
     if rng.random() < 0.45:
-        symbols, atoms, columns = crystal(rng, fluorite_lattice(zone), zone, rng.uniform(10, 24), centre)
+        lattice, radius = fluorite_lattice(zone), rng.uniform(10, 24)
+        symbols, atoms, columns = crystal(rng, lattice, zone, radius, centre, smear_A=smear_A)
         meta = {"kind": "oxide", "element": "CeO2", "zone": zone, "carbon_A": thickness}
     else:
         normal = rotation(rng.uniform(0, 2 * np.pi))[0]
         offset = rng.uniform(-6, 4)
         metal = str(rng.choice(["Pt", "Au", "Pd", "Ni", "Cu"]))
         symbols, atoms, columns = crystal(
-            rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5
+            rng, fluorite_lattice(zone), zone, 34, centre, cut=(normal, offset), flat=True, max_tilt_deg=1.5, smear_A=smear_A
         )
         shift = normal * (offset + rng.uniform(3, 9))
         more, atoms2, columns2 = crystal(
@@ -379,30 +384,3 @@ def monolayer(rng: np.random.Generator, material: str | None = None) -> Structur
         support.append(("C", np.c_[sheet, z]))
     meta = {"kind": "monolayer", "element": material, "zone": "001", "carbon_A": 0.0, "graphene_layers": sheets}
     return assemble(symbols, atoms, columns, support, meta)
-
-
-def _draw(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """A name, drawn by its relative share."""
-    p = np.array(list(shares.values()), float)
-    return str(rng.choice(list(shares), p=p / p.sum()))
-
-
-def random_structure(
-    rng: np.random.Generator, carbon: CarbonBank, shares: dict[str, float], materials: dict[str, float] | None = None
-) -> Structure:
-    """Draw a specimen; `shares` gives the relative share of metal, oxide, monolayer and graphene, `materials` that of
-    the monolayers' materials (MoS2, ...)."""
-    kind = _draw(rng, shares)
-    if kind == "metal":
-        return metal_particle(rng, carbon)
-    if kind == "oxide":
-        return oxide(rng, carbon)
-    if kind == "monolayer":
-        return monolayer(rng, _draw(rng, materials) if materials else None)
-    if kind == "graphene":
-        return graphene(rng)
-    if kind in ("rings", "crystal"):
-        from napari_emdl.training.atoms.specimens import graphene_rings, other_crystal
-
-        return graphene_rings(rng) if kind == "rings" else other_crystal(rng, carbon)
-    raise ValueError(f"unknown kind of specimen {kind!r}; use metal, oxide, monolayer, graphene, rings or crystal")

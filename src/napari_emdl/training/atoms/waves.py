@@ -12,7 +12,8 @@ import torch
 
 from napari_emdl.training.atoms.lattices import BOX_A, Structure
 from napari_emdl.training.atoms.multislice import Multislice, wave_to_coefficients
-from napari_emdl.training.atoms.structures import CarbonBank, random_structure
+from napari_emdl.training.atoms.specimens import blinking_pair, random_structure
+from napari_emdl.training.atoms.structures import CarbonBank
 
 SHARD = 128
 #: half precision keeps coefficients to 1e-3; the scale lifts the weak ones out of the subnormal range
@@ -60,8 +61,6 @@ def draw_structure(
 
 def _draw_pair(rng: np.random.Generator, carbon: CarbonBank, split: str) -> list[tuple[Structure, float, float]]:
     """A particle with and without the columns that come and go, at one energy and thermal amplitude."""
-    from napari_emdl.training.atoms.specimens import blinking_pair
-
     while True:
         pair = blinking_pair(rng, carbon)
         if split == "val" or not held_out(pair[0]):
