@@ -154,7 +154,11 @@ def export_model(
         description=description,
         species=list(config.species),
         pixel_A=im.nominal_sampling_A,
-        ranges={"pixel_A": im.used_sampling_A or im.native_sampling_A, "rescaled_pixel_A": im.sampling_A, "dose_e_per_A2": im.dose_e_per_A2},
+        ranges={
+            "pixel_A": im.used_sampling_A or im.native_sampling_A,
+            "rescaled_pixel_A": im.sampling_A,
+            "dose_e_per_A2": im.dose_e_per_A2,
+        },
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
