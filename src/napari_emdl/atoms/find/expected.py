@@ -24,7 +24,7 @@ def expected_f1(probability: NDArray[np.floating]) -> tuple[float, float]:
 
 
 #: candidates below are no question; wide vacuum has many
-LEAST_LIKELY = 0.1
+LEAST_LIKELY = 0.35
 
 
 @dataclass(frozen=True)
