@@ -87,8 +87,9 @@ def test_expected_f1_is_what_happens():
 
 
 def test_threshold_follows_the_scores_where_there_is_something():
-    rule = ThresholdRule(limits=(0.4, 0.5), from_f1=0.7, otherwise=(0.6, 0.5))
-    clear, faint = np.r_[np.full(50, 0.95), np.full(50, 0.03)], np.full(100, 0.3)
-    assert rule.choose(clear) == (pytest.approx(0.49), pytest.approx(2 * 47.5 / (50 + 49)))
+    rule = ThresholdRule(limits=(0.4, 0.5), from_f1=0.75, otherwise=(0.6, 0.5))
+    clear, faint = np.r_[np.full(50, 0.95), np.full(50, 0.03)], np.full(100, 0.38)
+    # what is hardly a candidate does not count
+    assert rule.choose(clear) == (pytest.approx(0.475), pytest.approx(2 * 47.5 / (50 + 47.5)))
     assert rule.choose(faint)[0] == 0.6 and rule.choose(faint, neighbours=True)[0] == 0.5
     assert rule.choose(np.zeros(0)) == (0.6, 0.0) and always(0.3).choose(clear)[0] == 0.3

@@ -63,5 +63,6 @@ def with_frames(vector: NDArray[np.float32], layout: dict[str, Any], counts: tup
         return vector
     told = vector.copy()
     for entry, count in zip(entries, counts, strict=True):
-        told[int(entry["entry"])] = count / float(entry["most"])
+        if int(entry["entry"]) < len(told):  # a card that says otherwise is refused when the network runs
+            told[int(entry["entry"])] = count / float(entry["most"])
     return told

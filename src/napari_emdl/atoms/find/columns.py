@@ -176,6 +176,8 @@ def _network_finder(
     finder = finder_for(contrast)
     if told_nothing.neighbours:
         finder = _settled(finder, finder_for(contrast, most) if any(most) else None, sample, params, control)
+        if confidence is not None and finder.passing < 0.5:
+            confidence = 0.5  # where there are no columns, they are neither bright nor dark
     finder.contrast_confidence = confidence
     if confidence is not None and confidence < SURE_CONTRAST:
         finder.notes.append(f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it")

@@ -23,6 +23,10 @@ def expected_f1(probability: NDArray[np.floating]) -> tuple[float, float]:
     return float(0.5 * (p[best] + after)), float(f1[best])
 
 
+#: candidates below are no question; wide vacuum has many
+LEAST_LIKELY = 0.35
+
+
 @dataclass(frozen=True)
 class ThresholdRule:
     """How a model lets its threshold be chosen (card entry ``threshold``).
@@ -43,8 +47,9 @@ class ThresholdRule:
 
     def choose(self, scores: NDArray[np.floating], neighbours: bool = False) -> tuple[float, float]:
         """Threshold for frames with these scores, and the F1 that is to be expected at the best one."""
-        threshold, f1 = expected_f1(scores)
-        if f1 < self.from_f1 or not len(scores):
+        likely = scores[scores >= LEAST_LIKELY]
+        threshold, f1 = expected_f1(likely)
+        if f1 < self.from_f1 or not len(likely):
             return self.otherwise[int(neighbours)], f1
         return float(np.clip(threshold, *self.limits)), f1
 

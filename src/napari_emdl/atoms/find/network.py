@@ -282,7 +282,7 @@ class NetworkColumnFinder:
         stack = np.asarray(frames)
         if stack.ndim == 3:
             stack = stack[:, None]
-        if stack.ndim != 4 or stack.shape[1] not in {1 if self.neighbours else self.images, self.channels}:
+        if stack.ndim != 4 or stack.shape[1] not in {self.images, self.channels if any(self.counts) else self.images}:
             has = stack.shape[1] if stack.ndim == 4 else stack.ndim
             raise EmdlError(
                 f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: "
