@@ -9,16 +9,8 @@ import yaml
 
 from helpers.earlier import unpack_earlier
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import (
-    DiskParams,
-    ExportStage,
-    FindStage,
-    FitStage,
-    Job,
-    OpenStage,
-    ProbeParams,
-    StrainParams,
-)
+from napari_emdl.base.params import DiskParams, ProbeParams, StrainParams
+from napari_emdl.base.stages import ExportStage, FindStage, FitStage, Job, OpenStage
 from napari_emdl.workflow.jobfile import read_job, write_job
 
 

@@ -7,9 +7,9 @@ Each field has a description (the tooltip and the help text); ``json_schema_extr
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DiskMethod = Literal["fcunet", "fcunet-plain", "light", "template"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -156,7 +156,7 @@ class OpenParams(Params):
 
 
 class ProbeParams(Params):
-    """Where the vacuum probe comes from; the first that is given is used, else it is measured from the data's central disk."""
+    """Where the vacuum probe comes from; the first that is given is used, else it is measured from the data themselves."""
 
     file: str | None = _field(None, "File with the vacuum probe, FILE or FILE::DATASET")
     radius_px: float | None = _field(None, "Disk radius of a synthetic probe", "px", gt=0.5, le=512)
@@ -196,7 +196,7 @@ class DiskParams(Params):
     edge_px: float | None = _field(
         None, "Disks closer than this to the detector's edge are left out; empty uses the probe radius", "px", ge=0
     )
-    max_disks: int = _field(200, "Most disks kept per pattern", ge=1, le=1000)
+    max_disks: int = _field(400, "Most disks kept per pattern; the result says where there were more", ge=1, le=1000)
     refine_passes: int = _field(0, "Passes of the refiner; 0 chooses by the overlap of the disks", advanced=True, ge=0, le=8)
     flip_passes: bool = _field(
         False,
@@ -348,111 +348,3 @@ class OccupancyParams(Params):
     )
     frame_interval_s: float | None = _field(None, "Time from frame to frame; empty takes it from the file", "s", gt=0)
     dose_e_per_A2: float | None = _field(None, "Dose of a frame, given beside the rates", "e/Å2", gt=0)
-
-
-class OpenStage(Params):
-    """Open a datacube, an image, movie or focal series, or a result to go on from."""
-
-    stage: Literal["open"] = "open"
-    path: str = _field(..., "FILE or FILE::DATASET")
-    options: dict[str, Any] = _field({}, "What the file does not say itself, such as kind, shape or pixel_nm")
-
-
-class FindStage(Params):
-    """Find disks or columns."""
-
-    stage: Literal["find"] = "find"
-    disks: DiskParams | None = _field(None, "Find Bragg disks, with these parameters")
-    columns: ColumnParams | None = _field(None, "Find atomic columns, with these parameters")
-    output: str | None = _field(None, "Result file; empty keeps the peaks for the next stage only")
-    keep_candidates: bool = _field(False, "Write all candidates above the floor, not only those above the threshold")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> FindStage:
-        return _exactly_one(self, "disks", "columns")
-
-
-class FitStage(Params):
-    """Fit strain to disks, or occupancy to columns."""
-
-    stage: Literal["fit"] = "fit"
-    strain: StrainParams | None = _field(None, "Fit strain, with these parameters")
-    occupancy: OccupancyParams | None = _field(None, "Fit occupancy, with these parameters")
-    output: str | None = _field(None, "Result file")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> FitStage:
-        return _exactly_one(self, "strain", "occupancy")
-
-
-class ExportStage(Params):
-    """Write the last result as CSV, OME-TIFF, PNG figures and JSON provenance."""
-
-    stage: Literal["export"] = "export"
-    to: str = _field(..., "Folder")
-
-
-Stage = Annotated[OpenStage | FindStage | FitStage | ExportStage, Field(discriminator="stage")]
-_Kind = TypeVar("_Kind", FindStage, FitStage)
-
-
-def _exactly_one(stage: _Kind, first: str, second: str) -> _Kind:
-    if (getattr(stage, first) is None) == (getattr(stage, second) is None):
-        raise ValueError(f"the stage {stage.stage!r} needs one of the sections {first!r} and {second!r}")
-    return stage
-
-
-class Job(Params):
-    """Job file: what a panel saves with "Save job" and ``napari-emdl run`` reads. One file reproduces an analysis."""
-
-    stages: tuple[Stage, ...] = _field(..., "What is done, in order: open, find, fit, export")
-    run: RunParams = RunParams()
-
-    @property
-    def input(self) -> str:
-        """File that is opened."""
-        first = self.stages[0]
-        assert isinstance(first, OpenStage)
-        return first.path
-
-    def section(self, name: str) -> Any:
-        """Parameters of the last stage with a section "disks", "columns", "strain" or "occupancy"; None without one."""
-        found = [getattr(stage, name, None) for stage in self.stages]
-        return next((params for params in reversed(found) if params is not None), None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_1(cls, values: Any) -> Any:
-        """Until version 0.2 a job was one command with an input, an output and sections."""
-        if not isinstance(values, dict) or "command" not in values:
-            return values
-        unknown = sorted(set(values) - {"command", "input", "output", "run", *_SECTIONS})
-        if unknown:
-            raise ValueError(f"there is no entry {unknown[0]!r} in a job")
-        command, missing = values["command"], [name for name in ("input", "output") if not values.get(name)]
-        if missing:
-            raise ValueError(f"the job has no {missing[0]!r}")
-        if command not in _SECTIONS:
-            raise ValueError(f"there is no command {command!r}; choose {', '.join(_SECTIONS)}")
-        if values.get(command) is None:
-            raise ValueError(f"the job runs {command!r} but has no section {command!r}")
-        last = {"stage": _SECTIONS[command], command: values[command], "output": values["output"]}
-        stages = [{"stage": "open", "path": values["input"]}]
-        if command == "occupancy":  # left out by the runner where the input holds columns already
-            stages.append({"stage": "find", "columns": values.get("columns") or {}})
-        return {"stages": [*stages, last], **({"run": values["run"]} if values.get("run") is not None else {})}
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Job:
-        names = [stage.stage for stage in self.stages]
-        if not names or names[0] != "open" or names.count("open") > 1:
-            raise ValueError("a job begins with one stage 'open'")
-        if len(names) == 1:
-            raise ValueError("the job opens a file and does nothing with it; add a stage 'find', 'fit' or 'export'")
-        results = [stage for stage in self.stages if isinstance(stage, (FindStage, FitStage))]
-        if results and results[-1].output is None and names[-1] != "export":
-            raise ValueError(f"the stage {results[-1].stage!r} needs an output, its result would be lost")
-        return self
-
-
-_SECTIONS = {"disks": "find", "columns": "find", "strain": "fit", "occupancy": "fit"}

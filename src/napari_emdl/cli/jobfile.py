@@ -9,9 +9,10 @@ from typing import Any
 import typer
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import ExportStage, FindStage, FitStage, Job, OpenStage, RunParams
+from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, Movie
+from napari_emdl.base.stages import ExportStage, FindStage, FitStage, Job, OpenStage
 from napari_emdl.cli import work
 from napari_emdl.cli.console import say_note
 from napari_emdl.workflow.parameters import validated

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from napari_emdl.base.errors import EmdlError, OpenError
-from napari_emdl.base.params import ExportStage, FindStage, FitStage, Job, OpenStage
 from napari_emdl.base.reading import read_yaml
+from napari_emdl.base.stages import ExportStage, FindStage, FitStage, Job, OpenStage
 from napari_emdl.io.outputs import atomic_path
 from napari_emdl.workflow.parameters import validated
 

@@ -47,9 +47,27 @@ def test_one_sided_disks_make_no_strain():
         error[how] = np.sqrt(np.mean((got - truth) ** 2))
         if how == "pattern":
             assert 0.6 < np.sqrt(np.mean(((got - truth) / strain.sigma[..., :3]) ** 2)) < 1.4
-            assert strain.attrs["provenance"]["aperture_px"][:2] == pytest.approx([RADIUS, EDGE], abs=0.1)
+            found = strain.attrs["provenance"]["aperture"]
+            assert [found["radius_px"], found["edge_px"]] == pytest.approx([RADIUS, EDGE], abs=0.1)
+            assert found["ripple"] < 0.05
+            assert not any("ragged" in text for text in strain.evidence.warnings)
     assert error["pattern"] < 0.0012
     assert error["pattern"] < 0.7 * error["peaks"]
+
+
+def test_apertures_cut_on_whole_pixels_are_fitted_to_peaks_and_that_is_said():
+    random = np.random.default_rng(4)
+    rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    counts = np.empty((2, 3, *SHAPE), np.uint16)
+    for i in np.ndindex(2, 3):
+        place, _ = lattice_points(LATTICE, np.array([64.2, 63.7]) + random.uniform(-0.5, 0.5, 2), SHAPE, RADIUS)
+        inside = sum(np.hypot(rows - row, cols - col) < RADIUS for row, col in place)
+        counts[i] = random.poisson(0.3 + 400.0 * inside)
+    cube = in_memory(counts, "datacube")
+    disks = emdl.find_disks(cube, method="template")
+    asked = emdl.fit_strain(disks, cube=cube, fit="pattern")
+    assert any("ragged" in text for text in asked.evidence.warnings)
+    assert np.array_equal(asked.exx, emdl.fit_strain(disks).exx)
 
 
 def test_derivatives_of_the_aperture_are_its_slopes():

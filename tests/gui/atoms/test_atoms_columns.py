@@ -240,3 +240,14 @@ def test_a_hidden_layer_is_filled_when_it_is_shown_again(panel, wait_until):
     rows, _ = session.edits.merge(4, session.candidates.rows(4), session.min_score)
     np.testing.assert_allclose(layer.data, np.stack([rows["row"], rows["col"]], -1))
     assert len(layer.border_color) == len(rows)
+
+
+def test_a_panel_that_opens_later_keeps_what_was_found(panel, wait_until):
+    """Opening the panel used to forget the columns and occupancy that a file or another panel had brought."""
+    panel.run()
+    wait_until(lambda: panel.finding.job is None and panel.session.candidates.complete)
+    found = panel.session.candidates
+    again = ColumnsPanel(panel.viewer)
+    panel.viewer.window.add_dock_widget(again)
+    wait_until(lambda: not again._debounce.isActive() and len(again.columns_layer.layer.data) > 0)
+    assert again.session.candidates is found and found.complete

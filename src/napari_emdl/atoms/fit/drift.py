@@ -113,8 +113,8 @@ def measure_drift(
     first = np.asarray(frame_of(0))
     correlator = _Correlator((first.shape[0], first.shape[1]), pixel_A, spacing_A)
     shift, quality, flag = np.zeros((frames, 2)), np.zeros(frames), np.zeros(frames, np.uint8)
-    mean = None
-    last = np.zeros(2)
+    mean = stranger = None
+    last, pair = np.zeros(2), 0.0  # pair: how well two single frames correlate
     for t in range(frames):
         _tick(control, t, 2 * frames)
         spectrum = correlator.spectrum(frame_of(t))
@@ -126,8 +126,14 @@ def measure_drift(
             continue
         shift[t], quality[t] = correlator.shift(spectrum, mean, near=last)
         if t > 3 and quality[t] < LEAST_QUALITY * quality[:t].max():
-            shift[t] = last  # the specimen is not there: it must not wash out of the mean
-            continue
+            # a specimen that has changed looks like itself in the next frames; one that is gone must not wash out of the mean
+            alike = stranger is not None and correlator.shift(spectrum, stranger, near=last)[1] > 0.5 * pair
+            stranger = spectrum
+            if not alike:
+                shift[t] = last
+                continue
+        elif pair == 0:
+            pair = float(quality[t])
         weight = max(0.08, 1 / (t + 1))
         mean = (1 - weight) * mean + weight * correlator.moved(spectrum, -shift[t])
         last = shift[t]

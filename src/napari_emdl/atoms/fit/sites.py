@@ -22,6 +22,7 @@ from napari_emdl.base.peaks import PeakTable
 MARGIN_A = 0.6
 GROUPS = ("bulk", "facet", "edge", "corner", "off lattice")
 BULK, FACET, EDGE, CORNER, OFF_LATTICE = range(5)
+NO_SITE = "no site was seen in enough frames: lower the least share of frames or the score threshold"
 #: width of the kernel that pools detections
 KERNEL_A = 0.25
 #: a site must be in view in this share of the frames
@@ -165,7 +166,7 @@ def find_sites(
     more = far_from(mean_px, position, max(max_distance_A, 1.0) / pixel_A)
     position, seen = np.concatenate([position, more]), np.concatenate([seen, np.zeros(len(more))])
     if not len(position):
-        raise EmdlError("no site was seen in enough frames: lower the least share of frames or the score threshold")
+        raise EmdlError(NO_SITE)
     view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
     lattices, crystal = find_lattices(position, seen, pixel_A)
     if lattices:
@@ -173,6 +174,10 @@ def find_sites(
         keep = (crystal >= 0) | (seen * (view > 0.5) >= 0.9)
         keep &= ~_beside_a_column(position, seen, crystal, lattices, mean_px, 0.6 / pixel_A)
         position, seen, crystal = position[keep], seen[keep], crystal[keep]
+    else:  # what only the mean shows needs a lattice to be believed
+        position, seen, crystal = position[seen > 0], seen[seen > 0], crystal[seen > 0]
+        if not len(position):
+            raise EmdlError(NO_SITE)
     extra, owner = np.zeros((0, 2)), np.zeros(0, np.int8)
     if extrapolate and lattices:
         extra, owner = surface_sites(position, crystal, lattices)

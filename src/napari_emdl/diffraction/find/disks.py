@@ -15,6 +15,7 @@ from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.probe import Probe, make_probe
+from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
@@ -43,6 +44,20 @@ class DiskFinder(Protocol):
         ...
 
 
+class NothingFinder:
+    """Finds nothing: for data in which no disk could be measured."""
+
+    default_min_score = 0.5
+
+    def __init__(self, params: DiskParams, note: str) -> None:
+        names = ("model", "model_sha256")
+        self.info: dict[str, Any] = {"method": params.method, **dict.fromkeys(names), "provider": "none", "note": note}
+
+    def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """Empty table over (n,)."""
+        return PeakTable.empty((len(patterns),), FIELDS)
+
+
 def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None) -> DiskFinder:
     """Finder of `params.method`.
 
@@ -53,6 +68,8 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
     detector_shape
         (rows, cols) of the patterns.
     """
+    if probe.trust == 0:
+        return NothingFinder(params, probe.note)
     if params.flip_passes:
         from napari_emdl.diffraction.find.flips import FlipFinder
 
@@ -62,6 +79,10 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         from napari_emdl.diffraction.find.template import TemplateFinder
 
         return TemplateFinder(probe, params, detector_shape)
+    from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
+
+    if is_spot(probe) and params.method != "fcunet-plain" and params.model is None:
+        return SpotFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
     return NetworkFinder(probe, params, detector_shape, run or RunParams())
@@ -135,8 +156,16 @@ def find_disks(
         parallel=getattr(finder, "parallel", True),
     )
     outside = outside_training(params, signal.calibration)
-    note = "; ".join(text for text in (finder.info["note"], *outside, _defects_seen(table.attrs)) if text)
+    threshold = params.min_score if params.min_score is not None else finder.default_min_score
+    seen = _nothing_seen(table, threshold) if made.trust > 0 else ""
+    texts = (seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
+    note = "; ".join(dict.fromkeys(text for text in texts if text))
     record["provider"], record["note"] = finder.info["provider"], note
+    record["probe"] = {
+        "source": made.source,
+        "radius_px": round(made.radius_px, 3),
+        "edge_width_px": round(made.edge_width_px, 3),
+    }
     record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
     table.attrs.update(
         detector_shape=shape,
@@ -145,7 +174,7 @@ def find_disks(
         probe_source=made.source,
         calibration=signal.calibration,
         method=params.method,
-        default_min_score=params.min_score if params.min_score is not None else finder.default_min_score,
+        default_min_score=threshold,
         note=note,
         caveats=caveats_of(signal).to_json(),
         provenance=record,
@@ -163,6 +192,16 @@ def _with_origin(table: PeakTable) -> PeakTable:
         return table
 
 
+def _nothing_seen(table: PeakTable, threshold: float) -> str:
+    """One line where no pattern has more than the direct beam; empty else."""
+    shown = np.bincount(table.flat_index()[table.column("score") >= threshold], minlength=table.n_positions)
+    most = int(shown.max(initial=0))
+    if most > 1:
+        return ""
+    what = "no pattern has a disk beside the direct beam" if most else "no disk was found"
+    return f"{what}; if there are some, give a vacuum probe or a probe radius, or lower the least score"
+
+
 def _defects_seen(counts: dict[str, Any]) -> str:
     """What the finder counted of bad patterns, in words."""
     words = {
@@ -170,6 +209,7 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_cleaned": "had missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
+        "n_full": "with more disks than were kept: raise the most disks",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 
@@ -28,6 +29,26 @@ def local_maxima(maps: NDArray[np.float32], floor: float) -> tuple[NDArray[Any],
         place = place[(value > flat[place - step]) & (value >= flat[place + step])]
     which, within = np.divmod(place, rows * cols)
     return which, within // cols, within % cols, flat[place]
+
+
+def local_spread(maps: NDArray[np.float32], reach_px: float, crowded: bool = False) -> NDArray[np.float32]:
+    """Standard deviation about each pixel of (n, rows, cols) maps of zero mean, what stands far above the rest clipped.
+
+    With `crowded` peaks may cover a quarter of a map: everything above 1.4 standard deviations is clipped, the noise being
+    taken for normal.
+    """
+    square = np.square(maps)
+    middle = square.mean(axis=(1, 2), keepdims=True)
+    for _ in range(3):
+        middle = 1.15 * np.minimum(square, 6 * middle).mean(axis=(1, 2), keepdims=True)
+    clip, left = 9.0, 1.0
+    if crowded:
+        usual = np.square(1.48) * np.median(square[:, ::2, ::2], axis=(1, 2), keepdims=True)
+        middle, clip, left = np.minimum(middle, usual), 2.0, 0.6  # the mean of what is left of a normal variate
+    size = int(np.clip(2 * reach_px + 1, 5, max(5, min(maps.shape[1:]) // 2)))
+    np.minimum(square, clip * middle, out=square)
+    out = ndimage.uniform_filter(square, (0, size, size), mode="reflect") / left
+    return np.sqrt(np.maximum(out, 0.25 * middle)).astype(np.float32)
 
 
 def parabola(maps: NDArray[np.float32], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any]) -> tuple[Any, Any]:
@@ -77,3 +98,9 @@ def strongest(which: NDArray[Any], score: NDArray[Any], most: int) -> NDArray[np
     keep = np.empty(len(which), bool)
     keep[order] = np.arange(len(which)) - first < most
     return keep
+
+
+def full_patterns(which: NDArray[Any], shown: NDArray[np.bool_], n: int, most: int) -> dict[str, int]:
+    """How many of `n` patterns have more shown disks than the `most` that are kept: {"n_full": count}, empty where none."""
+    full = int((np.bincount(which[shown], minlength=n) > most).sum())
+    return {"n_full": full} if full else {}

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,12 @@ from scipy.spatial import cKDTree
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.candidates import ELLIPSE_FIELDS, Found, evidence, hidden, inside, located, unlike
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
-from napari_emdl.diffraction.find.maxima import strongest, thin
+from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
+from napari_emdl.diffraction.find.ownprobe import MEASURED
+from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
@@ -51,48 +52,6 @@ SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 PASSES, OVERLAP_PASSES = 2, 4
 _CHUNK = 64
 _DISKS_PER_CALL = 512
-
-_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse")
-#: Fields of disks measured by a refiner that knows directions.
-ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
-
-
-@dataclass
-class _Found:
-    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1; `ellipse` (n, 3) as `ELLIPSE_FIELDS`."""
-
-    which: NDArray[np.intp]
-    position: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    score: NDArray[np.float64]
-    intensity: NDArray[np.float64]
-    prior: NDArray[np.float64]
-    ellipse: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        if self.ellipse is None:
-            self.ellipse = np.stack([self.sigma, self.sigma, np.zeros(len(self.sigma))], axis=1)
-
-    def pick(self, keep: NDArray[Any]) -> _Found:
-        return _Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
-
-    @staticmethod
-    def join(parts: list[_Found]) -> _Found:
-        return _Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FOUND_FIELDS))
-
-    def table(self, n: int, fields: tuple[str, ...] = FIELDS) -> PeakTable:
-        order = np.lexsort((-self.score, self.which))
-        counts = np.bincount(self.which, minlength=n)
-        columns = {
-            "row": self.position[order, 0],
-            "col": self.position[order, 1],
-            "intensity": self.intensity[order],
-            "score": self.score[order],
-            "sigma_px": self.sigma[order],
-        }
-        assert self.ellipse is not None
-        columns |= dict(zip(ELLIPSE_FIELDS, self.ellipse[order].T, strict=True))
-        return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in fields})
 
 
 class NetworkFinder:
@@ -131,7 +90,7 @@ class NetworkFinder:
         trained = self._proposer or self._refiner
         assert trained is not None
         self._radii: tuple[float, float] = _trained_radii(trained.model)
-        self.default_min_score = _default_score((self._refiner or trained).model)
+        self.default_min_score: float = _default_score((self._refiner or trained).model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
@@ -143,7 +102,7 @@ class NetworkFinder:
         if proposer is not None:
             self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
-        else:
+        if refiner is not None:  # it decides about what correlation proposes as well
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
@@ -217,30 +176,34 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0}
+        tables, seen = [], {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()
             raw = patterns[start : start + _CHUNK]
             for name, count in count_defects(raw).items():
                 seen[name] += count
-            tables.append(self._find_chunk(_as_counts(raw), control))
+            tables.append(self._find_chunk(raw, control))
+            seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
         return table
 
-    def _find_chunk(self, counts: tuple[NDArray[np.float32], NDArray[np.float32]], control: Control | None) -> PeakTable:
-        patterns, gain = counts
+    def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
+        patterns, gain, gap = _as_counts(raw)
         found = self._propose(patterns, control)
         if self._refiner is not None:
             found = self._measure(patterns, found, control)
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
-        keep = (found.score >= SCORE_FLOOR) & _inside(found.position, self.detector_shape, self.edge_px)
+        keep = (found.score >= SCORE_FLOOR) & inside(found.position, self.detector_shape, self.edge_px)
         keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
+        keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
         found = self._without_doubles(found.pick(keep), self._spacing_px)
-        found = found.pick(strongest(found.which, found.score, self.params.max_disks))
-        return found.table(len(patterns), self._fields)
+        kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
+        table = kept.table(len(patterns), self._fields)
+        table.attrs = full_patterns(found.which, found.score >= self.default_min_score, len(patterns), self.params.max_disks)
+        return table
 
     @property
     def _fields(self) -> tuple[str, ...]:
@@ -253,26 +216,37 @@ class NetworkFinder:
         return SAME_DISK * self.probe.radius_px if given is None else given
 
     @staticmethod
-    def _without_doubles(found: _Found, spacing_px: float) -> _Found:
+    def _without_doubles(found: Found, spacing_px: float) -> Found:
         keep = thin(found.which, found.position[:, 0], found.position[:, 1], found.score, spacing_px)
         return found.pick(keep)
 
-    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> _Found:
+    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
+        """What the network and correlation propose; a disk that both see counts once, as the network places it."""
+        parts = []
+        if self._proposer is not None:
+            parts.append(self._propose_by_network(patterns, control))
         if self._light is not None:
-            table = self._light.propose(patterns, control)
-            score = table.column("score").astype(float)
-            sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
-            return _Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+            parts.append(unlike(self._propose_by_correlation(patterns, control), parts, SAME_DISK * self.probe.radius_px))
+        return Found.join(parts)
+
+    def _propose_by_correlation(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
+        assert self._light is not None
+        table = self._light.propose(patterns, control)
+        score = table.column("score").astype(float)
+        sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
+        return Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
+
+    def _propose_by_network(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
         grid = self._grid_of(patterns)
         candidates = self._run_proposer(grid.resample(patterns), ("candidates",), control)["candidates"].astype(float)
         which, _ = np.nonzero(candidates[..., 2] >= SCORE_FLOOR)
         flat = candidates[candidates[..., 2] >= SCORE_FLOOR]
         position = grid.to_detector(flat[:, :2])
-        on_detector = _inside(position, self.detector_shape, 0.0)
+        on_detector = inside(position, self.detector_shape, 0.0)
         # A spot's centroid is good to about half a pixel of the grid; only the refiner knows a sigma for each disk.
         sigma = np.full(len(flat), 0.5 / grid.scale)
         prior = np.minimum(flat[:, 2] / SURE_PROPOSAL, 1)
-        return _Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
+        return Found(which, position, sigma, flat[:, 2], flat[:, 3], prior).pick(on_detector)
 
     def _run_proposer(
         self, images: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
@@ -302,7 +276,7 @@ class NetworkFinder:
         """
         if self._proposer is None:
             raise EmdlError(f"the method {self.params.method!r} makes no structure-factor image; choose fcunet")
-        counts, _ = _as_counts(np.asarray(pattern)[None])
+        counts, _, _ = _as_counts(np.asarray(pattern)[None])
         grid = self._grid_of(counts)
         image = self._run_proposer(grid.resample(counts), ("structure_factor",), control)["structure_factor"][0]
         return grid.to_detector_image(image)
@@ -324,7 +298,7 @@ class NetworkFinder:
         binning = self._beam_finder.binning
         return place * binning + (binning - 1) / 2
 
-    def _measure(self, patterns: NDArray[np.float32], proposed: _Found, control: Control | None) -> _Found:
+    def _measure(self, patterns: NDArray[np.float32], proposed: Found, control: Control | None) -> Found:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         first = self._pass(patterns, proposed, control)
@@ -337,6 +311,10 @@ class NetworkFinder:
         lattices = lattices_of(sure.table(n), radius, centre)
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
+        if self.probe.source == MEASURED:
+            alone |= self.probe.trust < 0.5
+            doubtful = alone | (self.probe.trust < 1)
+            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
@@ -345,18 +323,18 @@ class NetworkFinder:
             which, site = which[seen], site[seen]
         if len(which):
             unmeasured = np.zeros(len(which))
-            wanted = _Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
+            wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
             extra = self._pass(patterns, wanted, control)
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
-            found = self._without_doubles(_Found.join([found, extra.pick(near)]), self._spacing_px)
+            found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = np.where(strange, OFF_LATTICE * found.score, found.score)
         return found
 
-    def _passes(self, found: _Found) -> int:
+    def _passes(self, found: Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
         if self.params.refine_passes:
             return self.params.refine_passes
@@ -368,12 +346,12 @@ class NetworkFinder:
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
 
-    def _more_passes(self, patterns: NDArray[np.float32], found: _Found, passes: int, control: Control | None) -> _Found:
+    def _more_passes(self, patterns: NDArray[np.float32], found: Found, passes: int, control: Control | None) -> Found:
         for _ in range(passes):
             found = self._pass(patterns, found, control)
         return found
 
-    def _pass(self, patterns: NDArray[np.float32], found: _Found, control: Control | None) -> _Found:
+    def _pass(self, patterns: NDArray[np.float32], found: Found, control: Control | None) -> Found:
         """One pass of the refiner over all positions."""
         session = self._refiner
         assert session is not None
@@ -407,7 +385,7 @@ class NetworkFinder:
         bad = ~np.isfinite(measured).all(axis=1) | ~np.isfinite(ellipse).all(axis=1)
         measured[bad], ellipse[bad] = 0.0, 0.0
         sigma = np.maximum(measured[:, 2], 1e-3)
-        return _Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior, ellipse)
+        return Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior, ellipse)
 
 
 def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
@@ -443,30 +421,16 @@ def _trained_radii(model: Model) -> tuple[float, float]:
     return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
 
 
-def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
-    """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
-
-    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
-    """
-    reach_px = max(2.0, 0.2 * radius_px)
-    return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))
-
-
 def _default_score(model: Model) -> float:
     score = model.card.emdl.default_min_score
     return float(score) if isinstance(score, (int, float)) else 0.5
 
 
-def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Patterns in electrons (n, rows, cols) float32 without missing values, and the detector units per electron (n,)."""
-    filled = fill_missing(patterns)
+def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden."""
+    filled, gap = fill_gaps(fill_missing(patterns))
     gain = estimate_gain(filled)
     counts = filled.astype(np.float32)
     if np.any(gain != 1):
         counts /= gain[:, None, None]
-    return counts, gain
-
-
-def _inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:
-    corner = np.array(detector_shape) - 1
-    return np.all((position >= edge_px) & (position <= corner - edge_px), axis=1)
+    return counts, gain, gap

@@ -6,32 +6,115 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 #: Patterns with more than this share of their pixels at the detector's top count as saturated.
 _SATURATED_SHARE = 1e-4
+#: The largest number of 16 bits marks a masked pixel where no other count reaches this part of it.
+_MARK_SHARE = 0.25
+#: A gap has less than this part of the counts around it, and at least this part of the detector.
+_DARK_SHARE, _DARK_AREA = 0.25, 0.001
 #: Negative values are noise where they make up more than this share of the pixels.
 _NOISE_SHARE = 0.02
 
 
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
-    """NaN, inf and single negative values count as missing: replaced by the pattern's median, so that they make no disk.
+    """Missing pixels replaced by what lies around them, so that they make no disk.
 
+    Missing are NaN, inf, single negative values, and the largest number of an unsigned type where it marks a masked pixel.
     Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
     patterns are raised by the depth of that noise, and what is still negative is zero.
     """
-    if patterns.dtype.kind in "ub":
-        return patterns
     depth = noise_depth(patterns)
     if depth > 0:
         patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
-    bad = ~np.isfinite(patterns) | (patterns < 0) if patterns.dtype.kind == "f" else patterns < 0
+    bad = missing_pixels(patterns)
     if not bad.any():
         return patterns
     out = patterns.astype(np.float32)
     for i in np.flatnonzero(bad.any(axis=(1, 2))):
-        good = out[i][~bad[i]]
-        out[i][bad[i]] = np.median(good) if good.size else 0.0
+        _fill(out[i], bad[i])
     return out
+
+
+def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n, rows, cols) True where a value is no count."""
+    kind = patterns.dtype.kind
+    if kind == "f":
+        return ~np.isfinite(patterns) | (patterns < 0)
+    if kind == "i":
+        return patterns < 0
+    if kind != "u" or patterns.dtype.itemsize < 2:
+        return np.zeros(patterns.shape, bool)
+    top = patterns == np.iinfo(patterns.dtype).max
+    if not top.any() or patterns.dtype.itemsize > 2:  # nothing counts to 2^32 - 1
+        return top
+    # 2^16 - 1 is a mark where nothing else comes near it, else the end of the scale
+    rest = np.where(top, 0, patterns).max(axis=(1, 2))
+    return top & (rest < _MARK_SHARE * np.iinfo(patterns.dtype).max)[:, None, None]
+
+
+def _fill(image: NDArray[np.float32], bad: NDArray[np.bool_]) -> None:
+    """Replace pixels in place by the mean of the known ones nearest to them."""
+    if bad.all():
+        image[:] = 0
+        return
+    image[bad] = 0
+    reach = 3.0
+    share = ndimage.gaussian_filter((~bad).astype(np.float32), reach)
+    known = ndimage.gaussian_filter(image, reach) / np.maximum(share, 1e-3)
+    near = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+    image[bad] = known[near[0][bad], near[1][bad]]
+
+
+def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Fill what a beam stop, a bar or a gap of the detector hides with what lies around it, the same place in every pattern.
+
+    Returns
+    -------
+    patterns, gap
+        (n, rows, cols), and (rows, cols) True where nothing is known: gap and its rim.
+    """
+    gap = find_gaps(patterns.mean(axis=0, dtype=np.float64)) if len(patterns) else np.zeros(patterns.shape[1:], bool)
+    if not gap.any():
+        return patterns, gap
+    out = patterns.astype(np.float32)
+    for image in out:
+        _fill(image, gap)
+    return out, gap
+
+
+def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Connected areas far darker than all around them, with a sharp rim: a beam stop, a bar, a dead quadrant.
+
+    Parameters
+    ----------
+    image
+        (rows, cols) mean of some patterns without missing values.
+    """
+    low = float(image.min())
+    step = max(1, min(image.shape) // 64)
+    smooth = ndimage.uniform_filter(image - low, 3)
+    usual = ndimage.percentile_filter(smooth[::step, ::step], 70, 15, mode="nearest")
+    usual = np.kron(usual, np.ones((step, step)))
+    usual = np.pad(usual, [(0, max(0, n - m)) for n, m in zip(image.shape, usual.shape, strict=True)], mode="edge")
+    usual = usual[: image.shape[0], : image.shape[1]]
+    noise = np.sqrt(np.maximum(usual, 0)) / 3
+    dark = (smooth < _DARK_SHARE * usual) & (usual - smooth > 5 * noise)
+    labels, n = ndimage.label(dark)
+    if not n:
+        return np.zeros(image.shape, bool)
+    area = np.bincount(labels.ravel(), minlength=n + 1)
+    gap = np.zeros(image.shape, bool)
+    for label in 1 + np.flatnonzero(area[1:] >= max(40, _DARK_AREA * image.size)):
+        region = labels == label
+        inner = ndimage.binary_dilation(region, iterations=2)
+        rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
+        inside = image[region] - low
+        # on all its sides the counts set in at once, by far more than they scatter
+        if np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std():
+            gap |= inner
+    return gap
 
 
 def noise_depth(patterns: NDArray[Any]) -> float:
@@ -65,16 +148,15 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     kind = patterns.dtype.kind
     axes = (1, 2)
     negative_is_noise = noise_depth(patterns) > 0
-    missing = np.zeros(len(patterns), bool)
-    if kind == "f":
-        missing = ~np.isfinite(patterns).all(axis=axes)
-    if kind in "fi" and not negative_is_noise:
-        with np.errstate(invalid="ignore"):
-            missing |= (patterns < 0).any(axis=axes)
+    with np.errstate(invalid="ignore"):
+        bad = missing_pixels(patterns)
+        if negative_is_noise:
+            bad &= ~(patterns < 0)
+    missing = bad.any(axis=axes)
     saturated = np.zeros(len(patterns), bool)
     if kind == "u" and patterns.dtype.itemsize <= 2:
         top = np.iinfo(patterns.dtype).max
-        saturated = (patterns == top).mean(axis=axes) > _SATURATED_SHARE
+        saturated = ((patterns == top) & ~bad).mean(axis=axes) > _SATURATED_SHARE
     empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
     raised = len(patterns) if negative_is_noise else 0
     return {

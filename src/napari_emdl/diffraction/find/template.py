@@ -23,7 +23,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.kernels import Bank, Crop, bin_factor, correlation_bank, detection_kernel, fit_bank
-from napari_emdl.diffraction.find.maxima import local_maxima, parabola, strongest, thin
+from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather, likelihood, locate_both, photometry, photometry_matrix
 from napari_emdl.diffraction.find.patterns import anscombe, bin_patterns, count_defects, estimate_gain, even_noise, fill_missing
 from napari_emdl.diffraction.find.probe import Probe
@@ -34,6 +34,8 @@ FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 DEFAULT_MIN_SCORE = 5.0
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 3.0
+#: What varies about a place is in part the disks themselves, so its spread counts for less than noise, by this factor.
+_STRUCTURE = 1.6
 _CHUNK_BYTES = 8 << 20
 
 
@@ -110,7 +112,11 @@ class TemplateFinder:
         return table
 
     def propose(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """Fast candidates from the detection step alone, positions by parabola; score is the correlation in sigma of noise."""
+        """Fast candidates from the detection step alone, positions by parabola.
+
+        The score is the correlation in sigma of the noise, or of what else varies about the place where that is more: on
+        diffuse structure, and where a camera spreads or scales its counts, shot noise alone says too little.
+        """
         return self._run(patterns, control, measure=False)
 
     def _run(self, patterns: NDArray[Any], control: Control | None, measure: bool) -> PeakTable:
@@ -129,7 +135,7 @@ class TemplateFinder:
     def _chunk(self, patterns: NDArray[Any], measure: bool) -> PeakTable:
         patterns = fill_missing(patterns)
         gain = estimate_gain(patterns)
-        which, row, col, score = self._detect(patterns, gain)
+        which, row, col, score = self._detect(patterns, gain, local=not measure)
         if measure:
             columns = self._measure(patterns, gain, which, row, col, score)
             which = columns.pop("which").astype(np.intp)
@@ -174,9 +180,14 @@ class TemplateFinder:
             out = out / (np.median(sample, axis=1) / 0.6745 + 1e-12)[:, None, None]
         return out.astype(np.float32, copy=False)
 
-    def _detect(self, patterns: NDArray[Any], gain: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        """Candidates: flat pattern index, row, col (px, by parabola) and score (sigma), one per spacing."""
+    def _detect(self, patterns: NDArray[Any], gain: NDArray[np.float32], local: bool = False) -> tuple[NDArray[Any], ...]:
+        """Candidates: flat pattern index, row, col (px, by parabola) and score (sigma), one per spacing.
+
+        With `local` the correlation is divided by its own spread about the place where that is more than one.
+        """
         corr = self._correlate(patterns, gain)
+        if local:
+            corr /= np.maximum(local_spread(corr, 6 * self.probe.radius_px / self.binning, crowded=True) / _STRUCTURE, 1)
         # low background counts have less than unit variance after stabilisation, hence a floor below the score floor
         which, i, j, score = local_maxima(corr, 0.7 * self.score_floor)
         di, dj = parabola(corr, which, i, j)

@@ -18,7 +18,7 @@ chapter 2.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ _APERTURE_PATTERNS, _APERTURE_ROUNDS = 24, 3
 _LOOSE_RADII = 1.0
 #: Components of the inner intensity with less than this share of its variance are left out.
 _LEAST_SHARE = 3e-4
+#: Fewest disks of a pattern that is fitted, and the smallest of them.
+_LEAST_DISKS, _LEAST_RADIUS_PX = 5, 2.5
 #: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
 _SHARPEST_PX = 0.45
 #: Width of the zone in which a real edge strays, in units of the edge.
@@ -225,10 +227,8 @@ def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.in
     return aperture
 
 
-def measure_on_patterns(
-    disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_], control: Control | None = None
-) -> PeakTable:
-    """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
+def measure_aperture(disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_]) -> Aperture:
+    """Radius, edge and raggedness that the disks of a fitted scan share.
 
     Parameters
     ----------
@@ -239,14 +239,7 @@ def measure_on_patterns(
     fit
         Lattices fitted to `disks`.
     good
-        (positions,) positions to measure; the others keep what they have.
-
-    Returns
-    -------
-    PeakTable
-        The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
-        lattice or cut by the detector's edge are left out where the pattern was fitted. ``attrs["aperture_px"]`` has radius,
-        edge and ripple.
+        (positions,) positions to go by.
 
     Raises
     ------
@@ -258,54 +251,100 @@ def measure_on_patterns(
             f"the disks are of a scan of {disks.shape}, the patterns of {cube.scan_shape}; give the cube they were found in"
         )
     radius = float(disks.attrs.get("probe_radius_px") or 0)
-    if radius < 2.5:
-        raise EmdlError("the pattern fit needs disks of a radius of at least 2.5 px; use --fit peaks")
-    shape = cube.detector_shape
+    if radius < _LEAST_RADIUS_PX:
+        raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use --fit peaks")
     model = PatternModel(Aperture(radius, 0.6))
+    wanted = np.flatnonzero(good)
+    sample = (
+        wanted[np.unique(np.linspace(0, max(0, len(wanted) - 1), _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
+    )
+    known = []
+    for i in sample:
+        hk = _disks_of(disks, fit, int(i), model, cube.detector_shape)[1]
+        if len(hk) >= _LEAST_DISKS:
+            known.append((_electrons(cube, int(i)), hk, fit.origin[i], fit.g[i]))
+    return fit_aperture(model, known)
+
+
+def measure_on_patterns(
+    disks: PeakTable,
+    cube: Datacube,
+    fit: LatticeFit,
+    good: NDArray[np.bool_],
+    aperture: Aperture,
+    control: Control | None = None,
+) -> PeakTable:
+    """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
+
+    Parameters
+    ----------
+    disks, cube, fit
+        As for :func:`measure_aperture`.
+    good
+        (positions,) positions to measure; the others keep what they have.
+    aperture
+        Of the disks.
+
+    Returns
+    -------
+    PeakTable
+        The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
+        lattice or cut by the detector's edge are left out where the pattern was fitted.
+    """
+    model = PatternModel(aperture)
     columns = {name: disks.column(name).astype(float).copy() for name in disks.fields}
     kept = np.ones(disks.n_peaks, bool)
     for name in ("sigma_row_px", "sigma_col_px", "rho"):
         columns[name] = np.full(disks.n_peaks, np.nan)
-
-    def disks_of(i: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        rows = _rows_of(disks.offset, fit.used, i)
-        hk = fit.hk[rows]
-        whole = model.fits(fit.origin[i] + hk @ fit.g[i], shape)
-        hk, first = np.unique(hk[whole], axis=0, return_index=True)
-        return rows[whole][first], hk
-
+    columns.setdefault("sigma_px", np.full(disks.n_peaks, np.nan))
     wanted = np.flatnonzero(good)
-    sample = wanted[np.unique(np.linspace(0, len(wanted) - 1, _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
-    known = [(_electrons(cube, int(i)), disks_of(int(i))[1], fit.origin[i], fit.g[i]) for i in sample]
-    model = PatternModel(fit_aperture(model, [entry for entry in known if len(entry[1]) >= 5]))
-    loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
-    for done, i in enumerate(wanted):
+    for done, i in enumerate(wanted.tolist()):
         if control is not None:
             control.check()
             control.report(done, len(wanted), "patterns")
-        rows, hk = disks_of(int(i))
-        if len(hk) < 5:
+        rows, hk = _disks_of(disks, fit, i, model, cube.detector_shape)
+        if len(hk) < _LEAST_DISKS:
             continue
-        counts = _electrons(cube, int(i))
-        origin, g = fit.origin[i].copy(), fit.g[i].copy()
-        limit = 0.1 * model.aperture.radius_px
-        for _ in range(_STEPS):
-            score, information = model.measure(counts, hk, origin, g)
-            step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
-            origin, g = origin + step[0], g + step[1:]
-        score, information = model.measure(counts, hk, origin, g)
         kept[disks.offset[i] : disks.offset[i + 1]] = False
         kept[rows] = True
-        covariance = np.linalg.inv(information[:, :2, :2] + loose)
-        place = origin + hk @ g + np.einsum("nab,nb->na", covariance, score[:, :2])
-        columns["row"][rows], columns["col"][rows] = place.T
+        place, covariance = _fit_pattern(model, _electrons(cube, i), hk, fit.origin[i], fit.g[i])
         deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
+        columns["row"][rows], columns["col"][rows] = place.T
         columns["sigma_row_px"][rows], columns["sigma_col_px"][rows] = deviation.T
         columns["rho"][rows] = covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1])
         columns["sigma_px"][rows] = np.sqrt(np.square(deviation).mean(axis=1))
     made = PeakTable(disks.shape, disks.offset, columns)
-    made.attrs = {**disks.attrs, "aperture_px": astuple(model.aperture)}
+    made.attrs = dict(disks.attrs)
     return made.where(kept).compact()
+
+
+def _fit_pattern(
+    model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats
+) -> tuple[Floats, Floats]:
+    """Places (n, 2) of the disks and their covariances (n, 2, 2), each free around the lattice of all of them."""
+    limit = 0.1 * model.aperture.radius_px
+    for _ in range(_STEPS):
+        score, information = model.measure(counts, hk, origin, g)
+        step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
+        origin, g = origin + step[0], g + step[1:]
+    score, information = model.measure(counts, hk, origin, g)
+    loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
+    # information is never negative but by rounding
+    value, vector = np.linalg.eigh(information[:, :2, :2])
+    covariance = np.linalg.inv((vector * np.maximum(value, 0)[:, None]) @ vector.transpose(0, 2, 1) + loose)
+    place = origin + hk @ g + np.einsum("nab,nb->na", covariance, score[:, :2])
+    return place, covariance
+
+
+def _disks_of(
+    disks: PeakTable, fit: LatticeFit, i: int, model: PatternModel, shape: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Rows of the table and indices (h, k) of the disks of position `i` that lie on its lattice and wholly on the detector."""
+    rows = _rows_of(disks.offset, fit.used, i)
+    hk = fit.hk[rows]
+    whole = model.fits(fit.origin[i] + hk @ fit.g[i], shape)
+    hk, first = np.unique(hk[whole], axis=0, return_index=True)
+    return rows[whole][first], hk
 
 
 def _rows_of(offset: NDArray[np.int64], used: NDArray[np.bool_], i: int) -> NDArray[np.intp]:

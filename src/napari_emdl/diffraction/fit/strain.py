@@ -9,7 +9,7 @@ axis towards the row axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +24,17 @@ from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.find.limits import within_limits
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
-from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
+from napari_emdl.diffraction.fit.facts import (
+    BASIS_HOW,
+    axes_of,
+    described_reference,
+    spread_warning,
+    strain_provenance,
+    uniform_spread,
+)
+from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
-from napari_emdl.jobs.provenance import provenance
 from napari_emdl.workflow.parameters import with_overrides
 
 Floats = NDArray[np.float64]
@@ -43,15 +50,12 @@ REASONS = (
     "high residual",
     "outside the regions",
 )
-COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
 #: A lattice vector further than this from the scan's basis, in units of the shorter vector, is another lattice.
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is no fit.
 _MAX_RESIDUAL = 0.1
 #: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
 _RAGGED = 0.05
-#: Positions of a uniform region that tell a spread, and how many times the error it is worth a warning.
-_TELLING_POSITIONS, _WIDER = 12, 1.5
 
 
 @dataclass(frozen=True)
@@ -208,13 +212,9 @@ def fit_strain(
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
-    aperture = None
+    aperture: dict[str, float] | None = None
     if params.fit == "pattern":
-        from napari_emdl.diffraction.fit.pattern import measure_on_patterns
-
-        patterns = _cube_of(disks) if cube is None else cube
-        chosen = measure_on_patterns(chosen, patterns, fit, _reasons(fit, basis.g, params) == 0, control)
-        aperture = chosen.attrs["aperture_px"]
+        chosen, aperture = _on_patterns(chosen, _cube_of(disks) if cube is None else cube, fit, basis, params, control)
         fit = _fit(chosen, measured, basis, params)
     reason = _reasons(fit, basis.g, params)
     if control is not None:
@@ -223,19 +223,22 @@ def fit_strain(
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
-    if aperture is not None and aperture[2] > _RAGGED:
-        text = f"the edges of the disks are ragged ({100 * aperture[2]:.0f} % from pixel to pixel): --fit peaks may be better"
+    if aperture is not None and aperture["ripple"] > _RAGGED:
+        text = (
+            f"the edges of the disks are ragged ({100 * aperture['ripple']:.0f} % from pixel to pixel, as where simulated "
+            "apertures are cut on whole pixels), so the strain is fitted to the peaks and not to the patterns"
+        )
         evidence = replace(evidence, warnings=(*evidence.warnings, text))
-    described = _described_reference(reference, params, inliers, reference_g)
+    described = described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
         inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
         described["spread"] = uniform_spread(result, inside)
-        evidence = replace(evidence, warnings=(*evidence.warnings, *_spread_warning(described["spread"])))
+        evidence = replace(evidence, warnings=(*evidence.warnings, *spread_warning(described["spread"])))
     facts = {
         "reference": described,
-        "basis": {"source": basis.source, "how": _BASIS_HOW[basis.source], "g_px": basis.g},
+        "basis": {"source": basis.source, "how": BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
-        "aperture_px": aperture,
+        "aperture": aperture,
     }
     attrs = {
         "basis_g": basis.g,
@@ -266,6 +269,19 @@ def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, param
     )
 
 
+def _on_patterns(
+    disks: PeakTable, cube: Datacube, fit: LatticeFit, basis: Basis, params: StrainParams, control: Control | None
+) -> tuple[PeakTable, dict[str, float]]:
+    """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
+    from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
+
+    good = _reasons(fit, basis.g, params) == 0
+    aperture = measure_aperture(disks, cube, fit, good)
+    if aperture.ripple <= _RAGGED:
+        disks = measure_on_patterns(disks, cube, fit, good, aperture, control)
+    return disks, asdict(aperture)
+
+
 def _cube_of(disks: PeakTable) -> Datacube:
     """The datacube that the disks were found in, opened again."""
     from napari_emdl.io import open_datacube
@@ -281,93 +297,6 @@ def _cube_of(disks: PeakTable) -> Datacube:
             f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks"
         )
     return cube
-
-
-_BASIS_HOW = {
-    "found": "found in the disks of the whole scan: the pair of difference vectors that makes them most likely, fitted to them",
-    "given": "given by the user, then fitted to the disks of the whole scan",
-}
-
-
-def strain_provenance(params: StrainParams, disks: PeakTable, facts: dict[str, Any]) -> dict[str, Any]:
-    """Record of a strain map: its parameters, `facts` on reference, basis and axes, and what the disks were found in."""
-    record = disks.attrs.get("provenance") or {}
-    return provenance({"strain": params.model_dump(mode="json")}, **{**facts, "input": record.get("input"), "disks": record})
-
-
-def axes_of(measured: DiffractionCalibration, axis_deg: float) -> dict[str, Any]:
-    """Which axes the strain is on: frame ("scan" or "detector"), rotation_deg, flip, axis_deg, and a sentence."""
-    known = measured.calibration
-    turned = measured.scan_axes() is not None
-    rotation = float(np.rad2deg(known.qr_rotation_rad))
-    frame = "scan" if turned else "detector"
-    text = f"x axis at {axis_deg:g} degrees from the {frame}'s rows towards its columns"
-    if turned:
-        text += f"; detector rotated by {rotation:g} degrees{' and flipped' if known.qr_flip else ''} against the scan"
-    else:
-        text += "; rotation of the detector against the scan unknown, so the axes are not turned into the scan"
-    source = known.source.get("qr_rotation_rad") or known.source.get("qr_flip")
-    return {
-        "frame": frame,
-        "axis_deg": float(axis_deg),
-        "rotation_deg": rotation if turned else None,
-        "flip": bool(known.qr_flip) if turned else None,
-        "source": source,
-        "text": text,
-    }
-
-
-def _described_reference(reference: Any, params: StrainParams, inliers: int, g: Floats) -> dict[str, Any]:
-    wanted = params.reference if reference is None else reference
-    region = None
-    if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
-        how = "g1 and g2 as given"
-    elif wanted is None:
-        how = "median of all fitted positions"
-    elif np.asarray(wanted).dtype == bool:
-        how = "median of the fitted positions of a mask"
-    else:
-        region = [int(v) for v in np.asarray(wanted)]
-        how = f"median of the fitted positions of scan rows {region[0]}:{region[1]}, cols {region[2]}:{region[3]}"
-    uniform = wanted is not None and inliers > 0
-    return {"how": how, "region": region, "positions": inliers, "g_px": g.tolist(), "uniform": uniform}
-
-
-def uniform_spread(fields: dict[str, Any], inside: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
-    """What is measured in a region that the user calls uniform, beside what the error says.
-
-    Parameters
-    ----------
-    fields
-        exx, eyy, exy, theta_rad (R, C) and sigma (R, C, 4).
-    inside
-        (R, C) fitted positions of the region.
-
-    Returns
-    -------
-    dict
-        Component -> "spread", the standard deviation about the region's median, and "sigma", the rms of the standard errors.
-    """
-    found = {}
-    for i, name in enumerate(COMPONENTS):
-        values, sigma = np.asarray(fields[name])[inside], np.asarray(fields["sigma"])[inside][:, i]
-        spread = float(np.sqrt(np.mean(np.square(values - np.median(values))))) if len(values) else float("nan")
-        found[name] = {"spread": spread, "sigma": float(np.sqrt(np.mean(np.square(sigma)))) if len(sigma) else float("nan")}
-    return found | {"positions": {"n": float(inside.sum())}}
-
-
-def _spread_warning(found: dict[str, dict[str, float]]) -> list[str]:
-    if found["positions"]["n"] < _TELLING_POSITIONS:
-        return []
-    wide = [n for n in COMPONENTS[:3] if found[n]["spread"] > _WIDER * found[n]["sigma"]]
-    if not wide:
-        return []
-    most = max(wide, key=lambda n: found[n]["spread"])
-    spread, error = 100 * found[most]["spread"], 100 * found[most]["sigma"]
-    return [
-        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by {spread:.2f} %, its error is "
-        f"{error:.2f} %): the region is not uniform, or the errors are too small"
-    ]
 
 
 def disk_precision(disks: PeakTable) -> Floats | None:

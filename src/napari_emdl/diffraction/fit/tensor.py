@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+COMPONENTS = ("exx", "eyy", "exy", "theta_rad")
+
 
 def strain_components(
     g: Floats,

@@ -181,22 +181,28 @@ class ColumnsPanel(ScrollPanel):
         except EmdlError as error:
             self.status.setText(report_error(error))
             return
-        movie = session.movie
-        if typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A:
+        movie, settings = session.movie, session.data.settings
+        new_pixel = typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A
+        if not new_pixel and (columns, run) == (settings.columns, settings.run):
+            return  # nothing was changed: what is there stays
+        if new_pixel:
             session.set_pixel_A(typed, "user")
-        session.data.settings.columns, session.data.settings.run = columns, run
-        if self.finding.job is not None:
-            return
-        session.forget_columns()
+        settings.columns, settings.run = columns, run
+        if self.finding.job is None:
+            self._find_anew()
+
+    def _find_anew(self) -> None:
+        self.session.forget_columns()
         self._show_state()
-        self._show_frame(session.frame)
+        self._show_frame(self.session.frame)
 
     def _movie_changed(self) -> None:
         self.finding.stop()
         self.columns_layer.remove()
         movie = self.session.movie
         if movie is not None:
-            self.pixel.put(ColumnParams(pixel_size_A=movie.pixel_A))
+            with QSignalBlocker(self.pixel):
+                self.pixel.put(ColumnParams(pixel_size_A=movie.pixel_A))
             self.counts.set_frames(movie.n_frames)
         self.counts.setVisible(movie is not None and movie.n_frames > 1)
         if self._debounce.isActive():
@@ -328,7 +334,10 @@ class ColumnsPanel(ScrollPanel):
     def use_measured_pixel(self, pixel_A: float) -> None:
         """Take over a pixel size measured in the Fourier transform."""
         self.session.set_pixel_A(pixel_A, "measured")
-        self.pixel.put(ColumnParams(pixel_size_A=pixel_A))
+        with QSignalBlocker(self.pixel):
+            self.pixel.put(ColumnParams(pixel_size_A=pixel_A))
+        if self.finding.job is None:
+            self._find_anew()
 
     def tune(self) -> None:
         """Open the dialog that tunes the network to the imaging conditions."""

@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 from napari_emdl.atoms.find.edits import ColumnEdits
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import (
-    ColumnLimits,
-    ColumnParams,
-    FindStage,
-    FitStage,
-    Job,
-    OccupancyParams,
-    OpenStage,
-    RunParams,
-)
+from napari_emdl.base.params import ColumnLimits, ColumnParams, OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.base.stages import FindStage, FitStage, Job, OpenStage
 from napari_emdl.workflow.partial import PartialPeaks
 from napari_emdl.workflow.settings import Presets, Remembered
 

@@ -8,7 +8,8 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QToolButton, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import ColumnLimits, Job
+from napari_emdl.base.params import ColumnLimits
+from napari_emdl.base.stages import Job
 from napari_emdl.gui.atoms.data import PRESETS
 from napari_emdl.gui.atoms.history import LimitsHistory
 from napari_emdl.gui.atoms.session import AtomsSession

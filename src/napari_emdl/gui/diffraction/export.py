@@ -12,8 +12,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import FindStage, FitStage, OpenStage
-from napari_emdl.base.params import Job as JobFile
+from napari_emdl.base.stages import FindStage, FitStage, OpenStage
+from napari_emdl.base.stages import Job as JobFile
 from napari_emdl.gui.diffraction.figures import FigureDialog
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.steps import Step

@@ -10,8 +10,9 @@ from qtpy.QtCore import QEvent, QSignalBlocker, QSize, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import Job, StrainParams
+from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Datacube
+from napari_emdl.base.stages import Job
 from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
