@@ -66,7 +66,7 @@ def test_disks_outside_the_training_range_are_told_in_the_panel(workspace, wait_
     assert "⚠" not in workspace.disks_step.ran.text()
     workspace.disks_step.form.editors["method"].put("light")
     workspace.probe_step.source.setCurrentText("radius")
-    workspace.probe_step.radius.setValue(0.8)
+    workspace.probe_step.radius.setValue(20.0)
     wait_until(lambda: state.found.live is not None and "trained on" in str(state.found.live.info.get("range_note")), 60)
     assert "⚠" in workspace.disks_step.ran.text()
 
