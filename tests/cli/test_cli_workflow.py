@@ -311,3 +311,26 @@ def test_the_command_line_has_no_import_circle() -> None:
         free = {name for name, needs in graph.items() if name not in done and needs <= done}
         assert free, f"a circle among {sorted(graph.keys() - done)}"
         done |= free
+
+
+def test_an_input_that_changes_during_the_run_is_said(tmp_path: Path) -> None:
+    """The file is written anew while the disks are found: the result says so, in the file and on the command line's channel."""
+    import napari_emdl as emdl
+    from napari_emdl.base.params import DiskParams, ProbeParams
+
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "cube.npy", rng.poisson(3.0, (4, 4, 48, 48)).astype(np.uint16))
+
+    def write_anew(*_: object) -> None:
+        with open(tmp_path / "cube.npy", "r+b") as file:
+            file.seek(-2, 2)
+            file.write(b"\x07\x00")
+
+    table = emdl.find_disks(
+        emdl.open_datacube(tmp_path / "cube.npy"),
+        params=DiskParams(method="template", probe=ProbeParams(radius_px=4)),
+        on_block=write_anew,
+    )
+    assert "changed during the run; run it again" in table.attrs["note"]
+    saved = emdl.load(emdl.save(table, tmp_path / "disks.h5"))
+    assert any("changed during the run" in text for text in Caveats.of(saved).texts)

@@ -17,7 +17,7 @@ from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.peakjob import run_peak_job
-from napari_emdl.jobs.provenance import fingerprint, provenance
+from napari_emdl.jobs.provenance import fingerprint, input_changed, provenance
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
 
@@ -373,6 +373,9 @@ def find_columns(
         parallel=finder.info["method"] == "log",
     )
     settle_attrs(table, movie, finder, settings)
+    if changed := input_changed(record, movie):
+        table.attrs["warning"] = _joined(changed, table.attrs["warning"])
+        table.attrs["note"] = _joined(changed, table.attrs["note"])
     record["note"] = table.attrs["note"]
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]

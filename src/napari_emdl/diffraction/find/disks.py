@@ -126,7 +126,7 @@ def find_disks(
         floor; ``table.filter(min_score=table.attrs["default_min_score"])`` shows those the method stands by.
     """
     from napari_emdl.jobs.peakjob import run_peak_job
-    from napari_emdl.jobs.provenance import fingerprint, provenance
+    from napari_emdl.jobs.provenance import fingerprint, input_changed, provenance
 
     signal = _as_datacube(cube)
     params = _with_overrides(params or DiskParams(), method, probe, overrides)
@@ -158,7 +158,8 @@ def find_disks(
     outside = outside_training(params, signal.calibration)
     threshold = params.min_score if params.min_score is not None else finder.default_min_score
     seen = _nothing_seen(table, threshold) if made.trust > 0 else ""
-    texts = (seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
+    changed = input_changed(record, signal)
+    texts = (changed, seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
     note = "; ".join(dict.fromkeys(text for text in texts if text))
     record["provider"], record["note"] = finder.info["provider"], note
     record["probe"] = {
