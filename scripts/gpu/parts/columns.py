@@ -18,7 +18,8 @@ def run(context: Any) -> dict[str, Any]:
     command = [
         sys.executable, str(context.root / "scripts/gpu/columns.py"), "--device", context.device, "--to", str(target),
         "--from", str(earlier if earlier is not None and earlier.exists() else shipped),
-        "--minutes", f"{0.1 if context.tiny else context.seconds / 60:.3f}", "--work", str(context.out.parent / "columns_banks"),
+        "--minutes", f"{0.1 if context.tiny else context.seconds / 60:.3f}",
+        "--work", str(context.out.parent / "columns_banks"),
         *(["--tiny"] if context.tiny else []),
     ]  # fmt: skip
     path = os.pathsep.join([str(context.root / "src"), os.environ.get("PYTHONPATH", "")])
