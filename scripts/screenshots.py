@@ -19,7 +19,7 @@ import numpy as np
 from make_animation import display
 from PIL import Image
 
-COLORS = 128
+COLORS = 256  # fewer mistake colours of the maps for each other
 #: Name of the picture -> what it shows.
 STATES = {
     "open": "the sample just opened: navigation image, pattern, disks, and what a run would give",

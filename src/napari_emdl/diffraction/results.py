@@ -7,10 +7,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.kinds import ResultKind
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
-from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, Ellipse
+from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, Ellipse, with_calibration
 from napari_emdl.diffraction.fit.strain import Evidence, StrainMap
 from napari_emdl.io.formats import emd
 from napari_emdl.io.packing import Classes, read_dataclass, write_dataclass
@@ -47,10 +48,7 @@ def write_disks(file: h5py.File, disks: PeakTable) -> None:
         stack = np.stack([image, np.zeros_like(image)])
         group = emd.write_stack(vectors, "probe", stack, ("probe", "kernel"), "Probe", (1.0, "pixels"))
         emd.write_metadata(group, "params", {"radius_px": disks.attrs.get("probe_radius_px")})
-    origin = disks.attrs.get("origin_px")
-    if origin is not None and np.shape(origin) != (*disks.shape, 2):  # of another scan, such as before a crop
-        origin = None
-    emd.write_calibration(root, calibration, ["/braggvectors"], origin, disks.attrs.get("ellipse"))
+    emd.write_calibration(root, calibration, ["/braggvectors"], _origin_of(disks), disks.attrs.get("ellipse"))
     write_peaks(file, disks, CLASSES)
 
 
@@ -92,6 +90,17 @@ def read_strain(file: h5py.File) -> StrainMap:
     strain = read_dataclass(file["strain"], CLASSES)
     add_provenance(file, strain.attrs)
     return strain
+
+
+def _origin_of(disks: PeakTable) -> Any:
+    """(R, C, 2) origin of every position, which py4DSTEM asks for; None where no central disk is seen."""
+    origin = disks.attrs.get("origin_px")
+    if origin is not None and np.shape(origin) == (*disks.shape, 2):  # not one of before a crop
+        return origin
+    try:
+        return with_calibration(disks).attrs["origin_px"]
+    except EmdlError:
+        return None
 
 
 def _reach(disks: PeakTable) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def binned(signal: S, scan: int, detector: int) -> S:
         signal,
         data=BinnedSource(signal.data, factors, missing),
         calibration=_binned_calibration(signal.calibration, scan, detector, isinstance(signal, Datacube)),
-        given_mask=mask if mask is not None and mask.any() else None,
+        given_mask=np.asarray(mask, bool) if mask is not None and np.any(mask) else None,
     )
 
 

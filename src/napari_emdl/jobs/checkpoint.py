@@ -331,7 +331,7 @@ def merge_attrs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _pack(result: BlockResult) -> bytes:
     buffer = io.BytesIO()
     if not isinstance(result, PeakTable):
-        np.savez(buffer, **{f"array_{name}": values for name, values in result.items()})
+        np.savez(buffer, **{f"array_{name}": values for name, values in result.items()})  # type: ignore[arg-type]
         return buffer.getvalue()
     columns = {f"field_{name}": result.column(name) for name in result.fields}
     facts = json.dumps({name: value for name, value in result.attrs.items() if isinstance(value, (str, int, float, bool))})

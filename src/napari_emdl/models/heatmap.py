@@ -159,7 +159,7 @@ def _scaled(image: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
 
 def _activated(value: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     if activation == "sigmoid":
-        return 1 / (1 + np.exp(-np.clip(value, -80, 80)))
+        return (1 / (1 + np.exp(-np.clip(value, -80, 80)))).astype(np.float32)
     if activation == "softmax":
         shifted = np.exp(value - value.max(axis=0, keepdims=True))
         return shifted / shifted.sum(axis=0, keepdims=True)

@@ -7,7 +7,8 @@ import pytest
 from tests.atoms.conftest import match
 
 from napari_emdl.atoms.find.columns import find_columns
-from napari_emdl.atoms.fit.difference import AlignedFrames, learn_kernel, learned_evidence
+from napari_emdl.atoms.fit.alignedframes import AlignedFrames
+from napari_emdl.atoms.fit.difference import learn_kernel, learned_evidence
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.samples.atoms import Conditions, blinking_movie

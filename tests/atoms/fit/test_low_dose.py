@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_emdl.atoms.fit.difference import AlignedFrames, learned_evidence
+from napari_emdl.atoms.fit.alignedframes import AlignedFrames
+from napari_emdl.atoms.fit.difference import learned_evidence
 from napari_emdl.atoms.fit.drift import Alignment, identity, refine_with_sites
 from napari_emdl.atoms.fit.emissions import BLINKING
 from napari_emdl.atoms.fit.firstkernel import first_look

@@ -241,3 +241,14 @@ def test_validation_movies_with_the_classical_finder(shared_data, name, pixel_A)
     assert (occupied[:, i] != found.occupied[:, j])[:, blinking[i]].mean() < 0.01
     phantom = np.setdiff1d(np.arange(found.n_sites), j)
     assert (found.occupied[:, phantom].mean(0) > 0.1).sum() <= 3
+
+
+def test_a_particle_that_is_gone_after_a_third_leaves_a_partial_result(case):
+    data = np.asarray(case.movie.data).copy()
+    level = data[:10].mean() / 20
+    data[10:] = np.random.default_rng(0).poisson(level, data[10:].shape) * 20
+    found = analysed(data, case.movie.calibration)
+    assert found.valid[:10].mean() > 0.9
+    assert found.valid[10:].mean() < 0.1
+    assert any("no match" in note for note in found.attrs["notes"])
+    assert len(found.events) and (found.events["frame"] < 12).all()

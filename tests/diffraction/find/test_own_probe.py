@@ -50,8 +50,8 @@ def bent(kind: str) -> np.ndarray:
     if kind == "few":
         return rng.poisson(expected() * 0.04).astype(np.uint16)
     if kind == "stop":
+        counts += rng.poisson(30.0, counts.shape)
         counts[:110, 86:107] = 0
-        counts += 20
     if kind == "hot":
         counts[rng.integers(0, 192, 20), rng.integers(0, 192, 20)] = 60_000
         counts[40:44] = np.nan

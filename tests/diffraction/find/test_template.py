@@ -137,11 +137,12 @@ def test_bad_patterns_are_counted_and_said():
     images = np.zeros((1, 4, *SHAPE), np.float32)
     images[0, 1], images[0, 2, 5, 5], images[0, 3] = 7, -1, np.nan
     table = emdl.find_disks(images, probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
-    assert table.attrs["note"] == (
+    nothing, *rest = table.attrs["note"].split("; ", 2)
+    assert nothing.startswith("no disk was found") and rest[-1] == (
         "2 patterns had missing or negative values, which were filled in; 3 patterns without any counts"
     )
     full = emdl.find_disks(np.full((1, 1, *SHAPE), 255, np.uint8), probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
-    assert full.attrs["note"] == "1 pattern with saturated pixels"
+    assert "1 pattern with saturated pixels" in full.attrs["note"]
 
 
 def test_missing_values_are_filled_and_make_no_disk():

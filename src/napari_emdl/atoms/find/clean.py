@@ -80,7 +80,7 @@ def empty_border(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         label, _ = ndi.label(solid)
         region = (label == label[0, 0])[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] & same
         rest = ~region
-        if region.any() and np.count_nonzero(same & rest) <= BORDER_ELSEWHERE * max(1, np.count_nonzero(rest)):
+        if region.any() and np.count_nonzero(same & rest) <= BORDER_ELSEWHERE * max(1, int(np.count_nonzero(rest))):
             found = region if found is None else found | region
     return found
 

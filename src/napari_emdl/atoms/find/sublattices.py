@@ -65,7 +65,8 @@ def two_colour(points: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray
     turn = np.exp(3j * np.arctan2(step[:, 0], step[:, 1]))
     ends, value = np.r_[i, j], np.r_[turn, -turn]
     number = np.bincount(ends, minlength=n)
-    order = (np.bincount(ends, value.real, n) + 1j * np.bincount(ends, value.imag, n)) / np.maximum(number, 1)
+    total = np.bincount(ends, value.real, n) + 1j * np.bincount(ends, value.imag, n)
+    order = np.asarray(total / np.maximum(number, 1), np.complex128)
     ordered = (np.abs(order) >= ORDER) & (number <= 4)
     among = ordered[i] & ordered[j]
     orientation = _orientation(points, order, ordered, _graph(i[among], j[among], n), SMOOTH * bond)

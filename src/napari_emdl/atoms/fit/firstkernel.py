@@ -9,15 +9,13 @@ some electrons per square angstrom it separates occupied from empty nearly as we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.linalg import eigh
 
-if TYPE_CHECKING:
-    from napari_emdl.atoms.fit.difference import AlignedFrames
+from napari_emdl.atoms.fit.alignedframes import AlignedFrames
 
 #: reach of the round patterns; the first component must stand out by this factor from what noise makes
 REACH_A, LEAST_CONTRAST = 1.6, 2.0

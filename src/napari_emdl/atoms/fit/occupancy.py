@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merge_params
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
+from napari_emdl.atoms.fit.alignedframes import AlignedFrames
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.evidence import evidence_at, evidence_from_detections, visible
 from napari_emdl.atoms.fit.frames import frame_reader, measured_at
@@ -153,7 +154,7 @@ def _learned(
         return None
     known = np.where(valid, evidence, np.float32(np.nan))
     sites = where.sites
-    aligned = difference.AlignedFrames(frame_reader(movie), sites.position_px, valid, where.alignment, pixel_A, control)
+    aligned = AlignedFrames(frame_reader(movie), sites.position_px, valid, where.alignment, pixel_A, control)
     surface = sites.coordination < 6
     return difference.learned_evidence(aligned, known, detected, control, sites.shown, surface)
 
@@ -228,12 +229,15 @@ def _note_frames(alignment: Alignment, notes: list[str]) -> None:
 
 
 def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:
-    """Tell of a frame in which most sites change at once: a particle that sinters or turns, not columns that diffuse."""
+    """Tell of a frame in which very many sites change at once: a particle that sinters or turns, not columns that diffuse.
+
+    A crystal that turns leaves one set of sites for another, not all of which are seen to blink.
+    """
     if blinking < 8 or not len(table):
         return
     frame, count = np.unique(table["frame"], return_counts=True)
     at = int(np.argmax(count))
-    if count[at] > 0.5 * blinking:
+    if count[at] > 0.3 * blinking and count[at] > 4 * float(np.median(count)):
         notes.append(
             f"{count[at]} of {blinking} sites change at once in frame {frame[at]}: the particle may have sintered or turned; "
             "analyse the frames before and after by themselves"

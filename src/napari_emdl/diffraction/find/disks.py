@@ -179,17 +179,7 @@ def find_disks(
         caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
-    return _with_origin(table)
-
-
-def _with_origin(table: PeakTable) -> PeakTable:
-    """Disks with the origin of every position, which py4DSTEM asks for; without it where no central disk is seen."""
-    from napari_emdl.diffraction.fit.calibrate import with_calibration
-
-    try:
-        return with_calibration(table)
-    except EmdlError:
-        return table
+    return table
 
 
 def _nothing_seen(table: PeakTable, threshold: float) -> str:

@@ -51,7 +51,7 @@ def local_spread(maps: NDArray[np.float32], reach_px: float, crowded: bool = Fal
     return np.sqrt(np.maximum(out, 0.25 * middle)).astype(np.float32)
 
 
-def parabola(maps: NDArray[np.float32], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any]) -> tuple[Any, Any]:
+def parabola(maps: NDArray[np.floating], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any]) -> tuple[Any, Any]:
     """Vertex of a parabola through each maximum and its neighbours, within half a step."""
     here = maps[which, i, j]
 

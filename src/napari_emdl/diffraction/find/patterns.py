@@ -51,7 +51,8 @@ def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
         return top
     # 2^16 - 1 is a mark where nothing else comes near it, else the end of the scale
     rest = np.where(top, 0, patterns).max(axis=(1, 2))
-    return top & (rest < _MARK_SHARE * np.iinfo(patterns.dtype).max)[:, None, None]
+    mark = (rest < _MARK_SHARE * np.iinfo(patterns.dtype).max) & ~top.all(axis=(1, 2))  # all at the top is saturated
+    return top & mark[:, None, None]
 
 
 def _fill(image: NDArray[np.float32], bad: NDArray[np.bool_]) -> None:

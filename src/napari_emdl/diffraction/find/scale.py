@@ -108,7 +108,8 @@ def measure_scale(images: list[Floats], largest_px: float | None = None) -> Scal
 def _circles(image: Floats, largest_px: float | None) -> _Circles:
     rows, cols = image.shape
     largest = min(rows, cols) / 6 if largest_px is None else largest_px
-    radii = _SMALLEST_PX * _STEP ** np.arange(int(np.log(max(largest, 2) / _SMALLEST_PX) / np.log(_STEP)) + 1)
+    steps = np.arange(int(np.log(max(largest, 2) / _SMALLEST_PX) / np.log(_STEP)) + 1, dtype=np.float64)
+    radii: Floats = np.asarray(_SMALLEST_PX * _STEP**steps, np.float64)
     found = []
     for binning in (1, 2, 4, 8, 16):
         low, high = (_BINNED_PX * binning if binning > 1 else 0), 2 * _BINNED_PX * binning

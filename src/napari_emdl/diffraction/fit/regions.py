@@ -19,7 +19,8 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import calibrate
-from napari_emdl.diffraction.fit.strain import REASONS, Evidence, StrainMap, fit_strain, reference_mask, select_disks
+from napari_emdl.diffraction.fit.single import fit_one_lattice
+from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.jobs.control import Control
 
 Labels = NDArray[np.uint8]
@@ -143,10 +144,10 @@ def fit_strain_regions(
         phase = phases.get(number, RegionParams(label=number))
         own, warning = _reference_of(phase, reference, params, inside)
         try:
-            fit = fit_strain(
+            fit = fit_one_lattice(
                 chosen.where(inside.ravel()[of]),
+                _params_of(phase, params),
                 reference=own,
-                params=_params_of(phase, params),
                 calibration=measured,
                 cube=cube,
             )

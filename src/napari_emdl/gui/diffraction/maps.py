@@ -208,6 +208,7 @@ class ScanMaps(QObject):
         if self.strain is None:
             return None
         look: dict[str, Any] = {"colormap": styles.matplotlib_colormap("viridis")}
+        values: NDArray[Any]
         if role == "reason":
             name, values = "Masked: why", np.asarray(self.strain.reason, np.float32)
             values = np.where(values > 0, values, np.nan).astype(np.float32)
@@ -217,7 +218,8 @@ class ScanMaps(QObject):
                 "opacity": 0.8,
             }
         elif role == "residual":
-            name, values = "Residual [px]", np.asarray(self.strain.residual_px)
+            values = np.asarray(self.strain.residual_px)
+            name = "Residual [px]"
         else:
             number, (_, title, factor, unit) = next(
                 (i, entry) for i, entry in enumerate(styles.STRAIN_MAPS) if role == f"sigma_{entry[0]}"

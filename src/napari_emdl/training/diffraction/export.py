@@ -111,7 +111,7 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
     if kind == "disk_refiner":
         position = (sites[12:37] + rng.normal(0, 0.7, (25, 2))).astype(np.float32)
         index = (np.arange(25) % 2).astype(np.int64)
-        inputs = {"pattern": pattern, "pattern_index": index, "position_px": position}
+        inputs: dict[str, np.ndarray] = {"pattern": pattern, "pattern_index": index, "position_px": position}
         beam = np.full((2, 2), 128.3, np.float32)
         return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32), "beam_px": beam}
     re, im = probe_spectrum(probe)
