@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from napari_emdl.training.atoms import waves
 from napari_emdl.training.atoms.config import ColumnsConfig, read_config
 from napari_emdl.training.atoms.export import load_weights
 from napari_emdl.training.atoms.mixture import Bank, MixedSampler
@@ -107,9 +108,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true", help="banks of eight waves: shows that everything runs")
     parser.add_argument("--work", type=Path, default=Path("gpu_banks"), help="folder of the exit waves")
     a = parser.parse_args()
     began = time.monotonic()
+    if a.tiny:
+        waves.SHARD, a.waves, a.batch, a.workers = 8, 8, 2, 1
     config = small(read_config(a.config), a.waves, a.work).model_copy(
         update={"batch": a.batch, "seed": a.seed, "device": a.device, "start_from": None, "threads": None, "minutes": a.minutes}
     )
@@ -141,11 +145,11 @@ def main() -> None:
         raise SystemExit("the checkpoint is larger than 16 MiB")
 
 
-def small(config: ColumnsConfig, waves: int, work: Path) -> ColumnsConfig:
-    """The training with its banks in `work`, `waves` exit waves of each, a sixteenth of that to validate."""
+def small(config: ColumnsConfig, count: int, work: Path) -> ColumnsConfig:
+    """The training with its banks in `work`, `count` exit waves of each, a sixteenth of that to validate."""
 
     def moved(d: Any) -> Any:
-        return d.model_copy(update={"folder": str(work / d.folder), "train_waves": waves, "val_waves": max(waves // 16, 128)})
+        return d.model_copy(update={"folder": str(work / d.folder), "train_waves": count, "val_waves": max(count // 16, 8)})
 
     mix = config.mix.model_copy(
         update={"pairs": moved(config.mix.pairs), "others": [moved(d) for d in config.mix.others]}
