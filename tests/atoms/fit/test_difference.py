@@ -98,3 +98,11 @@ def test_frames_out_of_view_do_not_disturb():
     assert np.isnan(evidence[~valid]).all() and np.isfinite(evidence[valid]).all()
     use = valid & rim
     assert ((evidence > evidence[use & occupied].mean() / 2) == occupied)[use].mean() > 0.97
+
+
+def test_a_finder_that_tells_far_better_keeps_its_evidence():
+    """Counts of hardly an electron a column beside evidence that is certain: what is learned from them must not replace it."""
+    movie, sites, occupied, _, where = planted(dose=20)
+    random = np.random.default_rng(2)
+    certain = (np.where(occupied, 8.0, -8.0) + random.normal(0, 0.5, occupied.shape)).astype(np.float32)
+    assert learned_evidence(aligned_of(movie, sites, where), certain, certain > 0) is None

@@ -22,6 +22,8 @@ from napari_emdl.atoms.fit.firstkernel import SURE, FirstLook, first_look
 from napari_emdl.atoms.fit.siteclasses import fit_site_classes
 from napari_emdl.jobs.control import Control
 
+#: the finder's own evidence is kept where it tells the states apart so many times better than what was learned, and than this
+CLEARLY, LEAST_CLEAR = 2.0, 3.0
 #: spectra are shrunken by this part of their mean power where the sites hardly change; levels by this part of a column's own
 RIDGE = 0.02
 #: evidence and occupancy settle in two to four rounds; a kernel must hold this many times the energy of its noise
@@ -74,7 +76,7 @@ def learned_evidence(
     Returns
     -------
     Learned
-        None when too little comes and goes to learn from.
+        None when too little comes and goes to learn from, or the finder's evidence tells the states apart far better.
     """
     kept = aligned.kept
     weight = np.ones(len(aligned.at)) if surface is None or not surface.any() else surface.astype(np.float64)
@@ -101,6 +103,9 @@ def learned_evidence(
         if better is None or change < 5e-4:
             break  # the round pattern of the start is significant by itself
         kernel = better
+    plain = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+    if plain.separation > CLEARLY * max(model.separation, LEAST_CLEAR):
+        return None
     return Learned(respond(aligned, kernel, p, blinking, aligned.frames, control), p > 0.5)
 
 
