@@ -156,7 +156,7 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     assert state.settings.strain_params.phases[0].label == right and state.settings.strain_params.g1 is None
     np.testing.assert_allclose(state.settings.strain_params.phases[0].g1, g[0] + g[1], atol=0.5)
 
-    panel.state.cube = type(state.cube)(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "c.h5"), "c")
+    panel.state.data.cube = type(state.cube)(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "c.h5"), "c")
     assert panel.export_step.save_job(tmp_path / "job.yaml")
     assert np.array_equal(np.load(tmp_path / "job_regions.npy"), state.settings.regions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers.workspace import show
 from napari_emdl.gui import layers
 from napari_emdl.gui.kit import session
 
@@ -61,14 +62,15 @@ def test_the_structure_factor_image_is_switched_and_follows(workspace, wait_unti
     assert "fcunet" not in workspace.disks_step.ran.text()
 
 
-def test_disks_outside_the_training_range_are_told_in_the_panel(workspace, wait_until):
-    state = workspace.state
-    assert "⚠" not in workspace.disks_step.ran.text()
+def test_disks_outside_the_training_range_are_told_in_the_panel(make_napari_viewer, small_sample, wait_until):
+    cube = small_sample[0]
+    cube = type(cube)(cube.data, "datacube", cube.calibration.override("user", semiangle_mrad=0.1), name="narrow")
+    workspace = show(make_napari_viewer(show=True), cube)
     workspace.disks_step.form.editors["method"].put("light")
-    workspace.probe_step.source.setCurrentText("radius")
-    workspace.probe_step.radius.setValue(20.0)
-    wait_until(lambda: state.found.live is not None and "trained on" in str(state.found.live.info.get("range_note")), 60)
-    assert "⚠" in workspace.disks_step.ran.text()
+    assert "⚠" not in workspace.disks_step.ran.text()
+    workspace.disks_step.run_button.click()
+    wait_until(lambda: workspace.state.found.disks is not None and workspace.state.job is None, 90, "the disks of the scan")
+    assert "⚠ the semiangle of 0.1 mrad is outside what the network was trained on" in workspace.disks_step.ran.text()
 
 
 def test_the_demo_opens_its_window_and_maps_the_strain(make_napari_viewer, small_sample, wait_until, monkeypatch):

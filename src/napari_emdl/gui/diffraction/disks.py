@@ -161,7 +161,8 @@ class DisksStep(Step):
         if live is not None and self.stem.job is None:
             info = live.info
             self.badge.show_provider(str(info.get("provider", "")), str(info.get("note", "")), 1 / max(live.seconds, 1e-6))
-            self._show_model(info)
+            # an empty pattern says why it is empty
+            self._show_model(info, str(info.get("note") or "") if not live.table.n_peaks else "")
 
     def _show_run(self) -> None:
         """Device and model of the scan's disks, as their provenance has them."""
@@ -170,12 +171,16 @@ class DisksStep(Step):
         if isinstance(record, dict):
             provider, note = str(record.get("provider") or ""), str(record.get("note") or "")
             self.badge.show_provider(provider, note, self.badge.rate_per_s)
-            self._show_model({**(record.get("model") or {}), "range_note": record.get("range_note")})
+            self._show_model(
+                {**(record.get("model") or {}), "range_note": record.get("range_note")},
+                note if disks is not None and not disks.n_peaks else "",
+            )
 
-    def _show_model(self, info: dict[str, Any]) -> None:
-        model, outside = str(info.get("model") or ""), str(info.get("range_note") or "")
-        lines = [f"Network: {model}"] if model else []
-        self.ran.setText("\n".join([*lines, f"⚠ {outside}."] if outside else lines))
+    def _show_model(self, info: dict[str, Any], empty: str = "") -> None:
+        """Model, what lies outside its training, and why nothing was found."""
+        model = str(info.get("model") or "")
+        warnings = dict.fromkeys(text for text in (str(info.get("range_note") or ""), empty) if text)
+        self.ran.setText("\n".join([*([f"Network: {model}"] if model else []), *(f"⚠ {text}." for text in warnings)]))
         self.ran.setVisible(bool(self.ran.text()))
 
     def refresh(self) -> None:
