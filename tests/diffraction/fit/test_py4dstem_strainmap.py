@@ -12,6 +12,7 @@ from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.fit.calibrate import with_calibration
 
 
+@pytest.mark.referee
 def test_strain_of_py4dstem_from_our_file_is_ours(tmp_path):
     py4dstem = pytest.importorskip("py4DSTEM")
     import matplotlib
@@ -43,6 +44,7 @@ def test_strain_of_py4dstem_from_our_file_is_ours(tmp_path):
     assert np.abs(theirs - np.stack([ours.exx, ours.eyy, ours.exy])).max() < 2e-4
 
 
+@pytest.mark.referee
 def test_ellipse_goes_to_py4dstem_and_undoes_itself_there(tmp_path):
     py4dstem = pytest.importorskip("py4DSTEM")
     from napari_emdl.diffraction.fit.calibrate import Ellipse
