@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskLimits, DiskParams, ProbeParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.signals import Datacube
+from napari_emdl.base.signals import Calibration, Datacube
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.finder import LiveFinder, LiveResult
 from napari_emdl.workflow.runs import DISK_RUNS
@@ -53,10 +53,17 @@ class LiveDisks:
         probe: Any,
         params: DiskParams,
         run: RunParams,
+        calibration: Calibration | None = None,
     ) -> LiveResult[tuple[int, int]]:
         """Disks of `pattern`; meant for :class:`napari_emdl.gui.kit.worker.Latest`."""
+        from napari_emdl.diffraction.find.trained import outside_training
+
         finder = self._get(pattern, probe, params, run)
-        return self._live.find(finder, position, pattern, control, params.min_score)
+        found = self._live.find(finder, position, pattern, control, params.min_score)
+        if calibration is None:
+            return found
+        notes = dict.fromkeys((str(found.info.get("range_note") or ""), *outside_training(params, calibration)))
+        return replace(found, info={**found.info, "range_note": "; ".join(text for text in notes if text)})
 
     def structure_factor(
         self, control: Control, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams

@@ -160,7 +160,13 @@ class StemState(FitState):
         if force or (self.live_enabled and not data.is_done()):
             settings = self.settings
             self.followers.submit(
-                "live", settings.position, found.pattern, found.probe, settings.disk_params, settings.run_params
+                "live",
+                settings.position,
+                found.pattern,
+                found.probe,
+                settings.disk_params,
+                settings.run_params,
+                self.cube.calibration if self.cube is not None else None,
             )
 
     def _on_live(self, result: LiveResult[tuple[int, int]], args: Any) -> None:
