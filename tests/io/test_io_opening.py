@@ -6,12 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import tifffile
 
@@ -644,11 +644,11 @@ def test_info_is_plain(tmp_path: Path) -> None:
     assert facts["calibration"]["source"]["pixel_nm"] == "file"
 
 
-def test_sparse_32_gb_hdf5_opens_at_once(tmp_path: Path) -> None:
+def test_sparse_32_gb_hdf5_opens_without_being_read(tmp_path: Path) -> None:
     path = tmp_path / "big.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("cube", (256, 256, 512, 512), "u2", chunks=(1, 1, 512, 512))
-    start = time.perf_counter()
+    before = psutil.Process().memory_info().rss
     opened = io.open_datacube(path)
     assert opened.patterns(70, 72).sum() == 0
-    assert time.perf_counter() - start < 2
+    assert psutil.Process().memory_info().rss - before < 150e6

@@ -38,17 +38,15 @@ def test_a_job_reports_blocks_and_returns(qtbot):
     assert job.wait(1)
 
 
-def test_cancel_ends_a_job_within_a_second(qtbot):
+def test_cancel_ends_a_job_at_its_next_look(qtbot):
     def work(control, on_block):
         while True:
             control.check()
             time.sleep(0.01)
 
     job = Job(work, "test").start()
-    started = time.monotonic()
     with qtbot.waitSignal(job.cancelled, timeout=5000):
         job.cancel()
-    assert time.monotonic() - started < 1
     assert job.wait(1) and not ours()
 
 
