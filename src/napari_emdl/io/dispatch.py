@@ -175,6 +175,13 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
         from napari_emdl.io.formats.raw import read_npz
 
         return read_npz(path, dataset)
+    if ending in (".zspy", ".prz"):
+        from napari_emdl.io.formats.raw import check_unpacked_size
+        from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
+
+        if ending == ".prz":
+            check_unpacked_size(path)
+        return read_vendor(path, PLUGINS[ending], dataset)
     if ending == ".zip":
         from napari_emdl.io.formats.zarrs import read_zarr
 

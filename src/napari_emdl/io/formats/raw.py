@@ -97,6 +97,14 @@ def read_npz(path: Path, dataset: str | None = None) -> Found:
         return Found(ArraySource(_PackedArray(path, member.filename), path.name), axes, name=path.stem, metadata=facts)
 
 
+def check_unpacked_size(path: Path) -> None:
+    """Refuse a zip file whose arrays would not fit in memory."""
+    with one_line(path.name, "zip file"), zipfile.ZipFile(path) as archive:
+        nbytes = sum(member.file_size for member in archive.infolist())
+    if nbytes > _MOST_PACKED_BYTES:
+        raise OpenError(f"{path.name} packs {nbytes / 2**30:.1f} GB, which cannot be read in part; save it as HDF5 or TIFF")
+
+
 def _images(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
     """Arrays that can be images: of two axes and more; those of the most axes where there are several."""
     axes = {}

@@ -248,7 +248,7 @@ def _name_stack_axes(axes: tuple[Axis, ...], letters: str, file: Any) -> tuple[A
 
 
 def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
-    """Axis letter -> (step, unit) from OME, ImageJ, DM or plain resolution tags."""
+    """Axis letter -> (step, unit) from OME, ImageJ, DM, Thermo Fisher, Olympus or plain resolution tags."""
     page = series.keyframe
     tags = page.tags
     if file.is_ome:
@@ -259,6 +259,8 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
             if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
                 out[letter] = (float(tags[scale].value), tags[unit_tag].value)
         return out
+    if vendor := _vendor_scales(page):
+        return vendor
     out = {}
     imagej = file.imagej_metadata or {}
     unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
@@ -277,6 +279,19 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
     if imagej.get("spacing") and "T" in series.axes:
         out["Z"] = (float(imagej["spacing"]), str(imagej.get("zunit", unit or "")))
     return out
+
+
+def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
+    """Pixel size in m that Thermo Fisher (FEI) and Olympus (SIS) write into tags of their own."""
+    fei = page.tags.get(34682) or page.tags.get(34680)  # FEI_HELIOS, FEI_SFEG
+    scan = fei.value.get("Scan") if fei is not None and isinstance(fei.value, Mapping) else None
+    sis = page.tags.get(33560)
+    sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
+    for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
+        steps = values.get(cols), values.get(rows)
+        if all(isinstance(step, float) and step > 0 for step in steps):
+            return {"X": (steps[0], "m"), "Y": (steps[1], "m")}
+    return {}
 
 
 def _tag(tags: Any, name: str) -> Any:
