@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import helpers.io_writers as writers
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 from rsciio import hspy, pantarhei, zspy
 
+import helpers.io_writers as writers
 from napari_emdl import io
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.missing import find_missing

@@ -288,9 +288,9 @@ def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
     sis = page.tags.get(33560)
     sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
     for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
-        steps = values.get(cols), values.get(rows)
-        if all(isinstance(step, float) and step > 0 for step in steps):
-            return {"X": (steps[0], "m"), "Y": (steps[1], "m")}
+        x, y = values.get(cols), values.get(rows)
+        if isinstance(x, float) and isinstance(y, float) and min(x, y) > 0:
+            return {"X": (x, "m"), "Y": (y, "m")}
     return {}
 
 
