@@ -3,7 +3,7 @@
 One mask of the signal travels with it. It is given (a file, a detector's master file) or found here, by rules that leave
 measured values alone:
 
-- NaN and infinity are no values.
+- NaN and infinity are not a values.
 - 2^32-1 in uint32 and 2^16-1 in uint16 mean "no value" where they stand in the same pixels of every frame and everything else
   is far below; so does one negative number that stands in the same pixels of every frame. Negative noise (a dark reference
   subtracted too much) changes from frame to frame and is left alone.
@@ -321,7 +321,7 @@ def _border_value(values: NDArray[np.floating]) -> float | None:
             continue
         beyond = [frame[~border] for frame, border in zip(values, borders, strict=True)]
         same = float(np.mean([np.mean(part == value) for part in beyond if part.size])) if any(p.size for p in beyond) else 1.0
-        # the value must be rare inside: a background of zeros is no border
+        # the value must be rare inside: a background of zeros is not a border
         if same < 0.002 and max(float(b.mean()) for b in borders) < 0.9:
             return float(value)
     return None

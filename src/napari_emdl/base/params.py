@@ -115,11 +115,11 @@ class OpenParams(Params):
     qr_flip: bool | None = _field(None, "The detector axes are transposed against the scan axes")
     dtype: str | None = _field(None, "numpy type of raw binary, such as uint16 or >u2", advanced=True)
     offset: int = _field(0, "Bytes before the array of raw binary", "bytes", advanced=True, ge=0)
-    header_rows: int = _field(0, "Rows before every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
-    footer_rows: int = _field(0, "Rows after every frame of raw binary that are no data", "px", advanced=True, ge=0, le=65536)
+    header_rows: int = _field(0, "Rows before every frame of raw binary that are not data", "px", advanced=True, ge=0, le=65536)
+    footer_rows: int = _field(0, "Rows after every frame of raw binary that are not data", "px", advanced=True, ge=0, le=65536)
     frame_header: int = _field(0, "Bytes before every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
     frame_footer: int = _field(0, "Bytes after every frame of raw binary", "bytes", advanced=True, ge=0, le=2**30)
-    trailer: int = _field(0, "Bytes after the array of raw binary that are no data", "bytes", advanced=True, ge=0)
+    trailer: int = _field(0, "Bytes after the array of raw binary that are not data", "bytes", advanced=True, ge=0)
 
     @field_validator("pixel_nm", "q_pixel_invA", mode="before")
     @classmethod

@@ -147,7 +147,7 @@ class SpotFinder:
             & (fit["width"] > 0.4 * self.sigma_px)
             & (fit["width"] < _WIDEST * self.sigma_px)
         )
-        # a spot that is cut off at the top, or on a slope that is no plane, fits badly though it stands out
+        # a spot that is cut off at the top, or on a slope that is not a plane, fits badly though it stands out
         fitted = np.maximum(1.3 * fit["height_sigma"], 0.5 * height)
         sure = np.where(fits, np.minimum(height, fitted), 0.0)
         row, col = i + fit["row"], j + fit["col"]

@@ -73,7 +73,7 @@ def read_ser(path: Path) -> Found:
     except OpenError:
         raise
     except (OSError, ValueError, IndexError, OverflowError) as error:
-        raise OpenError(f"{path.name} is no readable .ser file ({first_line(error)}); is it truncated?") from error
+        raise OpenError(f"{path.name} is not a readable .ser file ({first_line(error)}); is it truncated?") from error
 
 
 def read_emi(path: Path, dataset: str | None) -> Found:
@@ -117,7 +117,7 @@ def _read(path: Path, file: BinaryIO) -> Found:
     _, series_id, version = _ints(file, "<i2", 3)
     data_type, tag_type, total, valid = (int(v) for v in _ints(file, "<i4", 4))
     if series_id != 0x0197:
-        raise OpenError(f"{path.name} is no .ser file")
+        raise OpenError(f"{path.name} is not a .ser file")
     if data_type == _SPECTRA:
         raise OpenError(f"{path.name} holds spectra, not images")
     if data_type != _IMAGES or not 0 < valid <= total:

@@ -78,7 +78,7 @@ def read_tiff(path: Path, dataset: str | None = None, as_frames: bool = False) -
     except OpenError:
         raise
     except Exception as error:  # tifffile raises many kinds on damaged files
-        raise OpenError(f"{path.name} is no readable TIFF ({first_line(error)}); is it truncated?") from error
+        raise OpenError(f"{path.name} is not a readable TIFF ({first_line(error)}); is it truncated?") from error
 
 
 @contextmanager
