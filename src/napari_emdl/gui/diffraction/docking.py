@@ -69,10 +69,7 @@ class Docks(QObject):
 
     def of_panel(self) -> Any:
         """Dock that napari put the panel into, or None."""
-        widget: Any = self.panel.parent()
-        while widget is not None and not hasattr(widget, "setFeatures"):
-            widget = widget.parent()
-        return widget
+        return session.dock_of(self.panel)
 
     def _both(self) -> tuple[Any, Any] | None:
         """Main window and dock of the panel, while both are there and nothing floats."""
