@@ -341,6 +341,7 @@ class StrainParams(DiskLimits):
         "peaks",
         "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
         "inside, which takes the datacube",
+        label="Fit to",
     )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(

@@ -256,6 +256,34 @@ def test_g1_is_dragged_after_run_all_whatever_layer_is_chosen_and_undone(panel, 
     wait_until(lambda: state.found.lattice.basis.source == "found")
 
 
+def test_a_fit_to_the_patterns_is_offered_with_its_time_and_can_be_stopped(make_napari_viewer, small_sample, wait_until):
+    whole = small_sample[0]
+    panel = show(make_napari_viewer(show=True), in_memory(np.asarray(whole.data)[:2, 3:8], "datacube", whole.calibration))
+    wait_until(lambda: panel.state.found.live is not None)
+    run_all(panel, wait_until)
+    step, state = panel.strain_step, panel.state
+    peaks = state.found.strain
+    assert step.fit_time.isHidden()
+    step.form.editors["fit"].put("pattern")
+    assert "press Fit strain" in step.line.text() and state.found.strain is peaks, "nothing long starts by itself"
+    wait_until(lambda: step.fit_time.isVisible(), what="the expected time")
+    assert "takes about" in step.fit_time.text()
+    step.fit_button.click()
+    assert state.busy and step.bar.isVisible()
+    panel.histogram.step(1)
+    assert state.fit_job is not None, "a slider does not begin it anew"
+    step.bar.cancel_button.click()
+    wait_until(lambda: state.fit_job is None and not state.busy)
+    assert state.found.strain is peaks and not step.bar.isVisible()
+    step.fit_button.click()
+    wait_until(lambda: state.found.strain is not peaks, what="the fit to the patterns")
+    fitted = state.found.strain
+    assert fitted.attrs["params"]["fit"] == "pattern" and step.line.text().endswith("of the scan")
+    step.form.editors["fit"].put("peaks")
+    wait_until(lambda: state.found.strain is not fitted)
+    assert state.found.strain.attrs["params"]["fit"] == "peaks" and step.fit_time.isHidden()
+
+
 def test_a_region_is_undone_with_its_shape(panel, wait_until):
     run_all(panel, wait_until)
     step, history, state = panel.strain_step, panel.thresholds.history, panel.state
@@ -301,6 +329,11 @@ def test_the_tour_goes_from_the_sample_to_a_figure_and_ends(panel, wait_until, t
 
 def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     run_all(panel, wait_until)
+    corner, layer = panel.viewer.text_overlay, panel.maps.layer("exx")
+    layer.contrast_limits = (-1e-3, 1e-3)  # nearly all lies beyond: the corner says so
+    assert "ε xx ▼" in corner.text and "beyond the colours" in corner.text
+    panel.maps.rescale_strain()
+    assert "x ↓  y →" in corner.text and "on the detector" not in corner.text
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
     maps, strain = panel.four_maps.maps, panel.state.found.strain
@@ -314,7 +347,16 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert (row, col) == (1, 2)
 
 
-def test_the_panel_fills_its_dock(panel, qtbot):
+def test_the_panel_fills_its_dock_and_nothing_is_cut_off(panel, qtbot):
     qtbot.wait(100)
+    window = panel.viewer.window._qt_window
+    for size in ((1366, 740), (900, 620)):
+        window.resize(*size)
+        qtbot.wait(200)
+        for name in ("view", "log", "auto", "rings", "home", "structure"):
+            part = getattr(panel.canvas, name)
+            assert part.x() + part.width() <= panel.canvas.width() and part.width() >= part.minimumSizeHint().width(), name
+        tools = panel.thresholds
+        assert tools.x() + tools.width() <= panel.histogram.width() and tools.width() >= tools.minimumSizeHint().width()
     assert panel.frame.height() > 0.95 * panel.height()
     assert panel.frame.scroll_area.height() > 0.6 * panel.height()

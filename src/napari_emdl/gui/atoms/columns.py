@@ -76,8 +76,8 @@ class ColumnsPanel(ScrollPanel):
         self.model_box = named(QComboBox(), "model")
         self.model_box.setToolTip("Network that finds the columns, or the classical Laplacian of Gaussian")
         self.tune_button = button(
-            "Tune to my microscope…",
-            "Train the network a few minutes more, on images simulated for your conditions",
+            "Tune…",
+            "Tune to my microscope: train the network a few minutes more, on images simulated for your conditions",
             "tune",
             self.tune,
         )
@@ -119,7 +119,8 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(Fold("Imaging conditions", self.conditions, opened=True))
         body.addWidget(Fold("Device and memory", self.run_form))
         body.addWidget(self.threshold)
-        body.addWidget(row(self.average, self.limits, stretch=(1, 0)))
+        body.addWidget(self.average)
+        body.addWidget(self.limits)
         body.addWidget(row(self.run_button, self.restart_button, self.save_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
         body.addWidget(self.status)

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QFrame,
+    QGraphicsOpacityEffect,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -34,6 +35,7 @@ NO_MOVIE = (
 
 
 LEAST_WIDTH = 300
+DIM = 0.72
 #: Panels that share a place in the window.
 PANELS = (COLUMNS, DIFFUSION, LIVE)
 
@@ -57,13 +59,25 @@ class ScrollPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(LEAST_WIDTH)
+        self._holder, self._area = holder, area
+        holder.installEventFilter(self)
         self.closed = False
         self._docked = False
 
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow what is in it: a dock that was laid out before does not ask again."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.setMinimumWidth(self._least_width())
+        return bool(super().eventFilter(watched, event))
+
+    def _least_width(self) -> int:
+        """What is in it, with the scroll bar: nothing is cut off at the right."""
+        bar = self._area.verticalScrollBar()
+        return self._holder.minimumSizeHint().width() + (bar.sizeHint().width() if bar is not None else 0)
+
     def sizeHint(self) -> QSize:
-        """As wide as a dock should be beside an image."""
-        return QSize(330, 600)
+        """As wide as it needs to be beside an image."""
+        return QSize(max(LEAST_WIDTH, self._least_width()), 600)
 
     def showEvent(self, event: Any) -> None:
         """Lie as a tab on the HRTEM panels that are open already: side by side they leave no room for the image."""
@@ -98,7 +112,9 @@ def line(text: str = "", name: str = "", dim: bool = False) -> QLabel:
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     if dim:
-        label.setStyleSheet("color: #9a9fa8;")
+        paler = QGraphicsOpacityEffect(label)  # of whatever colour the theme gives the text
+        paler.setOpacity(DIM)
+        label.setGraphicsEffect(paler)
     return label
 
 

@@ -127,7 +127,7 @@ class OpenDialog(QDialog):
         outer.addLayout(middle)
         outer.addWidget(self.line)
         outer.addWidget(buttons)
-        self.setMinimumWidth(560)
+        self.setMinimumWidth(680)
 
     def editor(self, name: str) -> Any:
         """Editor of a field."""
