@@ -281,4 +281,4 @@ def pick(candidates: Iterable[str], what: str, name: str) -> str:
     if not names:
         raise OpenError(f"{name} holds no {what}")
     listed = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-    raise OpenError(f"{name} holds several {what}: choose one with {name}::DATASET, out of {listed}")
+    raise OpenError(f"{name} holds several {what}: choose one with {name}::DATASET, out of {listed}", tuple(names))

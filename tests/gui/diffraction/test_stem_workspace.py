@@ -13,6 +13,7 @@ from qtpy.QtTest import QTest
 
 from helpers.workspace import run_all, show
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.navigation import navigation
 from napari_emdl.gui import layers
 from napari_emdl.gui.diffraction.canvas import VIEWS
 from napari_emdl.gui.kit import session
@@ -67,7 +68,12 @@ def test_the_navigation_image_fills_in(workspace, small_sample, wait_until):
     cube, _ = small_sample
     layer = workspace.maps.layer("navigation")
     wait_until(lambda: np.isfinite(layer.data).all())
-    np.testing.assert_allclose(layer.data, np.asarray(cube.data, float).sum(axis=(2, 3)), rtol=1e-4)
+    wait_until(lambda: "navigation image: " in workspace.title.text(), what="the name of the image")
+    image, name = navigation(cube)
+    assert name in workspace.title.text() and name != "sum of the pattern", "the sum of a thin foil is nothing but noise"
+    np.testing.assert_allclose(layer.data, image, rtol=1e-4)
+    low, high = layer.contrast_limits
+    assert low < np.median(image) < high
 
 
 def test_all_layers_have_units(workspace, wait_until):

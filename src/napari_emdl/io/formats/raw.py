@@ -105,15 +105,28 @@ def check_unpacked_size(path: Path) -> None:
         raise OpenError(f"{path.name} packs {nbytes / 2**30:.1f} GB, which cannot be read in part; save it as HDF5 or TIFF")
 
 
-def _images(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
-    """Arrays that can be images: of two axes and more; those of the most axes where there are several."""
-    axes = {}
+def list_arrays(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """Arrays of a .npz file that can be images: (name, shape, type)."""
+    with one_line(path.name, ".npz file"), zipfile.ZipFile(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
+        return _held(archive, members)
+
+
+def _held(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    found = []
     for name, member in list(members.items())[:1000]:
         with archive.open(member) as file:
             shape, _, dtype = npy_header(file, name)  # type: ignore[arg-type]
         if len(shape) >= 2 and dtype.kind in "biuf":
-            axes[name] = len(shape)
-    return [name for name, count in axes.items() if count == max(axes.values())]
+            found.append((name, tuple(shape), dtype))
+    return found
+
+
+def _images(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
+    """Arrays that can be images: of two axes and more; those of the most axes where there are several."""
+    held = _held(archive, members)
+    most = max((len(shape) for _, shape, _ in held), default=0)
+    return [name for name, shape, _ in held if len(shape) == most]
 
 
 def read_raw(path: Path, shape: Sequence[int], dtype: Any, layout: RawLayout | int = 0) -> Found:

@@ -81,6 +81,17 @@ def read_tiff(path: Path, dataset: str | None = None, as_frames: bool = False) -
         raise OpenError(f"{path.name} is not a readable TIFF ({first_line(error)}); is it truncated?") from error
 
 
+def list_series(path: Path) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Image series of a file: (number, shape, type); none where it is damaged, which opening it says."""
+    import tifffile
+
+    try:
+        with _complaints(), tifffile.TiffFile(path) as file:
+            return [(str(i), tuple(series.shape), series.dtype) for i, series in enumerate(file.series)]
+    except Exception:  # tifffile raises many kinds on damaged files
+        return []
+
+
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
     """Errors that tifffile only logs: it opens what is left of a truncated file without raising."""
@@ -140,7 +151,8 @@ def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str
     # bytes beside deeper images are a picture of them, however many pixels they have
     deep = [i for i in candidates if np.dtype(series[i].dtype).itemsize > np.dtype(series[large[0]].dtype).itemsize == 1]
     if len(large) > 1 or deep:
-        raise OpenError(f"{path.name} holds several image series; choose one of {listed}")
+        numbers = tuple(str(i) for i in range(len(series)))
+        raise OpenError(f"{path.name} holds several image series; choose one of {listed}", numbers)
     return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
         series
     ) > 1 else []
