@@ -1,0 +1,8 @@
+"""
+Strain of the sample
+====================
+
+stub
+"""
+
+print(1)
