@@ -54,6 +54,7 @@ def named(argument: Any) -> str:
 def command_page() -> str:
     """All commands with their arguments and options."""
     import typer
+
     from napari_emdl.cli.app import app
 
     parts = [
@@ -98,7 +99,9 @@ def parameter_page() -> str:
         "of every result. Made from `napari_emdl.base.params` when this site is built. *Advanced* parameters are folded away "
         "in the panels.\n",
     ]
-    models = [m for m in vars(params).values() if isinstance(m, type) and issubclass(m, params.Params) and m is not params.Params]
+    models = [
+        m for m in vars(params).values() if isinstance(m, type) and issubclass(m, params.Params) and m is not params.Params
+    ]
     for model in models:
         flags = {option.path[0]: option.flags[0] for option in options_of(model) if len(option.path) == 1}
         rows = []
@@ -137,7 +140,11 @@ def shown(value: Any) -> str:
 def tables_of(values: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     """Nested entries as tables: one row for each entry of entries, one line for each single value."""
     single = [[name, shown(value)] for name, value in values.items() if not isinstance(value, dict)]
-    rows = {name: value for name, value in values.items() if isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())}
+    rows = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())
+    }
     deeper = {name: value for name, value in values.items() if isinstance(value, dict) and name not in rows}
     parts = [f"**{' / '.join(path)}**\n"] if path and (single or rows) else []
     if single:
@@ -173,11 +180,17 @@ def card_page(entry: Any, images: Path) -> str:
         limits = emdl.limits if isinstance(emdl.limits, list) else [emdl.limits]
         parts += ["## Limits\n", "\n".join(f"- {' '.join(str(line).split())}" for line in limits) + "\n"]
     if emdl.metrics:
-        parts += ["## Errors by condition\n", tables_of(emdl.metrics) if isinstance(emdl.metrics, dict) else f"{emdl.metrics}\n"]
+        parts += [
+            "## Errors by condition\n",
+            tables_of(emdl.metrics) if isinstance(emdl.metrics, dict) else f"{emdl.metrics}\n",
+        ]
     plot = entry.folder / "reliability.png"
     if plot.exists():
         shutil.copy(plot, images / f"{entry.folder.name}_reliability.png")
-        parts += ["## Reliability\n", f"![Sigma and score of {entry.folder.name} against the errors]({entry.folder.name}_reliability.png)\n"]
+        parts += [
+            "## Reliability\n",
+            f"![Sigma and score of {entry.folder.name} against the errors]({entry.folder.name}_reliability.png)\n",
+        ]
     if entry.folder.name in OVERLAYS:
         parts.append("## On measured data\n")
         parts += [f"![{text}](../../../images/{file})\n" for file, text in OVERLAYS[entry.folder.name]]
