@@ -62,8 +62,8 @@ system-packages:
 	@bash scripts/system-packages.sh test
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs examples
+	$(BIN)/ruff format --check src tests docs examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
