@@ -103,18 +103,34 @@ def _read(path: Path, plugin: str, dataset: str | None) -> Found:
         raise OpenError(f"{path.name} holds no images" + (", only spectra" if signals else ""))
     number = _choose(images, dataset, path.name)
     signal = images[number]
+    source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
+    return found_in_signal(signal, source, plugin, path.stem)
+
+
+def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name: str) -> Found:
+    """What a signal as RosettaSciIO and HyperSpy describe it holds.
+
+    Parameters
+    ----------
+    signal
+        Its ``data``, ``axes`` (in the order of the array), ``metadata`` and, where they are there, ``original_metadata`` and
+        ``mapping``.
+    source
+        Reads the data.
+    plugin, name
+        Format, and how a layer of it is called.
+    """
     axes = tuple(_axis(axis, size) for axis, size in zip(signal["axes"], signal["data"].shape, strict=True))
     metadata = signal.get("metadata", {})
     signal_type = "diffraction" if _get(metadata, "Signal.signal_type") in _DIFFRACTION else ""
     facts = {"format": plugin} | {
         k: _get(metadata, f"General.{k}") for k in ("title", "date", "time") if _get(metadata, f"General.{k}")
     }
-    source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
     axes = _name_time(axes, signal)
     notes: tuple[str, ...] = ()
     if plugin == "digitalmicrograph" and len(axes) == 4:
         axes, notes = _dm_scan(axes, signal)
-    return Found(source, axes, _calibration(signal, metadata), path.stem, None, facts, signal_type, notes=notes)
+    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes)
 
 
 def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[Axis, ...], tuple[str, ...]]:
