@@ -23,6 +23,7 @@ from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
@@ -187,7 +188,7 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        return table
+        return keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
         patterns, gain, gap = _as_counts(raw)
