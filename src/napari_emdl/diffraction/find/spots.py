@@ -19,6 +19,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.maxima import full_patterns, local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather
@@ -110,7 +111,8 @@ class SpotFinder:
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
         full = sum(part.attrs.get("n_full", 0) for part in tables)
         table.attrs |= {"n_full": full} if full else {}
-        return keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _filter(self, images: NDArray[Any]) -> NDArray[Any]:
         """Difference of a Gaussian of the spot's width and one twice as wide."""

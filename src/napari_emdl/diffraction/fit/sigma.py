@@ -103,7 +103,9 @@ def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
     others = [difference_ratio(maps, sigma, int(lag), (axis,)) for lag in lags for axis in (0, 1)]
     anywhere = max([near, *(ratio for ratio, count in others if count >= _ENOUGH)])
     if _SHARED * near > _STRUCTURE:
-        return SigmaScale(1.0, near, anywhere, "the strain changes from one position to the next, which tells nothing of errors")
+        return SigmaScale(
+            1.0, near, anywhere, "the strain changes from one position to the next, which tells nothing of errors"
+        )
     if _SHARED * near > 1:
         return SigmaScale(
             _SHARED * near, near, anywhere, f"neighbours differ {near:.2f} times as much as their errors say: widened"
