@@ -103,7 +103,7 @@ def evidence(patterns: NDArray[np.float32], found: Found, alone: NDArray[np.bool
 def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
     """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
 
-    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
+    A disk that is there but cannot be placed is not a find: where disks overlap, a faint one may be off by half its radius.
     """
     reach_px = max(2.0, 0.2 * radius_px)
     return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))

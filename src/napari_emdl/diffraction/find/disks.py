@@ -18,8 +18,11 @@ from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
+from napari_emdl.io.objects import is_object
+from napari_emdl.io.opening import open_datacube
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
 
@@ -91,8 +94,9 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
     return NetworkFinder(probe, params, detector_shape, run or RunParams())
 
 
+@with_progress("finding disks", "patterns")
 def find_disks(
-    cube: Datacube | ArrayLike,
+    cube: Datacube | ArrayLike | Any,
     *,
     probe: Probe | ArrayLike | str | Path | None = None,
     method: str | None = None,
@@ -109,7 +113,8 @@ def find_disks(
     Parameters
     ----------
     cube
-        Datacube, or a 4-D array (scan row, scan col, detector row, detector col).
+        Datacube; or what holds one in memory: a 4-D array (scan row, scan col, detector row, detector col) of numpy or dask, a
+        signal of HyperSpy or pyxem, a DataCube of py4DSTEM.
     probe
         Vacuum probe: a :class:`Probe`, an image, or FILE or FILE::DATASET; None takes what `params.probe` says, else measures
         the data's central disk.
@@ -183,6 +188,7 @@ def find_disks(
         caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
+    table.source = signal
     return table
 
 
@@ -204,26 +210,28 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",
-        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), left out: "
-        "give a probe radius to have them measured",
+        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
+        "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)
 
 
-def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:
+def _as_datacube(cube: Datacube | ArrayLike | Any) -> Datacube:
     if isinstance(cube, Datacube):
         return cube
     if hasattr(cube, "kind"):
         raise EmdlError(f"disks are found in a datacube, not in a {cube.kind.replace('_', ' ')}; open it with kind='datacube'")
-    array = np.asarray(cube)
-    if array.ndim != 4:
+    array = cube if is_object(cube) else np.asarray(cube)
+    if hasattr(array, "shape") and len(array.shape) != 4:
         raise EmdlError(
-            f"a datacube has 4 axes (scan row, scan col, detector row, detector col), the array has shape {array.shape}"
+            f"a datacube has 4 axes (scan row, scan col, detector row, detector col), the array has shape {tuple(array.shape)}"
         )
-    wrapped = in_memory(array, "datacube")
-    assert isinstance(wrapped, Datacube)
-    return wrapped
+    if isinstance(array, np.ndarray):
+        wrapped = in_memory(array, "datacube")
+        assert isinstance(wrapped, Datacube)
+        return wrapped
+    return open_datacube(array)
 
 
 def _digest(image: NDArray[Any]) -> str:

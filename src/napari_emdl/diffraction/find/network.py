@@ -19,6 +19,7 @@ from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import ELLIPSE_FIELDS, Found, evidence, hidden, inside, located, unlike
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, trained_radii
@@ -186,7 +187,8 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        return keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
         patterns, gain, gap = _as_counts(raw)

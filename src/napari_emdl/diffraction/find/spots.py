@@ -19,6 +19,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.maxima import full_patterns, local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather
@@ -110,7 +111,8 @@ class SpotFinder:
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
         full = sum(part.attrs.get("n_full", 0) for part in tables)
         table.attrs |= {"n_full": full} if full else {}
-        return keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _filter(self, images: NDArray[Any]) -> NDArray[Any]:
         """Difference of a Gaussian of the spot's width and one twice as wide."""
@@ -160,7 +162,7 @@ class SpotFinder:
             & (fit["width"] > 0.4 * self.sigma_px)
             & (fit["width"] < _WIDEST * self.sigma_px)
         )
-        # a spot that is cut off at the top, or on a slope that is no plane, fits badly though it stands out
+        # a spot that is cut off at the top, or on a slope that is not a plane, fits badly though it stands out
         fitted = np.maximum(1.3 * fit["height_sigma"], 0.5 * height)
         sure = np.where(fits, np.minimum(height, fitted), 0.0)
         row, col = i + fit["row"], j + fit["col"]

@@ -24,6 +24,7 @@ from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import FIELDS, Found, evidence
 from napari_emdl.diffraction.find.complete import lattices_of
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Bank, Crop, bin_factor, correlation_bank, detection_kernel, fit_bank
 from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather, likelihood, locate_both, photometry, photometry_matrix
@@ -114,7 +115,8 @@ class TemplateFinder:
         if self.probe.source == MEASURED and self.probe.trust < 1:
             table = self._doubted(table, patterns)
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
-        return keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _doubted(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:
         """Scores where the data were not sure of the probe: what is not round, or of a radius that one place tells, falls."""

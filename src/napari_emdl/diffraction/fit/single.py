@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 #: A lattice vector further than this from the scan's basis, in units of the shorter vector, is another lattice.
 _FAR = 0.25
-#: Residual above this, in units of the shorter lattice vector, is no fit.
+#: Residual above this, in units of the shorter lattice vector, is not a fit.
 _MAX_RESIDUAL = 0.1
 #: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
 _RAGGED = 0.05
