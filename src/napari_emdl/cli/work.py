@@ -170,8 +170,8 @@ def strain(
             cube = signal if isinstance(signal, Datacube) else None
         patterns = cube if needs_patterns else None
         beside = None if output is None or patterns is None else parts_of(output)[0]
-        arguments = {"params": params, "cube": patterns, "run": run, "output": beside}
-        compute = partial(call_there, fit_strain, run, control, found, **arguments)
+        fit = partial(fit_strain, run=run, output=beside)
+        compute = partial(call_there, fit, run, control, found, params=params, cube=patterns)
         fitted = compute() if output is None else resumable(compute, output)
     say_caveats(Caveats.of(fitted))
     if output is not None:
