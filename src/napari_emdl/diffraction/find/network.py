@@ -189,7 +189,7 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
