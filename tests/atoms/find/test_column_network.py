@@ -184,6 +184,15 @@ def test_contrast_is_chosen_by_the_network_and_doubt_is_said(model, frame):
     assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "no columns" in doubt.attrs["warning"]
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_a_grating_gives_no_columns_and_one_line(model, turn):
+    row, col = np.indices((300, 300)) * 0.1
+    grating = 100 + 50 * np.cos(2 * np.pi * (row * np.cos(turn) + col * np.sin(turn)) / 1.8)
+    table = find_columns(in_memory(grating.astype(np.float32), "image"), pixel_size_A=0.1)
+    assert table.filter(min_score=table.attrs["default_min_score"]).n_peaks == 0
+    assert "no columns" in table.attrs["warning"] and "\n" not in table.attrs["warning"]
+
+
 class _Stub:
     """What `_of_two` needs of a finder."""
 

@@ -13,7 +13,8 @@ from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
-from napari_emdl.atoms.find.order import order_of
+from napari_emdl.atoms.find.order import LEAST_SPOTS, order_of
+from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.signals import Movie
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: the user is told when the contrast was chosen with less certainty
 SURE_CONTRAST = 0.8
+#: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
+ON_STRIPES = 0.06
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
 #: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
@@ -194,23 +197,43 @@ def _settled(
     if several is not None and f1 < ENOUGH_F1:
         finder, counts = several, several.counts
         f1 = several.choose_threshold(sample.frames(counts), control)
-    if f1 < FAINT_F1:
+    if not _refused(finder, sample) and f1 < FAINT_F1:
         finder.notes.append(_faint_note(f1, finder, sample.movie))
-    _judge_order(finder)
     return finder
 
 
-def _judge_order(finder: NetworkColumnFinder) -> None:
-    """Let nothing pass where many spots pass and none of them repeats as columns do; candidates stay to be seen."""
+def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
+    """Let nothing pass where many spots pass that do not repeat as columns do, or lie on stripes; whether that is so.
+
+    The candidates stay, to be seen at a lower threshold.
+    """
     order = order_of(finder.sampled_spots, finder.default_min_score)
+    reason = ""
     if order.none:
+        reason = f"do not repeat as the columns of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1)"
+    elif order.spots >= LEAST_SPOTS and _on_stripes(finder, sample):
+        reason = "lie on stripes, as of a grating or of lattice fringes"
+    if reason:
         finder.notes.append(
-            f"no columns: the {order.spots} spots above threshold {finder.default_min_score:.2f} do not repeat as the columns "
-            f"of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1); if they are columns, set this threshold"
+            f"no columns: the {order.spots} spots above threshold {finder.default_min_score:.2f} {reason}; "
+            "if they are columns, set this threshold"
         )
         finder.default_min_score, finder.passing = NOTHING_PASSES, 0.0
     elif order.little:
         finder.notes.append(f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result")
+    return bool(reason)
+
+
+def _on_stripes(finder: NetworkColumnFinder, sample: _Sample) -> bool:
+    """Whether the spots of the sampled frames are ridges rather than round."""
+    frames, spots = sample.frames(finder.counts), finder.sampled_spots
+    if len(frames) != len(spots):  # frames that are alike were searched once
+        return False
+    values = [
+        roundness(frame if frame.ndim == 2 else frame[0], points[score >= finder.default_min_score], finder.pixel_A)
+        for frame, (points, score) in zip(frames, spots, strict=True)
+    ]
+    return bool(np.nanmedian([v for v in values if np.isfinite(v)] or [np.nan]) < ON_STRIPES)
 
 
 def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:
