@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-#: the mean neighbourhood of all spots: half its side and the step in it, A
+#: the mean neighbourhood of all spots: its radius and the step in it, A
 REACH_A, STEP_A = 0.9, 0.3
 #: more spots than this are judged by a part of them
 MOST_SPOTS = 1000
@@ -36,6 +36,8 @@ def roundness(image: NDArray[np.floating], points_px: NDArray[np.floating], pixe
         return float("nan")
     step = np.arange(-REACH_A, REACH_A + 1e-6, STEP_A)
     row, col = (x.ravel() for x in np.meshgrid(step, step, indexing="ij"))
+    disk = np.hypot(row, col) < REACH_A + 1e-6  # in a square the corners would favour its axes
+    row, col = row[disk], col[disk]
     at = points[:, None] + np.c_[row, col][None] / pixel_A
     values = ndi.map_coordinates(np.asarray(image, np.float32), at.reshape(-1, 2).T, order=1, mode="nearest")
     mean = values.reshape(len(points), -1).mean(0)
