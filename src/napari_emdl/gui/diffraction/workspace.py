@@ -390,7 +390,7 @@ class StemWorkspace(Panel):
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
             strain = self.state.found.strain
             axes = [] if strain is None else [axes_text(strain)]
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes, *self.parts.verdict()]))
+            self.maps.say("\n".join([" · ".join([*text[:2], *axes]), *text[2:], *self.parts.verdict()]))
 
     # closing
 
