@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from napari_emdl.base import kinds
+from napari_emdl.base import kinds, showing
 
 try:
     __version__ = version("napari-emdl")
@@ -52,8 +52,15 @@ def _of_atoms() -> tuple[kinds.ResultKind, ...]:
     return KINDS
 
 
+def _notebook() -> showing.Shower:
+    from napari_emdl.exporting import notebook
+
+    return notebook
+
+
 kinds.register(_of_diffraction)
 kinds.register(_of_atoms)
+showing.register(_notebook)
 
 
 def __getattr__(name: str) -> Any:

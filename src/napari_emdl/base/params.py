@@ -166,14 +166,14 @@ class OpenParams(Params):
     )
     offset: int = _field(0, "Bytes before the array of raw binary", "bytes", advanced=True, group=RAW, ge=0)
     header_rows: int = _field(
-        0, "Rows before every frame of raw binary that are no data", "px", advanced=True, group=RAW, ge=0, le=65536
+        0, "Rows before every frame of raw binary that are not data", "px", advanced=True, group=RAW, ge=0, le=65536
     )
     footer_rows: int = _field(
-        0, "Rows after every frame of raw binary that are no data", "px", advanced=True, group=RAW, ge=0, le=65536
+        0, "Rows after every frame of raw binary that are not data", "px", advanced=True, group=RAW, ge=0, le=65536
     )
     frame_header: int = _field(0, "Bytes before every frame of raw binary", "bytes", advanced=True, group=RAW, ge=0, le=2**30)
     frame_footer: int = _field(0, "Bytes after every frame of raw binary", "bytes", advanced=True, group=RAW, ge=0, le=2**30)
-    trailer: int = _field(0, "Bytes after the array of raw binary that are no data", "bytes", advanced=True, group=RAW, ge=0)
+    trailer: int = _field(0, "Bytes after the array of raw binary that are not data", "bytes", advanced=True, group=RAW, ge=0)
 
     @field_validator("pixel_nm", "q_pixel_invA", mode="before")
     @classmethod

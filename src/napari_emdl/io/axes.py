@@ -214,7 +214,7 @@ def kind_of_letters(letters: str) -> Kind:
         return "datacube"
     if sorted(letters) == sorted("FYX"):
         return "focal_series"
-    raise OpenError(f"the axis order {letters!r} is no datacube (RCQK, SQK), movie (TYX), focal series (TFYX) or image (YX)")
+    raise OpenError(f"the axis order {letters!r} is not a datacube (RCQK, SQK), movie (TYX), focal series (TFYX) or image (YX)")
 
 
 def arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] | None, name: str) -> Source:

@@ -359,7 +359,7 @@ def test_a_job_file_has_every_setting_and_loads_again(workspace, wait_until, tmp
     run_all(workspace, wait_until)
     state = workspace.state
     assert workspace.export_step.save_job(tmp_path / "job.yaml") is None  # a datacube in memory has no file to name
-    assert "no file" in told[0]
+    assert "not a file" in told[0]
     state.data.cube = Datacube(state.cube.data, "datacube", state.cube.calibration, str(tmp_path / "cube.h5"), "c")
     workspace.strain_step.form.editors["axis_deg"].put(30.0)
     workspace.strain_step.apply()

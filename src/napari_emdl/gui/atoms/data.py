@@ -198,11 +198,11 @@ class AtomsData:
         Raises
         ------
         EmdlError
-            When the movie is no file.
+            When the movie is not a file.
         """
         movie = self.movie
         if movie is None or not movie.path:
-            raise EmdlError("this movie is no file: save it first, a job needs a file to read")
+            raise EmdlError("this movie is not a file: save it first, a job needs a file to read")
         columns = self.find_params()
         if columns.pixel_size_A is None:
             columns = columns.model_copy(update={"pixel_size_A": movie.pixel_A})

@@ -30,7 +30,7 @@ def column_models() -> list[tuple[str, str | None, str]]:
 
 
 def _finder(movie: Movie, params: ColumnParams, run: RunParams, control: Control) -> Any:
-    from napari_emdl.atoms.find.columns import make_finder
+    from napari_emdl.atoms.find.making import make_finder
 
     return make_finder(movie, params, run, control)
 

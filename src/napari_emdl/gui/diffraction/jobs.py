@@ -188,7 +188,7 @@ def pattern_fit_s(control: Control, cube: Datacube, disks: PeakTable, params: St
 
 
 def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:
-    """Edges and counts of scores; edges are log10 of the score (True) where scores are no probabilities."""
+    """Edges and counts of scores; edges are log10 of the score (True) where scores are not a probabilities."""
     control.check()
     high = float(scores.max()) if len(scores) else 1.0
     logarithmic = high > 1.0

@@ -60,7 +60,7 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         raise EmdlError("open a datacube before saving a project")
     sample = dict(cube.metadata.get("sample") or {})
     if not (cube.path or sample):
-        raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
+        raise EmdlError("this datacube is not a file; save it first, a project names the file of its datacube")
     parts: dict[str, Callable[[Path], Any]] = {}
     disks_file = None if copy_disks else state.found.disks_file
     if state.found.disks is not None and copy_disks:

@@ -119,7 +119,7 @@ def _named(gate: Gate, dataset: str) -> h5py.Dataset:
     if isinstance(item, h5py.Dataset):
         return item
     if not isinstance(item, h5py.Group):
-        raise OpenError(f"{name}::{dataset} is no dataset, and no group")
+        raise OpenError(f"{name}::{dataset} is neither a dataset nor a group")
     for inner in ("data", "datacube", "array"):
         if isinstance(found := gate.get(inner, item), h5py.Dataset):
             return found
