@@ -295,7 +295,7 @@ class ScanMaps(QObject):
         if layer is None or not layer.visible:
             return ""
         marks = styles.end_marks(beyond(self._values[self.chosen], tuple(layer.contrast_limits)))
-        return f"{layer.name.partition(' [')[0]} {marks} beyond the colours" if marks else ""
+        return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
 
     def _refresh_ends(self) -> None:
         if self._said and self.viewer.text_overlay.visible:
