@@ -337,10 +337,11 @@ class StrainParams(DiskLimits):
         ge=-360,
         le=360,
     )
-    fit: Literal["peaks", "pattern"] = _field(
+    fit: Literal["peaks", "pattern", "cepstrum"] = _field(
         "peaks",
         "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
-        "inside, which takes the datacube",
+        "inside; cepstrum: to the periods of each pattern, blunter, but independent of the disks; the last two take the "
+        "datacube",
         label="Fit to",
     )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,14 @@ def strain(
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        if params.fit == "pattern" and cube is None:
+        if params.fit != "peaks" and cube is None:
             signal = source_of(found, source or None)
             cube = signal if isinstance(signal, Datacube) else None
-        patterns = cube if params.fit == "pattern" else None
-        fitted = call_there(fit_strain, run, control, found, params=params, cube=patterns)
+        patterns = cube if params.fit != "peaks" else None
+        beside = None if output is None or patterns is None else parts_of(output)[0]
+        arguments = {"params": params, "cube": patterns, "run": run, "output": beside}
+        compute = partial(call_there, fit_strain, run, control, found, **arguments)
+        fitted = compute() if output is None else resumable(compute, output)
     say_caveats(Caveats.of(fitted))
     if output is not None:
         write(fitted, output)
@@ -177,6 +181,8 @@ def strain(
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
         beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
         typer.echo(f"  spread in the reference region (error) in %: {beside}")
+    if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:
+        typer.echo(f"  errors times {scaled['factor']:.2f}: {scaled['how']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

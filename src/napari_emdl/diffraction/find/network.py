@@ -22,19 +22,18 @@ from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, wo
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
+from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
+from napari_emdl.diffraction.find.refine import one_pass
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.devices import CUDA_PROVIDER
-from napari_emdl.models.registry import Model, find_model
 from napari_emdl.models.session import Session
 
-#: Shipped networks of each method.
-PROPOSER, REFINER = "fcunet", "disk_refiner"
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 0.05
 #: Correlation proposals of the light path, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
@@ -53,7 +52,6 @@ SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 #: Passes of the refiner, and where neighbouring disks overlap.
 PASSES, OVERLAP_PASSES = 2, 4
 _CHUNK = 64
-_DISKS_PER_CALL = 512
 
 
 class NetworkFinder:
@@ -91,15 +89,15 @@ class NetworkFinder:
         self._open_networks()
         trained = self._proposer or self._refiner
         assert trained is not None
-        self._radii: tuple[float, float] = _trained_radii(trained.model)
-        self.default_min_score: float = _default_score((self._refiner or trained).model)
+        self._radii: tuple[float, float] = trained_radii(trained.model)
+        self.default_min_score: float = default_score((self._refiner or trained).model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
             self._put_probe_on_the_device()
 
     def _open_networks(self) -> None:
-        proposer, refiner = _chosen_models(self.params)
+        proposer, refiner = chosen_models(self.params)
         options = {"device": self.run.device, "threads": self.run.workers}
         if proposer is not None:
             self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
@@ -138,7 +136,7 @@ class NetworkFinder:
         for session, scale in ((self._proposer, self._grid_scale), (self._refiner, 1.0)):
             if session is None:
                 continue
-            low, high = _trained_radii(session.model)
+            low, high = trained_radii(session.model)
             if not low <= self.probe.radius_px * scale <= high:
                 notes.append(
                     f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
@@ -307,15 +305,17 @@ class NetworkFinder:
         first = self._pass(patterns, proposed, control)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
-        found = self._more_passes(patterns, first, passes - 1, control)
+        found = self._pass(patterns, first, control, passes - 1)
         found = self._without_doubles(found, self._spacing_px)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
-        lattices = lattices_of(sure.table(n), radius, centre)
+        confident = sure.table(n)
+        lattices = lattices_of(confident, radius, centre)
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
         if self.probe.source == MEASURED:
-            alone |= self.probe.trust < 0.5
+            if self.probe.trust < 0.5:
+                alone = ~lattices.witnessed(confident)[found.which]
             doubtful = alone | (self.probe.trust < 1)
             found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe)
         if not lattices.good.any():
@@ -329,7 +329,7 @@ class NetworkFinder:
             wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
             extra = self._pass(patterns, wanted, control)
             likely = extra.score >= SCORE_FLOOR
-            extra, site = self._more_passes(patterns, extra.pick(likely), passes - 1, control), site[likely]
+            extra, site = self._pass(patterns, extra.pick(likely), control, passes - 1), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
             found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
@@ -349,64 +349,14 @@ class NetworkFinder:
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
 
-    def _more_passes(self, patterns: NDArray[np.float32], found: Found, passes: int, control: Control | None) -> Found:
-        for _ in range(passes):
-            found = self._pass(patterns, found, control)
-        return found
-
-    def _pass(self, patterns: NDArray[np.float32], found: Found, control: Control | None) -> Found:
-        """One pass of the refiner over all positions."""
+    def _pass(self, patterns: NDArray[np.float32], found: Found, control: Control | None, passes: int = 1) -> Found:
+        """So many passes of the refiner over all positions."""
         session = self._refiner
         assert session is not None
-        order = np.argsort(found.which, kind="stable")
-        which, position = found.which[order], found.position[order]
-        measured, ellipse = np.empty((len(which), 5), np.float64), np.empty((len(which), 3), np.float64)
-        wanted = tuple(name for name in ("measured", "covariance") if name in session.outputs)
-        beam = self._beam(patterns) if "beam_px" in session.inputs else None
-        radius = np.float32(self.probe.radius_px)
-
-        def call(start: int, stop: int) -> None:
-            first, last = int(which[start]), int(which[stop - 1])
-            feeds = {
-                "pattern": patterns[first : last + 1],
-                "pattern_index": which[start:stop] - first,
-                "position_px": position[start:stop],
-                "radius_px": radius,
-            }
-            if beam is not None:
-                feeds["beam_px"] = np.tile(beam, (last + 1 - first, 1))
-            out = session.run(feeds, wanted, control)
-            measured[start:stop] = out["measured"]
-            if "covariance" in out:
-                ellipse[start:stop] = out["covariance"]
-            else:
-                ellipse[start:stop] = out["measured"][:, (2, 2, 2)] * (1, 1, 0)
-
-        session.in_batches(len(which), _DISKS_PER_CALL, call)
-        back = np.argsort(order, kind="stable")
-        measured, ellipse = measured[back], ellipse[back]
-        bad = ~np.isfinite(measured).all(axis=1) | ~np.isfinite(ellipse).all(axis=1)
-        measured[bad], ellipse[bad] = 0.0, 0.0
-        sigma = np.maximum(measured[:, 2], 1e-3)
-        return Found(found.which, measured[:, :2], sigma, measured[:, 3], measured[:, 4], found.prior, ellipse)
-
-
-def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
-    """(proposer, refiner) of a method; a model the user names takes the part it is made for."""
-    given = find_model(params.model) if params.model else None
-    task = given.card.emdl.task if given is not None else None
-    needed = {"fcunet": ("disk-proposer", "disk-refiner"), "fcunet-plain": ("disk-proposer",), "light": ("disk-refiner",)}
-    if params.method not in needed:
-        raise EmdlError(f"the method {params.method!r} uses no network")
-    if task is not None and task not in needed[params.method]:
-        raise EmdlError(f"model {params.model!r} is for {task}, which the method {params.method!r} does not use")
-    made: list[Model | None] = []
-    for part, name in (("disk-proposer", PROPOSER), ("disk-refiner", REFINER)):
-        if part not in needed[params.method]:
-            made.append(None)
-        else:
-            made.append(given if task == part else find_model(name, part))  # type: ignore[arg-type]
-    return made[0], made[1]
+        beam = self._beam(patterns) if passes and "beam_px" in session.inputs else None
+        for _ in range(passes):
+            found = one_pass(session, patterns, found, self.probe.radius_px, beam, control)
+        return found
 
 
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
@@ -417,16 +367,6 @@ def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int,
 def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
     plain = params.template.model_copy(update={"correlation": "cross", "subpixel": "none"})
     return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)
-
-
-def _trained_radii(model: Model) -> tuple[float, float]:
-    ranges = model.card.emdl.ranges
-    return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
-
-
-def _default_score(model: Model) -> float:
-    score = model.card.emdl.default_min_score
-    return float(score) if isinstance(score, (int, float)) else 0.5
 
 
 def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:

@@ -1,9 +1,9 @@
 """Sigma of a strain map against the map itself: what neighbouring positions say about the errors.
 
 The errors of a lattice fit come from the residuals of its disks, and these do not tell everything: a network that starts
-near the lattice leaves small residuals, and what all disks of a pattern share leaves none. A scan knows more. The second difference of three
-positions in a row takes out any strain that varies evenly; what is left is the error of the three and whatever real structure
-there is. So
+near the lattice leaves small residuals, and what all disks of a pattern share leaves none. A scan knows more. The second
+difference of three positions in a row takes out any strain that varies evenly; what is left is the error of the three and
+whatever real structure there is. So
 
 * where the whole map varies less than its errors say, at every distance, the errors are too large and are lessened;
 * where neighbours differ by somewhat more than their errors say, the errors are widened;
