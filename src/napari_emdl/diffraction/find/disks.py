@@ -19,6 +19,7 @@ from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
 
@@ -58,7 +59,9 @@ class NothingFinder:
         return PeakTable.empty((len(patterns),), FIELDS)
 
 
-def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None) -> DiskFinder:
+def make_finder(
+    params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None, calls: int = 1
+) -> DiskFinder:
     """Finder of `params.method`.
 
     Parameters
@@ -67,6 +70,8 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         Vacuum probe on the detector's grid.
     detector_shape
         (rows, cols) of the patterns.
+    calls
+        How often :meth:`DiskFinder.find` is called at the same time.
     """
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
@@ -74,7 +79,7 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         from napari_emdl.diffraction.find.flips import FlipFinder
 
         once = params.model_copy(update={"flip_passes": False})
-        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls), probe)
     if params.method == "template":
         from napari_emdl.diffraction.find.template import TemplateFinder
 
@@ -85,7 +90,7 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         return SpotFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
-    return NetworkFinder(probe, params, detector_shape, run or RunParams())
+    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls)
 
 
 def find_disks(
@@ -134,7 +139,7 @@ def find_disks(
     shape = signal.detector_shape
     check_frame_fits(shape, run)
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
-    finder = make_finder(params, made, shape, run)
+    finder = make_finder(params, made, shape, run, calls=run.workers or available_cores())
 
     record = provenance(
         {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
