@@ -15,6 +15,8 @@ REFEREES ?= .venv-referees
 # The newest torch brings gigabytes of CUDA; tests and training on a CPU need this release only.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# Processes that share the tests; each has its own screen and its own files.
+PYTEST_WORKERS ?= 2
 SPHINX_ARGS ?=
 
 .PHONY: help demo test test-random lint bench docs wheel system-packages clean
@@ -52,11 +54,11 @@ demo: $(VENV)/.app
 
 test: $(VENV)/.test $(REFEREES)/.test system-packages
 	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # many random draws instead of the fixed ones; what it finds becomes an example in the tests
 test-random: $(VENV)/.test
-	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 system-packages:
 	@bash scripts/system-packages.sh test

@@ -207,7 +207,7 @@ class PeakTable(ShownResult):
     def filter(self, **limits: float | None) -> PeakTable:
         """View of the peaks within limits, such as ``filter(min_score=0.5, max_sigma_px=0.4)``.
 
-        Every keyword is ``min_FIELD`` or ``max_FIELD``; None is no limit, both ends are included. A peak whose value is NaN
+        Every keyword is ``min_FIELD`` or ``max_FIELD``; None is not a limit, both ends are included. A peak whose value is NaN
         fails the limit.
         """
         keep = np.ones(self.n_peaks, bool)

@@ -263,7 +263,7 @@ def _export_occupancy(writer: _Writer, occupancy: Any) -> None:
     writer.csv("sites.csv", lambda: tables.site_columns(occupancy, GROUPS))
     writer.csv("occupancy.csv", lambda: tables.occupancy_columns(occupancy))
     writer.csv("events.csv", lambda: tables.structured_columns(occupancy.events))
-    writer.csv("rates.csv", lambda: tables.structured_columns(occupancy.rates))
+    writer.csv("rates.csv", lambda: tables.rate_columns(occupancy))
     writer.csv("frames.csv", lambda: tables.frame_columns(occupancy, FLAGS))
     pixel_A = occupancy.attrs.get("pixel_A")
     size = None if not pixel_A else (pixel_A / 10, pixel_A / 10)

@@ -42,7 +42,7 @@ class FigureStyle(Params):
     region, axes, scale_bar
         Outline of the reference region, glyph of the strain axes, scale bar.
     width_mm, dpi, font_pt
-        Width of the figure, resolution of what is no vector, size of the type.
+        Width of the figure, resolution of what is not a vector, size of the type.
     """
 
     components: tuple[Component, ...] = Field(default=COMPONENTS, min_length=1)

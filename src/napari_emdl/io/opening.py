@@ -188,7 +188,7 @@ def read_mask(text: str | Path) -> NDArray[np.bool_]:
     Raises
     ------
     OpenError
-        When it is no image.
+        When it is not an image.
     """
     path = Path(str(text).partition("::")[0]).expanduser()
     if path.suffix.lower() == ".npy" and path.is_file():

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merge_params
+from napari_emdl.atoms.find.columns import finder_from_attrs, merge_params
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
 from napari_emdl.atoms.fit.alignedframes import AlignedFrames
 from napari_emdl.atoms.fit.drift import Alignment

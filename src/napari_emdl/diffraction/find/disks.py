@@ -14,6 +14,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
@@ -78,14 +79,16 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
 
         once = params.model_copy(update={"flip_passes": False})
         return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
+    from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
+
+    # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
+    as_spots = probe.source == MEASURED if params.method == "template" else params.method != "fcunet-plain"
+    if is_spot(probe) and as_spots and params.model is None:
+        return SpotFinder(probe, params, detector_shape)
     if params.method == "template":
         from napari_emdl.diffraction.find.template import TemplateFinder
 
         return TemplateFinder(probe, params, detector_shape)
-    from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
-
-    if is_spot(probe) and params.method != "fcunet-plain" and params.model is None:
-        return SpotFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
     return NetworkFinder(probe, params, detector_shape, run or RunParams())
@@ -207,6 +210,8 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",
+        "n_refused": "with bright places that are no crystal's (alike everywhere, or without lattice, pairs and direct beam), which "
+        "were left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)

@@ -30,6 +30,8 @@ PLUGINS: Mapping[str, str] = {
     ".zspy": "zspy",
     ".prz": "pantarhei",
 }
+#: Read at once: the lazy reader takes packed bytes for values.
+_WHOLE = {"pantarhei"}
 _DIFFRACTION = {"diffraction", "electron_diffraction"}
 
 
@@ -51,11 +53,15 @@ def _signals(path: Path, plugin: str) -> list[dict[str, Any]]:
     try:
         reader = import_module(f"rsciio.{plugin}")  # before quieting: its import sets its own log level
         with _quiet():
-            return reader.file_reader(str(path), lazy=True)
+            return reader.file_reader(str(path), lazy=plugin not in _WHOLE)
     except ImportError as error:
         raise OpenError(f"{path.name} needs a library that is not installed ({first_line(error)})") from error
     except MemoryError as error:
         raise OpenError(f"{path.name} declares an array larger than memory; it is damaged") from error
+    except NotImplementedError as error:
+        if "RGBA" not in str(error):
+            raise OpenError(f"{path.name} is of a kind that is not read ({first_line(error)})") from error
+        raise OpenError(f"{path.name} holds a coloured picture, not counts; open the camera's own image") from error
     except Exception as error:  # the readers raise anything on damaged files
         raise OpenError(
             f"{path.name} cannot be read as a {path.suffix or plugin} file ({first_line(error)}); is it truncated?"
@@ -175,10 +181,11 @@ def _choose(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str
 
 
 def _spectral(signal: Mapping[str, Any]) -> bool:
-    """True for spectra and spectrum images: the signal axis is an energy or a wavelength."""
-    return any(
-        str(a.get("units") or "") in ("eV", "keV") or str(a.get("name") or "").startswith("Energy") for a in signal["axes"]
-    )
+    """True for spectra and spectrum images: one signal axis alone, or one that is an energy or a wavelength."""
+    axes = signal["axes"]
+    if all(a.get("navigate") is not None for a in axes) and sum(not a["navigate"] for a in axes) == 1:
+        return True
+    return any(str(a.get("units") or "") in ("eV", "keV") or str(a.get("name") or "").startswith("Energy") for a in axes)
 
 
 def _axis(axis: Mapping[str, Any], size: int) -> Axis:
