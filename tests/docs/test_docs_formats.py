@@ -107,10 +107,10 @@ def vendor(plugin: str, name: str, data: np.ndarray = SQUARE) -> Maker:
     def make(folder: Path) -> Made:
         import rsciio
 
-        units = ["nm", "nm", "1/nm", "1/nm"]
+        units = ["nm", "nm", "1/nm", "1/nm"] if data.ndim == 4 else ["nm", "nm"]
         axes = [
-            {"name": n, "size": s, "scale": 0.5, "offset": 0.0, "units": u, "navigate": i < 2, "index_in_array": i}
-            for i, (n, s, u) in enumerate(zip("yxba", data.shape, units, strict=True))
+            {"name": n, "size": s, "scale": 0.5, "offset": 0.0, "units": u, "navigate": i < data.ndim - 2, "index_in_array": i}
+            for i, (n, s, u) in enumerate(zip("yxba"[: data.ndim], data.shape, units, strict=True))
         ]
         metadata = {"General": {"title": "scan"}, "Signal": {"signal_type": ""}}
         signal = {"data": data, "axes": axes, "metadata": metadata, "original_metadata": {}, "learning_results": {}}
@@ -154,7 +154,7 @@ def picture(ending: str) -> Maker:
         import imageio.v3 as imageio
 
         imageio.imwrite(folder / f"picture.{ending}", FRAMES[0].astype("u1"))
-        return folder / f"picture.{ending}", {}, (1, *FRAMES[0].shape)
+        return folder / f"picture.{ending}", {}, FRAMES[0].shape
 
     return make
 
@@ -232,6 +232,7 @@ ROWS: dict[str, list[Maker]] = {
         vendor("zspy", "a.zspy"),
         shared("formats/velox_tem_stack.emd", ()),
     ],
+    "Panta Rhei": [vendor("pantarhei", "a.prz", FRAMES[0])],
     "MP4": [film(ending) for ending in ("mp4", "avi", "mov", "mkv")],
     "PNG": [picture(ending) for ending in ("png", "jpg", "bmp", "gif")],
     "folder of images": [pictures(how) for how in ("folder", "pattern", "list")],
