@@ -139,26 +139,37 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
+def is_series(value: Any) -> bool:
+    """Whether an entry is a list of entries."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
 def tables_of(values: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     """Nested entries as tables: one row for each entry of entries, one line for each single value."""
-    single = [[name, shown(value)] for name, value in values.items() if not isinstance(value, dict)]
+    series = {name: value for name, value in values.items() if is_series(value)}
+    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    single = [[name, shown(value)] for name, value in values.items() if name not in series and name not in groups]
     rows = {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())
+        name: value for name, value in groups.items() if not any(isinstance(v, dict) or is_series(v) for v in value.values())
     }
-    deeper = {name: value for name, value in values.items() if isinstance(value, dict) and name not in rows}
     parts = [f"**{' / '.join(path)}**\n"] if path and (single or rows) else []
     if single:
         parts.append(table(["entry", "value"], single))
     if len(rows) == 1:
         parts += [tables_of(value, (*path, name)) for name, value in rows.items()]
     elif rows:
-        columns = list(dict.fromkeys(key for value in rows.values() for key in value))
-        lines = [[name, *(shown(value[key]) if key in value else "" for key in columns)] for name, value in rows.items()]
-        parts.append(table(["", *columns], lines))
-    parts += [tables_of(value, (*path, name)) for name, value in deeper.items()]
+        parts.append(joined("", rows))
+    for name, value in series.items():
+        parts += [f"**{' / '.join((*path, name))}**\n", joined("", dict(enumerate(value, 1)))]
+    parts += [tables_of(value, (*path, name)) for name, value in groups.items() if name not in rows]
     return "\n".join(parts)
+
+
+def joined(corner: str, rows: dict[Any, dict[str, Any]]) -> str:
+    """Entries with the same names as rows of one table."""
+    columns = list(dict.fromkeys(key for value in rows.values() for key in value))
+    lines = [[name, *(shown(value[key]) if key in value else "" for key in columns)] for name, value in rows.items()]
+    return table([corner, *columns], lines)
 
 
 def card_page(entry: Any, images: Path) -> str:
