@@ -110,6 +110,9 @@ class StrainMap(ShownResult):
     attrs: dict[str, Any] = field(default_factory=dict)
     region: NDArray[np.uint8] | None = None
 
+    def __repr__(self) -> str:
+        return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(scan rows, scan cols)."""
