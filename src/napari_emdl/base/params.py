@@ -344,6 +344,12 @@ class StrainParams(DiskLimits):
         "datacube",
         label="Fit to",
     )
+    check: Literal["none", "cepstrum", "pattern", "both"] = _field(
+        "none",
+        "Other fits that the map is checked by, with a map of where they differ; where they differ by more than their errors "
+        "explain, sigma is widened. Takes the datacube",
+        label="Check by",
+    )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(
         0.3, "Largest distance from a lattice point, in units of the shorter lattice vector", advanced=True, gt=0, le=0.5

@@ -159,17 +159,19 @@ def strain(
     """
     import numpy as np
 
+    from napari_emdl.diffraction.fit.disagree import disagreement_line
     from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        if params.fit != "peaks" and cube is None:
+        needs_patterns = params.fit != "peaks" or params.check != "none"
+        if needs_patterns and cube is None:
             signal = source_of(found, source or None)
             cube = signal if isinstance(signal, Datacube) else None
-        patterns = cube if params.fit != "peaks" else None
+        patterns = cube if needs_patterns else None
         beside = None if output is None or patterns is None else parts_of(output)[0]
-        arguments = {"params": params, "cube": patterns, "run": run, "output": beside}
-        compute = partial(call_there, fit_strain, run, control, found, **arguments)
+        fit = partial(fit_strain, run=run, output=beside)
+        compute = partial(call_there, fit, run, control, found, params=params, cube=patterns)
         fitted = compute() if output is None else resumable(compute, output)
     say_caveats(Caveats.of(fitted))
     if output is not None:
@@ -179,8 +181,15 @@ def strain(
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
+<<<<<<< HEAD
         listed = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
         typer.echo(f"  spread in the reference region (error) in %: {listed}")
+=======
+        beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
+        typer.echo(f"  spread in the reference region (error) in %: {beside}")
+    if found_apart := fitted.attrs.get("disagreement"):
+        typer.echo(f"  {disagreement_line(found_apart)}")
+>>>>>>> wt-strain
     if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:
         typer.echo(f"  errors times {scaled['factor']:.2f}: {scaled['how']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():

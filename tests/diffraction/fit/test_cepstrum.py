@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.signals import in_memory
 from napari_emdl.diffraction.fit.cepstrum import choose_peaks, edges, lattices_from, measure_peaks
+from napari_emdl.diffraction.fit.disagree import widened
 from napari_emdl.diffraction.fit.pattern import Aperture
 from napari_emdl.diffraction.fit.tensor import strain_components
 from napari_emdl.jobs.control import Control
@@ -95,3 +98,20 @@ def test_a_fit_to_patterns_goes_on_where_it_was_stopped(strained, tmp_path, fit)
     again = run.model_copy(update={"resume": True})
     resumed = emdl.fit_strain(disks, cube=cube, fit=fit, run=again, output=output)
     assert np.array_equal(resumed.exx, emdl.fit_strain(disks, cube=cube, fit=fit).exx, equal_nan=True)
+
+
+def test_other_fits_widen_the_errors_only_where_they_differ_beyond_their_own(strained, tmp_path):
+    counts, _ = strained
+    cube = in_memory(counts, "datacube")
+    disks = emdl.find_disks(cube, method="template")
+    plain = emdl.fit_strain(disks, cube=cube)
+    checked = emdl.fit_strain(disks, cube=cube, check="cepstrum")
+    assert np.array_equal(checked.exx, plain.exx)
+    assert np.all(checked.sigma >= plain.sigma)
+    assert checked.disagreement.shape == (4, 6, 4)
+    assert checked.attrs["disagreement"]["cepstrum"]["rms"][0] < 0.003
+    wrong = replace(plain, exx=plain.exx + 0.01 * np.arange(6)[None, :], sigma=np.full_like(plain.sigma, 1e-4))
+    told = widened(plain, {"other": wrong})
+    assert np.median(told.sigma[:, 0, 0]) > 0.015 and np.median(told.sigma[:, 0, 1]) < 0.002
+    emdl.save(told, tmp_path / "strain.h5")
+    assert np.allclose(emdl.load(tmp_path / "strain.h5").disagreement, told.disagreement)

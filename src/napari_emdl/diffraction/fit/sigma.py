@@ -101,7 +101,8 @@ def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
     lags = doubled[doubled <= max(2, max(maps.shape[:2]) // 4)]
     # structure along one axis must not be averaged away by the other
     others = [difference_ratio(maps, sigma, int(lag), (axis,)) for lag in lags for axis in (0, 1)]
-    anywhere = max([near, *(ratio for ratio, count in others if count >= _ENOUGH)])
+    # the largest of several is large by chance as well: each counts less its own error
+    anywhere = max([near, *(ratio * (1 - 1 / np.sqrt(count)) for ratio, count in others if count >= _ENOUGH)])
     if _SHARED * near > _STRUCTURE:
         return SigmaScale(
             1.0, near, anywhere, "the strain changes from one position to the next, which tells nothing of errors"

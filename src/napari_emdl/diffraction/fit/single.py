@@ -17,6 +17,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.fit.disagree import widened
 from napari_emdl.diffraction.fit.facts import (
     BASIS_HOW,
     axes_of,
@@ -119,7 +120,38 @@ def fit_one_lattice(
     }
     if control is not None:
         control.report(3, 3, "done")
-    return StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+    strain = StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+    if params.check == "none":
+        return strain
+    return _checked(strain, disks, params, reference, _cube_of(disks) if cube is None else cube, run, control)
+
+
+def _checked(
+    strain: StrainMap,
+    disks: PeakTable,
+    params: StrainParams,
+    reference: Any,
+    cube: Datacube,
+    run: RunParams | None,
+    control: Control | None,
+) -> StrainMap:
+    """The map against other fits of the same disks; a fit that cannot be had is a warning."""
+    wanted = ("cepstrum", "pattern") if params.check == "both" else (params.check,)
+    others, said = {}, []
+    for name in wanted:
+        if name == params.fit:
+            continue
+        other = params.model_copy(update={"fit": name, "check": "none"})
+        try:
+            others[name] = fit_one_lattice(
+                disks, other, reference=reference, control=control, calibration=strain.calibration, cube=cube, run=run
+            )
+        except EmdlError as error:
+            said.append(f"not checked by {name}: {error}")
+    result = widened(strain, others)
+    if said and result.evidence is not None:
+        result = replace(result, evidence=replace(result.evidence, warnings=(*result.evidence.warnings, *said)))
+    return result
 
 
 def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, params: StrainParams) -> LatticeFit:
