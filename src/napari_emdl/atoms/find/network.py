@@ -32,7 +32,7 @@ FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
 FLOOR = 0.02
 #: tiles beyond this size, in pixels of the network, so that memory does not grow with the frame
-TILE_PX = 1536
+TILE_PX = 2048
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there

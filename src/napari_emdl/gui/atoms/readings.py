@@ -84,8 +84,8 @@ class ReadingsRow(QWidget):
 def _drawn(picture: np.ndarray, points_px: np.ndarray) -> QPixmap:
     """The picture with a dot on every column."""
     rows, cols = picture.shape
-    grey = np.ascontiguousarray(picture)
-    image = QImage(grey.tobytes(), cols, rows, cols, QImage.Format.Format_Grayscale8)
+    grey = picture.tobytes()  # the image looks into it
+    image = QImage(grey, cols, rows, cols, QImage.Format.Format_Grayscale8)
     scale = SIDE_PX / max(rows, cols)
     pixmap = QPixmap.fromImage(image).scaled(round(cols * scale), round(rows * scale))
     painter = QPainter(pixmap)
