@@ -38,6 +38,8 @@ _SORTED_BY_SCORE = {("disk-proposer", "candidates")}
 #: CUDA rounds the operands of products to TF32 (10 bits): in an emulation outputs of the shipped networks moved by 1e-3 of the
 #: largest value, positions of disks by less than 0.001 px.
 _CUDA_TOLERANCE = 1e-2
+#: What onnxruntime says when the GPU itself fails: unplugged, reset, fallen off the bus, its driver restarted.
+_DEVICE_LOST = ("cuda failure", "cuda error", "cudnn failure", "cudnn error", "cublas failure", "cuda_error", "cuda driver")
 _OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad allocation", "bad_alloc", "alloc_failed", "memoryallocation")
 
 
@@ -254,6 +256,8 @@ class Session:
             When cancelled before or during the call.
         OutOfMemory
             When the batch does not fit the device.
+        DeviceError
+            When the GPU itself fails.
         ModelError
             For inputs the network does not take.
         """
@@ -274,6 +278,11 @@ class Session:
                 raise Cancelled("cancelled by the user") from None
             if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY):
                 raise OutOfMemory(_short(error)) from None
+            if self.provider == CUDA_PROVIDER and any(text in str(error).lower() for text in _DEVICE_LOST):
+                raise DeviceError(
+                    f"the GPU failed during the run ({_short(error)}); finished blocks are kept: go on with --resume, "
+                    "on the CPU with --device cpu"
+                ) from None
             raise ModelError(f"{self.model.name} does not run on this input ({_short(error)})") from error
         finally:
             remove()
