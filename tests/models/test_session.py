@@ -244,7 +244,9 @@ def test_devices_lists_cpu_and_cuda_with_reason() -> None:
     assert "\n" not in str(found["cuda"])
 
 
-def test_a_gpu_that_vanishes_leaves_a_job_that_goes_on(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_vanishes_leaves_a_job_that_goes_on(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = Session(model_folder, "cpu")
     whole, output = session._session, tmp_path / "disks.h5"
 

@@ -168,7 +168,9 @@ def run(
     job: Annotated[Path, typer.Argument(help='Job file that a panel saved with "Save job".', metavar="JOB.yaml")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Files or folders of files to run it on, each on its own.", metavar="[INPUT]...", show_default=False),
+        typer.Argument(
+            help="Files or folders of files to run it on, each on its own.", metavar="[INPUT]...", show_default=False
+        ),
     ] = None,
     *,
     output: Annotated[
