@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class Session:
         self.inputs = {item.name: item for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
         self._constants: dict[str, Any] = {}
+        # One call fills a GPU, and two need twice its memory; on a CPU calls share the threads.
+        self._turn = threading.Lock() if self.provider == CUDA_PROVIDER else nullcontext()
         self._batch_limit: int | None = None
         self._match_card()
         if check:
@@ -270,9 +273,10 @@ class Session:
             control.check()
             remove = control.on_cancel(lambda: setattr(options, "terminate", True))
         try:
-            if self._constants:
-                return self._run_bound(cast, names, options)
-            return dict(zip(names, self._session.run(names, cast, options), strict=True))
+            with self._turn:
+                if self._constants:
+                    return self._run_bound(cast, names, options)
+                return dict(zip(names, self._session.run(names, cast, options), strict=True))
         except Exception as error:
             if control is not None and control.cancelled:
                 raise Cancelled("cancelled by the user") from None
