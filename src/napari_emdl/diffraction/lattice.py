@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -215,8 +214,8 @@ def _empty(n: int, peaks: int, counts: NDArray[np.int64]) -> LatticeFit:
 
 def _views(fit: LatticeFit, here: slice, flat: slice) -> LatticeFit:
     """The part of a fit that belongs to some positions and their peaks."""
-    parts = {f.name: getattr(fit, f.name)[here] for f in fields(fit)[:7]}
-    return LatticeFit(**parts, hk=fit.hk[flat], used=fit.used[flat])
+    per_position = {f.name: getattr(fit, f.name)[here] for f in fields(fit) if f.name not in ("hk", "used")}
+    return LatticeFit(**per_position, hk=fit.hk[flat], used=fit.used[flat])
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,7 @@ def _solve_directed(
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """As :func:`_solve` with a 2 x 2 weight for each disk: row and col are no longer independent."""
     assert disks.precision is not None
-    terms: tuple[Any, ...] = (1.0, h, k)
+    terms = (np.ones(len(h)), h, k)
     normal = np.zeros((segments.n, 3, 2, 3, 2))
     right = np.zeros((segments.n, 3, 2))
     rr, cc, rc = disks.precision * trust

@@ -114,8 +114,8 @@ class NetworkFinder:
 
     @property
     def parallel(self) -> bool:
-        """Whether blocks may be computed at the same time; on a GPU one call fills the device."""
-        return self.calls > 1 and not any(session.provider == CUDA_PROVIDER for session in self._sessions)
+        """Whether blocks may be computed at the same time."""
+        return self.calls > 1
 
     @property
     def _sessions(self) -> list[Session]:
