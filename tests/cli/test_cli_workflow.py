@@ -242,7 +242,7 @@ def test_the_tables_of_options_hold() -> None:
     for command in ("disks", "strain", "columns", "occupancy", "run"):
         assert every <= options_of(command), command
     assert every - {"--scheduler"} <= options_of("watch")
-    opening = table_of(text, "Files that do not say enough")
+    opening = table_of(text, "Files that lack information")
     assert opening <= options_of("disks") | options_of("info")
     everywhere = set().union(*(options_of(name) for name in (*COMMANDS, "bench")))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) <= everywhere
