@@ -362,6 +362,11 @@ class StrainParams(DiskLimits):
     phases: tuple[RegionParams, ...] = _field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()
 
+    @property
+    def needs_patterns(self) -> bool:
+        """Whether the fit goes through the datacube, which takes its time, and not through the peaks alone."""
+        return self.fit != "peaks" or self.check != "none"
+
 
 class ColumnParams(Params):
     """Find atomic columns in an image, movie or focal series."""

@@ -164,11 +164,10 @@ def strain(
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        needs_patterns = params.fit != "peaks" or params.check != "none"
-        if needs_patterns and cube is None:
+        if params.needs_patterns and cube is None:
             signal = source_of(found, source or None)
             cube = signal if isinstance(signal, Datacube) else None
-        patterns = cube if needs_patterns else None
+        patterns = cube if params.needs_patterns else None
         beside = None if output is None or patterns is None else parts_of(output)[0]
         fit = partial(fit_strain, run=run, output=beside)
         compute = partial(call_there, fit, run, control, found, params=params, cube=patterns)
