@@ -180,8 +180,8 @@ def strain(
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
-        beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
-        typer.echo(f"  spread in the reference region (error) in %: {beside}")
+        listed = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
+        typer.echo(f"  spread in the reference region (error) in %: {listed}")
     if found_apart := fitted.attrs.get("disagreement"):
         typer.echo(f"  {disagreement_line(found_apart)}")
     if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:

@@ -27,10 +27,11 @@ from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
-from napari_emdl.diffraction.find.refine import one_pass
+from napari_emdl.diffraction.find.refine import Refiner
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.devices import CUDA_PROVIDER
 from napari_emdl.models.session import Session
 
@@ -51,6 +52,9 @@ SAME_DISK = 0.7
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 #: Passes of the refiner, and where neighbouring disks overlap.
 PASSES, OVERLAP_PASSES = 2, 4
+#: A disk that a pass moved by less than this many sigma is measured: on held-out crystals (GaAs, SrTiO3, Cu) a second look
+#: changed the strain error by 0 to 2 %, and three disks in four need none.
+SETTLED = 0.5
 _CHUNK = 64
 
 
@@ -67,6 +71,9 @@ class NetworkFinder:
         (rows, cols) of the patterns.
     run
         Device, batch and threads.
+    calls
+        Calls of :meth:`find` at the same time: on a CPU they share the threads, so that what is not the network's work runs on
+        all cores as well.
 
     Raises
     ------
@@ -74,23 +81,20 @@ class NetworkFinder:
         When a network or the device cannot be had, or the probe does not fit the detector.
     """
 
-    #: One call fills the device: blocks are computed one after the other.
-    parallel = False
-
-    def __init__(self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int], run: RunParams) -> None:
+    def __init__(
+        self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int], run: RunParams, calls: int = 1
+    ) -> None:
         if probe.shape != tuple(detector_shape):
             raise EmdlError(f"the probe is {probe.shape} but the detector is {tuple(detector_shape)}; measure the probe again")
-        self.probe, self.params, self.run = probe, params, run
+        self.probe, self.params, self.run, self.calls = probe, params, run, calls
         self.detector_shape = (int(detector_shape[0]), int(detector_shape[1]))
         self.edge_px = probe.radius_px if params.edge_px is None else params.edge_px
         self._proposer: Session | None = None
-        self._refiner: Session | None = None
+        self._refiner: Refiner | None = None
         self._light: TemplateFinder | None = None
         self._open_networks()
-        trained = self._proposer or self._refiner
-        assert trained is not None
-        self._radii: tuple[float, float] = trained_radii(trained.model)
-        self.default_min_score: float = default_score((self._refiner or trained).model)
+        self._radii: tuple[float, float] = trained_radii(self._sessions[0].model)
+        self.default_min_score: float = default_score(self._sessions[-1].model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
@@ -98,23 +102,25 @@ class NetworkFinder:
 
     def _open_networks(self) -> None:
         proposer, refiner = chosen_models(self.params)
-        options = {"device": self.run.device, "threads": self.run.workers}
+        threads = self.run.workers or available_cores()
+        options = {"device": self.run.device, "threads": max(1, threads // self.calls)}
         if proposer is not None:
             self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
         if refiner is not None:  # it decides about what correlation proposes as well
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
-            self._refiner = Session(refiner, **options)  # type: ignore[arg-type]
-            self._refiner.require(
-                ("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe", "beam_px")
-            )
-            if "probe" in self._refiner.inputs:  # refiners trained elsewhere may measure without
-                self._refiner.set_constant("probe", self.probe.image)
+            self._refiner = Refiner(Session(refiner, **options), self.probe)  # type: ignore[arg-type]
+
+    @property
+    def parallel(self) -> bool:
+        """Whether blocks may be computed at the same time."""
+        return self.calls > 1
 
     @property
     def _sessions(self) -> list[Session]:
-        return [session for session in (self._proposer, self._refiner) if session is not None]
+        refiner = None if self._refiner is None else self._refiner.session
+        return [session for session in (self._proposer, refiner) if session is not None]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -133,9 +139,8 @@ class NetworkFinder:
     def _range_notes(self) -> list[str]:
         """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
         notes = []
-        for session, scale in ((self._proposer, self._grid_scale), (self._refiner, 1.0)):
-            if session is None:
-                continue
+        for session in self._sessions:
+            scale = self._grid_scale if session is self._proposer else 1.0
             low, high = trained_radii(session.model)
             if not low <= self.probe.radius_px * scale <= high:
                 notes.append(
@@ -187,7 +192,7 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
@@ -198,7 +203,7 @@ class NetworkFinder:
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
         keep = (found.score >= SCORE_FLOOR) & inside(found.position, self.detector_shape, self.edge_px)
-        keep &= np.any(patterns > 0, axis=(1, 2))[found.which]
+        keep &= (patterns.max(axis=(1, 2), initial=0) > 0)[found.which]
         keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
         found = self._without_doubles(found.pick(keep), self._spacing_px)
         kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
@@ -208,7 +213,7 @@ class NetworkFinder:
 
     @property
     def _fields(self) -> tuple[str, ...]:
-        knows_directions = self._refiner is not None and "covariance" in self._refiner.outputs
+        knows_directions = self._refiner is not None and self._refiner.knows_directions
         return (*FIELDS, *ELLIPSE_FIELDS) if knows_directions else FIELDS
 
     @property
@@ -302,10 +307,14 @@ class NetworkFinder:
     def _measure(self, patterns: NDArray[np.float32], proposed: Found, control: Control | None) -> Found:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
-        first = self._pass(patterns, proposed, control)
+        assert self._refiner is not None
+        beam = self._beam(patterns) if self._refiner.wants_beam else None
+        first = self._refiner.measure(patterns, proposed, beam, control)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
-        found = self._pass(patterns, first, control, passes - 1)
+        # where disks overlap, and where the user says how many passes, every disk takes all of them
+        settled = SETTLED if passes == PASSES and not self.params.refine_passes else 0.0
+        found = self._refiner.again(patterns, first, passes - 1, settled, beam, control)
         found = self._without_doubles(found, self._spacing_px)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
@@ -327,9 +336,9 @@ class NetworkFinder:
         if len(which):
             unmeasured = np.zeros(len(which))
             wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
-            extra = self._pass(patterns, wanted, control)
+            extra = self._refiner.measure(patterns, wanted, beam, control)
             likely = extra.score >= SCORE_FLOOR
-            extra, site = self._pass(patterns, extra.pick(likely), control, passes - 1), site[likely]
+            extra, site = self._refiner.again(patterns, extra.pick(likely), passes - 1, settled, beam, control), site[likely]
             near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
             found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
@@ -348,15 +357,6 @@ class NetworkFinder:
         points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
-
-    def _pass(self, patterns: NDArray[np.float32], found: Found, control: Control | None, passes: int = 1) -> Found:
-        """So many passes of the refiner over all positions."""
-        session = self._refiner
-        assert session is not None
-        beam = self._beam(patterns) if passes and "beam_px" in session.inputs else None
-        for _ in range(passes):
-            found = one_pass(session, patterns, found, self.probe.radius_px, beam, control)
-        return found
 
 
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:

@@ -115,7 +115,7 @@ class TemplateFinder:
         if self.probe.source == MEASURED and self.probe.trust < 1:
             table = self._doubted(table, patterns)
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _doubted(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:

@@ -198,7 +198,7 @@ class _Patterns:
     def _job(self) -> dict[str, Any]:
         key = ""
         if self.output is not None:
-            table = hashlib.sha256(np.ascontiguousarray(self.of.positions_px())).hexdigest()
+            table = hashlib.sha256(np.ascontiguousarray(self.of.positions_px()).tobytes()).hexdigest()
             key = fingerprint(strain_provenance(self.params, self.of, {"table": table}))
         here = self.run.model_copy(update={"scheduler": None})  # on a cluster the whole fit is one task
         return {"run": here, "output": self.output, "fingerprint": key, "control": self.control}

@@ -26,6 +26,7 @@ from napari_emdl.diffraction.fit.tensor import COMPONENTS
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
 from napari_emdl.diffraction.lattice import fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@with_progress("fitting lattices", "positions")
 def fit_strain(
     disks: PeakTable,
     *,

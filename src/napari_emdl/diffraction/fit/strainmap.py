@@ -113,6 +113,9 @@ class StrainMap(ShownResult):
     region: NDArray[np.uint8] | None = None
     disagreement: Floats | None = None
 
+    def __repr__(self) -> str:
+        return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(scan rows, scan cols)."""
