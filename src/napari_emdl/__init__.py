@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from napari_emdl.base import kinds
+from napari_emdl.base import kinds, showing
 
 _HOMES = {
     "open": "napari_emdl.io",
@@ -46,8 +46,15 @@ def _of_atoms() -> tuple[kinds.ResultKind, ...]:
     return KINDS
 
 
+def _notebook() -> showing.Shower:
+    from napari_emdl.exporting import notebook
+
+    return notebook
+
+
 kinds.register(_of_diffraction)
 kinds.register(_of_atoms)
+showing.register(_notebook)
 
 
 def _version() -> str:

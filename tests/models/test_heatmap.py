@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_refused_when_it_is_added(tmp_path: Path) -> None
 
 
 def test_evidence_at_points(tmp_path: Path) -> None:
-    from napari_emdl.atoms.find.columns import make_finder
+    from napari_emdl.atoms.find.making import make_finder
 
     add_model(blob_network(tmp_path / "theirs.onnx"), task="columns", pixel_A=0.1)
     frames, places = movie()

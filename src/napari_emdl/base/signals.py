@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.missing import Missing, find_missing
+from napari_emdl.base.showing import Shown
 
 Kind = Literal["datacube", "movie", "focal_series", "image"]
 
@@ -79,7 +80,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Signal:
+class Signal(Shown):
     """Opened file.
 
     Attributes

@@ -259,6 +259,7 @@ def occupancy(found: PeakTable, movie: Movie | None, output: Path | None, params
         The frames; None goes by the detections alone.
     """
     from napari_emdl.atoms.fit.occupancy import fit_occupancy
+    from napari_emdl.atoms.fit.rateunits import rate_line
 
     journal = parts_of(output)[0] if output is not None else None
     with terminal_control("following sites", "frames") as control:
@@ -273,4 +274,7 @@ def occupancy(found: PeakTable, movie: Movie | None, output: Path | None, params
     frames, sites = fitted.occupied.shape
     mean = float(fitted.p_occupied[fitted.valid].mean()) if fitted.valid.any() else float("nan")
     typer.echo(f"{output or 'occupancy'}: {sites:,} sites in {frames:,} frames, occupied {100 * mean:.1f} % of the time")
+    interval_s = fitted.attrs.get("frame_interval_s")
+    if told := rate_line(fitted.rates, float(interval_s) if interval_s else None):
+        typer.echo(told)
     return fitted

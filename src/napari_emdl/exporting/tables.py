@@ -128,6 +128,15 @@ def structured_columns(table: NDArray[np.void]) -> dict[str, Any]:
     return {name: table[name] for name in table.dtype.names or ()}
 
 
+def rate_columns(occupancy: Any) -> dict[str, Any]:
+    """One row a group: the rates with their intervals, and all of them per frame and per second."""
+    from napari_emdl.atoms.fit.rateunits import rates_in_units
+
+    interval_s = occupancy.attrs.get("frame_interval_s")
+    units = rates_in_units(occupancy.rates, float(interval_s) if interval_s else None)
+    return {**structured_columns(occupancy.rates), **units}
+
+
 def frame_columns(occupancy: Any, flags: tuple[str, ...]) -> dict[str, Any]:
     """One row a frame: shift, quality and flag."""
     alignment = occupancy.alignment

@@ -24,12 +24,12 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
 
 
 def read_in_window(path: PathOrPaths) -> list[LayerData]:
-    """Layers of files; what cannot be opened stays on screen with its advice, where there is a window."""
+    """Layers of files; where there is a window, what cannot be opened is said on screen, and a dialog asks how to read it."""
     import napari
 
     from napari_emdl.base.errors import EmdlError
-    from napari_emdl.gui.kit import notices, session
-    from napari_emdl.gui.kit.worker import error_line
+    from napari_emdl.gui import layers
+    from napari_emdl.gui.kit import opening, session
 
     viewer = napari.current_viewer()
     try:
@@ -37,7 +37,9 @@ def read_in_window(path: PathOrPaths) -> list[LayerData]:
     except (EmdlError, OSError, MemoryError) as error:
         if viewer is None or not session.has_window(viewer):
             raise
-        notices.tell(viewer, error_line(error))
+        file = path if isinstance(path, str) else path[0]
+        how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
+        opening.refused(session.bare(viewer), str(file), error, **how)
         return [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.atoms.conftest import match
 
-from napari_emdl.atoms.find.columns import choose_contrast, find_columns
+from napari_emdl.atoms.find.columns import find_columns
+from napari_emdl.atoms.find.contrast import choose_contrast
 from napari_emdl.atoms.find.log import LogFinder, local_maxima, refine_maxima
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.base.errors import Cancelled, EmdlError

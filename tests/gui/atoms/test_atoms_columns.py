@@ -79,6 +79,43 @@ def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait
     np.testing.assert_allclose(layer.scale, session.layer.scale[-2:])
 
 
+def test_a_second_movie_is_followed_and_the_first_comes_back_as_it_was(panel, sample, wait_until, tmp_path):
+    session, viewer, first = panel.session, panel.viewer, panel.session.layer
+    history = panel.limits.history
+    panel.threshold.slider.setValue(60)
+    history.settle()
+    found, limits = session.candidates, session.data.settings.limits
+    assert viewer.scale_bar.visible and history.can_undo
+    np.save(tmp_path / "stack.npy", np.asarray(sample[0].data)[:3, :64, :64])
+    panel.project_row.open_button.open(tmp_path / "stack.npy")
+    wait_until(lambda: session.layer is not first, what="the second movie")
+    assert session.movie.frame_shape == (64, 64) and panel.movie_box.currentText() == session.layer.name
+    assert not first.visible and session.layer.visible and viewer.layers.selection.active is session.layer
+    assert "unknown" in panel.hint.text() and panel.pixel.editors["pixel_size_A"].get() is None
+    assert panel.status.text() == "" and not history.can_undo, "steps of the first do not act on the second"
+    assert session.candidates.n_done == 0
+    second = session.layer
+    panel.movie_box.setCurrentIndex(panel.movie_box.findData(first))
+    panel.movie_box.activated.emit(panel.movie_box.currentIndex())
+    assert session.candidates is found and session.data.settings.limits == limits
+    assert first.visible and not second.visible and len(panel.columns_layer.layer.data) > 0
+    history.undo()
+    assert session.data.settings.limits.min_score is None
+    cube = np.zeros((2, 3, 8, 9), np.uint8)
+    np.save(tmp_path / "cube.npy", cube)
+    panel.project_row.open_button.open(tmp_path / "cube.npy")
+    wait_until(lambda: panel.notices.lines, what="the advice")
+    dialog = panel.project_row.open_button.dialog
+    assert "datacube" in panel.notices.lines[0] and dialog.reason.text() == panel.notices.lines[0]
+    dialog.editor("kind").put("focal_series")
+    dialog.refresh()
+    wait_until(lambda: not dialog.busy)
+    assert "focal series: 2 x 3" in dialog.line.text()
+    dialog.accept_when_ready()
+    wait_until(lambda: session.movie.kind == "focal_series", what="the focal series")
+    assert not panel.notices.lines
+
+
 def test_threshold_is_a_view_of_all_frames(panel, wait_until, sample):
     panel.run_button.click()
     wait_until(lambda: panel.finding.job is None, what="the run")

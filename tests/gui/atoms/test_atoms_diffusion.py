@@ -119,6 +119,9 @@ def test_threshold_is_table_work_and_rates_follow(fitted, wait_until, monkeypatc
     assert [table.horizontalHeaderItem(c).text() for c in range(1, table.columnCount())] == rates["group"].tolist()
     titles = {table.item(r, 0).text(): r for r in range(table.rowCount())}
     assert table.item(titles["vanish %"], 1).text() == f"{100 * rates['p_off'][0]:.1f}"
+    site_frames = np.maximum(1, rates["site_frames"])
+    assert table.item(titles["vanish /frame"], 1).text() == f"{rates['events_off'][0] / site_frames[0]:.2g}"
+    assert ("vanish /s" in titles) == bool(fitted.session.occupancy.attrs.get("frame_interval_s"))
     assert len(fitted.dwell.plot.listDataItems()) >= 2
 
 
@@ -163,7 +166,7 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     wait_until(lambda: "saved" in fitted.status.text())
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
     fitted.project_row.save_job(tmp_path / "job.yaml")
-    assert "no file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
+    assert "not a file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
     assert "kept" in fitted.compare.text.text()

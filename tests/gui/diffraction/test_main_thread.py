@@ -22,7 +22,7 @@ HEAVY = (
     ("napari_emdl.diffraction.find.disks", "find_disks"),
     ("napari_emdl.diffraction.find.limits", "within_limits"),
     ("napari_emdl.diffraction.find.limits", "prepare"),
-    ("napari_emdl.diffraction.virtual", "navigation_image"),
+    ("napari_emdl.diffraction.navigation", "navigation"),
     ("napari_emdl.diffraction.fit.calibrate", "calibrate"),
     ("napari_emdl.diffraction.basis", "find_basis"),
     ("napari_emdl.diffraction.fit.strain", "fit_strain"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.find.columns import ColumnFinder
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.sites import MARGIN_A, in_view
 from napari_emdl.base.params import RunParams

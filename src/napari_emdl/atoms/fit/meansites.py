@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.find.columns import ColumnFinder
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import drift
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.base.signals import Movie

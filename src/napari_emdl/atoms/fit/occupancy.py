@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.columns import ColumnFinder, finder_from_attrs, merge_params
+from napari_emdl.atoms.find.columns import finder_from_attrs, merge_params
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
 from napari_emdl.atoms.fit.alignedframes import AlignedFrames
 from napari_emdl.atoms.fit.drift import Alignment
@@ -26,12 +27,14 @@ from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.provenance import fingerprint, provenance
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
 
 
+@with_progress("following sites", "frames")
 def fit_occupancy(
     columns: PeakTable,
     movie: Movie | None = None,

@@ -16,10 +16,11 @@ from napari_emdl.atoms.fit.events import Dwell
 from napari_emdl.atoms.fit.siteclasses import BLINKING
 from napari_emdl.atoms.fit.sites import GROUPS, Lattice, Sites
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.showing import ShownResult
 
 
 @dataclass(frozen=True)
-class Occupancy:
+class Occupancy(ShownResult):
     """Which sites are occupied when.
 
     Attributes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.columns import ColumnFinder
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import drift
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.frames import frame_reader

@@ -14,16 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_emdl.atoms.find.columns import (
-    MOST_FRAMES,
-    ColumnFinder,
-    check_movie,
-    find_columns,
-    find_one,
-    finder_attrs,
-    frames_used,
-    make_finder,
-)
+from napari_emdl.atoms.find.columns import find_columns, find_one, finder_attrs
+from napari_emdl.atoms.find.finders import ColumnFinder
+from napari_emdl.atoms.find.frames import frames_used
+from napari_emdl.atoms.find.making import MOST_FRAMES, make_finder
+from napari_emdl.atoms.find.moviefacts import check_movie
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.live.arrivals import Arrivals, watch_place

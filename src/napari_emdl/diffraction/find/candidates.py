@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.scale import edge_around, stabilised
-from napari_emdl.diffraction.find.template import FIELDS
 
+#: Fields of every table of disks.
+FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 #: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its
 #: circumference that has an edge; and by the factor where both are missing.
 MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
@@ -56,6 +57,12 @@ class Found:
         for name, value in values.items():
             value[where] = getattr(new, name)
         return Found(**values)
+
+    @staticmethod
+    def of(table: PeakTable) -> Found:
+        """Disks of a table over (n,), the proposer being sure of all."""
+        sigma, score, intensity = (table.column(name).astype(float) for name in ("sigma_px", "score", "intensity"))
+        return Found(table.flat_index(), table.positions_px(), sigma, score, intensity, np.ones(table.n_peaks))
 
     @staticmethod
     def join(parts: list[Found]) -> Found:
@@ -110,7 +117,7 @@ def evidence(patterns: NDArray[np.float32], found: Found, alone: NDArray[np.bool
 def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:
     """Probability that a disk measured with this error per axis lies within 2 px, or a fifth of the radius if that is more.
 
-    A disk that is there but cannot be placed is no find: where disks overlap, a faint one may be off by half its radius.
+    A disk that is there but cannot be placed is not a find: where disks overlap, a faint one may be off by half its radius.
     """
     reach_px = max(2.0, 0.2 * radius_px)
     return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))

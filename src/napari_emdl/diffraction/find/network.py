@@ -19,10 +19,12 @@ from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import ELLIPSE_FIELDS, Found, evidence, hidden, inside, located, unlike
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
@@ -192,7 +194,8 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        return table
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
         patterns, gain, gap = _as_counts(raw)

@@ -48,7 +48,7 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
 
 
 def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n, rows, cols) True where a value is no count."""
+    """(n, rows, cols) True where a value is not a count."""
     kind = patterns.dtype.kind
     if kind == "f":
         return ~np.isfinite(patterns) | (patterns < 0)
@@ -129,7 +129,7 @@ def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def noise_depth(patterns: NDArray[Any]) -> float:
-    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are no noise.
+    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are not a noise.
 
     Noise takes many values and is found in much of a pattern; a code for "no value" is one number, a defect a few pixels.
     """

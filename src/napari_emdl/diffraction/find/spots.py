@@ -19,10 +19,12 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.maxima import full_patterns, local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather
 from napari_emdl.diffraction.find.patterns import anscombe, count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
 
@@ -42,6 +44,8 @@ _FLOOR, _STRONG = 4.0, 9.0
 SCORE_FLOOR = 0.05
 #: Least noise of the filtered image: where there are hardly any counts, one electron makes no spot.
 _LEAST_SPREAD = 0.5
+#: The part of the counting noise that is taken for certain: units of a file are known to some ten per cent.
+_OF_COUNTING = 0.85
 #: Where the filtered image shows its noise: so many widths from all that is above so many sigmas; and the least part of a
 #: window for that.
 _RING, _QUIET, _LEAST_FREE = 1.5, 3.0, 0.03
@@ -107,7 +111,8 @@ class SpotFinder:
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
         full = sum(part.attrs.get("n_full", 0) for part in tables)
         table.attrs |= {"n_full": full} if full else {}
-        return table
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _filter(self, images: NDArray[Any]) -> NDArray[Any]:
         """Difference of a Gaussian of the spot's width and one twice as wide."""
@@ -128,11 +133,21 @@ class SpotFinder:
             noise = np.maximum(np.where(share > _LEAST_FREE, np.minimum(spread, noise), noise), _LEAST_SPREAD)
         return noise
 
+    def _counting(self, electrons: NDArray[Any]) -> NDArray[Any]:
+        """What counting alone makes the filtered image scatter about each place: 1 where there are counts, else less.
+
+        On the plateau of a large disk the rest of an empty detector says nothing about it.
+        """
+        reach = 4 * self.sigma_px
+        level = ndimage.gaussian_filter(np.asarray(electrons, np.float32), (0, reach, reach))
+        return _OF_COUNTING * np.sqrt(np.clip(level, 0, 1))
+
     def _chunk(self, patterns: NDArray[Any]) -> PeakTable:
         filled, gap = fill_gaps(fill_missing(patterns))
         gain = estimate_gain(filled)
-        maps = self._filter(anscombe(filled / gain[:, None, None])) / self._norm
-        maps /= self._noise(maps)
+        electrons = filled / gain[:, None, None]
+        maps = self._filter(anscombe(electrons)) / self._norm
+        maps /= np.maximum(self._noise(maps), self._counting(electrons))
         which, i, j, height = local_maxima(maps.astype(np.float32), _FLOOR)
         round_ = _roundness(maps, which, i, j) > _LEAST_ROUND
         which, i, j, height = which[round_], i[round_], j[round_], height[round_]
@@ -147,7 +162,7 @@ class SpotFinder:
             & (fit["width"] > 0.4 * self.sigma_px)
             & (fit["width"] < _WIDEST * self.sigma_px)
         )
-        # a spot that is cut off at the top, or on a slope that is no plane, fits badly though it stands out
+        # a spot that is cut off at the top, or on a slope that is not a plane, fits badly though it stands out
         fitted = np.maximum(1.3 * fit["height_sigma"], 0.5 * height)
         sure = np.where(fits, np.minimum(height, fitted), 0.0)
         row, col = i + fit["row"], j + fit["col"]

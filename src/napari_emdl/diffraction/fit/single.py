@@ -23,6 +23,7 @@ from napari_emdl.diffraction.fit.facts import (
     strain_provenance,
     uniform_spread,
 )
+from napari_emdl.diffraction.fit.sigma import scale_of
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, strain_sigma
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 
 #: A lattice vector further than this from the scan's basis, in units of the shorter vector, is another lattice.
 _FAR = 0.25
-#: Residual above this, in units of the shorter lattice vector, is no fit.
+#: Residual above this, in units of the shorter lattice vector, is not a fit.
 _MAX_RESIDUAL = 0.1
 #: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
 _RAGGED = 0.05
@@ -74,6 +75,8 @@ def fit_one_lattice(
         control.report(2, 3, "strain")
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
+    scale = scale_of(np.stack([result[name] for name in COMPONENTS[:3]], axis=-1), result["sigma"][..., :3])
+    result["sigma"] = scale.factor * result["sigma"]
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
     if aperture is not None and aperture["ripple"] > _RAGGED:
         text = (
@@ -91,8 +94,10 @@ def fit_one_lattice(
         "basis": {"source": basis.source, "how": BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
         "aperture": aperture,
+        "sigma_scale": scale.to_json(),
     }
     attrs = {
+        "sigma_scale": facts["sigma_scale"],
         "basis_g": basis.g,
         "basis_source": basis.source,
         "reference_source": facts["reference"],

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.showing import ShownResult
 from napari_emdl.diffraction.find.limits import within_limits
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.tensor import COMPONENTS
@@ -56,7 +57,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class StrainMap:
+class StrainMap(ShownResult):
     """Strain over the scan (R, C); every number is NaN where `mask` is False, and `reason` says why.
 
     Attributes

@@ -98,6 +98,16 @@ class Results:
     occupancy: Occupancy | None = None
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A movie that is open and not shown: its calibration as it was typed, limits and results."""
+
+    movie: Movie | None
+    limits: ColumnLimits
+    default_min_score: float
+    results: Results
+
+
 class AtomsData:
     """Movie, settings and results."""
 
@@ -111,6 +121,15 @@ class AtomsData:
         self.movie = movie
         self.settings.limits = ColumnLimits()
         self.forget()
+
+    def put_aside(self) -> Aside:
+        """What is to be kept of the movie while another one is shown."""
+        return Aside(self.movie, self.settings.limits, self.settings.default_min_score, self.results)
+
+    def take_back(self, aside: Aside) -> None:
+        """Be as :meth:`put_aside` left it; parameters stay."""
+        self.movie, self.settings.limits, self.results = aside.movie, aside.limits, aside.results
+        self.settings.default_min_score = aside.default_min_score
 
     def forget(self) -> None:
         """Drop what was found: the settings it came from have changed."""
@@ -169,11 +188,11 @@ class AtomsData:
         Raises
         ------
         EmdlError
-            When the movie is no file.
+            When the movie is not a file.
         """
         movie = self.movie
         if movie is None or not movie.path:
-            raise EmdlError("this movie is no file: save it first, a job needs a file to read")
+            raise EmdlError("this movie is not a file: save it first, a job needs a file to read")
         columns = self.find_params()
         if columns.pixel_size_A is None:
             columns = columns.model_copy(update={"pixel_size_A": movie.pixel_A})

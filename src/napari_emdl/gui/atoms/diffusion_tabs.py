@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
+from napari_emdl.atoms.fit.rateunits import UNITS, rates_in_units
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import site_table
@@ -92,6 +93,17 @@ class SiteTab(QWidget):
             self.remove.emit(self.site)
 
 
+#: rows of the table of rates in both units: title, and name in `rateunits.UNITS`
+UNIT_ROWS = (
+    ("vanish /frame", "off_per_site_frame"),
+    ("appear /frame", "on_per_site_frame"),
+    ("vanish /s", "off_per_site_s"),
+    ("appear /s", "on_per_site_s"),
+    ("k off /s", "k_off_per_s"),
+    ("k on /s", "k_on_per_s"),
+)
+
+
 class RatesTab(QWidget):
     """Rates by group with intervals, as table and plot."""
 
@@ -130,18 +142,21 @@ class RatesTab(QWidget):
             ("  90 %", [span(r["p_on_low"], r["p_on_high"]) for r in rates], INTERVAL_TIP),
             ("  raw", [percent(r["raw_p_on"]) for r in rates], "From plain detections"),
         ]
-        if occupancy.attrs.get("frame_interval_s"):
-            rows += [
-                ("vanish /s", [figure(r["off_per_site_s"]) for r in rates], "Events a site and second"),
-                ("appear /s", [figure(r["on_per_site_s"]) for r in rates], "Events a site and second"),
-            ]
+        interval_s = occupancy.attrs.get("frame_interval_s")
+        units = rates_in_units(rates, float(interval_s) if interval_s else None)
+        shown = UNIT_ROWS if interval_s else tuple(row for row in UNIT_ROWS if not row[1].endswith("_s"))
+        rows += [
+            (title, [figure(value) for value in units[name]], UNITS[name][:1].upper() + UNITS[name][1:])
+            for title, name in shown
+        ]
         fill_table(self.table, ("", *names), [(title, *values) for title, values, _ in rows], [tip for _, _, tip in rows])
         rate_names = (("vanish", "p_off"), ("appear", "p_on"))
         series = [(title, rates[name], rates[f"{name}_low"], rates[f"{name}_high"]) for title, name in rate_names]
         self.plot.show_rates(names, series, "P per frame")
         dose = occupancy.attrs.get("dose_e_per_A2")
         said = f"{int(rates['frames'].max(initial=0))} frames" + (f", {dose:g} e/Å² a frame" if dose else ", dose not given")
-        self.note.setText(f"{said}. Percentages are for one frame to the next.")
+        unknown = "" if interval_s else " Rates a second need the frame interval."
+        self.note.setText(f"{said}. Percentages are for one frame to the next.{unknown}")
 
 
 class DwellTab(QWidget):

@@ -46,7 +46,7 @@ def collect(session: AtomsSession, copy_results: bool = True) -> Collected:
         raise EmdlError("open a movie before saving a project")
     sample = dict(movie.metadata.get("sample") or {})
     if not (movie.path or sample):
-        raise EmdlError("this movie is no file; save it first, a project names the file of its movie")
+        raise EmdlError("this movie is not a file; save it first, a project names the file of its movie")
     settings, results = data.settings, data.results
     parts: dict[str, Part] = {}
     if results.candidates.n_done:

@@ -24,7 +24,7 @@ from napari_emdl.workflow.project import Collected, DiffractionProject, Project,
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
-#: An image of the user's own above this is left out (and named): a project is no place for another movie.
+#: An image of the user's own above this is left out (and named): a project is not a place for another movie.
 MAX_IMAGE_BYTES = 256 * 2**20
 #: The same while a session is kept, which happens every few seconds.
 MAX_IMAGE_BYTES_KEPT = 16 * 2**20
@@ -65,7 +65,7 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         raise EmdlError("open a datacube before saving a project")
     sample = dict(cube.metadata.get("sample") or {})
     if not (cube.path or sample):
-        raise EmdlError("this datacube is no file; save it first, a project names the file of its datacube")
+        raise EmdlError("this datacube is not a file; save it first, a project names the file of its datacube")
     parts: dict[str, Callable[[Path], Any]] = {}
     disks_file = None if copy_disks else state.found.disks_file
     if state.found.disks is not None and copy_disks:

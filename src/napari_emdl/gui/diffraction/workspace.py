@@ -75,7 +75,7 @@ class StemWorkspace(Panel):
         self.limits = Limits(self.state)
         self.canvas.below.addWidget(self.limits)
         self.thresholds = ThresholdTools(self.state)
-        self.histogram.row.insertWidget(self.histogram.row.count() - 1, self.thresholds)
+        self.histogram.row.addWidget(self.thresholds)
         for widget in (self, self.canvas):
             self.thresholds.add_keys(widget)
         self.probe_step = ProbeStep(self.state)
@@ -216,6 +216,7 @@ class StemWorkspace(Panel):
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
         opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
         if not is_stand_in(cube):
+            opened.detectors.navigation_named.connect(lambda what: self._name_navigation(opened, what))
             opened.detectors.navigation()
 
     def _on_shown(self, chosen: OpenSet) -> None:
@@ -226,10 +227,16 @@ class StemWorkspace(Panel):
         styles.show_scale_bar(self.viewer)
         self._show_settings(chosen.data.settings)
         self.state.show(chosen.data)
-        self.title.setText(describe(chosen.cube))
+        self.title.setText("\n".join(filter(None, (describe(chosen.cube), chosen.navigation))))
         self.hint.hide()
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
+
+    def _name_navigation(self, opened: OpenSet, what: str) -> None:
+        """Say what the navigation image is."""
+        opened.navigation = f"navigation image: {what}"
+        if opened is self.sets.shown:
+            self.title.setText(f"{describe(opened.cube)}\n{opened.navigation}")
 
     def _show_settings(self, settings: Settings) -> None:
         """Forms as the datacube has its parameters; nothing acts on it."""

@@ -11,7 +11,7 @@ from napari_emdl.gui.kit.session import role_of
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: An image of the user's own above this is left out (and named): a project is no place for another movie.
+#: An image of the user's own above this is left out (and named): a project is not a place for another movie.
 MAX_IMAGE_BYTES = 256 * 2**20
 #: The same while a session is kept, which happens every few seconds.
 MAX_IMAGE_BYTES_KEPT = 16 * 2**20

@@ -127,6 +127,8 @@ class ColumnsConfig(_Strict):
     steps: int = 12000
     minutes: float | None = None
     learning_rate: float = 2e-3
+    #: "constant" falls to 1 % over the second half, "cosine" falls from the warm-up on, to zero
+    schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 200
     weight_decay: float = 1e-3
     ema: float = 0.998

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
 from napari_emdl.training.atoms.degrade import smooth_field
 from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
+from napari_emdl.training.atoms.probes import random_transfer
 
 #: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
 #: heavy metals) they are no columns
-INVISIBLE, WEAKEST = 0.11, 0.16
+INVISIBLE, WEAKEST = 0.11, 0.15
+#: columns below this share are left out of the loss where the noise-free image has no maximum within this distance: what is
+#: only a shoulder of its neighbours cannot be told from the overlap of their tails
+SHOULDER, SHOWN_A = 0.6, 0.4
 #: nearer columns than this share of the probe's width are one blob
 MERGED = 0.8
 #: kinds of projected crystals and their shares
@@ -183,20 +187,12 @@ def _strongest_near(xy_A: np.ndarray, height: np.ndarray, reach_A: float = 6.0) 
     return np.maximum(values.max(1), 1e-9)
 
 
-def _longer(rng: np.random.Generator, kr: np.ndarray, kc: np.ndarray) -> np.ndarray:
-    """Squared frequency (rows, cols) for a probe that is longer one way: astigmatism, tilt, or blur along the scan lines."""
-    u = rng.random()
-    if u < 0.4:
-        return kr**2 + kc**2
-    ratio = rng.uniform(1.0, 1.8)
-    t = 0.0 if u < 0.6 else rng.uniform(0, np.pi)
-    along, across = kc * np.cos(t) + kr * np.sin(t), kr * np.cos(t) - kc * np.sin(t)
-    return ratio * along**2 + across**2 / np.sqrt(ratio)
-
-
-def _probe(k2: np.ndarray, sigma_A: float, tail: float, gamma_A: float) -> np.ndarray:
-    """Fourier transform of a Gaussian with a share `tail` in exponentially decaying Fourier components (wide tails)."""
-    return (1 - tail) * np.exp(-2 * np.pi**2 * sigma_A**2 * k2) + tail * np.exp(-2 * np.pi * gamma_A * np.sqrt(k2))
+def _shows(clean: np.ndarray, at_px: np.ndarray, reach_px: float) -> np.ndarray:
+    """Whether the noise-free image has a maximum within reach of each position (n, 2)."""
+    tops = np.argwhere((clean == maximum_filter(clean, 3)) & (clean > clean.min()))
+    if not len(tops) or not len(at_px):
+        return np.zeros(len(at_px), bool)
+    return np.asarray(cKDTree(tops).query(at_px)[0] < reach_px)
 
 
 def _merged(scene: Scene, least_A: float) -> Scene:
@@ -235,8 +231,7 @@ def render(
     margin = int(np.ceil(4.0 / sampling_A)) + 2
     n = size + 2 * margin
     fr, fc = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]
-    k2 = _longer(rng, fr / sampling_A, fc / sampling_A)
-    transfer = _probe(k2, width / 2.355, rng.uniform(0, 0.45) * (rng.random() < 0.7), rng.uniform(0.4, 1.5) * width)
+    transfer = random_transfer(rng, width, spacing, fr / sampling_A, fc / sampling_A)
     p = scene.xy_A / sampling_A + (size - 1) / 2 + margin
     near = np.all((p > 0) & (p < n - 1), axis=1)
     rows = torch.as_tensor(np.exp(-2j * np.pi * np.fft.fftfreq(n)[:, None] * p[near, 0]), dtype=torch.complex64)
@@ -248,15 +243,20 @@ def render(
     readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
     glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
     window = slice(margin, margin + size)
-    peak = max(float(transfer.mean()), 1e-9)
-    images = []
+    peak = max(float(transfer.real.mean()), 1e-9)
+    images: list[torch.Tensor] = []
+    shows: np.ndarray | None = None
     for state, count in zip(states, (1, *frames), strict=True):
         if count == 0:
             images.append(torch.zeros(size, size))
             continue
         weight = torch.as_tensor(height[near] * state[near], dtype=torch.complex64)
-        spectrum = (rows * weight) @ cols.T * torch.as_tensor(transfer, dtype=torch.float32)
+        spectrum = (rows * weight) @ cols.T * torch.as_tensor(transfer, dtype=torch.complex64)
         clean = torch.fft.irfft2(spectrum, s=(n, n)).numpy() / peak
+        if shows is None:
+            reach = max(SHOWN_A / sampling_A, 1.5)
+            shows = np.ones(len(height), bool)
+            shows[near] = _shows(clean, p[near], reach)
         if jitter is not None:
             shifts = jitter / np.sqrt(count)
             phase = np.exp(-2j * np.pi * np.fft.rfftfreq(n)[None] * shifts[:, None])
@@ -271,7 +271,8 @@ def render(
         images.append(torch.as_tensor(counts[window, window], dtype=torch.float32))
     share = height / _strongest_near(scene.xy_A, height)
     there = (states[0] > 0.5) & (share > INVISIBLE) & (height > 0.01)
-    kind = np.where((share < WEAKEST) | (height < 0.03), WEAK, scene.column_class)
+    shoulder = (share < SHOULDER) & ~shows if shows is not None else np.zeros(len(height), bool)
+    kind = np.where((share < WEAKEST) | (height < 0.03) | shoulder, WEAK, scene.column_class)
     at = scene.xy_A[there] / sampling_A + (size - 1) / 2
     shown = np.all((at > -4) & (at < size + 3), axis=1)
     return Rendered(torch.stack(images), at[shown], kind[there][shown], scene.surface[there][shown])

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import string
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter, rotate
 
 from napari_emdl.training.atoms.degrade import smooth_field
 
-KINDS = ("noise", "film", "fringes", "texture", "shapes", "glyphs", "edge")
+KINDS = ("noise", "film", "fringes", "texture", "shapes", "glyphs", "text", "leaves", "edge")
+
+SHARES = (0.19, 0.28, 0.12, 0.06, 0.05, 0.04, 0.09, 0.08, 0.09)
+#: kinds that come from screens and cameras, mostly with little noise
+PRINTED = ("shapes", "glyphs", "text", "leaves")
+LETTERS = string.ascii_letters + string.digits + ".,;:-()[]=+%/"
 
 
 def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +86,54 @@ def _glyphs(rng: np.random.Generator, n: int) -> np.ndarray:
     return gaussian_filter(x if rng.random() < 0.5 else 1 - x, rng.uniform(0.2, 0.45) * scale)
 
 
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[str, ...]:
+    """Paths of the letters' fonts that come with matplotlib."""
+    folder = Path(get_data_path()) / "fonts" / "ttf"
+    return tuple(str(p) for p in sorted(folder.glob("*.ttf")) if p.name.startswith(("DejaVu", "cmr", "cmtt", "cmb", "cmss")))
+
+
+def _text(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Lines of letters in a real font of 7 to 40 pixels, upright or turned, as of a printed page, a screenshot or a label."""
+    size = int(np.exp(rng.uniform(np.log(7), np.log(40))))
+    font = ImageFont.truetype(_fonts()[int(rng.integers(len(_fonts())))], size)
+    page = Image.new("L", (n, n), 0)
+    draw, letters = ImageDraw.Draw(page), list(LETTERS)
+    row = float(rng.uniform(-size, size))
+    while row < n:
+        if rng.random() > 0.08:
+            words = ("".join(rng.choice(letters, int(rng.integers(1, 11)))) for _ in range(3 + n // (2 * size)))
+            draw.text((float(rng.uniform(-3 * size, 0)), row), " ".join(words), fill=255, font=font)
+        row += size * rng.uniform(1.05, 1.5)
+    x = np.rot90(np.asarray(page, np.float32) / 255, int(rng.integers(4)))
+    if rng.random() < 0.3:
+        x = rotate(x, float(rng.uniform(-30, 30)), reshape=False, order=1, mode="reflect")
+    return gaussian_filter(x if rng.random() < 0.5 else 1 - x, rng.uniform(0.0, 1.0))
+
+
+def _leaves(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Opaque discs and tilted rectangles of all sizes over each other, with shading and texture: the statistics of photographs
+    (dead leaves; Lee, Mumford and Huang 2001)."""
+    r, c = _grid(n)
+    x = np.full((n, n), rng.uniform(-1, 1), np.float32)
+    smallest = rng.uniform(1.5, 6)
+    for _ in range(int(rng.integers(40, 240))):
+        radius = min(smallest / np.sqrt(rng.uniform(1e-3, 1)), 0.3 * n)
+        (p, q), t = rng.uniform(0, n, 2), rng.uniform(0, np.pi)
+        box = (
+            slice(max(0, int(p - 2 * radius)), int(p + 2 * radius) + 2),
+            slice(max(0, int(q - 2 * radius)), int(q + 2 * radius) + 2),
+        )
+        u = (r[box] - p) * np.cos(t) + (c[box] - q) * np.sin(t)
+        v = (c[box] - q) * np.cos(t) - (r[box] - p) * np.sin(t)
+        inside = (
+            np.hypot(u, v) < radius if rng.random() < 0.6 else (np.abs(u) < radius) & (np.abs(v) < radius * rng.uniform(0.1, 1))
+        )
+        x[box][inside] = rng.normal(0, 1) + rng.normal(0, 0.3) * u[inside] / radius
+    x = x + rng.uniform(0, 0.3) * _texture(rng, n)
+    return gaussian_filter(x, rng.uniform(0.4, 1.5))
+
+
 def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
     """The rim of a hole: a step with Fresnel fringes, an amorphous film on one side."""
     r, c = _grid(n)
@@ -85,9 +144,11 @@ def _edge(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
     return rng.uniform(0, 4) * (d > 0) + rng.uniform(0, 2) * fringe + rng.uniform(0, 1) * _film(rng, n, sampling_A) * (d > 0)
 
 
-def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[int, ...] = (1,)) -> np.ndarray:
-    """A random image (channels, n, n) without columns; channels are means of `frames` frames of the same scene."""
-    kind = rng.choice(KINDS, p=[0.24, 0.3, 0.14, 0.08, 0.07, 0.07, 0.1])
+def negative(
+    rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[int, ...] = (1,), kind: str | None = None
+) -> np.ndarray:
+    """A random image (channels, n, n) without columns, of a kind if given; channels are means of `frames` frames."""
+    kind = kind or str(rng.choice(KINDS, p=SHARES))
     scene: np.ndarray
     if kind == "noise":
         scene = np.zeros((n, n))
@@ -101,11 +162,16 @@ def negative(rng: np.random.Generator, n: int, sampling_A: float, frames: tuple[
         scene = _shapes(rng, n)
     elif kind == "glyphs":
         scene = 2 * _glyphs(rng, n)
+    elif kind == "text":
+        scene = 2 * _text(rng, n)
+    elif kind == "leaves":
+        scene = _leaves(rng, n)
     else:
         scene = _edge(rng, n, sampling_A)
     if rng.random() < 0.4:
         scene = scene + rng.uniform(0, 2) * smooth_field(rng, n, 0.2 * n)
-    counts = float(np.exp(rng.uniform(np.log(0.05), np.log(2000))))
+    printed = kind in PRINTED and rng.random() < 0.8
+    counts = float(np.exp(rng.uniform(np.log(50 if printed else 0.05), np.log(1e5 if printed else 2000))))
     depth = rng.uniform(0.02, 0.3)
     expected = counts * np.maximum(1 + depth * scene, 0)
     blur = rng.uniform(0.3, 1.2) if rng.random() < 0.5 else 0.0

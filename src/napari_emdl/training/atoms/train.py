@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import os
 import time
 from collections.abc import Callable
@@ -48,6 +49,8 @@ def pick_device(name: str) -> torch.device:
 def learning_rate(progress: float, step: int, config: ColumnsConfig) -> float:
     """Rate at a step, `progress` running from 0 to 1 over the training."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.schedule == "cosine":
+        return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     fall = max(0.0, (progress - DECAY_FROM) / (1 - DECAY_FROM))
     return config.learning_rate * warm * (1 - 0.99 * min(1.0, fall))
 
