@@ -4,6 +4,7 @@
 # make lint   ruff, mypy and the walls between the rooms
 # make wheel  build, install into an empty environment, run the demo from it
 # make bench  accuracy and speed tables against peers
+# make docs   the site in docs/_build/html, every tutorial executed; warnings are errors
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -14,8 +15,11 @@ REFEREES ?= .venv-referees
 # The newest torch brings gigabytes of CUDA; tests and training on a CPU need this release only.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# Processes that share the tests; each has its own screen and its own files.
+PYTEST_WORKERS ?= 2
+SPHINX_ARGS ?=
 
-.PHONY: help demo test test-random lint bench wheel system-packages clean
+.PHONY: help demo test test-random lint bench docs wheel system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -31,7 +35,7 @@ $(VENV)/.app: $(VENV)/pyvenv.cfg pyproject.toml
 $(VENV)/.test: $(VENV)/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' numpy || \
 		echo "torch is not to be had here: training tests will be skipped"
-	if $(BIN)/python -c 'import torch' 2>/dev/null; then extras='all,test,lint,train,cluster'; else extras='all,test,lint,cluster'; fi; \
+	if $(BIN)/python -c 'import torch' 2>/dev/null; then extras='all,test,lint,train,cluster,docs'; else extras='all,test,lint,cluster,docs'; fi; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
 	@touch $@
 
@@ -50,24 +54,31 @@ demo: $(VENV)/.app
 
 test: $(VENV)/.test $(REFEREES)/.test system-packages
 	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # many random draws instead of the fixed ones; what it finds becomes an example in the tests
 test-random: $(VENV)/.test
-	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 system-packages:
 	@bash scripts/system-packages.sh test
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs examples
+	$(BIN)/ruff format --check src tests docs examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test $(REFEREES)/.test
 	$(REFEREES)/$(SCRIPTS)/napari-emdl bench disks
 	$(BIN)/napari-emdl bench columns
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going $(SPHINX_ARGS) docs docs/_build/html
+
+$(VENV)/.docs: $(VENV)/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 # wheel and sdist, installed into an empty environment; the demo runs from there
 wheel: $(VENV)/.test
@@ -77,4 +88,4 @@ wheel: $(VENV)/.test
 	cd dist && ../.venv-wheel/bin/napari-emdl demo --headless --out ../demo-out && ls -l *.whl *.tar.gz
 
 clean:
-	rm -rf $(VENV) $(REFEREES) .venv-wheel build dist *.egg-info demo-out
+	rm -rf $(VENV) $(REFEREES) .venv-wheel build dist *.egg-info demo-out docs/_build docs/tutorials docs/reference/generated

@@ -5,6 +5,7 @@ import pytest
 
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.signals import in_memory
+from napari_emdl.diffraction.navigation import BRIGHT, DARK, TOTAL, navigation, shows_most
 from napari_emdl.diffraction.virtual import Detector, mean_pattern, navigation_image, virtual_image
 from napari_emdl.jobs.control import Control
 
@@ -83,3 +84,43 @@ def test_an_image_resumes_and_keeps_the_memory_limit(cube, tmp_path):
     resumed = run.model_copy(update={"resume": True})
     image = navigation_image(cube, None, lambda block, values: again.append(block), resumed, tmp_path / "nav.h5")
     assert np.array_equal(image, cube.data.sum(axis=(2, 3))) and sum(block.size for block in again) == 35
+
+
+def made(disk_counts, rest_counts, seed=1):
+    """Patterns with a bright disk of (rows, cols) counts a pixel and an even rest."""
+    disk = Detector.disk((32, 30), (15.0, 13.0), 5.0).weights
+    mean = disk_counts[..., None, None] * disk + rest_counts[..., None, None] * (1 - disk)
+    return in_memory(np.random.default_rng(seed).poisson(mean).astype(np.uint16), "datacube")
+
+
+def test_the_navigation_image_is_the_one_that_shows_most():
+    thick = np.linspace(0, 1, 12)[:, None] + np.zeros(11)
+    disk = Detector.disk((32, 30), (15.0, 13.0), 5.0).weights
+    inside, outside = disk.sum(), (1 - disk).sum()
+    moved = 6 * thick  # counts a pixel that go from the disk to the rest: the sum stays
+    cube = made(40 - moved, 1 + moved * inside / outside)
+    seen = np.full((12, 11), np.nan)
+
+    def fill(start, stop, values):
+        seen.reshape(-1)[start:stop] = values
+
+    image, name = navigation(cube, on_values=fill)
+    assert name in (BRIGHT, DARK)
+    np.testing.assert_array_equal(seen, image)
+    assert abs(np.corrcoef(image.ravel(), thick.ravel())[0, 1]) > 0.9
+    total = np.asarray(cube.data, float).sum(axis=(2, 3))
+    assert abs(np.corrcoef(total.ravel(), thick.ravel())[0, 1]) < 0.5
+
+
+def test_the_sum_stays_where_it_shows_as_much_and_where_no_disk_is_plain():
+    edge = np.where(np.arange(11) > 5, 1.0, 0.2) + np.zeros((12, 1))
+    image, name = navigation(made(40 * edge, 3 * edge))
+    assert name == TOTAL and image.shape == (12, 11)
+    noise = np.random.default_rng(2).poisson(4, (9, 9, 16, 16)).astype(np.uint8)
+    assert navigation(in_memory(noise, "datacube"))[1] == TOTAL
+    assert navigation(in_memory(noise[:1, :1], "datacube"))[1] == TOTAL
+    assert shows_most(np.full((3, 3, 2), np.nan)) == 0
+    control = Control()
+    control.cancel()
+    with pytest.raises(Cancelled):
+        navigation(in_memory(noise, "datacube"), control)

@@ -86,7 +86,10 @@ def small_sample(request: pytest.FixtureRequest) -> Any:
     source = b"".join(Path(module.__file__).read_bytes() for module in (samples, bloch))
     kept = request.config.cache.mkdir("emdl_sample") / f"{hashlib.sha256(source).hexdigest()[:16]}.pickle"
     if not kept.exists():
-        kept.write_bytes(pickle.dumps(samples.strained_datacube(**SMALL)))
+        # two processes of pytest-xdist may both make it: the last one renames over an equal file
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(pickle.dumps(samples.strained_datacube(**SMALL)))
+        unfinished.replace(kept)
     return pickle.loads(kept.read_bytes())
 
 

@@ -67,7 +67,7 @@ def test_frames_and_crop_of_a_movie(tmp_path: Path) -> None:
         ({"kind": "pattern"}, "54 patterns, not one"),
         ({"kind": "image", "scan_bin": 2}, "cannot be an image"),
         ({"offset": 3}, "raw binary"),
-        ({"frames": (0, 2)}, "no stack"),
+        ({"frames": (0, 2)}, "not a stack"),
         ({"q_pixel_invA": -1}, "positive"),
     ],
 )

@@ -458,7 +458,7 @@ def test_axis_order_of_movies(tmp_path: Path) -> None:
         ({"axes": "RC"}, "4 axes, but the axis order 'RC' names 2"),
         ({"axes": "RRQK"}, "one letter"),
         ({"axes": "RCQZ"}, "one letter"),
-        ({"axes": "RCYX"}, "no datacube"),
+        ({"axes": "RCYX"}, "not a datacube"),
         ({"axes": "RCQK", "kind": "movie"}, "not a movie"),
         ({"kind": "movie"}, "cannot be a movie"),
         ({"kind": "film"}, "unknown kind"),

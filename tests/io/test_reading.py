@@ -19,8 +19,8 @@ from napari_emdl.base.reading import check_zip, one_line, parse_xml, read_small_
         ("a: " + "[" * 20000, "nested deeper"),
         ("a: &a [1]\nb: [" + ",".join(["*a"] * 200) + "]", "aliases"),
         ("a: [1, 2", "line"),
-        ("a: 2001-99-99", "no YAML"),
-        ("a: !!python/object/apply:os.system [ls]", "no YAML"),
+        ("a: 2001-99-99", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
         ("x" * (5 << 20), "characters"),
         ("- 1\n" * 210_000, "parts"),
     ],
@@ -58,12 +58,12 @@ def header(shape: object, descr: object = "<f8") -> bytes:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "no readable"),
+        (b"", "not a readable"),
         (header((1 << 20, 1 << 20)), "more than belong there"),
         (header((4, 4)), "truncated"),
         (header((-4, 4)), "damaged"),
         (header((2, 2), "|O"), "Python objects"),
-        (header("__import__('os')"), "no readable"),
+        (header("__import__('os')"), "not a readable"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "header of 2147483647 bytes"),
     ],
 )

@@ -93,7 +93,7 @@ def test_card_that_is_no_yaml(model_folder: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(model_folder)
     (model_folder / CARD_NAME).write_text("just text")
-    with pytest.raises(ModelError, match="no model description"):
+    with pytest.raises(ModelError, match="not a model description"):
         load_model(model_folder)
 
 

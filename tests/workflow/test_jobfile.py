@@ -44,7 +44,7 @@ def test_jobs_of_version_0_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("stages: [", "is no YAML"),
+        ("stages: [", "is not valid YAML"),
         ("5", "valid dictionary"),
         ("command: cook\ninput: a\noutput: b", "no command 'cook'"),
         ("command: disks\noutput: b\ndisks: {}", "no 'input'"),

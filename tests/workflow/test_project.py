@@ -83,7 +83,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="another movie"):
         open_movie(project.atoms, path, no_sample)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(OpenError, match="no readable project file"):
+    with pytest.raises(OpenError, match="not a readable project file"):
         read_project(path, {})
 
 

@@ -8,7 +8,19 @@ class EmdlError(ValueError):
 
 
 class OpenError(EmdlError):
-    """A file that cannot be opened, or not as what was asked for."""
+    """A file that cannot be opened, or not as what was asked for.
+
+    Parameters
+    ----------
+    message
+        What is wrong and what to do.
+    choices
+        Names of the arrays in the file of which one has to be chosen, as they stand behind ``FILE::``.
+    """
+
+    def __init__(self, message: str = "", choices: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 class DeviceError(EmdlError):

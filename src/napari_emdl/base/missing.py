@@ -3,7 +3,7 @@
 One mask of the signal travels with it. It is given (a file, a detector's master file) or found here, by rules that leave
 measured values alone:
 
-- NaN and infinity are no values.
+- NaN and infinity are not a values.
 - 2^32-1 in uint32 and 2^16-1 in uint16 mean "no value" where they stand in the same pixels of every frame and everything else
   is far below; so does one negative number that stands in the same pixels of every frame. Negative noise (a dark reference
   subtracted too much) changes from frame to frame and is left alone.
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 #: Expected counts that make a pixel without any dead: exp(-20) of a detector of a million pixels are none.
 _DEAD_COUNTS = 20.0
+#: In so few frames a pixel is dead only when zero is this many times the scatter of its neighbours away from them: an image of
+#: 8 bit clips its noise at zero, and what it counts are not electrons.
+_FEW_FRAMES, _DEAD_SCATTER = 3, 6.0
 #: Least height of a hot pixel over its neighbours in units of the noise, in several frames and in a single one.
 _HOT_NOISE, _HOT_NOISE_SINGLE = 12.0, 50.0
 #: A hot pixel stands this many times higher than its brightest neighbour (one more hot one left out).
@@ -208,7 +211,7 @@ def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: b
     stop = _beam_stop(total, empty & ~known) if diffraction else np.zeros_like(bad)
     out.append(("pixels lie under a beam stop", stop))
     known = known | stop
-    out.append(("dead pixels", _dead(total, empty & ~known, known)))
+    out.append(("dead pixels", _dead(total, empty & ~known, known, few=len(values) <= _FEW_FRAMES)))
     out.append(("hot pixels", _hot(values, known)))
     return out
 
@@ -241,14 +244,19 @@ def _windows(image: NDArray[np.floating], places: NDArray[np.intp]) -> NDArray[n
     return np.lib.stride_tricks.sliding_window_view(padded, (5, 5))[places[:, 0], places[:, 1]]
 
 
-def _dead(total: NDArray[np.floating], empty: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels without a count where the neighbours' median makes that all but impossible."""
+def _dead(total: NDArray[np.floating], empty: NDArray[np.bool_], known: NDArray[np.bool_], few: bool) -> NDArray[np.bool_]:
+    """Pixels without a count where the neighbours' median, and in few frames their scatter, make that all but impossible."""
     out = np.zeros_like(empty)
     places = np.argwhere(empty)
     if not len(places) or len(places) > min(200_000, 0.2 * empty.size):
         return out
-    around = np.nan_to_num(np.nanmedian(_windows(np.where(known, np.nan, total), places), axis=(1, 2)))
-    places = places[around > _DEAD_COUNTS]
+    windows = _windows(np.where(known, np.nan, total), places).reshape(-1, 25)
+    around = np.nan_to_num(np.nanmedian(windows, axis=1))
+    dead = around > _DEAD_COUNTS
+    if few:
+        scatter = 1.4826 * np.nanmedian(np.abs(windows - around[:, None]), axis=1)
+        dead &= around > _DEAD_SCATTER * np.nan_to_num(scatter)
+    places = places[dead]
     out[places[:, 0], places[:, 1]] = True
     return out
 
@@ -313,7 +321,7 @@ def _border_value(values: NDArray[np.floating]) -> float | None:
             continue
         beyond = [frame[~border] for frame, border in zip(values, borders, strict=True)]
         same = float(np.mean([np.mean(part == value) for part in beyond if part.size])) if any(p.size for p in beyond) else 1.0
-        # the value must be rare inside: a background of zeros is no border
+        # the value must be rare inside: a background of zeros is not a border
         if same < 0.002 and max(float(b.mean()) for b in borders) < 0.9:
             return float(value)
     return None

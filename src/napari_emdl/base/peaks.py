@@ -7,19 +7,22 @@ A threshold is a mask over the same columns: filtering copies no field and never
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.showing import ShownResult
+
+if TYPE_CHECKING:  # files are opened by `io`; a table alone needs no HDF5 library
+    import h5py
 
 #: Fields that every finder gives; further ones (species, logit, ...) may follow.
 REQUIRED_FIELDS = ("row", "col", "score")
 
 
-class PeakTable:
+class PeakTable(ShownResult):
     """Ragged table of peaks.
 
     Parameters
@@ -34,6 +37,11 @@ class PeakTable:
         Small facts about the whole table (species names, detector shape, ...), kept when saved.
     mask
         (n,) bool of the peaks shown; None shows all. Set by :meth:`where` and :meth:`filter`.
+
+    Attributes
+    ----------
+    source
+        Signal the peaks were found in, for :meth:`show`; None when the table comes from a file. It is not saved.
 
     Raises
     ------
@@ -55,6 +63,7 @@ class PeakTable:
         self.attrs: dict[str, Any] = dict(attrs or {})
         self._mask = mask
         self._kept_offset: NDArray[np.int64] | None = None
+        self.source: Any = None
         self._check()
 
     def _check(self) -> None:
@@ -190,12 +199,17 @@ class PeakTable:
             full = np.zeros_like(self._mask)
             full[self._mask] = chosen
             chosen = full
-        return PeakTable(self.shape, self._offset, self._columns, self.attrs, chosen)
+        return self._same_positions(PeakTable(self.shape, self._offset, self._columns, self.attrs, chosen))
+
+    def _same_positions(self, table: PeakTable) -> PeakTable:
+        """`table`, which lies over the positions of this one, with its source."""
+        table.source = self.source
+        return table
 
     def filter(self, **limits: float | None) -> PeakTable:
         """View of the peaks within limits, such as ``filter(min_score=0.5, max_sigma_px=0.4)``.
 
-        Every keyword is ``min_FIELD`` or ``max_FIELD``; None is no limit, both ends are included. A peak whose value is NaN
+        Every keyword is ``min_FIELD`` or ``max_FIELD``; None is not a limit, both ends are included. A peak whose value is NaN
         fails the limit.
         """
         keep = np.ones(self.n_peaks, bool)
@@ -211,12 +225,13 @@ class PeakTable:
 
     def compact(self) -> PeakTable:
         """Copy that holds only the shown peaks."""
-        return PeakTable(self.shape, self.offset.copy(), {n: self.column(n).copy() for n in self.fields}, self.attrs)
+        columns = {name: self.column(name).copy() for name in self.fields}
+        return self._same_positions(PeakTable(self.shape, self.offset.copy(), columns, self.attrs))
 
     def with_columns(self, **columns: ArrayLike) -> PeakTable:
         """Table of the shown peaks with fields added or replaced; each is (n_peaks,)."""
         merged = {name: self.column(name) for name in self.fields} | columns
-        return PeakTable(self.shape, self.offset, merged, self.attrs)
+        return self._same_positions(PeakTable(self.shape, self.offset, merged, self.attrs))
 
     def reshape(self, shape: Sequence[int]) -> PeakTable:
         """Same peaks over another leading shape with as many positions."""
@@ -263,5 +278,5 @@ class PeakTable:
         if "offset" not in group:
             raise EmdlError(f"{group.name!r} holds no peaks (no 'offset' dataset)")
         offset = group["offset"][()]
-        columns = {name: item[()] for name, item in group.items() if name != "offset" and isinstance(item, h5py.Dataset)}
+        columns = {name: item[()] for name, item in group.items() if name != "offset" and hasattr(item, "dtype")}
         return cls(group.attrs.get("shape", (len(offset) - 1,)), offset, columns)

@@ -21,7 +21,7 @@ SMALL_ARRAY_BYTES = 256 * 2**20
 #: Most characters, nesting and aliases of a YAML file of ours.
 YAML_BYTES, YAML_DEPTH, YAML_ALIASES, YAML_NODES = 4 * 2**20, 40, 100, 200_000
 _NPY_HEADER_BYTES = 64 * 1024
-#: Members of a zip file that unpack to more than this many times their size are no data.
+#: Members of a zip file that unpack to more than this many times their size are not data.
 _MOST_UNPACKED = 50
 
 
@@ -47,7 +47,7 @@ def one_line(name: str, what: str = "file", error: type[EmdlError] = OpenError) 
     except RecursionError as caught:
         raise error(f"{name} is nested too deeply for a {what}") from caught
     except Exception as caught:  # readers raise anything on damaged files
-        raise error(f"{name} is no readable {what} ({first_line(caught)}); is it truncated or damaged?") from caught
+        raise error(f"{name} is not a readable {what} ({first_line(caught)}); is it truncated or damaged?") from caught
 
 
 def first_line(error: BaseException) -> str:
@@ -62,7 +62,7 @@ def npy_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dty
     Raises
     ------
     OpenError
-        When it is no .npy stream, its header is unreasonable, or it holds Python objects.
+        When it is not a .npy stream, its header is unreasonable, or it holds Python objects.
     """
     with one_line(name, ".npy file"):
         version = np.lib.format.read_magic(file)
@@ -157,9 +157,9 @@ def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:
     except yaml.MarkedYAMLError as caught:
         mark = caught.problem_mark
         where = f" (line {mark.line + 1})" if mark is not None else ""
-        raise OpenError(f"{label} is no YAML: {caught.problem or first_line(caught)}{where}") from caught
+        raise OpenError(f"{label} is not valid YAML: {caught.problem or first_line(caught)}{where}") from caught
     except Exception as caught:  # bad dates, surrogates and the like
-        raise OpenError(f"{label} is no YAML ({first_line(caught)})") from caught
+        raise OpenError(f"{label} is not valid YAML ({first_line(caught)})") from caught
 
 
 def _yaml_text(source: str | Path | bytes, label: str) -> str:
@@ -174,7 +174,7 @@ def _yaml_text(source: str | Path | bytes, label: str) -> str:
         try:
             return source.decode("utf-8")
         except UnicodeDecodeError as caught:
-            raise OpenError(f"{label} is no YAML: it is no UTF-8 text") from caught
+            raise OpenError(f"{label} is not valid YAML: it is not UTF-8 text") from caught
     return source
 
 
@@ -192,11 +192,11 @@ def _check_yaml(text: str, label: str) -> None:
         depth += isinstance(token, opening) - isinstance(token, closing)
         aliases += isinstance(token, yaml.AliasToken)
         if depth > YAML_DEPTH:
-            raise OpenError(f"{label} is nested deeper than {YAML_DEPTH} levels; it is no settings file of ours")
+            raise OpenError(f"{label} is nested deeper than {YAML_DEPTH} levels, more than any settings file needs")
         if aliases > YAML_ALIASES:
-            raise OpenError(f"{label} has more than {YAML_ALIASES} aliases; it is no settings file of ours")
+            raise OpenError(f"{label} has more than {YAML_ALIASES} aliases, more than any settings file needs")
         if number > YAML_NODES:
-            raise OpenError(f"{label} has more than {YAML_NODES} parts; it is no settings file of ours")
+            raise OpenError(f"{label} has more than {YAML_NODES} parts, more than any settings file needs")
 
 
 def parse_xml(text: str | bytes, name: str, limit: int = 16 * 2**20) -> ElementTree.Element:
@@ -228,7 +228,7 @@ def check_zip(archive: zipfile.ZipFile, name: str) -> None:
     """
     members = archive.infolist()
     if len(members) > 10_000:
-        raise OpenError(f"{name} holds {len(members)} files; it is no file of ours")
+        raise OpenError(f"{name} holds {len(members)} files; napari-emdl did not write it")
     for member in members:
         if member.file_size > max(SMALL_ARRAY_BYTES, _MOST_UNPACKED * member.compress_size):
             size = member.file_size / 2**20

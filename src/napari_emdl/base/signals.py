@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.missing import Missing, find_missing
+from napari_emdl.base.showing import Shown
 
 Kind = Literal["datacube", "movie", "focal_series", "image"]
 
@@ -79,7 +80,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Signal:
+class Signal(Shown):
     """Opened file.
 
     Attributes
@@ -119,6 +120,9 @@ class Signal:
             raise EmdlError(
                 f"the mask is {self.given_mask.shape}, the frames of {self.name or 'the array'} are {self.shape[-2:]}"
             )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shape={self.shape}, {self.dtype})"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -161,7 +161,7 @@ def _export_disks(writer: _Writer, disks: PeakTable) -> None:
     step = calibration.pixel_nm
     counts = disks.counts().astype(np.uint16)
     writer.tiff("disk_count.ome.tif", counts, step, description="Bragg disks at each scan position")
-    bragg_map = _bragg_vector_map(disks)
+    bragg_map = bragg_vector_map(disks)
     q = calibration.q_pixel_invA
     unit = "" if q is None else f"; a pixel is {q[0]:.8g} x {q[1]:.8g} 1/Å (row x col)"
     writer.tiff("bragg_vector_map.ome.tif", bragg_map, None, description=f"Bragg vector map, intensity per pixel{unit}")
@@ -181,16 +181,16 @@ def _export_disks(writer: _Writer, disks: PeakTable) -> None:
     writer.figure("disk_count", draw_counts)
 
 
-def _bragg_vector_map(disks: PeakTable) -> NDArray[np.float32]:
+def bragg_vector_map(disks: PeakTable) -> NDArray[np.float32]:
     """Intensity of all disks on the detector, shifted to a common origin when the table knows the origin."""
-    from napari_emdl.diffraction.lattice import bragg_vector_map
+    from napari_emdl.diffraction import lattice
 
     shape = disks.attrs.get("detector_shape")
     if shape is None:
         shape = tuple(np.ceil(disks.positions_px().max(axis=0)).astype(int) + 1) if disks.n_peaks else (1, 1)
     centre = np.array(shape) // 2
     origin = disks.attrs.get("origin_px")
-    return bragg_vector_map(disks, centre if origin is None else origin, (int(shape[0]), int(shape[1])), centre)
+    return lattice.bragg_vector_map(disks, centre if origin is None else origin, (int(shape[0]), int(shape[1])), centre)
 
 
 # Strain

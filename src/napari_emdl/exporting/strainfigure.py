@@ -42,7 +42,7 @@ class FigureStyle(Params):
     region, axes, scale_bar
         Outline of the reference region, glyph of the strain axes, scale bar.
     width_mm, dpi, font_pt
-        Width of the figure, resolution of what is no vector, size of the type.
+        Width of the figure, resolution of what is not a vector, size of the type.
     """
 
     components: tuple[Component, ...] = Field(default=COMPONENTS, min_length=1)
@@ -57,7 +57,7 @@ class FigureStyle(Params):
     font_pt: float = Field(default=8.0, ge=4, le=24)
 
 
-def strain_figure(strain: Any, style: FigureStyle | None = None, reference: Any = None) -> Figure:
+def strain_figure(strain: Any, style: FigureStyle | None = None, reference: Any = None, make: type[Figure] = Figure) -> Figure:
     """Figure of strain maps.
 
     Parameters
@@ -66,6 +66,8 @@ def strain_figure(strain: Any, style: FigureStyle | None = None, reference: Any 
         :class:`~napari_emdl.diffraction.fit.strain.StrainMap`.
     reference
         (row0, row1, col0, col1) or (R, C) bool, outlined where the style asks for it.
+    make
+        Class of the figure.
     """
     style = style or FigureStyle()
     rows, cols = strain.shape
@@ -78,7 +80,7 @@ def strain_figure(strain: Any, style: FigureStyle | None = None, reference: Any 
     map_in = width_in / across * 0.78
     height_in = float(np.clip(down * (map_in * aspect * rows / cols + 3.2 * style.font_pt / 72), 0.8, 30.0))
     with rc_context({"font.size": style.font_pt, "axes.titlesize": style.font_pt + 1}):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=style.dpi)
+        figure = make(figsize=(width_in, height_in), layout="constrained", dpi=style.dpi)
         FigureCanvasAgg(figure)
         panels = figure.subplots(down, across, squeeze=False).ravel()
         for panel, name in zip(panels, style.components, strict=False):

@@ -13,8 +13,8 @@ from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 def read_path(path: str) -> list[LayerTuple]:
     """Layers of one file or folder: saved layers, a project, a result, or data."""
     from napari_emdl.gui.kit.layerfile import is_layer_file, read_layers
-    from napari_emdl.gui.kit.open_dialog import open_asking
     from napari_emdl.io import is_result, load
+    from napari_emdl.io import open as open_file
     from napari_emdl.workflow.project import is_project
 
     if is_layer_file(path):
@@ -23,8 +23,7 @@ def read_path(path: str) -> list[LayerTuple]:
         return project_layers(path)
     if is_result(path):
         return _in_worker(lambda: result_layers(load(path), path), "opening a result")
-    opened = open_asking(path)
-    return _in_worker(lambda: signal_layers(opened), "opening")
+    return _in_worker(lambda: signal_layers(open_file(path)), "opening")
 
 
 def project_layers(path: str) -> list[LayerTuple]:
@@ -63,6 +62,13 @@ def result_layers(result: Any, path: str) -> list[LayerTuple]:
     from napari_emdl.gui.atoms.results import result_layers as atoms_layers
 
     return atoms_layers(result, path)
+
+
+def dialog_layers(opened: Any) -> list[LayerTuple]:
+    """Layers of what the dialog of opening gave: a signal, or peak lists."""
+    from napari_emdl.base.peaks import PeakTable
+
+    return result_layers(opened, "") if isinstance(opened, PeakTable) else signal_layers(opened)
 
 
 def open_panels_soon() -> None:

@@ -214,7 +214,7 @@ def kind_of_letters(letters: str) -> Kind:
         return "datacube"
     if sorted(letters) == sorted("FYX"):
         return "focal_series"
-    raise OpenError(f"the axis order {letters!r} is no datacube (RCQK, SQK), movie (TYX), focal series (TFYX) or image (YX)")
+    raise OpenError(f"the axis order {letters!r} is not a datacube (RCQK, SQK), movie (TYX), focal series (TFYX) or image (YX)")
 
 
 def arrange_source(data: Source, letters: str, kind: Kind, scan: Sequence[int] | None, name: str) -> Source:
@@ -281,4 +281,4 @@ def pick(candidates: Iterable[str], what: str, name: str) -> str:
     if not names:
         raise OpenError(f"{name} holds no {what}")
     listed = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-    raise OpenError(f"{name} holds several {what}: choose one with {name}::DATASET, out of {listed}")
+    raise OpenError(f"{name} holds several {what}: choose one with {name}::DATASET, out of {listed}", tuple(names))

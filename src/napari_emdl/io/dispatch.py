@@ -46,10 +46,10 @@ def sniff(path: Path) -> str:
     Raises
     ------
     OpenError
-        When the file is empty, no plain file, or cannot be read.
+        When the file is empty, not an ordinary file, or cannot be read.
     """
     if not path.is_file():
-        raise OpenError(f"{path} is no plain file")
+        raise OpenError(f"{path} is not an ordinary file")
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
@@ -175,6 +175,13 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
         from napari_emdl.io.formats.raw import read_npz
 
         return read_npz(path, dataset)
+    if ending in (".zspy", ".prz"):
+        from napari_emdl.io.formats.raw import check_unpacked_size
+        from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
+
+        if ending == ".prz":
+            check_unpacked_size(path)
+        return read_vendor(path, PLUGINS[ending], dataset)
     if ending == ".zip":
         from napari_emdl.io.formats.zarrs import read_zarr
 
@@ -209,11 +216,11 @@ def _read_vendor(path: Path, magic: str, ending: str, dataset: str | None) -> Fo
     if magic == "mat":
         raise OpenError(f"{path.name} was written by MATLAB before v7.3; save it there with save(..., '-v7.3')")
     if not magic and ending in unmistakable:
-        raise OpenError(f"{path.name} is no {ending[1:]} file inside: its name has the wrong ending, or the file is damaged")
+        raise OpenError(f"{path.name} is not a {ending[1:]} file inside: its name has the wrong ending, or the file is damaged")
     if plugin is None:
         hint = "give shape and dtype to read it as raw binary" if ending in _RAW_ENDINGS else _KNOWN
         wrong = ending in (".h5", ".hdf5", ".tif", ".tiff", ".npy", ".npz", ".ser", ".emi", ".png", ".jpg")
-        what = f"is no {ending[1:]} file inside (wrong ending, or damaged)" if wrong else "is of no known format"
+        what = f"is not a {ending[1:]} file inside (wrong ending, or damaged)" if wrong else "is of no known format"
         raise OpenError(f"{path.name} {what}; {hint}")
     if ending != f".{magic}" and magic in ("dm3", "dm4", "blo"):
         raise OpenError(f"{path.name} is a {magic} file by its content; rename it to end in .{magic}")

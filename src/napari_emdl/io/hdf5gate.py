@@ -306,7 +306,7 @@ def refuse_foreign_storage(file: h5py.File, name: str) -> None:
         nonlocal count
         count += 1
         if count > MAX_OBJECTS:
-            return f"{name} holds more than {MAX_OBJECTS} objects; it is no result of ours"
+            return f"{name} holds more than {MAX_OBJECTS} objects; napari-emdl did not write it"
         if isinstance(link, h5py.ExternalLink):
             return f"{name} links to another file ({path}), which no result does; it is not read"
         if isinstance(link, h5py.HardLink):

@@ -33,7 +33,7 @@ from napari_emdl.io.views import CroppedSource
 
 #: Beyond these nobody works with atoms or Bragg disks: a unit went wrong on the way.
 _LARGEST_IMAGE_PIXEL_NM, _LARGEST_STEP_NM, _LARGEST_Q_INVA = 100.0, 1e5, 1.0
-_SMALLEST_PIXEL_NM = 1e-4
+_SMALLEST_PIXEL_NM, _SMALLEST_Q_INVA = 1e-4, 1e-6
 
 
 def _pair(by_letter: Mapping[str, Axis], letters: str, dimension: str) -> tuple[float, float] | None:
@@ -69,8 +69,18 @@ def _axis_calibration(
     return base.override("file", **missing), notes
 
 
+def _without_impossible(calibration: Calibration) -> tuple[Calibration, list[str]]:
+    """Calibration of the file without a detector pixel that no camera length gives, and the line that says so."""
+    q = calibration.q_pixel_invA
+    if q is None or max(q) >= _SMALLEST_Q_INVA:
+        return calibration, []
+    line = f"the detector pixel of {max(q):.3g} 1/Å in the file cannot be meant and is left out; give q_pixel_invA"
+    source = {name: where for name, where in calibration.source.items() if name != "q_pixel_invA"}
+    return replace(calibration, q_pixel_invA=None, source=source), [line]
+
+
 def _implausible(calibration: Calibration, kind: Kind) -> list[str]:
-    """A line for each value that cannot be meant."""
+    """A line for each value that can hardly be meant."""
     lines = []
     pixel, q = calibration.pixel_nm, calibration.q_pixel_invA
     what, most = ("scan step", _LARGEST_STEP_NM) if kind == "datacube" else ("pixel size", _LARGEST_IMAGE_PIXEL_NM)
@@ -158,8 +168,9 @@ def make_signal(
         )
     user = dict(overrides or {})
     calibration, said = _axis_calibration(found.calibration, by_letter, kind, user.get("energy_keV"))
+    calibration, left_out = _without_impossible(calibration)
     calibration = calibration.override("user", **user)
-    notes += [*said, *_implausible(calibration, kind)]
+    notes += [*said, *left_out, *_implausible(calibration, kind)]
     make = Datacube if kind == "datacube" else Movie
     metadata = dict(found.metadata) | ({"notes": tuple(notes)} if notes else {})
     return make(data, kind, calibration, path, layer, metadata, _frame_mask(found.mask, letters, kind))

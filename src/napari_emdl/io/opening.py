@@ -20,6 +20,8 @@ from napari_emdl.base.signals import Datacube, Kind, Movie
 from napari_emdl.io.axes import KIND_WORDS, Found
 from napari_emdl.io.making import make_signal
 
+#: Name of a file or folder, several of them, or an array or signal in memory.
+Openable = str | Path | Sequence[str | Path] | Any
 _KINDS = ("datacube", "pattern", "stack", "movie", "focal_series", "image", "disks")
 _RAW = ("offset", "header_rows", "footer_rows", "frame_header", "frame_footer", "trailer")
 _CALIBRATION = (
@@ -43,7 +45,7 @@ def split_dataset(path: str | Path) -> tuple[Path, str | None]:
     return Path(text).expanduser(), None
 
 
-def _paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, str | None, list[Path]]:
+def _paths(path: Openable) -> tuple[Path, str | None, list[Path]]:
     """(path, dataset, files of a sequence); the files are empty unless several were given or a pattern names them."""
     if not isinstance(path, (str, Path)):
         files = [Path(p).expanduser() for p in path]
@@ -97,30 +99,27 @@ def open_params(kind: str | None = None, params: OpenParams | None = None, **opt
 
 
 @overload
-def open(
-    path: str | Path | Sequence[str | Path], kind: Literal["disks"], *, params: OpenParams | None = None, **options: Any
-) -> PeakTable: ...
+def open(path: Openable, kind: Literal["disks"], *, params: OpenParams | None = None, **options: Any) -> PeakTable: ...
 @overload
 def open(
-    path: str | Path | Sequence[str | Path],
+    path: Openable,
     kind: Literal["datacube", "pattern", "stack", "movie", "focal_series", "image"] | None = None,
     *,
     params: OpenParams | None = None,
     **options: Any,
 ) -> Datacube | Movie: ...
-def open(
-    path: str | Path | Sequence[str | Path], kind: Any = None, *, params: OpenParams | None = None, **options: Any
-) -> Datacube | Movie | PeakTable:
+def open(path: Openable, kind: Any = None, *, params: OpenParams | None = None, **options: Any) -> Datacube | Movie | PeakTable:
     """Open a datacube, movie, focal series or image lazily and with its calibration.
 
     Parameters
     ----------
     path
         File, folder (image sequence, Gatan in-situ tree, zarr store), pattern with ``*``, list of image files, or
-        ``FILE::DATASET`` for an array inside a file.
+        ``FILE::DATASET`` for an array inside a file. Or something in memory: a numpy, dask or zarr array, a signal of HyperSpy
+        or pyxem, a DataCube of py4DSTEM; nothing of it is copied or computed.
     kind
         "datacube", "pattern" (one), "stack" (patterns one after the other, with the scan as `shape`), "movie", "focal_series"
-        or "image"; "disks" gives the peak lists of a file. Told by the axes when None.
+        or "image"; "disks" gives the peak lists of a file. The axes decide when None.
     params
         How it is read, as :class:`napari_emdl.base.params.OpenParams`.
     options
@@ -128,7 +127,7 @@ def open(
 
         axes
             Order of the axes in the file, one letter each: R C scan row and col, Q K detector row and col, T time, F focus,
-            Y X image row and col, S scan position of a flat scan. Told by the file when None.
+            Y X image row and col, S scan position of a flat scan. The file decides when None.
         shape
             (rows, cols) of the scan for a stack of patterns (one may be -1); the full shape (with `dtype`) for raw binary.
         dtype, offset, header_rows, footer_rows, frame_header, frame_footer, trailer
@@ -158,7 +157,7 @@ def open(
     wanted = cast(Kind | None, {"pattern": "datacube", "stack": "datacube"}.get(how.kind or "", how.kind))
     scan = None if how.dtype is not None else _scan_of(how.shape)
     if how.kind == "stack" and scan is None and how.dtype is None and len(found.data.shape) == 3 and found.scan is None:
-        raise OpenError(f"{where} is a stack of {found.data.shape[0]} patterns; give the scan shape (rows, cols)")
+        raise OpenError(f"{where or found.name} is a stack of {found.data.shape[0]} patterns; give the scan shape (rows, cols)")
     found, left = _some_frames(found, how)
     signal = make_signal(found, where, wanted, how.axes, scan, overrides)
     if how.kind == "pattern" and isinstance(signal, Datacube) and signal.n_patterns != 1:
@@ -189,7 +188,7 @@ def read_mask(text: str | Path) -> NDArray[np.bool_]:
     Raises
     ------
     OpenError
-        When it is no image.
+        When it is not an image.
     """
     path = Path(str(text).partition("::")[0]).expanduser()
     if path.suffix.lower() == ".npy" and path.is_file():
@@ -205,7 +204,7 @@ def read_mask(text: str | Path) -> NDArray[np.bool_]:
     return np.isnan(values) | (values != 0) if values.dtype.kind == "f" else values != 0
 
 
-def _disks(path: str | Path | Sequence[str | Path]) -> PeakTable:
+def _disks(path: Openable) -> PeakTable:
     from napari_emdl.io.results import load
 
     if not isinstance(path, (str, Path)):
@@ -216,9 +215,13 @@ def _disks(path: str | Path | Sequence[str | Path]) -> PeakTable:
     return table
 
 
-def _found(path: str | Path | Sequence[str | Path], how: OpenParams) -> tuple[Found, str]:
-    """What the reader for `path` finds, and the name under which it is kept."""
+def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
+    """What the reader for `path` finds, and the name under which it is kept ("" for what is in memory)."""
     from napari_emdl.io.dispatch import main_file, read, sniff
+    from napari_emdl.io.objects import found_in_object, is_object
+
+    if is_object(path):
+        return found_in_object(path), ""
 
     file, dataset, files = _paths(path)
     where = str(file) if dataset is None else f"{file}::{dataset}"
@@ -251,7 +254,7 @@ def _found(path: str | Path | Sequence[str | Path], how: OpenParams) -> tuple[Fo
         raise OpenError(f"{file} cannot be read: {first_line(error)}") from error
 
 
-def open_datacube(path: str | Path | Sequence[str | Path], **options: Any) -> Datacube:
+def open_datacube(path: Openable, **options: Any) -> Datacube:
     """Open as a 4D-STEM datacube (scan row, scan col, detector row, detector col).
 
     A lone pattern becomes a scan of 1 x 1. A stack of patterns needs ``shape=(rows, cols)`` unless the file says that it is one
@@ -263,7 +266,7 @@ def open_datacube(path: str | Path | Sequence[str | Path], **options: Any) -> Da
     return signal
 
 
-def open_movie(path: str | Path | Sequence[str | Path], **options: Any) -> Movie:
+def open_movie(path: Openable, **options: Any) -> Movie:
     """Open as a movie (time, row, col), focal series or image, as its axes say. Options are those of :func:`open`."""
     signal = open(path, **options)
     if not isinstance(signal, Movie):

@@ -36,7 +36,7 @@ def check_output(path: str | Path) -> Path:
     Raises
     ------
     EmdlError
-        When it is a folder, a device, a pipe, or a file that is no result of napari-emdl; when its folder is missing or
+        When it is a folder, a device, a pipe, or a file that is not a result of napari-emdl; when its folder is missing or
         read-only; when the file system does not take the name.
     """
     target = Path(path).expanduser()

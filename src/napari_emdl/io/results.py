@@ -88,7 +88,7 @@ def load(path: str | Path) -> Any:
     Raises
     ------
     OpenError
-        When the file is no result, or a damaged one.
+        When the file is not a result, or a damaged one.
     """
     file_path = Path(path).expanduser()
     if not file_path.is_file():

@@ -134,7 +134,7 @@ def read_card(folder: Path) -> Card:
     except OpenError as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(entries, dict):
-        raise ModelError(f"{path} is no model description")
+        raise ModelError(f"{path} is not a model description")
     try:
         card = Card.model_validate(entries)
     except ValidationError as error:

@@ -58,7 +58,7 @@ def inspect(path: Path) -> OnnxFacts:
     Raises
     ------
     ModelError
-        When it is no ONNX file or a damaged one.
+        When it is not an ONNX file or a damaged one.
     """
     try:
         if path.stat().st_size > _LARGEST_BYTES:

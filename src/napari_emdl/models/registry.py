@@ -156,7 +156,7 @@ def _find(wanted: str | Path) -> Model:
 def _unpacked(archive: Path) -> Path:
     """Folder with the content of a model zip, unpacked once into the user's cache."""
     if not zipfile.is_zipfile(archive):
-        raise ModelError(f"{archive} is no model folder, zip or .onnx file")
+        raise ModelError(f"{archive} is not a model folder, zip or .onnx file")
     cache = Path(platformdirs.user_cache_dir("napari-emdl", appauthor=False)) / "models"
     target = cache / sha256_of(archive)[:24]
     if not target.is_dir():

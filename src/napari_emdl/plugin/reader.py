@@ -24,21 +24,25 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
 
 
 def read_in_window(path: PathOrPaths) -> list[LayerData]:
-    """Layers of files; what cannot be opened stays on screen with its advice, where there is a window."""
+    """Layers of files; where there is a window, what cannot be opened is said on screen, and a dialog asks how to read it."""
     import napari
 
     from napari_emdl.base.errors import EmdlError
-    from napari_emdl.gui.kit import notices, session
-    from napari_emdl.gui.kit.worker import error_line
+    from napari_emdl.gui import layers
+    from napari_emdl.gui.kit import opening, session
 
     viewer = napari.current_viewer()
-    try:
+    if viewer is None or not session.has_window(viewer):
         return read(path)
-    except (EmdlError, OSError, MemoryError) as error:
-        if viewer is None or not session.has_window(viewer):
-            raise
-        notices.tell(viewer, error_line(error))
-        return [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
+    layer_data: list[LayerData] = []
+    for one in [path] if isinstance(path, str) else path:
+        try:
+            layer_data += layers.read_path(str(one))
+        except (EmdlError, OSError, MemoryError) as error:  # the others open all the same
+            how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
+            opening.refused(session.bare(viewer), str(one), error, **how)
+    layers.open_panels_soon()
+    return layer_data or [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
 
 
 def read(path: PathOrPaths) -> list[LayerData]:

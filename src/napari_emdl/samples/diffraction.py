@@ -100,7 +100,9 @@ def strained_datacube(
         q_pixel_invA=(q_invA, q_invA),
         energy_keV=ENERGY_KEV,
         semiangle_mrad=SEMIANGLE_MRAD,
-        source=dict.fromkeys(("pixel_nm", "q_pixel_invA", "energy_keV", "semiangle_mrad"), "file"),
+        source=dict.fromkeys(
+            ("pixel_nm", "q_pixel_invA", "energy_keV", "semiangle_mrad", "qr_rotation_rad", "qr_flip"), "file"
+        ),
     )
     made = in_memory(counts, "datacube", calibration, name="SiGe layer in Si (sample)")
     assert isinstance(made, Datacube)

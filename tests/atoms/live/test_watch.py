@@ -154,7 +154,7 @@ def test_nothing_to_watch(tmp_path):
         watch(tmp_path, columns=COLUMNS, idle_s=0.3)
     other = tmp_path / "x.dat"
     other.write_bytes(b"1")
-    with pytest.raises(EmdlError, match="no stack that can grow"):
+    with pytest.raises(EmdlError, match="not a stack that can grow"):
         watch(other)
 
 

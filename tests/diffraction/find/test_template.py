@@ -204,7 +204,7 @@ def test_propose_gives_many_candidates_near_the_disks():
 def test_thin_keeps_the_strongest_of_each_neighbourhood():
     row, col, score = np.array([0.0, 1.0, 2.0, 9.0, 0.0]), np.zeros(5), np.array([3.0, 2.0, 2.5, 1.0, 0.5])
     which = np.array([0, 0, 0, 0, 1])
-    # 0 takes out 1; 2 is out of 0's reach and stays; another pattern is no neighbour
+    # 0 takes out 1; 2 is out of 0's reach and stays; another pattern is not a neighbour
     assert thin(which, row, col, score, 1.5).tolist() == [True, False, True, True, True]
     assert strongest(which, score, 2).tolist() == [True, False, True, False, True]
 

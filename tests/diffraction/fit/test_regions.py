@@ -156,7 +156,7 @@ def test_labels_that_make_no_sense_are_told(regions, line):
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"no array")
-    with pytest.raises(EmdlError, match="no readable"):
+    with pytest.raises(EmdlError, match="not a readable"):
         read_regions(tmp_path / "a.npy", (2, 2))
     with pytest.raises(EmdlError, match=r"missing\.tif cannot be read"):
         read_regions(tmp_path / "missing.tif", (2, 2))

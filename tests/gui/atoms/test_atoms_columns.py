@@ -13,7 +13,7 @@ from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Calibration, in_memory
 from napari_emdl.gui import layers
 from napari_emdl.gui.atoms.columns import ColumnsPanel
-from napari_emdl.gui.kit.session import tag_of
+from napari_emdl.gui.kit.session import DIFFUSION, dock_of, open_panel, tag_of
 from napari_emdl.samples.atoms import blinking_movie
 
 pytestmark = pytest.mark.gui
@@ -64,7 +64,7 @@ def panel(show, sample, wait_until):
     return made
 
 
-def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait_until):
+def test_current_frame_is_found_first_and_follows_slider_and_plot(panel, sample, wait_until):
     movie, truth = sample
     session = panel.session
     assert session.candidates.n_done < movie.n_frames
@@ -77,6 +77,46 @@ def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait
     assert np.mean(distance * movie.pixel_A < 0.5) > 0.9
     assert sum(tag_of(other).get("role") == "columns" for other in panel.viewer.layers) == 1
     np.testing.assert_allclose(layer.scale, session.layer.scale[-2:])
+    panel.counts.seek.emit(7)
+    assert session.frame == 7 and panel.viewer.dims.current_step[0] == 7
+    assert panel.counts.line.value() == 7
+
+
+def test_a_second_movie_is_followed_and_the_first_comes_back_as_it_was(panel, sample, wait_until, tmp_path):
+    session, viewer, first = panel.session, panel.viewer, panel.session.layer
+    history = panel.limits.history
+    panel.threshold.slider.setValue(60)
+    history.settle()
+    found, limits = session.candidates, session.data.settings.limits
+    assert viewer.scale_bar.visible and history.can_undo
+    np.save(tmp_path / "stack.npy", np.asarray(sample[0].data)[:3, :64, :64])
+    panel.project_row.open_button.open(tmp_path / "stack.npy")
+    wait_until(lambda: session.layer is not first, what="the second movie")
+    assert session.movie.frame_shape == (64, 64) and panel.movie_box.currentText() == session.layer.name
+    assert not first.visible and session.layer.visible and viewer.layers.selection.active is session.layer
+    assert "unknown" in panel.hint.text() and panel.pixel.editors["pixel_size_A"].get() is None
+    assert panel.status.text() == "" and not history.can_undo, "steps of the first do not act on the second"
+    assert session.candidates.n_done == 0
+    second = session.layer
+    panel.movie_box.setCurrentIndex(panel.movie_box.findData(first))
+    panel.movie_box.activated.emit(panel.movie_box.currentIndex())
+    assert session.candidates is found and session.data.settings.limits == limits
+    assert first.visible and not second.visible and len(panel.columns_layer.layer.data) > 0
+    history.undo()
+    assert session.data.settings.limits.min_score is None
+    cube = np.zeros((2, 3, 8, 9), np.uint8)
+    np.save(tmp_path / "cube.npy", cube)
+    panel.project_row.open_button.open(tmp_path / "cube.npy")
+    wait_until(lambda: panel.notices.lines, what="the advice")
+    dialog = panel.project_row.open_button.dialog
+    assert "datacube" in panel.notices.lines[0] and dialog.reason.text() == panel.notices.lines[0]
+    dialog.editor("kind").put("focal_series")
+    dialog.refresh()
+    wait_until(lambda: not dialog.busy)
+    assert "focal series: 2 x 3" in dialog.line.text()
+    dialog.accept_when_ready()
+    wait_until(lambda: session.movie.kind == "focal_series", what="the focal series")
+    assert not panel.notices.lines
 
 
 def test_threshold_is_a_view_of_all_frames(panel, wait_until, sample):
@@ -94,12 +134,6 @@ def test_threshold_is_a_view_of_all_frames(panel, wait_until, sample):
     assert counts[session.frame] == len(panel.columns_layer.layer.data)
     panel.threshold.default_button.click()
     wait_until(lambda: len(panel.columns_layer.layer.data) == shown)
-
-
-def test_count_plot_seeks(panel):
-    panel.counts.seek.emit(7)
-    assert panel.session.frame == 7 and panel.viewer.dims.current_step[0] == 7
-    assert panel.counts.line.value() == 7
 
 
 def test_cancel_keeps_what_is_done_and_resume_goes_on(show, sample, wait_until):
@@ -264,3 +298,10 @@ def test_a_panel_that_opens_later_keeps_what_was_found(panel, wait_until):
     panel.viewer.window.add_dock_widget(again)
     wait_until(lambda: not again._debounce.isActive() and len(again.columns_layer.layer.data) > 0)
     assert again.session.candidates is found and found.complete
+    viewer, window = panel.viewer, panel.viewer.window._qt_window
+    window.resize(1366, 740)
+    diffusion = open_panel(viewer, DIFFUSION)
+    wait_until(lambda: window.tabifiedDockWidgets(dock_of(diffusion)), what="the tab beside the columns")
+    wait_until(
+        lambda: diffusion._area.viewport().width() >= diffusion._holder.minimumSizeHint().width(), 10, "all of the panel"
+    )

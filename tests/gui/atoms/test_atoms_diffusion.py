@@ -166,7 +166,7 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     wait_until(lambda: "saved" in fitted.status.text())
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
     fitted.project_row.save_job(tmp_path / "job.yaml")
-    assert "no file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
+    assert "not a file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
     assert "kept" in fitted.compare.text.text()

@@ -128,10 +128,10 @@ def test_what_cannot_be_saved_or_opened(make_napari_viewer, movie_file, frames, 
     for data in layers.signal_layers(in_memory(frames, "movie", Calibration(), name="no file")):
         columns.viewer._add_layer_from_data(*data)
     wait_until(lambda: columns.session.movie is not None)
-    assert columns.keeper.save(tmp_path / "x") is None and "is no file" in told[-1]
+    assert columns.keeper.save(tmp_path / "x") is None and "is not a file" in told[-1]
     (tmp_path / "bad.emdl-project").write_bytes(b"PK\x03\x04 not a project")
     columns.keeper.open(tmp_path / "bad.emdl-project")
-    wait_until(lambda: "no readable project file" in told[-1])
+    wait_until(lambda: "not a readable project file" in told[-1])
     assert columns.session.movie is not None and not (tmp_path / "x.emdl-project").exists()
 
 

@@ -10,6 +10,7 @@ import pytest
 from helpers.workspace import run_all, show
 from napari_emdl.base.signals import Datacube, Movie, in_memory
 from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.open_dialog import OpenDialog
 from napari_emdl.gui.kit.session import role_of, tag_of
 from napari_emdl.gui.kit.signals import signal_layers
 
@@ -41,6 +42,9 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
     strain, shown_before = panel.state.found.strain, visible(viewer, first)
+    history = panel.thresholds.history
+    history.settle()
+    assert history.can_undo
     assert not panel.switcher.isVisible()
 
     second = in_memory(np.asarray(first.data)[:4, ::-1], "datacube", first.calibration, name="second")
@@ -49,6 +53,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert visible(viewer, first) == [] and visible(viewer, second) == ["navigation"]
     assert panel.state.settings.reference is None and panel.strain_step.reference.currentText() == "median of the scan"
     assert panel.state.settings.strain_params.g1 is None and panel.state.found.strain is None
+    assert not history.can_undo, "steps of the first do not act on the second"
     assert panel.switcher.isVisible() and panel.switcher.count() == 2 and not panel.detectors.layers()
     run_all(panel, wait_until)
     order = [role_of(layer) for layer in viewer.layers if tag_of(layer).get("signal") is not first]
@@ -64,6 +69,8 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert len(panel.detectors.layers()) == 1
     wait_until(lambda: not panel.state.busy)
     assert panel.state.found.strain is strain, "nothing is fitted anew"
+    history.undo()
+    assert panel.state.settings.strain_params.g1 is None and panel.strain_step.reference.currentText() == "drawn region"
 
 
 def test_a_movie_puts_the_maps_aside(panel, wait_until):
@@ -90,10 +97,10 @@ def test_a_single_pattern_is_a_scan_of_one_and_is_analysed(make_napari_viewer, s
     assert panel.state.found.strain.shape == (1, 1) and panel.state.found.lattice.basis is not None
 
 
-def test_what_cannot_be_opened_stays_in_the_panel(make_napari_viewer, wait_until, tmp_path, capsys):
+def test_what_cannot_be_opened_stays_in_the_panel_and_is_asked_for(make_napari_viewer, wait_until, tmp_path, capsys):
     viewer = make_napari_viewer(show=True)
     panel = session.open_panel(viewer, session.WORKSPACE)
-    np.save(tmp_path / "stack.npy", np.zeros((12, 16, 16), np.uint16))
+    np.save(tmp_path / "stack.npy", np.random.default_rng(2).poisson(4, (12, 16, 16)).astype(np.uint16))
     panel.open_button.open(tmp_path / "stack.npy")
     wait_until(lambda: panel.notices.lines)
     assert "give the scan shape" in panel.notices.lines[0] and panel.notices.isVisible()
@@ -101,6 +108,16 @@ def test_what_cannot_be_opened_stays_in_the_panel(make_napari_viewer, wait_until
     viewer.open(str(tmp_path / "broken.h5"), plugin="napari-emdl")
     assert len(panel.notices.lines) == 2 and "broken.h5" in panel.notices.lines[0]
     assert "Traceback" not in capsys.readouterr().err and not len(viewer.layers)
+    broken = next(d for d in viewer.window._qt_window.findChildren(OpenDialog) if "broken" in d.windowTitle())
+    broken.reject()
+    dialog = panel.open_button.dialog
+    assert dialog.isVisible() and dialog.reason.text() == panel.notices.lines[1]
+    dialog.editor("shape").setText("3x4")
+    dialog.refresh()
+    dialog.accept_when_ready()  # pressed at once
+    wait_until(lambda: panel.state.cube is not None)
+    assert panel.state.cube.shape == (3, 4, 16, 16)
+    assert len(panel.notices.lines) == 1, "what was opened after all is refused no longer"
     for line in panel.notices.lines:
         panel.notices.dismiss(line)
     assert not panel.notices.isVisible()
@@ -156,9 +173,25 @@ def test_rings_are_always_of_the_position_under_the_cross_hair(make_napari_viewe
     np.testing.assert_array_equal(panel.maps.layer("count").data, state.found.kept.counts())
 
 
-def test_before_a_run_some_patterns_say_what_it_would_give(panel, make_napari_viewer, wait_until):
+def nothing_is_cut_off(panel, qtbot):
+    qtbot.wait(100)
+    window = panel.viewer.window._qt_window
+    for size in ((1366, 740), (900, 620)):
+        window.resize(*size)
+        qtbot.wait(200)
+        for name in ("view", "log", "auto", "rings", "home", "structure"):
+            part = getattr(panel.canvas, name)
+            assert part.x() + part.width() <= panel.canvas.width() and part.width() >= part.minimumSizeHint().width(), name
+        tools = panel.thresholds
+        assert tools.x() + tools.width() <= panel.histogram.width() and tools.width() >= tools.minimumSizeHint().width()
+    assert panel.frame.height() > 0.95 * panel.height()
+    assert panel.frame.scroll_area.height() > 0.6 * panel.height()
+
+
+def test_before_a_run_the_panel_fills_its_dock_and_says_what_a_run_would_give(panel, make_napari_viewer, wait_until, qtbot):
     wait_until(lambda: panel.outlook.isVisible(), what="an outlook")
     assert "Lattice in" in panel.outlook.text() and "about" in panel.outlook.text()
+    nothing_is_cut_off(panel, qtbot)
     noise = np.random.default_rng(3).poisson(2, (6, 8, 64, 64)).astype(np.uint16)
     noise[:, :, 26:38, 26:38] += 40
     other = show(make_napari_viewer(show=True), in_memory(noise, "datacube", name="one disk only"))
@@ -239,6 +272,34 @@ def test_g1_is_dragged_after_run_all_whatever_layer_is_chosen_and_undone(panel, 
     wait_until(lambda: state.found.lattice.basis.source == "found")
 
 
+def test_a_fit_to_the_patterns_is_offered_with_its_time_and_can_be_stopped(make_napari_viewer, small_sample, wait_until):
+    whole = small_sample[0]
+    panel = show(make_napari_viewer(show=True), in_memory(np.asarray(whole.data)[:2, 3:8], "datacube", whole.calibration))
+    wait_until(lambda: panel.state.found.live is not None)
+    run_all(panel, wait_until)
+    step, state = panel.strain_step, panel.state
+    peaks = state.found.strain
+    assert step.fit_time.isHidden()
+    step.form.editors["fit"].put("pattern")
+    assert "press Fit strain" in step.line.text() and state.found.strain is peaks, "nothing long starts by itself"
+    wait_until(lambda: step.fit_time.isVisible(), what="the expected time")
+    assert "takes about" in step.fit_time.text()
+    step.fit_button.click()
+    assert state.busy and step.bar.isVisible()
+    panel.histogram.step(1)
+    assert state.fit_job is not None, "a slider does not begin it anew"
+    step.bar.cancel_button.click()
+    wait_until(lambda: state.fit_job is None and not state.busy)
+    assert state.found.strain is peaks and not step.bar.isVisible()
+    step.fit_button.click()
+    wait_until(lambda: state.found.strain is not peaks, what="the fit to the patterns")
+    fitted = state.found.strain
+    assert fitted.attrs["params"]["fit"] == "pattern" and step.line.text().endswith("of the scan")
+    step.form.editors["fit"].put("peaks")
+    wait_until(lambda: state.found.strain is not fitted)
+    assert state.found.strain.attrs["params"]["fit"] == "peaks" and step.fit_time.isHidden()
+
+
 def test_a_region_is_undone_with_its_shape(panel, wait_until):
     run_all(panel, wait_until)
     step, history, state = panel.strain_step, panel.thresholds.history, panel.state
@@ -284,6 +345,11 @@ def test_the_tour_goes_from_the_sample_to_a_figure_and_ends(panel, wait_until, t
 
 def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     run_all(panel, wait_until)
+    corner, layer = panel.viewer.text_overlay, panel.maps.layer("exx")
+    layer.contrast_limits = (-1e-3, 1e-3)  # nearly all lies beyond: the corner says so
+    assert "ε xx ▼" in corner.text and "beyond" in corner.text
+    panel.maps.rescale_strain()
+    assert "x ↓  y →" in corner.text and "on the detector" not in corner.text
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
     maps, strain = panel.four_maps.maps, panel.state.found.strain
@@ -295,9 +361,3 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert panel.state.settings.position == panel.cross.position == (1, 2)
     row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
     assert (row, col) == (1, 2)
-
-
-def test_the_panel_fills_its_dock(panel, qtbot):
-    qtbot.wait(100)
-    assert panel.frame.height() > 0.95 * panel.height()
-    assert panel.frame.scroll_area.height() > 0.6 * panel.height()

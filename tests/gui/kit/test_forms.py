@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import DiskParams, RunParams, StrainParams
+from napari_emdl.base.params import ColumnParams, DiskParams, RunParams, StrainParams
 from napari_emdl.gui.kit.forms import ParamsForm, label_of
 
 pytestmark = pytest.mark.gui
@@ -26,7 +26,7 @@ def test_values_that_are_set_come_back(qtbot):
     assert form.value() == wanted
 
 
-def test_none_is_shown_as_auto_and_numbers_have_units(qtbot):
+def test_none_reads_as_what_it_means_and_numbers_have_units(qtbot):
     form = ParamsForm(DiskParams)
     qtbot.addWidget(form)
     spacing = form.editors["min_spacing_px"]
@@ -34,6 +34,10 @@ def test_none_is_shown_as_auto_and_numbers_have_units(qtbot):
     spacing.put(4.5)
     assert spacing.text() == "4.5 px"
     assert "Least distance" in spacing.toolTip()
+    columns = ParamsForm(ColumnParams)
+    qtbot.addWidget(columns)
+    texts = {name: columns.editors[name].text() for name in ("energy_keV", "defocus_nm", "pixel_size_A", "min_score")}
+    assert texts == {"energy_keV": "not set", "defocus_nm": "not set", "pixel_size_A": "from the file", "min_score": "auto"}
 
 
 def test_text_that_is_no_number_gives_one_line(qtbot):

@@ -14,8 +14,11 @@ from napari_emdl.atoms.find.moviefacts import check_movie, pixel_size_A
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.io.objects import is_object
+from napari_emdl.io.opening import open_movie
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.peakjob import run_peak_job
 from napari_emdl.jobs.provenance import fingerprint, input_changed, provenance
 from napari_emdl.workflow.parameters import with_overrides
@@ -27,8 +30,9 @@ def merge_params(params: Any, model: Any, overrides: dict[str, Any]) -> Any:
     return with_overrides(model, params, overrides)
 
 
+@with_progress("finding columns", "frames")
 def find_columns(
-    movie: Movie,
+    movie: Movie | Any,
     *,
     device: str | None = None,
     contrast: str | None = None,
@@ -44,7 +48,8 @@ def find_columns(
     Parameters
     ----------
     movie
-        Image, movie or focal series.
+        Image, movie or focal series; or what holds one in memory: an array of numpy or dask (give ``pixel_size_A``), a
+        signal of HyperSpy.
     device
         "auto", "cpu" or "cuda"; shorthand for ``run.device``.
     contrast
@@ -70,6 +75,8 @@ def find_columns(
     EmdlError
         Unknown pixel size, not a movie, bad options.
     """
+    if not isinstance(movie, Movie) and not hasattr(movie, "scan_shape") and is_object(movie):
+        movie = open_movie(movie)
     check_movie(movie)
     if contrast is not None:
         overrides["contrast"] = contrast
@@ -107,6 +114,7 @@ def find_columns(
     if finder.info.get("sublattices"):
         record["sublattices"] = finder.info["sublattices"]
     table.attrs |= {"provenance": record, "caveats": caveats_of(movie).to_json()}
+    table.source = movie
     return table
 
 

@@ -23,7 +23,7 @@ def expected_f1(probability: NDArray[np.floating]) -> tuple[float, float]:
     return float(0.5 * (p[best] + after)), float(f1[best])
 
 
-#: candidates below are no question; wide vacuum has many
+#: candidates below are not a question; wide vacuum has many
 LEAST_LIKELY = 0.35
 
 

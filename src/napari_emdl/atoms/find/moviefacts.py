@@ -8,8 +8,8 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Movie
 
-#: Pixel sizes (Å) of images with atoms, as in ColumnParams.
-_PIXELS_A = (0.001, 10.0)
+#: Pixel sizes (Å) of images that can show columns: neighbours are at least 1.4 Å apart, which takes two pixels.
+_PIXELS_A = (0.005, 0.8)
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:

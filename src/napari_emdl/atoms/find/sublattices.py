@@ -3,7 +3,7 @@
 A network judges every column for itself. Metal and chalcogen pair scatter almost alike (at 2.7 A the pair of sulphurs is
 12 % stronger than molybdenum), so at low dose it often errs; the sum of its evidence over a lattice hardly ever does. So
 detected columns are split into the two sublattices by the directions of their bonds, and each connected piece of crystal is
-labelled as a whole: the labelling with the higher summed log-likelihood wins. Columns whose surroundings are no piece of
+labelled as a whole: the labelling with the higher summed log-likelihood wins. Columns whose surroundings are not a piece of
 honeycomb keep the species the network gave them. Which species of its sublattice a column is (a pair or a single chalcogen)
 stays the network's judgement.
 """

@@ -27,12 +27,14 @@ from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.provenance import fingerprint, provenance
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
 
 
+@with_progress("following sites", "frames")
 def fit_occupancy(
     columns: PeakTable,
     movie: Movie | None = None,

@@ -55,6 +55,6 @@ def rate_spread_of_emissions(model: SiteModel, evidence: NDArray[np.floating]) -
         return 0.0, 0.0
     known = np.isfinite(evidence)
     extra = extra * float(data.count @ w) / max(float(known.sum(0) @ weight), 1e-9)
-    # where the curvature is no minimum the rates are hardly known at all
+    # where the curvature is not a minimum the rates are hardly known at all
     off, on = (float(np.sqrt(min(v, 1.0))) if v >= 0 else 1.0 for v in extra)
     return off, on

@@ -16,10 +16,11 @@ from napari_emdl.atoms.fit.events import Dwell
 from napari_emdl.atoms.fit.siteclasses import BLINKING
 from napari_emdl.atoms.fit.sites import GROUPS, Lattice, Sites
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.showing import ShownResult
 
 
 @dataclass(frozen=True)
-class Occupancy:
+class Occupancy(ShownResult):
     """Which sites are occupied when.
 
     Attributes
@@ -71,6 +72,9 @@ class Occupancy:
     sites: Sites
     alignment: Alignment
     attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Occupancy({self.n_frames} frames, {self.n_sites} sites, {len(self.events)} events)"
 
     @property
     def n_sites(self) -> int:

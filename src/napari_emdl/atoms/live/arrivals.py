@@ -60,7 +60,7 @@ def watch_place(path: str | Path) -> Arrivals:
         return MrcArrivals(place)
     if not place.exists():
         raise EmdlError(f"there is no folder {place} to watch: create it, or check the path")
-    raise EmdlError(f"{place.name} is no stack that can grow: watch a folder, or a TIFF or MRC stack")
+    raise EmdlError(f"{place.name} is not a stack that can grow: watch a folder, or a TIFF or MRC stack")
 
 
 @dataclass
@@ -214,7 +214,7 @@ class MrcArrivals:
         order = ">" if head[212:214] == b"\x11\x11" else "<"
         cols, rows, _, mode = struct.unpack(order + "4i", head[:16])
         if mode not in _MRC_TYPES or not (0 < cols < 1 << 17 and 0 < rows < 1 << 17):
-            raise EmdlError(f"{self.path.name}: MRC mode {mode} with {cols} x {rows} pixels is no movie")
+            raise EmdlError(f"{self.path.name}: MRC mode {mode} with {cols} x {rows} pixels is not a movie")
         mx = struct.unpack(order + "i", head[28:32])[0]
         width_A = struct.unpack(order + "f", head[40:44])[0]
         extended = struct.unpack(order + "i", head[92:96])[0]

@@ -14,11 +14,16 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
+from napari_emdl.io.objects import is_object
+from napari_emdl.io.opening import open_datacube
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
 
@@ -58,7 +63,9 @@ class NothingFinder:
         return PeakTable.empty((len(patterns),), FIELDS)
 
 
-def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None) -> DiskFinder:
+def make_finder(
+    params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None, calls: int = 1
+) -> DiskFinder:
     """Finder of `params.method`.
 
     Parameters
@@ -67,6 +74,8 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         Vacuum probe on the detector's grid.
     detector_shape
         (rows, cols) of the patterns.
+    calls
+        How often :meth:`DiskFinder.find` is called at the same time.
     """
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
@@ -74,22 +83,25 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         from napari_emdl.diffraction.find.flips import FlipFinder
 
         once = params.model_copy(update={"flip_passes": False})
-        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls), probe)
+    from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
+
+    # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
+    as_spots = probe.source == MEASURED if params.method == "template" else params.method != "fcunet-plain"
+    if is_spot(probe) and as_spots and params.model is None:
+        return SpotFinder(probe, params, detector_shape)
     if params.method == "template":
         from napari_emdl.diffraction.find.template import TemplateFinder
 
         return TemplateFinder(probe, params, detector_shape)
-    from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
-
-    if is_spot(probe) and params.method != "fcunet-plain" and params.model is None:
-        return SpotFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
-    return NetworkFinder(probe, params, detector_shape, run or RunParams())
+    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls)
 
 
+@with_progress("finding disks", "patterns")
 def find_disks(
-    cube: Datacube | ArrayLike,
+    cube: Datacube | ArrayLike | Any,
     *,
     probe: Probe | ArrayLike | str | Path | None = None,
     method: str | None = None,
@@ -106,7 +118,8 @@ def find_disks(
     Parameters
     ----------
     cube
-        Datacube, or a 4-D array (scan row, scan col, detector row, detector col).
+        Datacube; or what holds one in memory: a 4-D array (scan row, scan col, detector row, detector col) of numpy or dask, a
+        signal of HyperSpy or pyxem, a DataCube of py4DSTEM.
     probe
         Vacuum probe: a :class:`Probe`, an image, or FILE or FILE::DATASET; None takes what `params.probe` says, else measures
         the data's central disk.
@@ -134,7 +147,7 @@ def find_disks(
     shape = signal.detector_shape
     check_frame_fits(shape, run)
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
-    finder = make_finder(params, made, shape, run)
+    finder = make_finder(params, made, shape, run, calls=run.workers or available_cores())
 
     record = provenance(
         {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
@@ -180,6 +193,7 @@ def find_disks(
         caveats=caveats_of(signal).to_json(),
         provenance=record,
     )
+    table.source = signal
     return table
 
 
@@ -201,24 +215,28 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",
+        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
+        "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)
 
 
-def _as_datacube(cube: Datacube | ArrayLike) -> Datacube:
+def _as_datacube(cube: Datacube | ArrayLike | Any) -> Datacube:
     if isinstance(cube, Datacube):
         return cube
     if hasattr(cube, "kind"):
         raise EmdlError(f"disks are found in a datacube, not in a {cube.kind.replace('_', ' ')}; open it with kind='datacube'")
-    array = np.asarray(cube)
-    if array.ndim != 4:
+    array = cube if is_object(cube) else np.asarray(cube)
+    if hasattr(array, "shape") and len(array.shape) != 4:
         raise EmdlError(
-            f"a datacube has 4 axes (scan row, scan col, detector row, detector col), the array has shape {array.shape}"
+            f"a datacube has 4 axes (scan row, scan col, detector row, detector col), the array has shape {tuple(array.shape)}"
         )
-    wrapped = in_memory(array, "datacube")
-    assert isinstance(wrapped, Datacube)
-    return wrapped
+    if isinstance(array, np.ndarray):
+        wrapped = in_memory(array, "datacube")
+        assert isinstance(wrapped, Datacube)
+        return wrapped
+    return open_datacube(array)
 
 
 def _digest(image: NDArray[Any]) -> str:

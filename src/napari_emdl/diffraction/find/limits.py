@@ -29,7 +29,7 @@ def within_limits(disks: PeakTable, limits: DiskLimits, check: Check | None = No
     disks
         Table over the scan; ``attrs["detector_shape"]`` is needed for a limit on the edge.
     limits
-        None is no limit; a disk whose value is NaN fails a limit.
+        None is not a limit; a disk whose value is NaN fails a limit.
     check
         Called now and then; raise in it to stop.
     """

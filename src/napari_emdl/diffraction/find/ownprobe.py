@@ -37,7 +37,7 @@ _AGREES = 0.04
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
 _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
-#: A brightest region larger than this part of the detector is no disk; the radius drawn where there is none.
+#: A brightest region larger than this part of the detector is not a disk; the radius drawn where there is none.
 _LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
 _ADVICE = "check the probe's circle, or give a vacuum probe or a probe radius"
 

@@ -18,6 +18,14 @@ _DARK_SHARE, _DARK_AREA = 0.25, 0.001
 _NOISE_SHARE = 0.02
 
 
+def complete(patterns: NDArray[Any]) -> bool:
+    """Whether no value is missing, negative, or the largest of its type: one look at the extremes, which most data pass."""
+    if not patterns.size or patterns.dtype.kind not in "uif":
+        return False
+    top = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else np.inf
+    return bool(patterns.min() >= 0 and patterns.max() < top)  # NaN is neither
+
+
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     """Missing pixels replaced by what lies around them, so that they make no disk.
 
@@ -25,6 +33,8 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
     patterns are raised by the depth of that noise, and what is still negative is zero.
     """
+    if complete(patterns):
+        return patterns
     depth = noise_depth(patterns)
     if depth > 0:
         patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
@@ -38,7 +48,7 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
 
 
 def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n, rows, cols) True where a value is no count."""
+    """(n, rows, cols) True where a value is not a count."""
     kind = patterns.dtype.kind
     if kind == "f":
         return ~np.isfinite(patterns) | (patterns < 0)
@@ -119,7 +129,7 @@ def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def noise_depth(patterns: NDArray[Any]) -> float:
-    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are no noise.
+    """How far the noise of patterns (n, rows, cols) reaches below zero, in their unit; 0 where negative values are not a noise.
 
     Noise takes many values and is found in much of a pattern; a code for "no value" is one number, a defect a few pixels.
     """
@@ -148,6 +158,8 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     """
     kind = patterns.dtype.kind
     axes = (1, 2)
+    if complete(patterns):
+        return {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": int((patterns.max(axis=axes) == 0).sum())}
     negative_is_noise = noise_depth(patterns) > 0
     with np.errstate(invalid="ignore"):
         bad = missing_pixels(patterns)

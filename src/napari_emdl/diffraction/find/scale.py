@@ -28,6 +28,8 @@ _MOST, _LEAST_SIGMA = 80, 6.0
 _BINNED_PX = 5.0
 _SPARSE_SIGMA_PX = 1.2
 _SECTORS, _ANGLES = 12, 48
+#: Window of the noise of a pixel's own surroundings in steps of two pixels, and the median step of unit noise.
+_QUIET_WINDOW, _MEDIAN_STEP = 8, 0.954
 #: Radii that agree with each other, in units of the natural logarithm.
 _AGREE = 0.12
 
@@ -129,10 +131,11 @@ def _peaks(image: Floats, radii: Floats, binning: int) -> tuple[Floats, ...]:
     spectrum = fft.rfft2(padded, s=shape)
     best = np.full(small.shape, -np.inf, np.float32)
     radius_at, sigmas = np.zeros(small.shape, np.float32), np.zeros(small.shape, np.float32)
+    noise = _own_noise(small)
     for r in radii:
-        kernel, _ = _edge_kernel(float(r) / binning, (shape[0], shape[1]))
+        kernel, norm = _edge_kernel(float(r) / binning, (shape[0], shape[1]))
         edge = fft.irfft2(spectrum * np.conj(fft.rfft2(kernel)), s=shape)[pad : pad + rows, pad : pad + cols]
-        spread = local_spread(edge[None], max(edge.shape) / 12)[0]
+        spread = np.maximum(local_spread(edge[None], max(edge.shape) / 12)[0], norm * noise)
         sure = edge - _LEAST_SIGMA * spread
         better = sure > best
         best[better], radius_at[better], sigmas[better] = sure[better], r, (edge / spread)[better]
@@ -140,6 +143,20 @@ def _peaks(image: Floats, radii: Floats, binning: int) -> tuple[Floats, ...]:
     middle = (binning - 1) / 2
     found = np.stack([radius_at[row, col], best[row, col], sigmas[row, col]]).astype(float)
     return row * float(binning) + middle, col * float(binning) + middle, *found
+
+
+def _own_noise(image: Floats) -> NDArray[np.float32]:
+    """Noise of every pixel from its neighbourhood alone, the quieter direction of two, (rows, cols).
+
+    What varies over the image as a whole says nothing of the plateau of a large disk on an empty detector.
+    """
+    rows, cols = image.shape
+    quiet = np.full((-(-rows // 2), -(-cols // 2)), np.inf, np.float32)
+    for axis in (0, 1):
+        apart = np.abs(np.roll(image, 1, axis) - np.roll(image, -1, axis)).astype(np.float32)[::2, ::2]
+        np.minimum(quiet, ndimage.percentile_filter(apart, 50, _QUIET_WINDOW), out=quiet)
+    full = np.repeat(np.repeat(quiet, 2, axis=0), 2, axis=1)[:rows, :cols]
+    return np.asarray(full / _MEDIAN_STEP, dtype=np.float32)
 
 
 def _edge_kernel(radius: float, shape: tuple[int, int]) -> tuple[NDArray[np.float32], float]:

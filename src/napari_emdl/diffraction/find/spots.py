@@ -19,10 +19,12 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of
+from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.maxima import full_patterns, local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather
 from napari_emdl.diffraction.find.patterns import anscombe, count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
 
@@ -42,11 +44,18 @@ _FLOOR, _STRONG = 4.0, 9.0
 SCORE_FLOOR = 0.05
 #: Least noise of the filtered image: where there are hardly any counts, one electron makes no spot.
 _LEAST_SPREAD = 0.5
+#: The part of the counting noise that is taken for certain: units of a file are known to some ten per cent.
+_OF_COUNTING = 0.85
 #: Where the filtered image shows its noise: so many widths from all that is above so many sigmas; and the least part of a
 #: window for that.
 _RING, _QUIET, _LEAST_FREE = 1.5, 3.0, 0.03
 #: Ratio of the curvatures of a spot along and across; less is a streak or a ring.
 _LEAST_ROUND = 0.2
+#: Height of a spot over the third brightest of the eight directions about it, in units of its height over the median one. The
+#: rim of a beam stop is bright on one side in three of them and more, a ring on both sides.
+_LEAST_PROMINENT = 0.4
+#: Part of the background about a spot below which a direction is dark, and by how many roots of the counts it must be lower.
+_DARK, _DARK_NOISE = 0.4, 2.5
 _ROUNDS = 6
 _CHUNK = 16
 
@@ -107,7 +116,8 @@ class SpotFinder:
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
         full = sum(part.attrs.get("n_full", 0) for part in tables)
         table.attrs |= {"n_full": full} if full else {}
-        return table
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
+        return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _filter(self, images: NDArray[Any]) -> NDArray[Any]:
         """Difference of a Gaussian of the spot's width and one twice as wide."""
@@ -128,13 +138,27 @@ class SpotFinder:
             noise = np.maximum(np.where(share > _LEAST_FREE, np.minimum(spread, noise), noise), _LEAST_SPREAD)
         return noise
 
+    def _counting(self, electrons: NDArray[Any]) -> NDArray[Any]:
+        """What counting alone makes the filtered image scatter about each place: 1 where there are counts, else less.
+
+        On the plateau of a large disk the rest of an empty detector says nothing about it.
+        """
+        reach = 4 * self.sigma_px
+        level = ndimage.gaussian_filter(np.asarray(electrons, np.float32), (0, reach, reach))
+        return _OF_COUNTING * np.sqrt(np.clip(level, 0, 1))
+
     def _chunk(self, patterns: NDArray[Any]) -> PeakTable:
         filled, gap = fill_gaps(fill_missing(patterns))
         gain = estimate_gain(filled)
-        maps = self._filter(anscombe(filled / gain[:, None, None])) / self._norm
-        maps /= self._noise(maps)
+        electrons = filled / gain[:, None, None]
+        maps = self._filter(anscombe(electrons)) / self._norm
+        maps /= np.maximum(self._noise(maps), self._counting(electrons))
         which, i, j, height = local_maxima(maps.astype(np.float32), _FLOOR)
         round_ = _roundness(maps, which, i, j) > _LEAST_ROUND
+        top, around = _directions(electrons, which, i, j, self.sigma_px)
+        round_ &= (_prominence(top, around) > _LEAST_PROMINENT) & ~_beside_dark(
+            around, _background(electrons, which, i, j, self.sigma_px)
+        )
         which, i, j, height = which[round_], i[round_], j[round_], height[round_]
         most = strongest(which, height, 2 * self.params.max_disks + 100)
         which, i, j, height = which[most], i[most], j[most], height[most]
@@ -147,7 +171,7 @@ class SpotFinder:
             & (fit["width"] > 0.4 * self.sigma_px)
             & (fit["width"] < _WIDEST * self.sigma_px)
         )
-        # a spot that is cut off at the top, or on a slope that is no plane, fits badly though it stands out
+        # a spot that is cut off at the top, or on a slope that is not a plane, fits badly though it stands out
         fitted = np.maximum(1.3 * fit["height_sigma"], 0.5 * height)
         sure = np.where(fits, np.minimum(height, fitted), 0.0)
         row, col = i + fit["row"], j + fit["col"]
@@ -197,6 +221,46 @@ def _roundness(maps: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDAr
     rc = 0.25 * (maps[which, i + 1, j + 1] + maps[which, i - 1, j - 1] - maps[which, i + 1, j - 1] - maps[which, i - 1, j + 1])
     half, away = -0.5 * (rr + cc), np.hypot(0.5 * (rr - cc), rc)
     return np.clip((half - away) / np.maximum(half + away, 1e-12), 0, 1)
+
+
+def _directions(
+    electrons: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any], sigma_px: float
+) -> tuple[Floats, Floats]:
+    """Smoothed counts at maxima (n,), and about them (n, distances, 8 directions); off the detector, those opposite."""
+    smooth = ndimage.gaussian_filter(np.asarray(electrons, np.float32), (0, 0.7 * sigma_px, 0.7 * sigma_px))
+    angle = np.arange(8) * np.pi / 4
+    around = []
+    for reach in (2.6 * sigma_px + 1, 3.4 * sigma_px + 1):
+        row, col = i[:, None] + reach * np.sin(angle), j[:, None] + reach * np.cos(angle)
+        off = (row < 0) | (row > smooth.shape[1] - 1) | (col < 0) | (col > smooth.shape[2] - 1)
+        row, col = np.where(off, 2 * i[:, None] - row, row), np.where(off, 2 * j[:, None] - col, col)  # the opposite side
+        at = [np.clip(np.rint(v).astype(int), 0, n - 1) for v, n in zip((row, col), smooth.shape[1:], strict=True)]
+        around.append(smooth[which[:, None], at[0], at[1]])
+    return smooth[which, i, j].astype(float), np.stack(around, axis=1).astype(float)
+
+
+def _prominence(top: Floats, around: Floats) -> Floats:
+    """How far maxima rise over the third brightest of eight directions, 1 for a spot on a plane, 0 on an edge or a ring."""
+    level = np.sort(around.mean(axis=1), axis=1)
+    return (top - level[:, -3]) / np.maximum(top - 0.5 * (level[:, 3] + level[:, 4]), 1e-9)
+
+
+def _background(electrons: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any], sigma_px: float) -> Floats:
+    """Median counts in a wide window about maxima (n,), from means of small blocks."""
+    block = max(2, round(2 * sigma_px))
+    rows, cols = (n // block * block for n in electrons.shape[1:])
+    small = electrons[:, :rows, :cols].reshape(len(electrons), rows // block, block, cols // block, block).mean(axis=(2, 4))
+    wide = ndimage.median_filter(small, (1, 9, 9), mode="nearest")
+    row, col = np.minimum(i // block, wide.shape[1] - 1), np.minimum(j // block, wide.shape[2] - 1)
+    return np.asarray(wide[which, row, col], float)
+
+
+def _beside_dark(around: Floats, background: Floats) -> NDArray[np.bool_]:
+    """True where two directions and more run into the dark: a beam stop cuts bands and rings into what looks like spots."""
+    level = background[:, None]
+    outer = around[:, -1]
+    dark = (outer < _DARK * level) & (level - outer > _DARK_NOISE * np.sqrt(np.maximum(level, 0) + 1))
+    return dark.sum(axis=1) >= 2
 
 
 def _fit_gaussians(counts: Floats, crop: Crop, row: Floats, col: Floats, sigma_px: float) -> dict[str, Floats]:

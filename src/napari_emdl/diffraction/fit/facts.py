@@ -99,7 +99,8 @@ def spread_warning(found: dict[str, dict[str, float]]) -> list[str]:
         return []
     most = max(wide, key=lambda n: found[n]["spread"])
     spread, error = 100 * found[most]["spread"], 100 * found[most]["sigma"]
+    verb = "varies" if len(wide) == 1 else "vary"
     return [
-        f"in the reference region {', '.join(wide)} vary more than their errors say ({most} by {spread:.2f} %, its error is "
-        f"{error:.2f} %): the region is not uniform, or the errors are too small"
+        f"in the reference region {', '.join(wide)} {verb} more than expected from the errors "
+        f"({most} by {spread:.2f} %, its error is {error:.2f} %): the region is not uniform, or the errors are too small"
     ]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.showing import ShownResult
 from napari_emdl.diffraction.find.limits import within_limits
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.tensor import COMPONENTS
@@ -56,7 +57,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class StrainMap:
+class StrainMap(ShownResult):
     """Strain over the scan (R, C); every number is NaN where `mask` is False, and `reason` says why.
 
     Attributes
@@ -88,6 +89,8 @@ class StrainMap:
     region
         (R, C) uint8 number of the region (phase) each position belongs to, 0 for none; None for a scan of one lattice.
         ``attrs["regions"]`` has the lattice and evidence of each by its number as text.
+    disagreement
+        (R, C, 4) rms difference of other fits of the same scan in exx, eyy, exy, theta_rad; None where nothing was checked.
     """
 
     exx: Floats
@@ -108,6 +111,10 @@ class StrainMap:
     evidence: Evidence | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     region: NDArray[np.uint8] | None = None
+    disagreement: Floats | None = None
+
+    def __repr__(self) -> str:
+        return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import CalibrateParams, DiskParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.signals import Datacube
+from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.disks import make_finder
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.fit.strain import fit_strain
@@ -19,6 +20,8 @@ from napari_emdl.jobs.control import Control
 
 #: Fewer patterns with a lattice than this share: there is next to nothing to map.
 _FEW = 0.25
+#: Patterns that the aperture is found from.
+APERTURE_PATTERNS = 24
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,36 @@ def look_ahead(
     least = params.min_score if params.min_score is not None else finder.default_min_score
     disks.attrs = {"default_min_score": least, "detector_shape": cube.detector_shape}
     return Outlook(params, positions, _on_lattice(disks), float(np.median(times_s)), cube.n_patterns)
+
+
+def pattern_fit_s(
+    disks: PeakTable, cube: Datacube, params: StrainParams | None = None, n_patterns: int = 8, control: Control | None = None
+) -> float:
+    """Expected time of a fit to the patterns (``fit="pattern"``) on this machine, from a fit to a few of them.
+
+    A pattern takes seven measurements of its disks: three while the aperture is found, from :data:`APERTURE_PATTERNS` patterns
+    at most, and four while its lattice is.
+
+    Raises
+    ------
+    EmdlError
+        When these disks or patterns cannot be fitted so.
+    """
+    params, control = params or StrainParams(), control or Control()
+    positions = spread_positions(cube.scan_shape, n_patterns)
+    flat = positions[:, 0] * cube.scan_shape[1] + positions[:, 1]
+    few = np.stack([np.asarray(cube.data[int(row), int(col)]) for row, col in positions])
+    control.check()
+    sample = in_memory(few[None], "datacube", cube.calibration)
+    table = disks.select_positions(flat).reshape((1, len(flat)))
+    table.attrs = dict(disks.attrs)
+    alone = params.model_copy(update={"fit": "pattern", "reference": None, "reference_lattice": False, "regions": None})
+    started_s = time.perf_counter()
+    fitted = fit_strain(table, params=alone, cube=cast(Datacube, sample), control=control)
+    n_fitted = int(fitted.mask.sum())
+    each_s = (time.perf_counter() - started_s) / (7 * max(1, n_fitted))
+    share = n_fitted / len(flat)
+    return each_s * (3 * APERTURE_PATTERNS + 4 * share * cube.n_patterns)
 
 
 def _on_lattice(disks: PeakTable) -> NDArray[np.bool_]:

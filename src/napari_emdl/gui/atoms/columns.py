@@ -36,10 +36,11 @@ from napari_emdl.gui.kit.device_badge import DeviceBadge
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
+from napari_emdl.gui.kit.styles import show_scale_bar
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 from napari_emdl.workflow.parameters import with_overrides
 
-CONDITIONS = ("contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
+CONDITIONS = ("contrast", "mode", "energy_keV", "cs_um", "defocus_nm")
 #: The form shows four decimals; a smaller difference was not typed by anyone.
 PIXEL_ROUNDING_A = 6e-5
 NO_PIXEL = "The pixel size is unknown. Type it below, or measure it from a lattice spacing you know."
@@ -69,14 +70,15 @@ class ColumnsPanel(ScrollPanel):
 
     def _build(self) -> None:
         self.project_row = ProjectRow(self.session, self.keeper)
+        self.notices = self.project_row.notices
         self.movie_box = MovieBox(self.session)
         self.badge = DeviceBadge()
         self.hint = line(NO_MOVIE, "hint")
         self.model_box = named(QComboBox(), "model")
         self.model_box.setToolTip("Network that finds the columns, or the classical Laplacian of Gaussian")
         self.tune_button = button(
-            "Tune to my microscope…",
-            "Train the network a few minutes more, on images simulated for your conditions",
+            "Tune…",
+            "Tune to my microscope: train the network a few minutes more, on images simulated for your conditions",
             "tune",
             self.tune,
         )
@@ -94,6 +96,7 @@ class ColumnsPanel(ScrollPanel):
         self.threshold = ThresholdRow(
             "Threshold", "Columns with a lower score are hidden, at once and in all frames already run"
         )
+        self.average = ParamsForm(ColumnParams, include=("frames",))
         self.limits = LimitsTools(self.session)
         self.limits.add_keys(self.threshold)
         self.run_button = button(
@@ -119,6 +122,7 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(Fold("Device and memory", self.run_form))
         body.addWidget(self.readings)
         body.addWidget(self.threshold)
+        body.addWidget(self.average)
         body.addWidget(self.limits)
         body.addWidget(row(self.run_button, self.restart_button, self.save_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
@@ -127,15 +131,15 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(self.edit_bar)
         body.addStretch(1)
         self._working: list[QWidget] = [
-            self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.limits,
-            self.run_button, self.save_button, self.edit_bar, self.counts,
+            self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.average,
+            self.limits, self.run_button, self.save_button, self.edit_bar, self.counts,
         ]  # fmt: skip
         self._list_models()
 
     def _connect(self) -> None:
         session = self.session
         self.model_box.currentIndexChanged.connect(self._debounced)
-        for form in (self.conditions, self.pixel, self.run_form):
+        for form in (self.conditions, self.average, self.pixel, self.run_form):
             form.changed.connect(self._debounced)
         self.threshold.follow(session)
         self.readings.chosen.connect(self._contrast_chosen)
@@ -169,6 +173,8 @@ class ColumnsPanel(ScrollPanel):
         with QSignalBlocker(self.model_box), QSignalBlocker(self.conditions), QSignalBlocker(self.run_form):
             self.model_box.setCurrentIndex(max(0, self.model_box.findData(settings.columns.model)))
             self.conditions.put(settings.columns)
+            with QSignalBlocker(self.average):
+                self.average.put(settings.columns)
             self.run_form.put(settings.run)
 
     def _contrast_chosen(self, sign: str) -> None:
@@ -185,7 +191,7 @@ class ColumnsPanel(ScrollPanel):
         session = self.session
         try:
             typed = self.pixel.values()["pixel_size_A"]
-            values = {**self.conditions.values(), "model": self.model_box.currentData()}
+            values = {**self.conditions.values(), **self.average.values(), "model": self.model_box.currentData()}
             columns = with_overrides(ColumnParams, session.data.settings.columns, values)
             run = self.run_form.value()
         except EmdlError as error:
@@ -215,7 +221,11 @@ class ColumnsPanel(ScrollPanel):
             with QSignalBlocker(self.pixel):
                 self.pixel.put(ColumnParams(pixel_size_A=movie.pixel_A))
             self.counts.set_frames(movie.n_frames)
-        self.counts.setVisible(movie is not None and movie.n_frames > 1)
+            show_scale_bar(self.viewer)
+        several = movie is not None and movie.n_frames > 1
+        self.counts.setVisible(several)
+        self.average.setVisible(several)
+        self.status.setText("")
         if self._debounce.isActive():
             self._debounce.stop()
             self._settings_changed()

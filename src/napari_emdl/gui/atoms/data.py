@@ -98,6 +98,24 @@ class Results:
     occupancy: Occupancy | None = None
 
 
+@dataclass
+class Named:
+    """Project file of one movie."""
+
+    project_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A movie that is open and not shown: its calibration as it was typed, limits, results and project file."""
+
+    movie: Movie | None
+    limits: ColumnLimits
+    default_min_score: float
+    results: Results
+    named: Named
+
+
 class AtomsData:
     """Movie, settings and results."""
 
@@ -105,12 +123,23 @@ class AtomsData:
         self.movie: Movie | None = None
         self.settings = Settings()
         self.results = Results()
+        self.named = Named()
 
     def start(self, movie: Movie | None) -> None:
         """Begin with another movie; parameters stay, the threshold goes back to the finder's own."""
         self.movie = movie
         self.settings.limits = ColumnLimits()
+        self.named = Named()
         self.forget()
+
+    def put_aside(self) -> Aside:
+        """What is to be kept of the movie while another one is shown."""
+        return Aside(self.movie, self.settings.limits, self.settings.default_min_score, self.results, self.named)
+
+    def take_back(self, aside: Aside) -> None:
+        """Be as :meth:`put_aside` left it; parameters stay."""
+        self.movie, self.settings.limits, self.results = aside.movie, aside.limits, aside.results
+        self.settings.default_min_score, self.named = aside.default_min_score, aside.named
 
     def forget(self) -> None:
         """Drop what was found: the settings it came from have changed."""
@@ -169,11 +198,11 @@ class AtomsData:
         Raises
         ------
         EmdlError
-            When the movie is no file.
+            When the movie is not a file.
         """
         movie = self.movie
         if movie is None or not movie.path:
-            raise EmdlError("this movie is no file: save it first, a job needs a file to read")
+            raise EmdlError("this movie is not a file: save it first, a job needs a file to read")
         columns = self.find_params()
         if columns.pixel_size_A is None:
             columns = columns.model_copy(update={"pixel_size_A": movie.pixel_A})

@@ -64,6 +64,7 @@ class DiffusionPanel(ScrollPanel):
 
     def _build(self) -> None:
         self.project_row = ProjectRow(self.session, self.keeper)
+        self.notices = self.project_row.notices
         self.movie_box = MovieBox(self.session)
         self.hint = line(NO_MOVIE, "hint")
         self.form = ParamsForm(OccupancyParams, include=FORM)

@@ -13,7 +13,7 @@ class LimitsHistory(UndoSteps):
         super().__init__(lambda: session.data.settings.limits, session.set_limits, session)
         self.session = session
         session.limits_changed.connect(self._on_change)
-        session.movie_changed.connect(self.clear)
+        session.movie_changed.connect(lambda: self.switch(session.layer))
 
     def _on_change(self) -> None:
         if not self._stack.moving and self._stack.can_undo:

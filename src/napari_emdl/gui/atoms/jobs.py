@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,15 @@ def live_frame(control: Control, place: str, key: str, _state: Any) -> Any:
 
     control.check()
     return np.asarray(watch_place(place).frame(key))
+
+
+def proposed_output(place: str) -> str:
+    """Result file of a watch: beside what is watched, in the home folder where that cannot be written; "" for no place."""
+    if not place:
+        return ""
+    path = Path(place).expanduser()
+    folder = path.parent if os.access(path.parent, os.W_OK) else Path.home()
+    return str(folder / f"{path.name.split('.')[0] or 'watch'}_live.h5")
 
 
 def stopped_watch(output: str) -> bool:

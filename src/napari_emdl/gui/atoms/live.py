@@ -12,14 +12,14 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QTabWidget
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.gui.atoms.diffusion_tabs import RatesTab
-from napari_emdl.gui.atoms.jobs import column_models, live_frame, stopped_watch, watch_frames
+from napari_emdl.gui.atoms.jobs import column_models, live_frame, proposed_output, stopped_watch, watch_frames
 from napari_emdl.gui.atoms.layers import ColumnsLayer
 from napari_emdl.gui.atoms.sites import SiteLayers
 from napari_emdl.gui.atoms.widgets import Fold, ScrollPanel, button, line, row, single_shot
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
-from napari_emdl.gui.kit.session import bare, tag
-from napari_emdl.gui.kit.styles import space
+from napari_emdl.gui.kit.session import LIVE, bare, register, tag, unregister
+from napari_emdl.gui.kit.styles import show_scale_bar, space
 from napari_emdl.gui.kit.worker import Job, Latest, report_error
 
 COLUMN_FORM = ("pixel_size_A", "contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
@@ -49,15 +49,17 @@ class LivePanel(ScrollPanel):
         self.latest.done.connect(self._show_frame)
         self.latest.failed.connect(lambda error: self.note.setText(report_error(error, "display")))
         self._show_state()
+        register(self.viewer, LIVE, self)
 
     def _build(self) -> None:
         self.hint = line(HINT, "hint")
         self.place = named(QLineEdit(), "watch_place")
         self.place.setPlaceholderText("folder or growing stack")
-        self.place.textChanged.connect(lambda *_: self._show_state())
+        self.place.textChanged.connect(lambda *_: self._propose())
         self.output = named(QLineEdit(), "watch_output")
-        self.output.setPlaceholderText("result file (.h5)")
+        self.output.setPlaceholderText("result file (.h5): proposed as soon as there is something to watch")
         self.output.textChanged.connect(lambda *_: self._show_state())
+        self._proposed = ""
         folder_button = button("Folder…", "Folder the frames are written into", "watch_folder", self._ask_folder)
         stack_button = button("Stack…", "TIFF or MRC file that grows", "watch_stack", self._ask_stack)
         tip = "Result file; frames done are kept beside it, so stopping loses nothing"
@@ -119,10 +121,15 @@ class LivePanel(ScrollPanel):
             self.output.setText(path)
 
     def watch_place(self, place: str) -> None:
-        """Choose what to watch, and a result file beside it unless one is chosen."""
+        """Choose what to watch; a result file beside it is proposed unless one is chosen."""
         self.place.setText(place)
-        if not self.output.text():
-            self.output.setText(str(Path(place).with_suffix("")) + "_live.h5")
+
+    def _propose(self) -> None:
+        """A result file beside what is watched, until another one is typed or chosen."""
+        if self.output.text().strip() in ("", self._proposed):
+            self._proposed = proposed_output(self.place.text().strip())
+            self.output.setText(self._proposed)
+        self._show_state()
 
     def _show_state(self) -> None:
         running = self.job is not None
@@ -148,7 +155,10 @@ class LivePanel(ScrollPanel):
         except (EmdlError, ValueError) as error:
             self.note.setText(report_error(error))
             return
-        place, output = self.place.text().strip(), self.output.text().strip() or None
+        place = self.place.text().strip()
+        if not self.output.text().strip():
+            self.output.setText(proposed_output(place))
+        output = self.output.text().strip()
         run = RunParams(resume=not restart)
         self._counts, self._rolling, self.state = [], None, None
         job = Job(watch_frames(place, output, columns, occupancy, run), "live analysis", self)
@@ -170,8 +180,8 @@ class LivePanel(ScrollPanel):
             self.job.cancel()
 
     def _ended(self, occupancy: Any) -> None:
-        where = f", written to {Path(self.output.text()).name}" if self.output.text().strip() else ""
-        self.note.setText(f"{occupancy.n_frames} frames, {occupancy.n_sites} sites, {len(occupancy.events)} events{where}")
+        found = f"{occupancy.n_frames} frames, {occupancy.n_sites} sites, {len(occupancy.events)} events"
+        self.note.setText(f"{found}. The result lies in {Path(self.output.text().strip()).absolute()}")
         self._show_occupancy(occupancy)
 
     def _finished(self) -> None:
@@ -214,6 +224,7 @@ class LivePanel(ScrollPanel):
             limits = (low, high if high > low else low + 1.0)
             self.image = Image(picture, name="live frame", contrast_limits=limits, metadata=tag("live"), **look)
             self.viewer.add_layer(self.image)
+            show_scale_bar(self.viewer)
         else:
             self.image.data = picture
         self._show_columns(state)
@@ -236,6 +247,7 @@ class LivePanel(ScrollPanel):
 
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
+        unregister(self.viewer, LIVE)
         if self.job is not None:
             self.job.cancel()
             self.job.wait(5.0)

@@ -16,8 +16,8 @@ from napari_emdl.atoms.find.edits import ColumnEdits
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Kind, Movie
-from napari_emdl.gui.atoms.data import AtomsData
-from napari_emdl.gui.kit.session import bare, signal_of, tag_of
+from napari_emdl.gui.atoms.data import Aside, AtomsData
+from napari_emdl.gui.kit.session import bare, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -57,6 +57,8 @@ class AtomsSession(QObject):
         self.keeper: Any = None
         self.history: Any = None
         self._frame = 0
+        self._aside: WeakKeyDictionary[Any, Aside] = WeakKeyDictionary()
+        viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.dims.events.point.connect(self._on_dims)
         viewer.layers.events.removed.connect(self._on_removed)
 
@@ -107,16 +109,46 @@ class AtomsSession(QObject):
         return [layer for layer in self.viewer.layers if movie_of(layer) is not None]
 
     def set_layer(self, layer: Any) -> None:
-        """Analyse the movie of another layer; None analyses nothing."""
+        """Analyse the movie of another layer; None analyses nothing. What was found in the movie before is kept with it."""
         if layer is self.layer:
             return
-        self.layer = layer
-        self.data.start(None if layer is None else movie_of(layer))
+        before, self.layer = self.layer, layer
+        if before is not None:
+            self._aside[before] = self.data.put_aside()
+        aside = self._aside.pop(layer, None) if layer is not None else None
+        if aside is not None:
+            self.data.take_back(aside)
+        else:
+            self.data.start(None if layer is None else movie_of(layer))
         self._frame = self._frame_of_dims()
         self.movie_changed.emit()
         self.limits_changed.emit()
+        if aside is not None:
+            self.columns_changed.emit(range(self.candidates.n_positions))
         self.occupancy_changed.emit()
         self._take_results(tag_of(layer) if layer is not None else {})
+        self._bring_up(layer, before)
+
+    def _bring_up(self, layer: Any, before: Any) -> None:
+        """Show the movie that is analysed, and not the one before; the view fits."""
+        if layer is None or before is None:
+            return
+        if before in self.viewer.layers:
+            before.visible = False
+        if not any(tag_of(other).get("role") == "mean" and other.visible for other in self.viewer.layers):
+            layer.visible = True
+        self.viewer.layers.selection.active = layer
+        self.viewer.reset_view()
+
+    def _on_inserted(self, event: Any) -> None:
+        """A movie that is opened is the one to be analysed."""
+        if isinstance(signal_of(event.value), Movie):
+            layer = event.value
+            when_idle(lambda: self._follow(layer))  # napari is still placing it
+
+    def _follow(self, layer: Any) -> None:
+        if self.viewer is not None and self.panels and layer in self.viewer.layers:
+            self.set_layer(layer)
 
     def _take_results(self, found: dict[str, Any]) -> None:
         """Results that were opened from a file together with the movie, or a whole project."""
@@ -124,7 +156,7 @@ class AtomsSession(QObject):
         if project is not None:
             project.restore(self)
             return
-        columns, occupancy = found.get("columns"), found.get("occupancy")
+        columns, occupancy = found.pop("columns", None), found.pop("occupancy", None)
         if columns is not None:
             self.put_columns(0, columns)
         if occupancy is not None:
@@ -158,8 +190,10 @@ class AtomsSession(QObject):
         self.columns_changed.emit(None)
         self.occupancy_changed.emit()
 
-    def put_columns(self, start: int, table: PeakTable) -> None:
-        """Take in candidates of frames from `start` on."""
+    def put_columns(self, start: int, table: PeakTable, found_for: PartialPeaks | None = None) -> None:
+        """Take in candidates of frames from `start` on; nothing when they were `found_for` candidates that are gone."""
+        if found_for is not None and found_for is not self.candidates:
+            return
         before = self.min_score
         self.data.put(start, table)
         self.columns_changed.emit(range(start, start + table.n_positions))

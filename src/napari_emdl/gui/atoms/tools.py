@@ -7,17 +7,23 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QToolButton, QVBoxLayout, QWidget
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ColumnLimits
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Movie
 from napari_emdl.base.stages import Job
 from napari_emdl.gui.atoms.data import PRESETS
 from napari_emdl.gui.atoms.history import LimitsHistory
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.atoms.widgets import row
 from napari_emdl.gui.kit.help import help_text, show_help
+from napari_emdl.gui.kit.notices import Notices
+from napari_emdl.gui.kit.opening import OpenButton
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.presets import PresetTools
 from napari_emdl.gui.kit.projects import Keeper, Offer, ProjectMenu
+from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import report_error
 from napari_emdl.workflow.jobfile import read_job, write_job
 
@@ -32,7 +38,7 @@ KEYS = (
     ("Click or drag in a plot", "go to that frame"),
 )
 WAY = (
-    "Open an image, movie or focal series (File > Open, or File > Open Sample > HRTEM movie with blinking sites). The columns "
+    "Open an image, movie or focal series (Open, or File > Open Sample > HRTEM movie with blinking sites). The columns "
     "of the frame that is shown are found at once.",
     "Run on movie finds the columns of every frame; put them right by hand where needed. Surface diffusion follows the sites.",
     "The threshold acts at once: columns are found once and only filtered afterwards. Presets keep thresholds by name.",
@@ -47,6 +53,10 @@ class ProjectRow(QWidget):
     def __init__(self, session: AtomsSession, keeper: Keeper, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
+        self.viewer, self.closed = session.viewer, False
+        self.notices = Notices()
+        tip = "Open an image, a movie or a focal series, or columns and occupancy found before"
+        self.open_button = OpenButton(self, _read, _layers_of, tip=tip)
         more = (
             ("Save job …", "All settings as YAML for 'napari-emdl run JOB.yaml'", self.save_job),
             ("Load job …", "Take over the settings of a job file", self.load_job),
@@ -61,7 +71,12 @@ class ProjectRow(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.offer)
-        column.addWidget(row(self.menu, 1, self.help_button))
+        column.addWidget(self.notices)
+        column.addWidget(row(self.open_button, self.menu, 1, self.help_button))
+
+    def say(self, text: str) -> None:
+        """One line in the panels."""
+        self.session.message.emit(text)
 
     def save_job(self, path: str | Path | None = None) -> Path | None:
         """Write a job file with everything that is set."""
@@ -101,6 +116,32 @@ class ProjectRow(QWidget):
         self.session.settings_changed.emit()
         self.session.forget_columns()
         self.session.frame_changed.emit(self.session.frame)
+
+
+def _read(path: str) -> list[LayerTuple]:
+    """Layers of a movie, of columns or occupancy with their movie, or of a project."""
+    from napari_emdl.gui.atoms.project import opened_layers, read_opened
+    from napari_emdl.gui.atoms.results import result_layers
+    from napari_emdl.io import is_result, load, open_movie
+    from napari_emdl.workflow.project import is_project
+
+    if is_project(path):
+        return opened_layers(read_opened(path))
+    if not is_result(path):
+        return signal_layers(open_movie(path))
+    result = load(path)
+    if isinstance(result, Occupancy) or (isinstance(result, PeakTable) and len(result.shape) == 1):
+        return result_layers(result, path)
+    raise OpenError(f"{Path(path).name} holds a result of a datacube; open it with File > Open")
+
+
+def _layers_of(opened: Any) -> list[LayerTuple]:
+    """Layers of what the dialog opened."""
+    if isinstance(opened, Movie):
+        return signal_layers(opened)
+    raise OpenError(
+        "this is a datacube or holds its disks: open it in the 4D-STEM workspace, or give another kind or axis order"
+    )
 
 
 def use_job(session: AtomsSession, job: Job) -> None:

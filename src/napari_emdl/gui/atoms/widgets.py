@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QFrame,
+    QGraphicsOpacityEffect,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -25,16 +26,24 @@ from napari_emdl.base.params import ColumnLimits
 from napari_emdl.gui.atoms.layers import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.kit.plots import named
-from napari_emdl.gui.kit.session import when_idle
+from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, dock_of, tabify, when_idle
 
 NO_MOVIE = (
-    "<b>Open a movie to begin.</b><br>File &gt; Open File(s)… for an image, movie or focal series, "
-    "or File &gt; Open Sample &gt; EM deep learning &gt; HRTEM movie with blinking sites."
+    "<b>Open a movie to begin.</b><br>Open, above, takes an image, a movie or a focal series; "
+    "File &gt; Open Sample &gt; EM deep learning &gt; HRTEM movie with blinking sites is there to try."
 )
+
+
+LEAST_WIDTH = 300
+DIM = 0.72
+#: Panels that share a place in the window.
+PANELS = (COLUMNS, DIFFUSION, LIVE)
 
 
 class ScrollPanel(QWidget):
     """Panel that scrolls when the window is low; `body` is its column of widgets."""
+
+    viewer: Any
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -50,12 +59,32 @@ class ScrollPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(340)
+        self._holder, self._area = holder, area
+        holder.installEventFilter(self)
         self.closed = False
+        self._docked = False
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow what is in it: a dock that was laid out before does not ask again."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.setMinimumWidth(self._least_width())
+        return bool(super().eventFilter(watched, event))
+
+    def _least_width(self) -> int:
+        """What is in it, with the scroll bar: nothing is cut off at the right."""
+        bar = self._area.verticalScrollBar()
+        return self._holder.minimumSizeHint().width() + (bar.sizeHint().width() if bar is not None else 0)
 
     def sizeHint(self) -> QSize:
-        """As wide as a dock should be beside an image."""
-        return QSize(370, 600)
+        """As wide as it needs to be beside an image."""
+        return QSize(max(LEAST_WIDTH, self._least_width()), 600)
+
+    def showEvent(self, event: Any) -> None:
+        """Lie as a tab on the HRTEM panels that are open already: side by side they leave no room for the image."""
+        super().showEvent(event)
+        if not self._docked and dock_of(self) is not None:
+            self._docked = True
+            when_idle(lambda: tabify(self.viewer, self, *PANELS) if not self.closed else None)
 
     def shut_down(self) -> None:
         """Stop what runs; panels say how."""
@@ -83,7 +112,9 @@ def line(text: str = "", name: str = "", dim: bool = False) -> QLabel:
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     if dim:
-        label.setStyleSheet("color: #9a9fa8;")
+        paler = QGraphicsOpacityEffect(label)  # of whatever colour the theme gives the text
+        paler.setOpacity(DIM)
+        label.setGraphicsEffect(paler)
     return label
 
 

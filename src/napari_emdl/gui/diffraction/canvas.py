@@ -11,7 +11,8 @@ from napari.components import ViewerModel
 from napari.qt import QtViewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidget
+from superqt import QFlowLayout
 
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.forms import narrow
@@ -50,6 +51,7 @@ class DiffractionCanvas(QWidget):
         self._later: dict[str, Callable[[], None]] = {}  # role -> what a hidden layer is to show
         self.view = narrow(QComboBox())
         self.view.addItems(VIEWS)
+        self.view.setMaximumWidth(112)
         self.view.setToolTip("What the diffraction canvas shows: the pattern under the cross-hair, or all disks of the scan")
         self.view.currentTextChanged.connect(self._on_view)
         self.log = QCheckBox("log")
@@ -71,18 +73,16 @@ class DiffractionCanvas(QWidget):
         self.home = QPushButton("Fit")
         self.home.setToolTip("Show the whole pattern")
         self.home.clicked.connect(self.fit)
-        self.tools = QHBoxLayout()
-        self.tools.setContentsMargins(4, 2, 4, 0)
+        self.tools = QFlowLayout()  # in a narrow dock there are more rows, and nothing is cut off
+        self.tools.setContentsMargins(4, 2, 4, 2)
+        self.tools.setHorizontalSpacing(5)
+        self.tools.setVerticalSpacing(2)
         for widget in (self.view, self.log, self.auto, self.rings, self.home):
             self.tools.addWidget(widget)
-        self.tools.addStretch(1)
-        self.second_row = QHBoxLayout()
-        self.second_row.setContentsMargins(4, 0, 4, 2)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
         column.addLayout(self.tools)
-        column.addLayout(self.second_row)
         column.addWidget(self.qt_viewer, 1)
         self.below = QVBoxLayout()
         self.below.setContentsMargins(0, 0, 0, 0)

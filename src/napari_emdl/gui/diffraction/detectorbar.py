@@ -33,7 +33,7 @@ class DetectorBar(QObject):
     ):
         super().__init__(parent)
         self.stem, self.canvas, self.detectors = state, canvas, detectors
-        row = canvas.second_row
+        row = canvas.tools
         row.addWidget(QLabel("Virtual:"))
         for name, tip, action in (
             ("BF", "Bright field: a disk on the central beam", self.add_bright_field),
@@ -46,7 +46,6 @@ class DetectorBar(QObject):
             button.clicked.connect(action)
             row.addWidget(button)
         row.addWidget(canvas.structure)
-        row.addStretch(1)
 
     def _centre(self) -> tuple[float, float]:
         found = self.stem.found

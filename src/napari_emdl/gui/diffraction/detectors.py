@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import FLAT, DiffractionCanvas
@@ -32,7 +32,14 @@ class Detectors(QObject):
         Where they are drawn and where their images go.
     cube
         Datacube.
+
+    Signals
+    -------
+    navigation_named
+        The navigation image is complete: what it is.
     """
+
+    navigation_named = Signal(str)
 
     def __init__(self, canvas: DiffractionCanvas, maps: ScanMaps, cube: Datacube, parent: QObject | None = None):
         super().__init__(parent)
@@ -49,7 +56,7 @@ class Detectors(QObject):
         self._timer.timeout.connect(self._start_pending)
 
     def navigation(self) -> None:
-        """Image of the whole detector's sum, to find the way by."""
+        """Image to find the way by: the sum of the pattern, its bright or its dark field, whichever shows most."""
         self.maps.begin_filling("navigation", f"{self.cube.name or 'datacube'}", colormap="gray")
         self._start("navigation", None)
 
@@ -141,6 +148,8 @@ class Detectors(QObject):
         self._current[key] = self._serial
         job.block.connect(partial(self._on_block, key, self._serial))
         job.failed.connect(partial(self._on_failed, key))
+        if key == "navigation":
+            job.returned.connect(lambda what: self.navigation_named.emit(str(what)))
         self._jobs[key] = job
         job.start()
 

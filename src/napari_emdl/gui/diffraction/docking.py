@@ -13,6 +13,7 @@ from napari_emdl.gui.kit import session
 
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
+LEAST_CANVAS_PX = 290
 
 
 class Docks(QObject):
@@ -69,10 +70,7 @@ class Docks(QObject):
 
     def of_panel(self) -> Any:
         """Dock that napari put the panel into, or None."""
-        widget: Any = self.panel.parent()
-        while widget is not None and not hasattr(widget, "setFeatures"):
-            widget = widget.parent()
-        return widget
+        return session.dock_of(self.panel)
 
     def _both(self) -> tuple[Any, Any] | None:
         """Main window and dock of the panel, while both are there and nothing floats."""
@@ -85,8 +83,17 @@ class Docks(QObject):
         """Diffraction canvas left of the panel, both as wide as they need."""
         docks = self._both()
         if docks is not None:
+            self._widen(docks[0])
             docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
             QTimer.singleShot(0, self._share_width)
+
+    @staticmethod
+    def _widen(window: Any) -> None:
+        """Make the window wider where scan and pattern would be too small to see, as far as the screen goes."""
+        screen = window.screen().availableGeometry().width()
+        needed = LEFT_COLUMN_PX + PANEL_PX + 2 * LEAST_CANVAS_PX
+        if window.width() < needed and not (window.isMaximized() or window.isFullScreen()):
+            window.resize(min(needed, screen), window.height())
 
     def _share_width(self) -> None:
         """Main and diffraction canvas get about the same width, the panel what it needs."""

@@ -205,7 +205,7 @@ class ExportStep(Step):
         if stem.cube is None:
             raise EmdlError("open a datacube before saving a job")
         if not stem.cube.path:
-            raise EmdlError("this datacube is no file; save it first, a job needs a file to read")
+            raise EmdlError("this datacube is not a file; save it first, a job needs a file to read")
         settings = stem.settings
         disks = settings.disk_params.model_copy(update={"min_score": settings.min_score})
         opened = OpenStage(path=stem.cube.path, options=dict(stem.cube.metadata.get("open_options") or {}))

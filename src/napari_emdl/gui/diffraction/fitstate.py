@@ -13,9 +13,11 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskLimits, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import jobs
 from napari_emdl.gui.diffraction.data import Found, Settings, StemData
 from napari_emdl.gui.diffraction.followers import Followers
+from napari_emdl.gui.kit.worker import Job, report_error
 
 
 class FitState(QObject):
@@ -33,6 +35,10 @@ class FitState(QObject):
         The Bragg vector map of the disks kept; the basis follows later.
     strain_failed
         Why there is no map with the settings as they are; the last map stays.
+    fit_started, fit_stale
+        A fit to the patterns goes on (a :class:`Job` to watch); the map is of settings before, until the user fits again.
+    fit_time_changed
+        How long a fit to the patterns takes is known: seconds.
     message
         One line for the status bar of the panel.
     """
@@ -46,6 +52,9 @@ class FitState(QObject):
     map_changed = Signal(object)
     strain_changed = Signal()
     strain_failed = Signal(str)
+    fit_started = Signal(object)
+    fit_stale = Signal()
+    fit_time_changed = Signal(float)
     message = Signal(str)
 
     def __init__(self, parent: QObject | None = None):
@@ -60,6 +69,8 @@ class FitState(QObject):
         follow("map", lattice.image, self._on_map, cancel_stale=False)
         follow("lattice", lattice, self._on_lattice, cancel_stale=False)
         follow("strain", jobs.fit_strain, self._on_strain, cancel_stale=False)
+        follow("fit time", jobs.pattern_fit_s, self._on_fit_time, silent=True)
+        self.fit_job: Job | None = None
 
     @property
     def cube(self) -> Datacube | None:
@@ -181,16 +192,56 @@ class FitState(QObject):
             self.lattice_changed.emit()
 
     def _refit(self) -> None:
-        if self.found.strain is not None:
+        """Follow other settings: at once with a fit to the peaks, when the user says so with one to the patterns."""
+        if self.found.strain is None:
+            return
+        if not self.settings.strain_params.needs_patterns:
             self.fit()
+        else:
+            self.fit_stale.emit()
+            self._ask_fit_time()
+
+    def _ask_fit_time(self) -> None:
+        disks, cube = self.found.disks, self.cube
+        if disks is not None and cube is not None and not is_stand_in(cube):
+            self.followers.submit("fit time", cube, disks, self.settings.strain_params)
+
+    def _on_fit_time(self, seconds: float, args: Any) -> None:
+        if args[0] is self.cube:
+            self.fit_time_changed.emit(seconds)
+
+    def _start_pattern_fit(self, *args: Any) -> None:
+        """Fit to the patterns as a job with progress; one that goes on is stopped."""
+        self.cancel_fit()
+        job = Job(lambda control, _block: jobs.fit_strain(control, *args), "fitting the patterns", self)
+        job.returned.connect(lambda strain: self._on_strain(strain, args))
+        job.failed.connect(lambda error: self._on_failed("strain", report_error(error, "strain")))
+        job.cancelled.connect(lambda: self.message.emit("the fit to the patterns was stopped; the map is as before"))
+        job.finished.connect(lambda: self._on_fit_finished(job))
+        self.fit_job = job
+        self.fit_started.emit(job)
+        job.start()
+
+    def _on_fit_finished(self, job: Job) -> None:
+        if self.fit_job is job:
+            self.fit_job = None
+
+    def cancel_fit(self) -> None:
+        """Stop a fit to the patterns."""
+        if self.fit_job is not None:
+            self.fit_job.cancel()
 
     def fit(self) -> None:
-        """Fit lattice and strain to the disks kept, in the background."""
+        """Fit lattice and strain to the disks kept, or to the patterns, in the background."""
         disks, settings = self.found.disks, self.settings
         if disks is None:
             raise EmdlError("there are no disks yet; press Run to find them first")
         params = settings.strain_params.model_copy(update={"min_score": settings.min_score})
-        self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
+        self.cancel_fit()
+        if not params.needs_patterns:
+            self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
+        else:
+            self._start_pattern_fit(self.data, disks, settings.reference, params, settings.regions)
 
     def _on_strain(self, strain: Any, args: Any) -> None:
         data, disks = args[:2]

@@ -53,8 +53,8 @@ class _Map:
         """Colour scale; the title names shares of the map that lie beyond its ends."""
         self.limits, self.beyond = limits, beyond
         self.bar.setLevels(limits)
-        marks = [f"{sign} {100 * share:.0f} %" for sign, share in zip("▼▲", beyond, strict=True) if share >= 0.005]
-        ends = f" <span style='font-size:8pt'>{' '.join(marks)} beyond</span>" if marks else ""
+        marks = styles.end_marks(beyond)
+        ends = f" <span style='font-size:8pt'>{marks} beyond</span>" if marks else ""
         self.plot.setTitle(f"{self.title} ({self.unit}){ends}", size="9pt")
 
     def show_axes(self, axes: Any, shape: tuple[int, int]) -> None:

@@ -54,7 +54,7 @@ class History(UndoSteps):
         state.limits_changed.connect(self._on_change)
         state.settings_changed.connect(self._on_change)
         state.overlay_changed.connect(self._follow)
-        state.cube_changed.connect(self.clear)
+        state.cube_changed.connect(lambda: self.switch(state.data))
 
     def close(self) -> None:
         """Take no more steps: the window goes."""

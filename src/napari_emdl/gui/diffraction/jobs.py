@@ -158,7 +158,7 @@ def preload(_control: Control) -> None:
     import napari_emdl.diffraction.judge.evidence
     import napari_emdl.diffraction.judge.glance
     import napari_emdl.diffraction.judge.outlook
-    import napari_emdl.diffraction.virtual
+    import napari_emdl.diffraction.navigation
     import napari_emdl.io.results  # noqa: F401
 
 
@@ -170,16 +170,25 @@ def outlook(control: Control, cube: Datacube, probe: Any, params: DiskParams, ru
 
 
 def fit_strain(
-    control: Control, _data: Any, disks: PeakTable, reference: Any, params: StrainParams, regions: NDArray[np.uint8] | None
+    control: Control, data: Any, disks: PeakTable, reference: Any, params: StrainParams, regions: NDArray[np.uint8] | None
 ) -> Any:
     """Strain map; whose it is goes along for the receiver."""
     from napari_emdl.diffraction.fit.strain import fit_strain as fit
+    from napari_emdl.diffraction.standin import is_stand_in
 
-    return fit(disks, reference=reference, params=params, control=control, regions=regions)
+    cube = None if is_stand_in(data.cube) else data.cube
+    return fit(disks, reference=reference, params=params, control=control, regions=regions, cube=cube)
+
+
+def pattern_fit_s(control: Control, cube: Datacube, disks: PeakTable, params: StrainParams) -> float:
+    """Expected time of a fit to the patterns."""
+    from napari_emdl.diffraction.judge.outlook import pattern_fit_s as expected
+
+    return expected(disks, cube, params, control=control)
 
 
 def score_histogram(control: Control, scores: NDArray[Any], bins: int = 80) -> tuple[NDArray[Any], NDArray[Any], bool]:
-    """Edges and counts of scores; edges are log10 of the score (True) where scores are no probabilities."""
+    """Edges and counts of scores; edges are log10 of the score (True) where scores are not a probabilities."""
     control.check()
     high = float(scores.max()) if len(scores) else 1.0
     logarithmic = high > 1.0
@@ -274,8 +283,8 @@ class LatticeFinder:
 
 def virtual_image(
     control: Control, cube: Datacube, shapes: list[tuple[str, NDArray[Any]]] | None, on_block: Callable[..., None]
-) -> NDArray[np.float64]:
-    """Image of a virtual detector, block by block; `shapes` None sums the whole detector.
+) -> str:
+    """Image of a virtual detector, block by block; `shapes` None gives the navigation image. Returns what the image is.
 
     Parameters
     ----------
@@ -284,19 +293,22 @@ def virtual_image(
     """
     from functools import reduce
 
-    from napari_emdl.diffraction.virtual import Detector, navigation_image
+    from napari_emdl.diffraction.navigation import navigation
+    from napari_emdl.diffraction.virtual import Detector
     from napari_emdl.diffraction.virtual import virtual_image as compute
+    from napari_emdl.jobs.blocks import Block
 
     def column(block: Any, values: NDArray[Any]) -> None:
         on_block(block, values[:, 0])
 
     if shapes is None:
-        return navigation_image(cube, control, column)
+        return navigation(cube, control, lambda start, stop, values: on_block(Block(0, start, stop), values))[1]
     parts = [_detector(cube.detector_shape, kind, corners) for kind, corners in shapes]
     nested = reduce(lambda a, b: Detector(np.abs(a.weights - b.weights)), parts)
     if not nested.weights.any():
         raise EmdlError("the virtual detector covers no pixel; move it onto the pattern")
-    return compute(cube, nested, control, column)
+    compute(cube, nested, control, column)
+    return "virtual image"
 
 
 def _detector(shape: tuple[int, int], kind: str, corners: NDArray[Any]) -> Any:

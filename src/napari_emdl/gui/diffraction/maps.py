@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.judge.glance import most_to_see
+from napari_emdl.diffraction.judge.glance import beyond, most_to_see
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
+TEXT_PT = 8.0  # of the corner: more hides the map in a small window
 #: Roles of layers that stay above all maps.
 #: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
@@ -55,6 +56,8 @@ class ScanMaps(QObject):
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
         self._idle = QTimer(self)
+        self._said = ""
+        self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
         self._idle.setInterval(0)
         self._idle.timeout.connect(self._do_one)
 
@@ -255,6 +258,8 @@ class ScanMaps(QObject):
             self._linking = False
 
     def _link_contrast(self, event: Any) -> None:
+        if role_of(event.source) == self.chosen:
+            self._refresh_ends()
         if self._linking or role_of(event.source) == "theta_rad":
             return
         for name in ("exx", "eyy", "exy"):
@@ -274,13 +279,31 @@ class ScanMaps(QObject):
                 layer.visible = role_of(layer) == role
                 if layer.visible:
                     self.viewer.layers.selection.active = layer  # its contrast and colours are at hand
+        self._refresh_ends()
 
     def say(self, text: str) -> None:
-        """One line in the corner of the main canvas."""
+        """A few lines in the corner of the main canvas, the last of which says what lies beyond the colours of the map."""
+        self._said = text
         overlay = self.viewer.text_overlay
-        overlay.text = text
+        overlay.text = "\n".join(filter(None, (text, self.ends() if text else "")))
         overlay.position = "top_left"
+        overlay.font_size = TEXT_PT
         overlay.visible = bool(text)
+
+    def ends(self) -> str:
+        """Which shares of the map on top lie beyond the ends of its colour bar; empty when none does."""
+        layer = self.layer(self.chosen) if self.chosen in self._values else None
+        if layer is None or not layer.visible:
+            return ""
+        values, limits = self._values[self.chosen], tuple(layer.contrast_limits)
+        if self._marked[:2] != (id(values), limits):  # the cross-hair moves more often than the colours
+            self._marked = (id(values), limits, styles.end_marks(beyond(values, limits)))
+        marks = self._marked[2]
+        return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
+
+    def _refresh_ends(self) -> None:
+        if self._said and self.viewer.text_overlay.visible:
+            self.say(self._said)
 
     def close(self) -> None:
         """Stop timers and take the text away; the layers belong to the user now."""

@@ -1,4 +1,4 @@
-"""Opening data from the panel: a file, read in a worker, or the selected image layer; a lone pattern is a 1 x 1 scan."""
+"""Opening data from the 4D-STEM panel: a file, or the selected image layer; a lone pattern is a 1 x 1 scan."""
 
 from __future__ import annotations
 
@@ -6,74 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton
 
 from napari_emdl.base.errors import EmdlError, OpenError
-from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.base.params import OpenParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import in_memory
 from napari_emdl.gui.diffraction.layers import disk_layers
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.kit import styles
-from napari_emdl.gui.kit.open_dialog import OpenDialog
+from napari_emdl.gui.kit.opening import OpenButton, add_layers
 from napari_emdl.gui.kit.session import signal_of
-from napari_emdl.gui.kit.signals import signal_layers
-from napari_emdl.gui.kit.worker import Job, error_line
+from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.gui.kit.worker import error_line
 
 
-class OpenData(QToolButton):
+class OpenData(OpenButton):
     """Button that opens a datacube, a pattern or disks in the workspace."""
 
     def __init__(self, panel: Panel):
-        super().__init__(panel)
-        self.panel = panel
-        self._jobs: list[Job] = []
-        self.setText("Open ▾")
-        self.setObjectName("open_data")
-        self.setStyleSheet(styles.MENU_BUTTON)
-        self.setToolTip("Open a datacube, a single pattern or disks found elsewhere")
-        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self)
-        menu.setToolTipsVisible(True)
-        for text, tip, action in (
-            ("File …", "Datacube, single pattern, or disks (of py4DSTEM too)", lambda *_: self.ask()),
-            ("File, with options …", "Say what the axes are: kind, shape, type, order", lambda *_: self.ask(True)),
-            (
-                "Selected image layer",
-                "One pattern, or an image of four axes",
-                lambda *_: self.take_layer(),
-            ),
-        ):
-            entry = menu.addAction(text)
-            assert entry is not None
-            entry.setToolTip(tip)
-            entry.triggered.connect(action)
-        self.setMenu(menu)
-
-    def ask(self, options: bool = False) -> None:
-        """Ask for a file, and with `options` how to read it."""
-        path, _ = QFileDialog.getOpenFileName(self, "Open a datacube, a pattern or disks")
-        if not path:
-            return
-        if not options:
-            self.open(path)
-            return
-        dialog = OpenDialog(path, "", self.window())
-        dialog.kind.setCurrentIndex(dialog.kind.findData("datacube"))
-        if dialog.exec() and isinstance(dialog.opened, Datacube):
-            self._add(signal_layers(dialog.opened))
-
-    def open(self, path: str | Path) -> Job:
-        """Open a file in a worker; what is wrong with it stays in the panel."""
-        source = str(path)
-        job = Job(lambda _control, _block: _read(source), "opening")
-        job.returned.connect(self._add)
-        job.failed.connect(self._on_failed)
-        self._jobs = [kept for kept in self._jobs if kept.running] + [job]
-        self.panel.state.message.emit(f"opening {Path(source).name} …")
-        return job.start()
-
-    def _on_failed(self, error: BaseException) -> None:
-        if not self.panel.closed:
-            self.panel.notices.tell(error_line(error))
+        tip = "Open a datacube, a single pattern or disks (of py4DSTEM too)"
+        more = (("Selected image layer", "One pattern, or an image of four axes", self.take_layer),)
+        super().__init__(panel, _read, _layers_of, OpenParams(kind="datacube"), tip, more, panel)
 
     def take_layer(self) -> None:
         """Open the image layer that is selected on the main canvas."""
@@ -91,15 +43,15 @@ class OpenData(QToolButton):
             self.panel.notices.tell(error_line(error))
             return
         layer.visible = False
-        self._add(signal_layers(cube))
-
-    def _add(self, layers: list[Any]) -> None:
-        if not self.panel.closed:
-            for data in layers:
-                self.panel.viewer._add_layer_from_data(*data)
+        add_layers(self.panel.viewer, signal_layers(cube))
 
 
-def _read(path: str) -> list[Any]:
+def _layers_of(opened: Any) -> list[LayerTuple]:
+    """Layers of what the dialog opened."""
+    return disk_layers(opened) if isinstance(opened, PeakTable) else signal_layers(opened)
+
+
+def _read(path: str) -> list[LayerTuple]:
     """Layers of a datacube, of one pattern as a 1 x 1 scan, of disks or of a project."""
     from napari_emdl.gui.diffraction.project import opened_layers, read_opened
     from napari_emdl.io import open_datacube
@@ -116,8 +68,7 @@ def _read(path: str) -> list[Any]:
     return _disks(path)
 
 
-def _disks(path: str) -> list[Any]:
-    from napari_emdl.base.peaks import PeakTable
+def _disks(path: str) -> list[LayerTuple]:
     from napari_emdl.io import load
 
     found = load(path)

@@ -38,6 +38,7 @@ class OpenSet(QObject):
         self.maps = ScanMaps(self.viewer, self.cube, self)
         self.detectors = Detectors(canvas, self.maps, self.cube, self)
         self.cross: Crosshair | None = None
+        self.navigation = ""  # what its navigation image is
         self.had_strain = False  # a map was shown: what is unfolded then is the user's from there on
         self._visible: list[Any] = []
         self._on_canvas: list[Any] = []

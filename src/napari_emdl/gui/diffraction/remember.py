@@ -61,7 +61,7 @@ def carried(settings: Settings) -> Settings:
 
 
 def preferred_run(run: RunParams) -> RunParams:
-    """`run` with device and memory of the preferences, where they were changed there; what is no size there is not used."""
+    """`run` with device and memory of the preferences, where they were changed there; what is not a size there is not used."""
     wanted = {name: session.setting("run", name, RunParams.model_fields[name].default) for name in ("device", "max_memory")}
     chosen = {name: value for name, value in wanted.items() if value != RunParams.model_fields[name].default}
     try:

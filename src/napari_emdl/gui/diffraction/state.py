@@ -277,16 +277,17 @@ class StemState(FitState):
     def cancel(self) -> None:
         """Stop whatever runs on the scan."""
         self.scan_run.cancel()
+        self.cancel_fit()
 
     @property
     def busy(self) -> bool:
         """True while anything runs."""
-        return self.job is not None or self.followers.busy
+        return self.job is not None or self.fit_job is not None or self.followers.busy
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
-        job = self.job
+        jobs_going = [job for job in (self.job, self.fit_job) if job is not None]
         self.cancel()
         self._preview.stop()
         ended = self.followers.close(timeout_s)
-        return ended and (job is None or job.wait(timeout_s))
+        return ended and all(job.wait(timeout_s) for job in jobs_going)

@@ -18,7 +18,7 @@ from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.forms import ParamsForm, narrow
 from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.steps import Fold, Step
-from napari_emdl.gui.kit.worker import report_error
+from napari_emdl.gui.kit.worker import JobBar, duration, report_error
 
 MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
 REGION_FACE = "#21d07a22"
@@ -52,7 +52,11 @@ class StrainStep(Step):
         self.reference.setToolTip("What counts as unstrained")
         self.draw_button = QPushButton("Draw region")
         self.draw_button.setToolTip("Draw the unstrained region on the map with the mouse; it replaces the one that is there")
-        self.form = ParamsForm(state.settings.strain_params, include=("axis_deg",))
+        self.form = ParamsForm(state.settings.strain_params, include=("axis_deg", "fit"))
+        self.fit_time = QLabel("")
+        self.fit_time.setWordWrap(True)
+        self.fit_time.hide()
+        self.bar = JobBar("patterns")
         self.fit_button = QPushButton("Fit strain")
         self.fit_button.setToolTip("Fit lattice and strain at every position; follows the threshold afterwards")
         self.show_map = narrow(QComboBox())
@@ -74,7 +78,9 @@ class StrainStep(Step):
         self.evidence.setWordWrap(True)
         self.content.addLayout(rows)
         self.content.addWidget(self.form)
+        self.content.addWidget(self.fit_time)
         self.content.addWidget(self.fit_button)
+        self.content.addWidget(self.bar)
         self.content.addLayout(maps)
         self.content.addWidget(self.all_four)
         self.content.addWidget(self.evidence)
@@ -88,6 +94,9 @@ class StrainStep(Step):
         self.rescale_button.clicked.connect(self._on_rescale)
         state.strain_changed.connect(self.show_strain)
         state.strain_failed.connect(self._on_failed)
+        state.fit_started.connect(self.bar.watch)
+        state.fit_stale.connect(self._on_stale)
+        state.fit_time_changed.connect(self._show_fit_time)
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()
@@ -103,11 +112,22 @@ class StrainStep(Step):
 
     def apply(self) -> None:
         """Use the settings as they stand."""
+        self.fit_time.setVisible(bool(self.fit_time.text()) and self.form.editors["fit"].get() == "pattern")
         try:
             values = self.form.values()
             self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.settings.strain_params), **values}))
         except (EmdlError, ValueError) as error:
             report_error(error, "strain")
+
+    def _on_stale(self) -> None:
+        if self.stem.fit_job is None:
+            self.tell("ready", "press Fit strain", "the map is of the settings before")
+        else:
+            self.stem.message.emit("the fit goes on with the settings before; press Fit strain to begin with these")
+
+    def _show_fit_time(self, seconds: float) -> None:
+        self.fit_time.setText(f"A fit to the patterns takes about {duration(seconds)} here; peaks take a moment.")
+        self.fit_time.setVisible(self.form.editors["fit"].get() == "pattern")
 
     def turn_axis(self, angle_deg: float) -> None:
         """Turn the x axis of the strain, as its arrow on the pattern was."""

@@ -33,7 +33,8 @@ def tour_steps(panel: Panel) -> list[TourStep]:
         ),
         TourStep(
             "Say what is unstrained: in step 4 choose the reference 'drawn region' and put the box where the crystal is "
-            "relaxed. Strain figure in step 5 makes the figure to print.",
+            "relaxed. 'Fit to: pattern' makes the map flatter and says how long it takes. Strain figure in step 5 makes the "
+            "figure to print.",
             panel.strain_step.reference,
             figure,
             "Figure …",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,19 +15,20 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFileDialog,
     QFormLayout,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
     QSizePolicy,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui.kit.steps import Fold
-
-AUTO = "auto"
 
 #: Labels that read better than the field's name.
 LABELS = {
@@ -48,9 +50,24 @@ LABELS = {
     "max_distance_A": "Farthest detection",
     "g1": "g1",
     "g2": "g2",
+    "pixel_nm": "Scan step, pixel",
+    "qr_rotation_rad": "Rotation",
+    "qr_flip": "Flip",
+    "semiangle_mrad": "Semiangle",
+    "drop_cols": "Fly-back columns",
+    "axes": "Axis order",
+    "dtype": "Type",
 }
 
-_SUFFIXES = ("_px", "_invA", "_nm", "_A2", "_A", "_deg", "_rad", "_um", "_keV", "_s")
+_SUFFIXES = ("_px", "_invA", "_nm", "_A2", "_A", "_deg", "_mrad", "_rad", "_um", "_keV", "_s")
+
+
+def groups_of(model: type[BaseModel]) -> dict[str, list[str]]:
+    """Names of the fields of each group (tab) of a parameter model, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, info in model.model_fields.items():
+        found.setdefault(_extra(info, "group", ""), []).append(name)
+    return found
 
 
 def label_of(name: str) -> str:
@@ -90,11 +107,11 @@ def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
 
 
 class _Number(QDoubleSpinBox):
-    """Float with as many decimals as it needs; the lowest value reads "auto" when None is allowed."""
+    """Float with as many decimals as it needs; where None is allowed the lowest value stands for it and reads `empty`."""
 
-    def __init__(self, optional: bool, low: float | None, high: float | None, default: float | None, unit: str):
+    def __init__(self, empty: str | None, low: float | None, high: float | None, default: float | None, unit: str):
         super().__init__()
-        self.optional = optional
+        optional = self.optional = empty is not None
         self.setKeyboardTracking(False)
         self.setDecimals(4)
         top = 1e6 if high is None else high
@@ -104,7 +121,7 @@ class _Number(QDoubleSpinBox):
         # one step below the allowed range stands for None
         self.setRange(bottom - self.singleStep() if optional else bottom, top)
         if optional:
-            self.setSpecialValueText(AUTO)
+            self.setSpecialValueText(empty or "")
         if unit:
             self.setSuffix(f" {unit}")
 
@@ -119,16 +136,16 @@ class _Number(QDoubleSpinBox):
 
 
 class _Integer(QSpinBox):
-    """Integer; the lowest value reads "auto" when None is allowed."""
+    """Integer; where None is allowed the lowest value stands for it and reads `empty`."""
 
-    def __init__(self, optional: bool, low: float | None, high: float | None, unit: str):
+    def __init__(self, empty: str | None, low: float | None, high: float | None, unit: str):
         super().__init__()
-        self.optional = optional
+        optional = self.optional = empty is not None
         self.setKeyboardTracking(False)
         bottom = int(low if low is not None else 0)
         self.setRange(bottom - 1 if optional else bottom, int(high if high is not None else 10**6))
         if optional:
-            self.setSpecialValueText(AUTO)
+            self.setSpecialValueText(empty or "")
         if unit:
             self.setSuffix(f" {unit}")
 
@@ -147,13 +164,13 @@ def narrow(box: QComboBox) -> QComboBox:
 
 
 class _Choice(QComboBox):
-    def __init__(self, values: Iterable[Any], optional: bool):
+    def __init__(self, values: Iterable[Any], empty: str | None):
         super().__init__()
         narrow(self)
-        if optional:
-            self.addItem(AUTO, None)
+        if empty is not None:
+            self.addItem(empty, None)
         for value in values:
-            self.addItem(str(value), value)
+            self.addItem(("no", "yes")[value] if isinstance(value, bool) else str(value).replace("_", " "), value)
 
     def get(self) -> Any:
         return self.currentData()
@@ -173,12 +190,11 @@ class _Check(QCheckBox):
 class _Text(QLineEdit):
     """Text, or numbers with commas between them."""
 
-    def __init__(self, optional: bool, numbers: type | None):
+    def __init__(self, empty: str | None, numbers: type | None):
         super().__init__()
         self.numbers = numbers
-        self.optional = optional
-        if optional:
-            self.setPlaceholderText(AUTO)
+        self.optional = empty is not None
+        self.setPlaceholderText(empty or "")
 
     def get(self) -> Any:
         text = self.text().strip()
@@ -186,7 +202,7 @@ class _Text(QLineEdit):
             return None
         if self.numbers is None:
             return text
-        return tuple(self.numbers(part) for part in text.replace(":", ",").split(","))
+        return tuple(self.numbers(part) for part in re.split("[,:x]", text))
 
     def put(self, value: Any) -> None:
         if value is None:
@@ -197,25 +213,59 @@ class _Text(QLineEdit):
             self.setText(", ".join(f"{v:.6g}" for v in value))
 
 
+class _File(QWidget):
+    """Name of a file, typed or chosen."""
+
+    editingFinished = Signal()
+
+    def __init__(self, empty: str | None):
+        super().__init__()
+        self.line = _Text(empty, None)
+        self.line.editingFinished.connect(self.editingFinished)
+        self.text = self.line.text
+        choose = QToolButton()
+        choose.setText("…")
+        choose.setToolTip("Choose a file")
+        choose.clicked.connect(lambda *_: self._choose())
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        row.addWidget(self.line, 1)
+        row.addWidget(choose)
+
+    def _choose(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose a file")
+        if path:
+            self.put(path)
+            self.editingFinished.emit()
+
+    def get(self) -> str | None:
+        return self.line.get()
+
+    def put(self, value: str | None) -> None:
+        self.line.put(value)
+
+
 def make_editor(info: FieldInfo) -> Any:
     """Editor widget for a field, with `get()` and `put(value)`; None for nested models and lists of them."""
     kind, optional = _optional(info.annotation)
+    empty = _extra(info, "empty", "auto") if optional else None
     low, high = _bounds(info)
     unit = _extra(info, "unit", "")
     inner = (get_args(kind) or (kind,))[0]
     if isinstance(inner, type) and issubclass(inner, BaseModel):
         return None
     if get_origin(kind) is Literal:
-        return _Choice(get_args(kind), optional)
+        return _Choice(get_args(kind), empty)
     if kind is bool:
-        return _Choice((True, False), True) if optional else _Check()
+        return _Choice((True, False), empty) if optional else _Check()
     if kind is int:
-        return _Integer(optional, low, high, unit)
+        return _Integer(empty, low, high, unit)
     if kind is float:
-        return _Number(optional, low, high, info.default if isinstance(info.default, float) else None, unit)
+        return _Number(empty, low, high, info.default if isinstance(info.default, float) else None, unit)
     if get_origin(kind) is tuple:
-        return _Text(optional, get_args(kind)[0])
-    return _Text(optional, None)
+        return _Text(empty, get_args(kind)[0])
+    return _File(empty) if _extra(info, "file", False) else _Text(empty, None)
 
 
 def _changed_signal(editor: Any) -> Any:
@@ -234,6 +284,8 @@ class ParamsForm(QWidget):
         Class of :mod:`napari_emdl.base.params`, or an instance whose values are shown first.
     include, exclude
         Names of the fields shown, in that order; all but `exclude` by default. Nested models get their own form.
+    fold
+        Fold advanced fields away.
     """
 
     changed = Signal()
@@ -244,6 +296,7 @@ class ParamsForm(QWidget):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
         parent: QWidget | None = None,
+        fold: bool = True,
     ):
         super().__init__(parent)
         self.model = model if isinstance(model, type) else type(model)
@@ -258,7 +311,7 @@ class ParamsForm(QWidget):
             info = self.model.model_fields[name]
             editor = make_editor(info)
             if editor is not None:
-                self._add(folded if _extra(info, "advanced", False) else plain, name, info, editor)
+                self._add(folded if fold and _extra(info, "advanced", False) else plain, name, info, editor)
         column.addLayout(plain)
         if folded.rowCount():
             holder = QWidget()
@@ -281,7 +334,7 @@ class ParamsForm(QWidget):
         if not isinstance(editor, QCheckBox):
             editor.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             editor.setMinimumWidth(70)
-        caption = QLabel(label_of(name))
+        caption = QLabel(_extra(info, "label", "") or label_of(name))
         caption.setToolTip(tooltip_of(name, info))
         form.addRow(caption, editor)
         self.editors[name] = editor

@@ -9,7 +9,8 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor, QPalette
-from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from superqt import QFlowLayout
 
 STEP = 0.04  # part of the axis that [ and ] move the limit
 
@@ -45,7 +46,7 @@ class ScoreHistogram(QWidget):
         self.spin.setDecimals(3)
         self.spin.setRange(0, 1e9)
         self.spin.setKeyboardTracking(False)
-        self.spin.setMinimumWidth(132)
+        self.spin.setFixedWidth(104)
         self.spin.setToolTip("Least score of a disk")
         self.spin.valueChanged.connect(self._on_spin)
         self.reset = QToolButton()
@@ -55,13 +56,13 @@ class ScoreHistogram(QWidget):
         self.count = QLabel("")
         self.count.setContentsMargins(4, 0, 4, 2)
         self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.row = row = QHBoxLayout()
+        self.row = row = QFlowLayout()
         row.setContentsMargins(4, 0, 4, 0)
-        row.setSpacing(3)
+        row.setHorizontalSpacing(3)
+        row.setVerticalSpacing(1)
         row.addWidget(QLabel("Score ≥"))
         row.addWidget(self.spin)
         row.addWidget(self.reset)
-        row.addStretch(1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
@@ -29,16 +30,26 @@ class UndoSteps(QObject):
 
     def __init__(self, read: Callable[[], Any], write: Callable[[Any], None], parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._read_value, self._write_value = read, write
         self._stack: UndoStack[Any] = UndoStack(read, write)
+        self._stacks: WeakKeyDictionary[Any, UndoStack[Any]] = WeakKeyDictionary()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
         self._timer.timeout.connect(self._on_quiet)
 
-    def clear(self) -> None:
-        """Forget all steps: other data are shown."""
+    def switch(self, data: Any) -> None:
+        """Go on with the steps of other data, which begin where those are when they are first shown; None has no steps.
+
+        `data` is what the steps belong to; they go when it goes.
+        """
         self._timer.stop()
-        self._stack.clear()
+        known = self._stacks.get(data) if data is not None else None
+        if known is None:
+            known = UndoStack(self._read_value, self._write_value)
+            if data is not None:
+                self._stacks[data] = known
+        self._stack = known
         self.changed.emit()
 
     def note(self) -> None:

@@ -70,6 +70,14 @@ class Notices(QFrame):
             self.dismiss(line)
 
 
+def dismiss(viewer: Any, line: str) -> None:
+    """Take a line away from all panels of `viewer`: it does not hold any more."""
+    for panel in session.panels(viewer):
+        notices = getattr(panel, "notices", None)
+        if isinstance(notices, Notices):
+            notices.dismiss(line)
+
+
 def tell(viewer: Any, line: str) -> None:
     """Show a line in a panel of `viewer` that has room for notices, else in a box that waits for nobody."""
     for panel in session.panels(viewer):

@@ -14,7 +14,7 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
-COLUMNS, DIFFUSION = "HRTEM columns", "Surface diffusion"
+COLUMNS, DIFFUSION, LIVE = "HRTEM columns", "Surface diffusion", "Live"
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
@@ -129,6 +129,24 @@ def open_panel(viewer: Any, display_name: str) -> Any:
     if found is None:
         _, found = viewer.window.add_plugin_dock_widget(PLUGIN, display_name)
     return found
+
+
+def dock_of(widget: Any) -> Any:
+    """Dock that napari put a panel into, or None."""
+    while widget is not None and not hasattr(widget, "setFeatures"):
+        widget = widget.parent()
+    return widget
+
+
+def tabify(viewer: Any, widget: Any, *names: str) -> None:
+    """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, and bring it to the front."""
+    mine = dock_of(widget)
+    for other in (dock_of(registered(viewer, name)) for name in names):
+        if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
+            continue
+        viewer.window._qt_window.tabifyDockWidget(other, mine)
+        mine.raise_()
+        return
 
 
 def remove_dock(viewer: Any, dock: Any) -> None:

@@ -84,6 +84,11 @@ def symmetric_limits(*arrays: np.ndarray, quantile: float = 0.98, least: float =
     return -limit, limit
 
 
+def end_marks(beyond: tuple[float, float]) -> str:
+    """Marks for the shares of values below and above a colour scale, such as "▼ 1 % ▲ 6 %"; empty below half a per cent."""
+    return " ".join(f"{sign} {100 * share:.0f} %" for sign, share in zip("▼▲", beyond, strict=True) if share >= 0.005)
+
+
 def show_colorbar(layer: Any, visible: bool = True) -> None:
     """Show the layer's colour bar where this napari has one (0.6.5 and later)."""
     colorbar = getattr(layer, "colorbar", None)

@@ -72,7 +72,7 @@ def read_app5(gate: Gate) -> Found:
         raise OpenError(f"{gate.path.name} lacks patterns of the scan {chosen}; it is damaged")
     first = gate.item(f"{names[0]}/Data", group)
     if not isinstance(first, h5py.Dataset) or first.ndim != 2:
-        raise OpenError(f"{gate.path.name}: the patterns of {chosen} are no images")
+        raise OpenError(f"{gate.path.name}: the patterns of {chosen} are not images")
     check_dataset(first, gate.path.name, gate.folder)
     rows, cols, step_nm = _grid(gate, group, names)
     patterns = _Patterns(gate.path, group.name, names)

@@ -1,7 +1,7 @@
 """DECTRIS files (ARINA, EIGER, QUADRO, ELA): frames in one or several data files, named by a master file.
 
 A master file holds ``entry/data/data_000001``, ... as external links to files beside it, and in ``entry/instrument/detector``
-what the detector knows of itself: pixel mask, count time, number of images a trigger. Its flat field is no data.
+what the detector knows of itself: pixel mask, count time, number of images a trigger. Its flat field is not data.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def read_empad_xml(path: Path) -> Found:
         root = parse_xml(path.read_bytes(), path.name)
         named = root.find(".//raw_file")
         if named is None or not named.get("filename"):
-            raise OpenError(f"{path.name} is no EMPAD file: it names no raw_file")
+            raise OpenError(f"{path.name} is not an EMPAD file: it names no raw_file")
         name = re.split(r"[\\/]", str(named.get("filename")))[-1]
         raw = _beside(path, name)
         series = _number(root, "series_count")
@@ -77,7 +77,7 @@ def _read(raw: Path, scan: tuple[int, int] | None) -> Found:
     layout = RawLayout(footer_rows=_FOOTER_ROWS)
     count, rest = divmod(raw.stat().st_size, _FRAME_BYTES)
     if count == 0 or rest:
-        raise OpenError(f"{raw.name} is no whole number of EMPAD frames ({_FRAME_BYTES} bytes each); is it truncated?")
+        raise OpenError(f"{raw.name} does not hold whole EMPAD frames ({_FRAME_BYTES} bytes each); is it truncated?")
     source = frames_source(raw, (count,), (_PIXELS, _PIXELS), np.dtype("<f4"), layout)
     if scan is not None and scan[0] * scan[1] > count:
         whole = count // scan[1]

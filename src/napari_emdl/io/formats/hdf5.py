@@ -29,7 +29,7 @@ from napari_emdl.io.hdf5gate import Gate, check_dataset, open_h5, read_small
 from napari_emdl.io.hdf5source import Hdf5Source
 from napari_emdl.io.views import TransposedSource
 
-__all__ = ["calibration_from", "open_h5", "point_list_type", "read_hdf5", "written_by"]
+__all__ = ["calibration_from", "image_datasets", "open_h5", "point_list_type", "read_hdf5", "written_by"]
 
 _ROLE = {"rx": "R", "ry": "C", "r_x": "R", "r_y": "C", "qx": "Q", "qy": "K", "q_x": "Q", "q_y": "K", "kx": "Q", "ky": "K"}
 #: Images that detectors keep beside their frames; opened when named only.
@@ -78,7 +78,7 @@ def _resolve(gate: Gate, dataset: str | None) -> h5py.Dataset:
     default = _nexus_default(gate)
     if default is not None:
         return default
-    found = dict(_image_datasets(gate))
+    found = dict(image_datasets(gate))
     names = [n for n in found if not _CORRECTIONS.search(n)]
     if found and not names:
         raise OpenError(
@@ -114,16 +114,16 @@ def _named(gate: Gate, dataset: str) -> h5py.Dataset:
     try:
         item = gate.item(dataset)
     except KeyError:
-        held = ", ".join(n for n, _ in _image_datasets(gate)) or "none"
+        held = ", ".join(n for n, _ in image_datasets(gate)) or "none"
         raise OpenError(f"{name} has no dataset {dataset!r}; arrays it holds: {held[:300]}") from None
     if isinstance(item, h5py.Dataset):
         return item
     if not isinstance(item, h5py.Group):
-        raise OpenError(f"{name}::{dataset} is no dataset, and no group")
+        raise OpenError(f"{name}::{dataset} is neither a dataset nor a group")
     for inner in ("data", "datacube", "array"):
         if isinstance(found := gate.get(inner, item), h5py.Dataset):
             return found
-    members = dict(_image_datasets(gate, item))
+    members = dict(image_datasets(gate, item))
     return members[pick(members, "arrays", f"{name}::{dataset}")]
 
 
@@ -165,7 +165,7 @@ def point_list_type(dataset: h5py.Dataset) -> np.dtype[Any] | None:
     return vlen if isinstance(vlen, np.dtype) and vlen.names is not None and {"qx", "qy"} <= set(vlen.names) else None
 
 
-def _image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tuple[str, h5py.Dataset]]:
+def image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tuple[str, h5py.Dataset]]:
     """Numeric datasets that can be images: at least two axes longer than 1."""
     for name, item in gate.datasets(group):
         if item.shape is not None and item.ndim >= 2 and item.dtype.kind in "biuf" and sum(n > 1 for n in item.shape) >= 2:

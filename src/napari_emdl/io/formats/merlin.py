@@ -97,7 +97,7 @@ def _header(path: Path) -> MibHeader:
         text = file.read(4096).decode("latin-1")
     parts = text.split(",")
     if len(parts) < 8 or parts[0] != "MQ1":
-        raise OpenError(f"{path.name} is no .mib file inside, or is damaged")
+        raise OpenError(f"{path.name} is not a .mib file inside, or is damaged")
     head = int(parts[2])
     if not 64 <= head <= 65536:
         raise OpenError(f"{path.name} has headers of {head} bytes, which cannot be; it is damaged")

@@ -124,7 +124,7 @@ def _with_info(path: Path, source: RawSource, info: dict[str, str], facts: dict[
     notes: tuple[str, ...] = ()
     scan = None
     if not raster:
-        notes = ("the scan is no raster: patterns stand in the order of recording",)
+        notes = ("the scan is not a raster: patterns stand in the order of recording",)
     elif min(shape) > 0:
         scan = (shape[0], shape[1])
         if scan[0] * scan[1] > count and count >= scan[1]:

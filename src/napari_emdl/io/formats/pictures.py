@@ -72,14 +72,15 @@ class _Frames:
 
 
 def read_picture(path: Path) -> Found:
-    """Open a plain image as a movie of one frame, an animated GIF as one of all its frames."""
+    """Open a plain image, or an animated GIF as a movie."""
     from PIL import Image
 
     image, coloured = read_plain(path)
     with one_line(path.name, "image"), Image.open(path) as file:
         count = int(getattr(file, "n_frames", 1)) if file.format == "GIF" else 1
-    source = FramesSource(_Frames(path), (count,), image.shape, image.dtype, path.name)
-    axes = (Axis(count, letter="T"), Axis(image.shape[0], letter="Y"), Axis(image.shape[1], letter="X"))
+    leading = (count,) if count > 1 else ()
+    source = FramesSource(_Frames(path), leading, image.shape, image.dtype, path.name)
+    axes = (*(Axis(n, letter="T") for n in leading), Axis(image.shape[0], letter="Y"), Axis(image.shape[1], letter="X"))
     notes = (LUMINANCE_NOTE,) if coloured else ()
     facts = {"format": path.suffix.lower().lstrip(".") or "image"}
-    return Found(source, axes, name=path.stem, kind="movie", metadata=facts, notes=notes)
+    return Found(source, axes, name=path.stem, metadata=facts, notes=notes)

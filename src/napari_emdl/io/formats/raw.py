@@ -29,7 +29,7 @@ class RawLayout:
     offset, trailer
         Bytes before the first frame and after the last one.
     header_rows, footer_rows
-        Rows of the frame's type before and after each frame that are no data.
+        Rows of the frame's type before and after each frame that are not data.
     frame_header, frame_footer
         Bytes before and after each frame (before its header rows and after its footer rows).
     """
@@ -97,15 +97,36 @@ def read_npz(path: Path, dataset: str | None = None) -> Found:
         return Found(ArraySource(_PackedArray(path, member.filename), path.name), axes, name=path.stem, metadata=facts)
 
 
-def _images(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
-    """Arrays that can be images: of two axes and more; those of the most axes where there are several."""
-    axes = {}
+def check_unpacked_size(path: Path) -> None:
+    """Refuse a zip file whose arrays would not fit in memory."""
+    with one_line(path.name, "zip file"), zipfile.ZipFile(path) as archive:
+        nbytes = sum(member.file_size for member in archive.infolist())
+    if nbytes > _MOST_PACKED_BYTES:
+        raise OpenError(f"{path.name} packs {nbytes / 2**30:.1f} GB, which cannot be read in part; save it as HDF5 or TIFF")
+
+
+def list_arrays(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """Arrays of a .npz file that can be images: (name, shape, type)."""
+    with one_line(path.name, ".npz file"), zipfile.ZipFile(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
+        return _held(archive, members)
+
+
+def _held(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    found = []
     for name, member in list(members.items())[:1000]:
         with archive.open(member) as file:
             shape, _, dtype = npy_header(file, name)  # type: ignore[arg-type]
         if len(shape) >= 2 and dtype.kind in "biuf":
-            axes[name] = len(shape)
-    return [name for name, count in axes.items() if count == max(axes.values())]
+            found.append((name, tuple(shape), dtype))
+    return found
+
+
+def _images(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
+    """Arrays that can be images: of two axes and more; those of the most axes where there are several."""
+    held = _held(archive, members)
+    most = max((len(shape) for _, shape, _ in held), default=0)
+    return [name for name, shape, _ in held if len(shape) == most]
 
 
 def read_raw(path: Path, shape: Sequence[int], dtype: Any, layout: RawLayout | int = 0) -> Found:
@@ -133,7 +154,7 @@ def read_raw(path: Path, shape: Sequence[int], dtype: Any, layout: RawLayout | i
     except TypeError as error:
         raise OpenError(f"unknown data type {dtype!r}; use a numpy name such as uint16, >u2 or float32") from error
     if kind.hasobject or kind.itemsize == 0 or kind.kind not in "biufc":
-        raise OpenError(f"{dtype!r} is no type of numbers; use a numpy name such as uint16, >u2 or float32")
+        raise OpenError(f"{dtype!r} is not a numeric type; use a numpy name such as uint16, >u2 or float32")
     sizes = [int(n) for n in shape]
     if len(sizes) < 2 or sizes.count(-1) > 1 or any(n == 0 or n < -1 for n in sizes):
         raise OpenError(
@@ -180,7 +201,7 @@ def _check_length(path: Path, sizes: Sequence[int], kind: np.dtype[Any], layout:
     each, uneven = divmod(extra, count)
     if not uneven and each % row_bytes == 0:
         readings.append(
-            f"{each // row_bytes} rows after each frame that are no data (footer_rows={layout.footer_rows + each // row_bytes})"
+            f"{each // row_bytes} rows after each frame are not data (footer_rows={layout.footer_rows + each // row_bytes})"
         )
     elif not uneven:
         readings.append(f"{each} bytes before each frame (frame_header={layout.frame_header + each})")

@@ -73,7 +73,7 @@ def read_ser(path: Path) -> Found:
     except OpenError:
         raise
     except (OSError, ValueError, IndexError, OverflowError) as error:
-        raise OpenError(f"{path.name} is no readable .ser file ({first_line(error)}); is it truncated?") from error
+        raise OpenError(f"{path.name} is not a readable .ser file ({first_line(error)}); is it truncated?") from error
 
 
 def read_emi(path: Path, dataset: str | None) -> Found:
@@ -117,7 +117,7 @@ def _read(path: Path, file: BinaryIO) -> Found:
     _, series_id, version = _ints(file, "<i2", 3)
     data_type, tag_type, total, valid = (int(v) for v in _ints(file, "<i4", 4))
     if series_id != 0x0197:
-        raise OpenError(f"{path.name} is no .ser file")
+        raise OpenError(f"{path.name} is not a .ser file")
     if data_type == _SPECTRA:
         raise OpenError(f"{path.name} holds spectra, not images")
     if data_type != _IMAGES or not 0 < valid <= total:
@@ -141,7 +141,10 @@ def _read(path: Path, file: BinaryIO) -> Found:
         raise OpenError(f"{path.name} is truncated: its last image ends at byte {last}, the file has {size}")
     leading = _leading(dimensions, _fast_x(file, tags, tag_type), valid)
     mode = _mode(path)
-    image_units = "1/m" if mode.diffraction(bool(leading) and dimensions[0].units != "") else "m"
+    reciprocal = _reciprocal(element)
+    if reciprocal is None:
+        reciprocal = mode.diffraction(bool(leading) and dimensions[0].units != "")
+    image_units = "1/m" if reciprocal else "m"
     axes = [Axis(d.size, "", d.delta, "m" if d.units == "meters" else d.units, navigate=True) for d in leading]
     axes.append(Axis(rows, "y", float(element["dy"]), image_units, navigate=False))
     axes.append(Axis(cols, "x", float(element["dx"]), image_units, navigate=False))
@@ -149,6 +152,17 @@ def _read(path: Path, file: BinaryIO) -> Found:
     source = FramesSource(frames, [d.size for d in leading], (rows, cols), kind, path.name)
     calibration = Calibration().override("file", energy_keV=mode.energy_keV)
     return Found(source, tuple(axes), calibration, path.stem, metadata={"format": "TIA .ser"} | mode.metadata)
+
+
+def _reciprocal(element: Any) -> bool | None:
+    """True for pixels in 1/m, False for pixels in m, None where their size fits neither.
+
+    The size decides before the mode: a STEM image is taken with the projector in diffraction mode, too.
+    """
+    step = abs(float(element["dx"]))
+    if 1e-14 < step < 1e-3:
+        return False
+    return True if 1e3 < step < 1e12 else None
 
 
 def _dimension(file: BinaryIO) -> _Dimension:

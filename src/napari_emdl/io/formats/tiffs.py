@@ -78,7 +78,18 @@ def read_tiff(path: Path, dataset: str | None = None, as_frames: bool = False) -
     except OpenError:
         raise
     except Exception as error:  # tifffile raises many kinds on damaged files
-        raise OpenError(f"{path.name} is no readable TIFF ({first_line(error)}); is it truncated?") from error
+        raise OpenError(f"{path.name} is not a readable TIFF ({first_line(error)}); is it truncated?") from error
+
+
+def list_series(path: Path) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Image series of a file: (number, shape, type); none where it is damaged, which opening it says."""
+    import tifffile
+
+    try:
+        with _complaints(), tifffile.TiffFile(path) as file:
+            return [(str(i), tuple(series.shape), series.dtype) for i, series in enumerate(file.series)]
+    except Exception:  # tifffile raises many kinds on damaged files
+        return []
 
 
 @contextmanager
@@ -140,7 +151,8 @@ def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str
     # bytes beside deeper images are a picture of them, however many pixels they have
     deep = [i for i in candidates if np.dtype(series[i].dtype).itemsize > np.dtype(series[large[0]].dtype).itemsize == 1]
     if len(large) > 1 or deep:
-        raise OpenError(f"{path.name} holds several image series; choose one of {listed}")
+        numbers = tuple(str(i) for i in range(len(series)))
+        raise OpenError(f"{path.name} holds several image series; choose one of {listed}", numbers)
     return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
         series
     ) > 1 else []
@@ -248,7 +260,7 @@ def _name_stack_axes(axes: tuple[Axis, ...], letters: str, file: Any) -> tuple[A
 
 
 def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
-    """Axis letter -> (step, unit) from OME, ImageJ, DM or plain resolution tags."""
+    """Axis letter -> (step, unit) from OME, ImageJ, DM, Thermo Fisher, Olympus or plain resolution tags."""
     page = series.keyframe
     tags = page.tags
     if file.is_ome:
@@ -259,6 +271,8 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
             if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
                 out[letter] = (float(tags[scale].value), tags[unit_tag].value)
         return out
+    if vendor := _vendor_scales(page):
+        return vendor
     out = {}
     imagej = file.imagej_metadata or {}
     unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
@@ -277,6 +291,19 @@ def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
     if imagej.get("spacing") and "T" in series.axes:
         out["Z"] = (float(imagej["spacing"]), str(imagej.get("zunit", unit or "")))
     return out
+
+
+def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
+    """Pixel size in m that Thermo Fisher (FEI) and Olympus (SIS) write into tags of their own."""
+    fei = page.tags.get(34682) or page.tags.get(34680)  # FEI_HELIOS, FEI_SFEG
+    scan = fei.value.get("Scan") if fei is not None and isinstance(fei.value, Mapping) else None
+    sis = page.tags.get(33560)
+    sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
+    for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
+        x, y = values.get(cols), values.get(rows)
+        if isinstance(x, float) and isinstance(y, float) and min(x, y) > 0:
+            return {"X": (x, "m"), "Y": (y, "m")}
+    return {}
 
 
 def _tag(tags: Any, name: str) -> Any:

@@ -30,6 +30,8 @@ PLUGINS: Mapping[str, str] = {
     ".zspy": "zspy",
     ".prz": "pantarhei",
 }
+#: Read at once: the lazy reader takes packed bytes for values.
+_WHOLE = {"pantarhei"}
 _DIFFRACTION = {"diffraction", "electron_diffraction"}
 
 
@@ -51,11 +53,15 @@ def _signals(path: Path, plugin: str) -> list[dict[str, Any]]:
     try:
         reader = import_module(f"rsciio.{plugin}")  # before quieting: its import sets its own log level
         with _quiet():
-            return reader.file_reader(str(path), lazy=True)
+            return reader.file_reader(str(path), lazy=plugin not in _WHOLE)
     except ImportError as error:
         raise OpenError(f"{path.name} needs a library that is not installed ({first_line(error)})") from error
     except MemoryError as error:
         raise OpenError(f"{path.name} declares an array larger than memory; it is damaged") from error
+    except NotImplementedError as error:
+        if "RGBA" not in str(error):
+            raise OpenError(f"{path.name} is of a kind that is not read ({first_line(error)})") from error
+        raise OpenError(f"{path.name} holds a coloured picture, not counts; open the camera's own image") from error
     except Exception as error:  # the readers raise anything on damaged files
         raise OpenError(
             f"{path.name} cannot be read as a {path.suffix or plugin} file ({first_line(error)}); is it truncated?"
@@ -97,18 +103,34 @@ def _read(path: Path, plugin: str, dataset: str | None) -> Found:
         raise OpenError(f"{path.name} holds no images" + (", only spectra" if signals else ""))
     number = _choose(images, dataset, path.name)
     signal = images[number]
+    source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
+    return found_in_signal(signal, source, plugin, path.stem)
+
+
+def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name: str) -> Found:
+    """What a signal as RosettaSciIO and HyperSpy describe it holds.
+
+    Parameters
+    ----------
+    signal
+        Its ``data``, ``axes`` (in the order of the array), ``metadata`` and, where they are there, ``original_metadata`` and
+        ``mapping``.
+    source
+        Reads the data.
+    plugin, name
+        Format, and how a layer of it is called.
+    """
     axes = tuple(_axis(axis, size) for axis, size in zip(signal["axes"], signal["data"].shape, strict=True))
     metadata = signal.get("metadata", {})
     signal_type = "diffraction" if _get(metadata, "Signal.signal_type") in _DIFFRACTION else ""
     facts = {"format": plugin} | {
         k: _get(metadata, f"General.{k}") for k in ("title", "date", "time") if _get(metadata, f"General.{k}")
     }
-    source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
     axes = _name_time(axes, signal)
     notes: tuple[str, ...] = ()
     if plugin == "digitalmicrograph" and len(axes) == 4:
         axes, notes = _dm_scan(axes, signal)
-    return Found(source, axes, _calibration(signal, metadata), path.stem, None, facts, signal_type, notes=notes)
+    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes)
 
 
 def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[Axis, ...], tuple[str, ...]]:
@@ -159,10 +181,11 @@ def _choose(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str
 
 
 def _spectral(signal: Mapping[str, Any]) -> bool:
-    """True for spectra and spectrum images: the signal axis is an energy or a wavelength."""
-    return any(
-        str(a.get("units") or "") in ("eV", "keV") or str(a.get("name") or "").startswith("Energy") for a in signal["axes"]
-    )
+    """True for spectra and spectrum images: one signal axis alone, or one that is an energy or a wavelength."""
+    axes = signal["axes"]
+    if all(a.get("navigate") is not None for a in axes) and sum(not a["navigate"] for a in axes) == 1:
+        return True
+    return any(str(a.get("units") or "") in ("eV", "keV") or str(a.get("name") or "").startswith("Energy") for a in axes)
 
 
 def _axis(axis: Mapping[str, Any], size: int) -> Axis:

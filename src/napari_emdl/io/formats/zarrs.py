@@ -68,6 +68,16 @@ def _read(path: Path, dataset: str | None) -> Found:
     return _found(path, array, dataset, attributes)
 
 
+def list_arrays(path: Path) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Arrays of a store that can be images: (name, shape, type)."""
+    import zarr
+
+    with one_line(path.name, "zarr store"):
+        store: Any = zarr.open(str(path), mode="r")
+        held = () if hasattr(store, "shape") else _arrays(store)
+        return [(n, tuple(a.shape), a.dtype) for n, a in held if len(a.shape) >= 2 and a.dtype.kind in "biuf"]
+
+
 def _arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name in sorted(group):
         item = group[name]
