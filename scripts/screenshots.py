@@ -30,6 +30,7 @@ STATES = {
     "virtual": "virtual detector and its image",
     "compare": "a second method on the pattern",
     "notice": "a file that cannot be opened, with its advice",
+    "dialog": "the dialog that asks how a file is read, with what will come out",
     "switcher": "a second datacube, the first put aside",
 }
 
@@ -57,12 +58,12 @@ class Camera:
                 raise SystemExit(f"waited {timeout_s:g} s in vain")
             self.wait(0.05)
 
-    def take(self, name: str) -> None:
-        """Take the picture `name` as a small PNG."""
+    def take(self, name: str, window: Any = None) -> None:
+        """Take the picture `name` of a window, the main one when None, as a small PNG."""
         if self.only and name not in self.only:
             return
         self.wait(0.6)
-        picture = self.window.grab()
+        picture = (window or self.window).grab()
         with tempfile.TemporaryDirectory() as scratch:
             raw = Path(scratch) / "raw.png"
             picture.save(str(raw))
@@ -75,17 +76,26 @@ def take_all(camera: Camera, viewer: Any, method: str) -> None:
     """Walk through the states."""
     from napari_emdl.gui.diffraction.strain import DRAWN
     from napari_emdl.gui.kit import session
+    from napari_emdl.samples.diffraction import strained_datacube
 
     panel = session.open_panel(viewer, session.WORKSPACE)
     panel.disks_step.form.editors["method"].put(method)
     state = panel.state
     with tempfile.TemporaryDirectory() as scratch:
         stack = Path(scratch) / "stack.npy"
-        np.save(stack, np.zeros((12, 16, 16), np.uint16))
+        np.save(stack, strained_datacube((1, 12), (64, 64))[0].data[0])
         panel.open_button.open(stack)
         camera.until(lambda: panel.notices.lines)
         camera.take("notice")
+        dialog = panel.open_button.dialog
+        dialog.editor("shape").setText("3, 4")
+        dialog.refresh()
+        camera.until(lambda: not dialog.busy)
+        camera.take("dialog", dialog)
+        dialog.reject()
         panel.notices.clear()
+        if camera.only and not set(camera.only) - {"notice", "dialog"}:
+            return
     viewer.open_sample("napari-emdl", "strained_datacube")
     camera.until(lambda: state.found.outlook is not None and not panel.detectors.busy)
     camera.take("open")

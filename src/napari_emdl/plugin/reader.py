@@ -32,15 +32,17 @@ def read_in_window(path: PathOrPaths) -> list[LayerData]:
     from napari_emdl.gui.kit import opening, session
 
     viewer = napari.current_viewer()
-    try:
+    if viewer is None or not session.has_window(viewer):
         return read(path)
-    except (EmdlError, OSError, MemoryError) as error:
-        if viewer is None or not session.has_window(viewer):
-            raise
-        file = path if isinstance(path, str) else path[0]
-        how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
-        opening.refused(session.bare(viewer), str(file), error, **how)
-        return [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
+    layer_data: list[LayerData] = []
+    for one in [path] if isinstance(path, str) else path:
+        try:
+            layer_data += layers.read_path(str(one))
+        except (EmdlError, OSError, MemoryError) as error:  # the others open all the same
+            how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
+            opening.refused(session.bare(viewer), str(one), error, **how)
+    layers.open_panels_soon()
+    return layer_data or [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
 
 
 def read(path: PathOrPaths) -> list[LayerData]:

@@ -13,7 +13,7 @@ from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Calibration, in_memory
 from napari_emdl.gui import layers
 from napari_emdl.gui.atoms.columns import ColumnsPanel
-from napari_emdl.gui.kit.session import tag_of
+from napari_emdl.gui.kit.session import DIFFUSION, dock_of, open_panel, tag_of
 from napari_emdl.samples.atoms import blinking_movie
 
 pytestmark = pytest.mark.gui
@@ -64,7 +64,7 @@ def panel(show, sample, wait_until):
     return made
 
 
-def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait_until):
+def test_current_frame_is_found_first_and_follows_slider_and_plot(panel, sample, wait_until):
     movie, truth = sample
     session = panel.session
     assert session.candidates.n_done < movie.n_frames
@@ -77,6 +77,9 @@ def test_current_frame_is_found_first_and_follows_the_slider(panel, sample, wait
     assert np.mean(distance * movie.pixel_A < 0.5) > 0.9
     assert sum(tag_of(other).get("role") == "columns" for other in panel.viewer.layers) == 1
     np.testing.assert_allclose(layer.scale, session.layer.scale[-2:])
+    panel.counts.seek.emit(7)
+    assert session.frame == 7 and panel.viewer.dims.current_step[0] == 7
+    assert panel.counts.line.value() == 7
 
 
 def test_a_second_movie_is_followed_and_the_first_comes_back_as_it_was(panel, sample, wait_until, tmp_path):
@@ -131,12 +134,6 @@ def test_threshold_is_a_view_of_all_frames(panel, wait_until, sample):
     assert counts[session.frame] == len(panel.columns_layer.layer.data)
     panel.threshold.default_button.click()
     wait_until(lambda: len(panel.columns_layer.layer.data) == shown)
-
-
-def test_count_plot_seeks(panel):
-    panel.counts.seek.emit(7)
-    assert panel.session.frame == 7 and panel.viewer.dims.current_step[0] == 7
-    assert panel.counts.line.value() == 7
 
 
 def test_cancel_keeps_what_is_done_and_resume_goes_on(show, sample, wait_until):
@@ -234,6 +231,19 @@ def test_settings_find_the_frame_again(panel, wait_until):
     assert panel.session.data.settings.columns == ColumnParams(model="log", contrast="dark")
 
 
+def test_of_two_readings_a_click_takes_one(panel, wait_until):
+    panel.readings.follow({})
+    assert not panel.readings.isVisible()
+    panel.readings.follow({"readings": {"bright": 40.0, "dark": 3.0}})
+    bright, dark = panel.readings.buttons["bright"], panel.readings.buttons["dark"]
+    assert panel.readings.isVisible() and bright.text() == "bright: 40 columns"
+    wait_until(lambda: not dark.icon().isNull(), what="the pictures of both readings")
+    dark.click()
+    assert not panel.readings.isVisible()
+    wait_until(lambda: panel.session.candidates.attrs.get("contrast") == "dark", what="columns of the reading that was clicked")
+    assert panel.session.data.settings.columns.contrast == "dark"
+
+
 def test_nothing_open_says_what_to_do(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
     panel = ColumnsPanel(viewer)
@@ -288,3 +298,10 @@ def test_a_panel_that_opens_later_keeps_what_was_found(panel, wait_until):
     panel.viewer.window.add_dock_widget(again)
     wait_until(lambda: not again._debounce.isActive() and len(again.columns_layer.layer.data) > 0)
     assert again.session.candidates is found and found.complete
+    viewer, window = panel.viewer, panel.viewer.window._qt_window
+    window.resize(1366, 740)
+    diffusion = open_panel(viewer, DIFFUSION)
+    wait_until(lambda: window.tabifiedDockWidgets(dock_of(diffusion)), what="the tab beside the columns")
+    wait_until(
+        lambda: diffusion._area.viewport().width() >= diffusion._holder.minimumSizeHint().width(), 10, "all of the panel"
+    )

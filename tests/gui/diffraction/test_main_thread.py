@@ -29,7 +29,7 @@ HEAVY = (
     ("napari_emdl.diffraction.judge.outlook", "look_ahead"),
     ("napari_emdl.exporting.folder", "export"),
     ("napari_emdl.exporting.annotations", "export_layers"),
-    ("napari_emdl.gui.diffraction.session", "write_project"),
+    ("napari_emdl.gui.kit.projects", "write_project"),
     ("napari_emdl.gui.diffraction.project", "read_project"),
     ("napari_emdl.io", "load"),
     ("napari_emdl.io", "save"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QToolButton
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, StrainParams
@@ -162,7 +163,7 @@ def move():
     panel.disks_step.form.editors["method"].put("template")
     panel.step(2, 1)
     viewer.add_points([[1.0, 1.0]], name="before the crash", **panel.maps.space)
-    panel.autosave.written.connect(lambda: print("written", flush=True))
+    panel.project.written.connect(lambda: print("written", flush=True))
 from qtpy.QtCore import QTimer
 QTimer.singleShot(1500, move)
 napari.run()
@@ -187,7 +188,7 @@ def test_a_killed_session_is_offered_and_comes_back(make_napari_viewer, cube_fil
     assert panel.state.settings.position == (5, 5) and panel.state.settings.disk_params.method == "template"
     assert not panel.offer.isVisible()
     wait_until(lambda: not crashed_sessions(), 20, "the session to be this window's")
-    assert [path for path in sessions_folder().iterdir() if not path.name.startswith(".")] == [panel.autosave.path]
+    assert [path for path in sessions_folder().iterdir() if not path.name.startswith(".")] == [panel.project.session.path]
     viewer.close()
     wait_until(lambda: not list(sessions_folder().iterdir()), 10, "a clean close to leave nothing")
 
@@ -197,16 +198,16 @@ def test_nothing_is_written_while_nothing_changes(make_napari_viewer, cube_file,
     panel.disks_step.form.editors["method"].put("template")
     wait_until(lambda: panel.state.found.live is not None and not panel.state.busy and not panel.detectors.busy)
     qtbot.wait(500)  # the navigation image sets its contrast with the last block
-    panel.autosave.check()
-    wait_until(lambda: panel.autosave.path.exists())
-    written = panel.autosave.path.stat().st_mtime_ns
+    panel.project.check()
+    wait_until(lambda: panel.project.session.path.exists())
+    written = panel.project.session.path.stat().st_mtime_ns
     time.sleep(0.02)
-    panel.autosave.check()
-    wait_until(lambda: not panel.autosave._job.running)
-    assert panel.autosave.path.stat().st_mtime_ns == written
+    panel.project.check()
+    wait_until(lambda: not panel.project._writing.running)
+    assert panel.project.session.path.stat().st_mtime_ns == written
     panel.step(0, 1)
-    panel.autosave.check()
-    wait_until(lambda: panel.autosave.path.stat().st_mtime_ns != written, 10)
+    panel.project.check()
+    wait_until(lambda: panel.project.session.path.stat().st_mtime_ns != written, 10)
     assert [role_of(layer) for layer in panel.viewer.layers].count("crosshair") == 1
 
 
@@ -227,7 +228,7 @@ def test_parameters_are_remembered_but_not_what_belongs_to_a_file(make_napari_vi
     assert again.state.settings.run_params.max_memory == "500MB" and again.state.settings.strain_params.axis_deg == 30.0
     assert again.state.settings.strain_params.g1 is None
     assert again.disks_step.form.editors["method"].get() == "light"
-    again.project.defaults_action.trigger()
+    again.frame.findChild(QToolButton, "project_menu").entries["Default parameters"].trigger()
     assert again.state.settings.disk_params == DiskParams() and again.state.settings.strain_params == StrainParams()
     assert again.disks_step.form.editors["method"].get() == "fcunet"
     again.disks_step.form.editors["method"].put("template")

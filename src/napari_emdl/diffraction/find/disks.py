@@ -215,8 +215,8 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",
-        "n_refused": "with bright places that are no crystal's (alike everywhere, or without lattice, pairs and direct beam), which "
-        "were left out: give a probe radius to have them measured",
+        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
+        "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)

@@ -22,6 +22,7 @@ from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, wo
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
+from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
@@ -32,11 +33,8 @@ from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.devices import CUDA_PROVIDER
-from napari_emdl.models.registry import Model, find_model
 from napari_emdl.models.session import Session
 
-#: Shipped networks of each method.
-PROPOSER, REFINER = "fcunet", "disk_refiner"
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 0.05
 #: Correlation proposals of the light path, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
@@ -95,15 +93,15 @@ class NetworkFinder:
         self._refiner: Refiner | None = None
         self._light: TemplateFinder | None = None
         self._open_networks()
-        self._radii: tuple[float, float] = _trained_radii(self._sessions[0].model)
-        self.default_min_score: float = _default_score(self._sessions[-1].model)
+        self._radii: tuple[float, float] = trained_radii(self._sessions[0].model)
+        self.default_min_score: float = default_score(self._sessions[-1].model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
             self._put_probe_on_the_device()
 
     def _open_networks(self) -> None:
-        proposer, refiner = _chosen_models(self.params)
+        proposer, refiner = chosen_models(self.params)
         threads = self.run.workers or available_cores()
         options = {"device": self.run.device, "threads": max(1, threads // self.calls)}
         if proposer is not None:
@@ -143,7 +141,7 @@ class NetworkFinder:
         notes = []
         for session in self._sessions:
             scale = self._grid_scale if session is self._proposer else 1.0
-            low, high = _trained_radii(session.model)
+            low, high = trained_radii(session.model)
             if not low <= self.probe.radius_px * scale <= high:
                 notes.append(
                     f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
@@ -194,7 +192,7 @@ class NetworkFinder:
             seen["n_full"] += tables[-1].attrs.get("n_full", 0)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
@@ -320,11 +318,13 @@ class NetworkFinder:
         found = self._without_doubles(found, self._spacing_px)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
-        lattices = lattices_of(sure.table(n), radius, centre)
+        confident = sure.table(n)
+        lattices = lattices_of(confident, radius, centre)
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
         if self.probe.source == MEASURED:
-            alone |= self.probe.trust < 0.5
+            if self.probe.trust < 0.5:
+                alone = ~lattices.witnessed(confident)[found.which]
             doubtful = alone | (self.probe.trust < 1)
             found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe)
         if not lattices.good.any():
@@ -359,24 +359,6 @@ class NetworkFinder:
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
 
 
-def _chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
-    """(proposer, refiner) of a method; a model the user names takes the part it is made for."""
-    given = find_model(params.model) if params.model else None
-    task = given.card.emdl.task if given is not None else None
-    needed = {"fcunet": ("disk-proposer", "disk-refiner"), "fcunet-plain": ("disk-proposer",), "light": ("disk-refiner",)}
-    if params.method not in needed:
-        raise EmdlError(f"the method {params.method!r} uses no network")
-    if task is not None and task not in needed[params.method]:
-        raise EmdlError(f"model {params.model!r} is for {task}, which the method {params.method!r} does not use")
-    made: list[Model | None] = []
-    for part, name in (("disk-proposer", PROPOSER), ("disk-refiner", REFINER)):
-        if part not in needed[params.method]:
-            made.append(None)
-        else:
-            made.append(given if task == part else find_model(name, part))  # type: ignore[arg-type]
-    return made[0], made[1]
-
-
 def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
     loose = params.model_copy(update={"max_disks": min(2 * params.max_disks, 1000), "min_score": None})
     return TemplateFinder(probe, loose, detector_shape, score_floor=LIGHT_FLOOR)
@@ -385,16 +367,6 @@ def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int,
 def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
     plain = params.template.model_copy(update={"correlation": "cross", "subpixel": "none"})
     return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)
-
-
-def _trained_radii(model: Model) -> tuple[float, float]:
-    ranges = model.card.emdl.ranges
-    return ranges.get("radius_px") or ranges.get("probe_radius_px") or (2.2, 16.0)
-
-
-def _default_score(model: Model) -> float:
-    score = model.card.emdl.default_min_score
-    return float(score) if isinstance(score, (int, float)) else 0.5
 
 
 def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:

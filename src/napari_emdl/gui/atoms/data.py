@@ -98,14 +98,22 @@ class Results:
     occupancy: Occupancy | None = None
 
 
+@dataclass
+class Named:
+    """Project file of one movie."""
+
+    project_file: Path | None = None
+
+
 @dataclass(frozen=True)
 class Aside:
-    """A movie that is open and not shown: its calibration as it was typed, limits and results."""
+    """A movie that is open and not shown: its calibration as it was typed, limits, results and project file."""
 
     movie: Movie | None
     limits: ColumnLimits
     default_min_score: float
     results: Results
+    named: Named
 
 
 class AtomsData:
@@ -115,21 +123,23 @@ class AtomsData:
         self.movie: Movie | None = None
         self.settings = Settings()
         self.results = Results()
+        self.named = Named()
 
     def start(self, movie: Movie | None) -> None:
         """Begin with another movie; parameters stay, the threshold goes back to the finder's own."""
         self.movie = movie
         self.settings.limits = ColumnLimits()
+        self.named = Named()
         self.forget()
 
     def put_aside(self) -> Aside:
         """What is to be kept of the movie while another one is shown."""
-        return Aside(self.movie, self.settings.limits, self.settings.default_min_score, self.results)
+        return Aside(self.movie, self.settings.limits, self.settings.default_min_score, self.results, self.named)
 
     def take_back(self, aside: Aside) -> None:
         """Be as :meth:`put_aside` left it; parameters stay."""
         self.movie, self.settings.limits, self.results = aside.movie, aside.limits, aside.results
-        self.settings.default_min_score = aside.default_min_score
+        self.settings.default_min_score, self.named = aside.default_min_score, aside.named
 
     def forget(self) -> None:
         """Drop what was found: the settings it came from have changed."""

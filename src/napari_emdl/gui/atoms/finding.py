@@ -4,39 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject
 
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.gui.atoms.jobs import find_frame, run_movie
 from napari_emdl.gui.atoms.session import AtomsSession
-from napari_emdl.gui.kit.worker import Job, Latest, report_error
+from napari_emdl.gui.kit.runner import Runner
+from napari_emdl.gui.kit.worker import Latest
 from napari_emdl.workflow.runs import COLUMN_RUNS
 
 
-class ColumnsFollower(QObject):
-    """Workers of the columns panel; what they find goes to the session.
-
-    Signals
-    -------
-    started
-        A :class:`Job` over all frames, to be watched.
-    ended
-        It is over, however it ended.
-    failed
-        What went wrong, in one line; the user was told.
-    """
-
-    started = Signal(object)
-    ended = Signal()
-    failed = Signal(str)
+class ColumnsFollower(Runner):
+    """Workers of the columns panel; what they find goes to the session."""
 
     def __init__(self, session: AtomsSession, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(Latest(find_frame, "columns of the current frame", cancel_stale=False), parent)
         self.session = session
-        self.latest = Latest(find_frame, "columns of the current frame", cancel_stale=False, parent=self)
-        self.job: Job | None = None
         self.latest.done.connect(self._frame_found)
-        self.latest.failed.connect(lambda error: self.failed.emit(report_error(error)))
 
     def find(self, frame: int) -> None:
         """Find the columns of a frame, unless they are known or cannot be found."""
@@ -69,32 +53,10 @@ class ColumnsFollower(QObject):
             return
         self.latest.drop()
         candidates = self.session.candidates
-        job = Job(run_movie(data.movie, data.find_params(), data.settings.run, restart), "finding columns", self)
-        job.block.connect(lambda block, table: self._block_done(candidates, block.start, table))
-        job.returned.connect(lambda table: self._block_done(candidates, 0, table))
-        job.failed.connect(lambda error: self.failed.emit(report_error(error, "columns")))
-        job.finished.connect(self._finished)
-        self.job = job
-        self.started.emit(job)
-        job.start()
-
-    def _block_done(self, candidates: Any, start: int, table: PeakTable) -> None:
-        if candidates is self.session.candidates:
-            self.session.put_columns(start, table)
-
-    def _finished(self) -> None:
-        self.job = None
-        self.ended.emit()
-
-    def stop(self) -> None:
-        """Forget what waits and stop what runs: another movie."""
-        self.latest.drop()
-        if self.job is not None:
-            self.job.cancel()
-
-    def close(self) -> None:
-        """Stop what runs and wait for it."""
-        if self.job is not None:
-            self.job.cancel()
-            self.job.wait(2.0)
-        self.latest.close()
+        self.begin(
+            run_movie(data.movie, data.find_params(), data.settings.run, restart),
+            "finding columns",
+            "columns",
+            lambda table: self.session.put_columns(0, table, candidates),
+            lambda block, table: self.session.put_columns(block.start, table, candidates),
+        )

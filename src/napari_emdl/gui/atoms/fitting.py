@@ -12,37 +12,26 @@ from napari_emdl.atoms.fit.sites import Sites
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.gui.atoms.jobs import fit_sites, mean_of, rethreshold, run_movie
 from napari_emdl.gui.atoms.session import AtomsSession
+from napari_emdl.gui.kit.runner import Runner
 from napari_emdl.gui.kit.worker import Job, Latest, report_error
 
 
-class OccupancyFollower(QObject):
+class OccupancyFollower(Runner):
     """Workers of the diffusion panel; what they find goes to the session.
 
     Signals
     -------
-    started
-        A :class:`Job` to be watched.
-    ended
-        It is over, however it ended.
-    failed
-        What went wrong, in one line; the user was told.
     mean_found
         Drift-corrected mean image of the movie (rows, cols).
     """
 
-    started = Signal(object)
-    ended = Signal()
-    failed = Signal(str)
     mean_found = Signal(object)
 
     def __init__(self, session: AtomsSession, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(Latest(rethreshold, "threshold", cancel_stale=False), parent)
         self.session = session
-        self.latest = Latest(rethreshold, "threshold", cancel_stale=False, parent=self)
-        self.job: Job | None = None
         self._mean_job: Job | None = None
         self.latest.done.connect(self._rethresholded)
-        self.latest.failed.connect(lambda error: self.failed.emit(report_error(error)))
         session.limits_changed.connect(self.follow_limits)
 
     def fit(self, sites: Sites | None = None) -> None:
@@ -69,18 +58,13 @@ class OccupancyFollower(QObject):
             fitted, mean = fit_sites(movie, columns, fit_params(least), run, sites)(control, on_block)
             return table, columns, fitted, mean
 
-        job = Job(work, "fitting occupancy", self)
-        job.block.connect(lambda block, table: self._block_done(candidates, block.start, table))
-        job.returned.connect(lambda result: self._fit_done(candidates, *result))
-        job.failed.connect(lambda error: self.failed.emit(report_error(error, "occupancy")))
-        job.finished.connect(self._finished)
-        self.job = job
-        self.started.emit(job)
-        job.start()
-
-    def _block_done(self, candidates: Any, start: int, table: PeakTable) -> None:
-        if candidates is self.session.candidates:
-            self.session.put_columns(start, table)
+        self.begin(
+            work,
+            "fitting occupancy",
+            "occupancy",
+            lambda result: self._fit_done(candidates, *result),
+            lambda block, table: session.put_columns(block.start, table, candidates),
+        )
 
     def _fit_done(self, candidates: Any, table: PeakTable, columns: PeakTable, fitted: Occupancy, mean: np.ndarray) -> None:
         if candidates is not self.session.candidates:
@@ -89,10 +73,6 @@ class OccupancyFollower(QObject):
             self.session.put_columns(0, table)
         self.mean_found.emit(mean)
         self.session.set_fitted(fitted, columns)
-
-    def _finished(self) -> None:
-        self.job = None
-        self.ended.emit()
 
     def follow_limits(self) -> None:
         """Show the occupancy at the threshold that counts: table work."""
@@ -121,17 +101,5 @@ class OccupancyFollower(QObject):
         if self.session.data.results.fitted is fitted:
             self.mean_found.emit(mean)
 
-    def stop(self) -> None:
-        """Forget what waits and stop what runs: another movie."""
-        self.latest.drop()
-        for job in (self.job, self._mean_job):
-            if job is not None:
-                job.cancel()
-
-    def close(self) -> None:
-        """Stop what runs and wait for it."""
-        for job in (self.job, self._mean_job):
-            if job is not None:
-                job.cancel()
-                job.wait(2.0)
-        self.latest.close()
+    def _going(self) -> list[Job]:
+        return [job for job in (self.job, self._mean_job) if job is not None]

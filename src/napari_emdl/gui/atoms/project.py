@@ -14,7 +14,7 @@ from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.signals import Movie
 from napari_emdl.gui.atoms.session import AtomsSession
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import notices, styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, add_own, digest_of, own_layers
 from napari_emdl.gui.kit.projects import Keeper
@@ -192,6 +192,11 @@ class AtomsWorkspace:
     def __init__(self, session: AtomsSession) -> None:
         self.session = session
 
+    @property
+    def named(self) -> Any:
+        """What holds the movie's project file."""
+        return self.session.data.named
+
     def collect(self, copy_results: bool = True) -> Collected:
         """See :func:`collect`."""
         return collect(self.session, copy_results)
@@ -223,6 +228,12 @@ class AtomsWorkspace:
     def say(self, line: str) -> None:
         """One line in the panels."""
         self.session.message.emit(line)
+
+    def warn(self, line: str) -> None:
+        """One line that stays."""
+        self.say(line)
+        if self.session.viewer is not None and self.session.panels:
+            notices.tell(self.session.viewer, line)
 
 
 def enter(session: AtomsSession, name: str, panel: Any) -> Keeper:

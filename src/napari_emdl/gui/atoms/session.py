@@ -190,8 +190,10 @@ class AtomsSession(QObject):
         self.columns_changed.emit(None)
         self.occupancy_changed.emit()
 
-    def put_columns(self, start: int, table: PeakTable) -> None:
-        """Take in candidates of frames from `start` on."""
+    def put_columns(self, start: int, table: PeakTable, found_for: PartialPeaks | None = None) -> None:
+        """Take in candidates of frames from `start` on; nothing when they were `found_for` candidates that are gone."""
+        if found_for is not None and found_for is not self.candidates:
+            return
         before = self.min_score
         self.data.put(start, table)
         self.columns_changed.emit(range(start, start + table.n_positions))

@@ -87,7 +87,7 @@ class Frame(QWidget):
 
     def _fit_status(self) -> None:
         """Height for the width there is: layouts do not ask wrapped text again."""
-        self.status.setMinimumHeight(self.status.heightForWidth(max(self.width(), LEAST_WIDTH)))
+        self.status.setMinimumHeight(max(0, self.status.heightForWidth(max(self.width(), LEAST_WIDTH))))
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)

@@ -57,6 +57,7 @@ class ScanMaps(QObject):
         self._timer.timeout.connect(self._flush)
         self._idle = QTimer(self)
         self._said = ""
+        self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
         self._idle.setInterval(0)
         self._idle.timeout.connect(self._do_one)
 
@@ -294,8 +295,11 @@ class ScanMaps(QObject):
         layer = self.layer(self.chosen) if self.chosen in self._values else None
         if layer is None or not layer.visible:
             return ""
-        marks = styles.end_marks(beyond(self._values[self.chosen], tuple(layer.contrast_limits)))
-        return f"{layer.name.partition(' [')[0]} {marks} beyond the colours" if marks else ""
+        values, limits = self._values[self.chosen], tuple(layer.contrast_limits)
+        if self._marked[:2] != (id(values), limits):  # the cross-hair moves more often than the colours
+            self._marked = (id(values), limits, styles.end_marks(beyond(values, limits)))
+        marks = self._marked[2]
+        return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
 
     def _refresh_ends(self) -> None:
         if self._said and self.viewer.text_overlay.visible:

@@ -18,21 +18,16 @@ from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.strain import DRAWN, IDEAL, MAP_TITLES, MEDIAN
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
+from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, digest_of, own, own_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
 from napari_emdl.gui.kit.signals import signal_layers
 from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
 SCAN_LAYERS, DIFFRACTION_LAYERS = "scan.emdl.h5", "diffraction.emdl.h5"
-#: An image of the user's own above this is left out (and named): a project is not a place for another movie.
-MAX_IMAGE_BYTES = 256 * 2**20
-#: The same while a session is kept, which happens every few seconds.
-MAX_IMAGE_BYTES_KEPT = 16 * 2**20
 #: Drawings of ours on the scan that are kept with the user's own layers; everything else of ours is made anew.
-_DRAWN = ("reference", "profile")
+_DRAWN, _ON_CANVAS = ("reference", "profile"), ("detector",)
 _LOOK = ("visible", "opacity", "gamma", "contrast_limits")
-
-LayerData = tuple[Any, dict[str, Any], str]
 
 
 @dataclass
@@ -74,8 +69,8 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         regions = state.settings.regions.copy()
         parts[REGIONS] = lambda path: np.save(path, regions)
     largest = MAX_IMAGE_BYTES if copy_disks else MAX_IMAGE_BYTES_KEPT
-    scan, left_out = _own_layers(panel.viewer.layers, _DRAWN, largest)
-    diffraction, more = _own_layers(panel.canvas.model.layers, ("detector",), largest)
+    scan, left_out = own_layers(panel.viewer.layers, None, largest, _DRAWN)
+    diffraction, more = own_layers(panel.canvas.model.layers, None, largest, _ON_CANVAS)
     for name, layers in ((SCAN_LAYERS, scan), (DIFFRACTION_LAYERS, diffraction)):
         if layers:
             parts[name] = _layer_writer(layers)
@@ -100,7 +95,8 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         fitted=state.found.strain is not None,
         display=_display(panel),
     )
-    return Collected(Project(diffraction=project), parts, [*left_out, *more])
+    drawn = f"{digest_of(panel.viewer.layers, _DRAWN)}{digest_of(panel.canvas.model.layers, _ON_CANVAS)}"
+    return Collected(Project(diffraction=project), parts, [*left_out, *more], f"{id(state.found.disks)}{drawn}")
 
 
 def _disk_parts(disks: Any, done: Any) -> dict[str, Callable[[Path], Any]]:
@@ -117,33 +113,11 @@ def _layer_writer(layers: list[LayerData]) -> Callable[[Path], Any]:
     return lambda path: write_layers(str(path), layers)
 
 
-def own(layer: Any) -> bool:
-    """True for a layer that no part of this package makes or looks after: the user's own."""
-    role = role_of(layer)
-    return not role or role.startswith("saved ")
-
-
-def _own_layers(layers: Any, drawn: tuple[str, ...], largest: int = MAX_IMAGE_BYTES) -> tuple[list[LayerData], list[str]]:
-    """Layer data of the user's own layers and of drawings of ours; names of what is too large or lazy."""
-    kept, left_out = [], []
-    for layer in layers:
-        if not (own(layer) or role_of(layer) in drawn):
-            continue
-        data, attributes, kind = layer.as_layer_data_tuple()
-        if kind == "image" and not (isinstance(data, np.ndarray) and data.nbytes <= largest):
-            left_out.append(layer.name)
-            continue
-        if kind == "labels":
-            data = np.array(data)  # painting goes on in the array while this is written
-        kept.append((data, attributes, kind))
-    return kept, left_out
-
-
 def layers_to_export(panel: Panel) -> tuple[list[LayerData], dict[str, Any]]:
     """The user's own layers, drawings and virtual images on the scan; and what was set, for the record."""
     cube = panel.state.cube
     images = [la for la in panel.viewer.layers if tag_of(la).get("signal") is cube and role_of(la).startswith(("nav", "virt"))]
-    layers, left_out = _own_layers(panel.viewer.layers, _DRAWN)
+    layers, left_out = own_layers(panel.viewer.layers, drawn=_DRAWN)
     for layer in images:
         data, attributes, kind = layer.as_layer_data_tuple()
         name = "navigation" if role_of(layer) == "navigation" else layer.name

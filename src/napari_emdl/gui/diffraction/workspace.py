@@ -36,7 +36,7 @@ from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
 from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restore
-from napari_emdl.gui.diffraction.session import Autosave, Offer, ProjectMenu
+from napari_emdl.gui.diffraction.session import StemProjects, project_menu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.diffraction.tour import tour_steps
@@ -44,6 +44,7 @@ from napari_emdl.gui.kit import session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
+from napari_emdl.gui.kit.projects import Keeper, Offer
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
@@ -83,9 +84,8 @@ class StemWorkspace(Panel):
         self.lattice_step = LatticeStep(self.state, self.canvas)
         self.strain_step = StrainStep(self.state, self.viewer)
         self.export_step = ExportStep(self.state)
-        self.offer = Offer()
-        self.autosave = Autosave(self)
-        self.project = ProjectMenu(self, self.offer, self.autosave)
+        self.project = Keeper(self.viewer, StemProjects(self), self)
+        self.offer = Offer(self.project)
         self.steps: tuple[Step, ...] = (self.probe_step, self.disks_step, self.lattice_step, self.strain_step, self.export_step)
         self.parts = add_parts(self)
         self.regions = self.parts.regions
@@ -106,7 +106,9 @@ class StemWorkspace(Panel):
 
     def _build(self) -> None:
         self.open_button = OpenData(self)
-        self.frame = Frame((self.offer, self.switcher), (self.open_button, self.project), self.disks_step.bar, self.steps)
+        self.frame = Frame(
+            (self.offer, self.switcher), (self.open_button, project_menu(self, self.project)), self.disks_step.bar, self.steps
+        )
         self.notices, self.title, self.hint, self.status = (
             self.frame.notices,
             self.frame.title,
@@ -149,7 +151,6 @@ class StemWorkspace(Panel):
         self.parts.histogram.judged.connect(self._show_overlay)
         self.export_step.job_loaded.connect(self.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
-        self.offer.restore_wanted.connect(self.project.open)
         self.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         self.viewer.layers.events.removed.connect(self._on_layer_removed)
 
@@ -268,7 +269,7 @@ class StemWorkspace(Panel):
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
         restore(self, opened)
-        self.project.took(opened)
+        self.project.took(opened.path)
 
     def close_detectors(self) -> None:
         """Take the virtual detectors off; their images stay."""
@@ -389,7 +390,7 @@ class StemWorkspace(Panel):
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
             strain = self.state.found.strain
             axes = [] if strain is None else [axes_text(strain)]
-            self.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes, *self.parts.verdict()]))
+            self.maps.say("\n".join([" · ".join([*text[:2], *axes]), *text[2:], *self.parts.verdict()]))
 
     # closing
 
@@ -418,7 +419,6 @@ class StemWorkspace(Panel):
         self.sets.close()
         self.state.close()
         self.export_step.close_jobs()
-        self.project.close_jobs()
-        self.autosave.close()
+        self.project.close()
         self.canvas.release()
         self.docks.close()

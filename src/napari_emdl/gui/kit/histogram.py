@@ -46,7 +46,7 @@ class ScoreHistogram(QWidget):
         self.spin.setDecimals(3)
         self.spin.setRange(0, 1e9)
         self.spin.setKeyboardTracking(False)
-        self.spin.setMinimumWidth(132)
+        self.spin.setFixedWidth(104)
         self.spin.setToolTip("Least score of a disk")
         self.spin.valueChanged.connect(self._on_spin)
         self.reset = QToolButton()

@@ -23,17 +23,21 @@ def own(layer: Any) -> bool:
     return not role or role.startswith("saved ")
 
 
-def own_layers(layers: Any, leave_out: Any = None, largest: int = MAX_IMAGE_BYTES) -> tuple[list[LayerData], list[str]]:
+def own_layers(
+    layers: Any, leave_out: Any = None, largest: int = MAX_IMAGE_BYTES, drawn: tuple[str, ...] = ()
+) -> tuple[list[LayerData], list[str]]:
     """Layer data of the user's own layers; names of what is too large or lazy.
 
     Parameters
     ----------
     leave_out
         Layer that is named elsewhere: the movie that is analysed.
+    drawn
+        Roles of drawings of ours that are kept as well.
     """
     kept, left_out = [], []
     for layer in layers:
-        if layer is leave_out or not own(layer):
+        if layer is leave_out or not (own(layer) or role_of(layer) in drawn):
             continue
         data, attributes, kind = layer.as_layer_data_tuple()
         if kind == "image" and not (isinstance(data, np.ndarray) and data.nbytes <= largest):
@@ -45,11 +49,11 @@ def own_layers(layers: Any, leave_out: Any = None, largest: int = MAX_IMAGE_BYTE
     return kept, left_out
 
 
-def digest_of(layers: Any) -> str:
-    """Differs when one of the user's own layers was changed."""
+def digest_of(layers: Any, drawn: tuple[str, ...] = ()) -> str:
+    """Differs when one of the user's own layers was changed, or a drawing of ours with a role in `drawn`."""
     known = sha256()
     for layer in layers:
-        if not own(layer):
+        if not (own(layer) or role_of(layer) in drawn):
             continue
         known.update(f"{layer.name}{layer.visible}{layer.opacity}".encode())
         if layer._type_string == "image":

@@ -42,6 +42,8 @@ class PresetTools(QWidget):
         Limits as they are, and where those of a preset go.
     default_min_score
         Threshold of the method.
+    what
+        What undo and redo are of.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class PresetTools(QWidget):
         write: Callable[[Any], None],
         default_min_score: Callable[[], float | None],
         parent: QWidget | None = None,
+        what: str = "the limits",
     ) -> None:
         super().__init__(parent)
         self.presets, self.history = presets, history
         self._read, self._write, self._default = read, write, default_min_score
-        self.undo_button = self._button("↶", "limits_undo", "Take the last change of the limits back (Ctrl+Z)", history.undo)
+        self.undo_button = self._button("↶", "limits_undo", f"Take the last change of {what} back (Ctrl+Z)", history.undo)
         self.redo_button = self._button("↷", "limits_redo", "Make it again (Ctrl+Shift+Z)", history.redo)
         self.menu_button = QToolButton()
         self.menu_button.setText("Presets ▾")
@@ -72,7 +75,6 @@ class PresetTools(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         for widget in (self.undo_button, self.redo_button, self.menu_button):
             row.addWidget(widget)
-        row.addStretch(1)
         history.changed.connect(self.refresh)
         self.fill_menu()
         self.refresh()

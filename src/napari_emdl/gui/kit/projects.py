@@ -52,8 +52,15 @@ class Workspace(Shared, Protocol):
     def suggested(self) -> Path | None:
         """Data file the project may be named after."""
 
+    @property
+    def named(self) -> Any:
+        """What remembers the project file of the data that are shown, as `project_file`."""
+
     def say(self, line: str) -> None:
         """One line for the user."""
+
+    def warn(self, line: str) -> None:
+        """One line that stays until it is dismissed."""
 
 
 _open: WeakKeyDictionary[Any, dict[str, Shared]] = WeakKeyDictionary()
@@ -109,8 +116,8 @@ class Keeper(QObject):
     def __init__(self, viewer: Any, workspace: Workspace, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.viewer, self.workspace = viewer, workspace
-        self.path: Path | None = None
         self.crashed = crashed_sessions(workspace.science)
+        self.restored = False  # the session that crashed is shown
         self.session = SessionFile()
         self._jobs: list[Job] = []
         self._writing: Job | None = None
@@ -122,6 +129,12 @@ class Keeper(QObject):
         share(viewer, workspace)
 
     # projects the user names
+
+    @property
+    def path(self) -> Path | None:
+        """Project of the data that are shown."""
+        found: Path | None = self.workspace.named.project_file
+        return found
 
     def save(self, path: str | Path | None = None) -> Job | None:
         """Write the project; a file dialog asks where when no path is given."""
@@ -140,7 +153,8 @@ class Keeper(QObject):
             return target, collected.left_out
 
         job = self._start(work, "save project")
-        job.returned.connect(self._on_saved)
+        named = self.workspace.named  # other data may be shown when it is written
+        job.returned.connect(lambda saved: self._on_saved(named, saved))
         return job
 
     def _suggested(self) -> str:
@@ -149,10 +163,10 @@ class Keeper(QObject):
         file = self.workspace.suggested()
         return f"project{ENDING}" if file is None else str(file.with_name(f"{file.name.split('.')[0]}{ENDING}"))
 
-    def _on_saved(self, saved: tuple[Path, list[str]]) -> None:
-        self.path, left_out = saved
+    def _on_saved(self, named: Any, saved: tuple[Path, list[str]]) -> None:
+        named.project_file, left_out = saved
         rest = f"; left out, too large or not in memory: {', '.join(left_out)}" if left_out else ""
-        self.workspace.say(f"saved {self.path.name}{rest}")
+        self.workspace.say(f"saved {saved[0].name}{rest}")
 
     def open(self, path: str | Path | None = None) -> Job | None:
         """Open a project in this window; a file dialog asks for it when no path is given."""
@@ -170,14 +184,15 @@ class Keeper(QObject):
     def took(self, path: Path) -> None:
         """The workspace is as the project at `path` says: it is saved there again, unless it was a session that crashed."""
         offered = self.crashed[:1] == [path]
-        self.path = None if offered else path
+        self.workspace.named.project_file = None if offered else path
         if offered:
+            self.restored = True
             self.written.connect(self.forget_crashed)  # kept until this window's own session is
         self.offer_changed.emit()
 
     def _start(self, work: Any, name: str) -> Job:
         job = Job(lambda _control, _block: work(), name)
-        job.failed.connect(lambda error: self.workspace.say(report_error(error, name)))
+        job.failed.connect(lambda error: self.workspace.warn(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.workspace.say(f"{name} …")
         return job.start()
@@ -196,9 +211,12 @@ class Keeper(QObject):
             return
         self._last = collected.fingerprint
         self._writing = Job(lambda _control, _block: self.session.write(collected.project, collected.parts), "autosave")
-        self._writing.returned.connect(lambda _result: self.written.emit())
+        self._writing.returned.connect(self._on_written)
         self._writing.failed.connect(self._on_not_kept)
         self._writing.start()
+
+    def _on_written(self, _result: Any) -> None:
+        self.written.emit()
 
     def _on_not_kept(self, error: BaseException) -> None:
         self._timer.stop()  # told once; a full disk does not get better by the second
@@ -287,7 +305,7 @@ class Offer(QFrame):
     def refresh(self) -> None:
         """Show what there is to restore."""
         paths = [path for path in self.keeper.crashed if path.exists()]
-        self.setVisible(bool(paths))
+        self.setVisible(bool(paths) and not self.keeper.restored)
         if paths:
             then = datetime.fromtimestamp(paths[0].stat().st_mtime)
             self.when.setText(f"{then:%H:%M}" if then.date() == datetime.now().date() else f"{then:%d %b %H:%M}")
