@@ -185,7 +185,7 @@ def strain(
     if found_apart := fitted.attrs.get("disagreement"):
         typer.echo(f"  {disagreement_line(found_apart)}")
     if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:
-        typer.echo(f"  errors times {scaled['factor']:.2f}: {scaled['how']}")
+        typer.echo(f"  errors multiplied by {scaled['factor']:.2f}: {scaled['how']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

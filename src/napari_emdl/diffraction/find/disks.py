@@ -210,8 +210,8 @@ def _nothing_seen(table: PeakTable, threshold: float) -> str:
 def _defects_seen(counts: dict[str, Any]) -> str:
     """What the finder counted of bad patterns, in words."""
     words = {
-        "n_raised": "have negative noise (the dark level is over-subtracted), and were raised by its depth",
-        "n_cleaned": "had missing or negative values, which were filled in",
+        "n_raised": "with negative noise (the dark level is over-subtracted), raised by its depth",
+        "n_cleaned": "with missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",

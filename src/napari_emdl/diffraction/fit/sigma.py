@@ -105,13 +105,11 @@ def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
     anywhere = max([near, *(ratio * (1 - 1 / np.sqrt(count)) for ratio, count in others if count >= _ENOUGH)])
     if _SHARED * near > _STRUCTURE:
         return SigmaScale(
-            1.0, near, anywhere, "the strain changes from one position to the next, which tells nothing of errors"
+            1.0, near, anywhere, "the strain changes from one position to the next, so it says nothing about the errors"
         )
     if _SHARED * near > 1:
-        return SigmaScale(
-            _SHARED * near, near, anywhere, f"neighbours differ {near:.2f} times as much as their errors say: widened"
-        )
+        return SigmaScale(_SHARED * near, near, anywhere, f"neighbours differ {near:.2f} times as much as their errors predict")
     if _SHARED * anywhere < 1:
         factor = max(_SHARED * anywhere, _LEAST)
-        return SigmaScale(factor, near, anywhere, f"the map varies {anywhere:.2f} times what its errors say: lessened")
-    return SigmaScale(1.0, near, anywhere, "neighbours differ as their errors say")
+        return SigmaScale(factor, near, anywhere, f"the map varies only {anywhere:.2f} times as much as they predict")
+    return SigmaScale(1.0, near, anywhere, "neighbours differ as much as their errors predict")
