@@ -139,7 +139,7 @@ def test_bad_patterns_are_counted_and_said():
     table = emdl.find_disks(images, probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
     nothing, *rest = table.attrs["note"].split("; ", 2)
     assert nothing.startswith("no disk was found") and rest[-1] == (
-        "2 patterns had missing or negative values, which were filled in; 3 patterns without any counts"
+        "2 patterns with missing or negative values, which were filled in; 3 patterns without any counts"
     )
     full = emdl.find_disks(np.full((1, 1, *SHAPE), 255, np.uint8), probe=synthetic_probe(5.0, SHAPE, 0.6), method="template")
     assert "1 pattern with saturated pixels" in full.attrs["note"]
