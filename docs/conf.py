@@ -68,10 +68,12 @@ html_title = "napari-emdl"
 html_static_path = ["_static"]
 html_css_files = ["emdl.css"]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
+html_sidebars = {name: [] for name in ("index", "benchmarks", "gallery")}  # pages without pages below them
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -5,7 +5,9 @@ They lie in ``reference/generated`` of the source folder, which git ignores.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +20,8 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 #: What a build can do without -> what is then left out.
 OPTIONAL = {
-    "torch": "the pages on training describe commands that need the extra 'train'",
-    "py4DSTEM": "results are not held against py4DSTEM (`make test` does that in its own environment)",
+    "torch": "no tutorial needs it; training, which the pages describe, needs the extra 'train'",
+    "py4DSTEM": "its files are read and written without it; `make test` holds results against it in its own environment",
 }
 
 
@@ -137,26 +139,37 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
 
 
+def is_series(value: Any) -> bool:
+    """Whether an entry is a list of entries."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
 def tables_of(values: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     """Nested entries as tables: one row for each entry of entries, one line for each single value."""
-    single = [[name, shown(value)] for name, value in values.items() if not isinstance(value, dict)]
+    series = {name: value for name, value in values.items() if is_series(value)}
+    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    single = [[name, shown(value)] for name, value in values.items() if name not in series and name not in groups]
     rows = {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, dict) and not any(isinstance(v, dict) for v in value.values())
+        name: value for name, value in groups.items() if not any(isinstance(v, dict) or is_series(v) for v in value.values())
     }
-    deeper = {name: value for name, value in values.items() if isinstance(value, dict) and name not in rows}
     parts = [f"**{' / '.join(path)}**\n"] if path and (single or rows) else []
     if single:
         parts.append(table(["entry", "value"], single))
     if len(rows) == 1:
         parts += [tables_of(value, (*path, name)) for name, value in rows.items()]
     elif rows:
-        columns = list(dict.fromkeys(key for value in rows.values() for key in value))
-        lines = [[name, *(shown(value[key]) if key in value else "" for key in columns)] for name, value in rows.items()]
-        parts.append(table(["", *columns], lines))
-    parts += [tables_of(value, (*path, name)) for name, value in deeper.items()]
+        parts.append(joined("", rows))
+    for name, value in series.items():
+        parts += [f"**{' / '.join((*path, name))}**\n", joined("", dict(enumerate(value, 1)))]
+    parts += [tables_of(value, (*path, name)) for name, value in groups.items() if name not in rows]
     return "\n".join(parts)
+
+
+def joined(corner: str, rows: dict[Any, dict[str, Any]]) -> str:
+    """Entries with the same names as rows of one table."""
+    columns = list(dict.fromkeys(key for value in rows.values() for key in value))
+    lines = [[name, *(shown(value[key]) if key in value else "" for key in columns)] for name, value in rows.items()]
+    return table([corner, *columns], lines)
 
 
 def card_page(entry: Any, images: Path) -> str:
@@ -221,11 +234,22 @@ def make_pages(app: Sphinx) -> None:
     for name in ("CHANGELOG", "CONTRIBUTING"):
         text = (Path(app.srcdir).parent / f"{name}.md").read_text(encoding="utf-8")
         write(folder / f"{name.lower()}.md", text.replace("](docs/", "](/"))
-    for name, text in OPTIONAL.items():
-        if find_spec(name) is None:
-            log.info("without %s: %s", name, text)
-    if app.config.sphinx_gallery_conf.get("plot_gallery") == "False":
-        log.info("quick build: the tutorials are not executed")
+
+
+def left_out(app: Sphinx) -> list[str]:
+    """What this build leaves out, a line each."""
+    lines = [f"without {name}: {text}" for name, text in OPTIONAL.items() if find_spec(name) is None]
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        lines.append("without a display: pictures of windows are those in docs/images (scripts/screenshots.py takes them)")
+    if app.config.sphinx_gallery_conf.get("plot_gallery") in ("False", False):
+        lines.append("quick build: the tutorials were not executed")
+    return lines
+
+
+def say_left_out(app: Sphinx, error: Exception | None) -> None:
+    """Say at the end of a build what it leaves out."""
+    for line in left_out(app):
+        log.info(line)
 
 
 #: Files outside docs/ that pages link to -> where the site has them.
@@ -245,4 +269,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Hooks of Sphinx."""
     app.connect("builder-inited", make_pages, priority=100)
     app.connect("source-read", link_inside)
+    app.connect("build-finished", say_left_out)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

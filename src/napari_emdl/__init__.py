@@ -6,15 +6,9 @@ The public names are loaded when first used, so that importing the package pulls
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from napari_emdl.base import kinds, showing
-
-try:
-    __version__ = version("napari-emdl")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
 
 _HOMES = {
     "open": "napari_emdl.io",
@@ -63,7 +57,18 @@ kinds.register(_of_atoms)
 showing.register(_notebook)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("napari-emdl")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     try:
         home = _HOMES[name]
     except KeyError:

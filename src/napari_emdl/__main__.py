@@ -18,6 +18,7 @@ def entry() -> int:
     """Run the command line of this process; what the user stops ends within a second."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_early)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some reads every installed package
     from napari_emdl.cli import program
 
     return program()

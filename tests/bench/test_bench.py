@@ -6,7 +6,9 @@ import pytest
 from helpers.disks_made import G, deformation, lattice_points, pattern
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.bench import speed
 from napari_emdl.bench.disks import Case, load_case, markdown, measure, run, score, tune_threshold
+from napari_emdl.bench.speed import lattice_case as speed_lattice_case
 from napari_emdl.diffraction.find.probe import synthetic_probe
 
 SHAPE = (160, 160)
@@ -78,3 +80,23 @@ def test_better_than_py4dstem_tuned_on_a_validation_case(shared_data):
     assert rows[0].strain_rmse_pct < 0.495
     assert rows[0].precision > 0.78 and rows[0].recall > 0.39
     assert rows[0].gain == pytest.approx(1, abs=0.03)
+
+
+def test_bench_speed_prints_rates_floor_and_growth(capsys, monkeypatch):
+    monkeypatch.setattr(speed, "sample_case", case)
+    monkeypatch.setattr(speed, "_GROWTH_SIZES", (128,))
+    monkeypatch.setattr(speed, "_GROWTH_DISKS", (9,))
+    monkeypatch.setattr(speed, "_GROWTH_SCANS", (2,))
+    monkeypatch.setattr(speed, "lattice_case", lambda size, disks, count: whole(size, disks, min(count, 2)))
+    whole = speed_lattice_case
+    assert speed.run(["--methods", "template,blobfinder", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "blobfinder left out: not installed" in out or "| made | blobfinder |" in out
+    assert "| made | template |" in out and "floor of made:" in out and "| 9 disks, 256 px" in out
+
+
+def test_made_lattices_have_as_many_disks_as_asked():
+    for disks in (9, 13, 29):
+        made = speed_lattice_case(256, disks, 1)
+        table = speed.our_finder(made, "template", "cpu")(made.patterns)
+        assert abs(table.n_peaks - disks) <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shutil
@@ -89,6 +90,29 @@ def test_one_job_reproduces_an_analysis(folder: Path, capsys: pytest.CaptureFixt
     lines(capsys, "strain", folder / "d.h5", "-o", folder / "s.h5", "--reference", "0:2,0:1")
     np.testing.assert_array_equal(load(folder / "job" / "strain.h5").exx, load(folder / "s.h5").exx)
     assert load(folder / "job" / "disks.h5").attrs["provenance"]["run"]["workers"] == 1
+
+
+def test_a_job_that_writes_outside_its_folder_asks_first(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "job").mkdir()
+    stages = [
+        {"stage": "open", "path": "../cube.npy"},
+        {"stage": "find", "disks": {"method": "template", "probe": {"radius_px": 3}}, "output": "../away.h5"},
+    ]
+    job = folder / "job" / "job.yaml"
+    job.write_text(yaml.safe_dump({"stages": stages}))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["run", str(job)]) == 1
+    assert "writes outside its folder" in capsys.readouterr().err
+    assert not (folder / "away.h5").exists()
+    lines(capsys, "run", job, "-o", folder / "named.h5")  # what the command line names is not asked for
+    assert (folder / "named.h5").exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))  # a cluster has nobody to ask
+    _, err = lines(capsys, "run", job)
+    assert f"writes outside its folder: {folder / 'away.h5'}" in err
+    assert (folder / "away.h5").exists()
 
 
 @pytest.mark.parametrize(
@@ -218,7 +242,7 @@ def test_the_tables_of_options_hold() -> None:
     for command in ("disks", "strain", "columns", "occupancy", "run"):
         assert every <= options_of(command), command
     assert every - {"--scheduler"} <= options_of("watch")
-    opening = table_of(text, "Files that do not say enough")
+    opening = table_of(text, "Files that lack information")
     assert opening <= options_of("disks") | options_of("info")
     everywhere = set().union(*(options_of(name) for name in (*COMMANDS, "bench")))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) <= everywhere

@@ -63,6 +63,12 @@ def test_signals_show_shape_and_units() -> None:
     assert "0.5 s" in movie()._repr_html_()
 
 
+def test_a_line_of_text_is_short() -> None:
+    assert repr(small_cube()) == "Datacube('scan <1>', shape=(2, 3, 32, 30), uint16)"
+    assert repr(strain()) == f"StrainMap(shape=(4, 5), {strain().mask.sum()} positions fitted)"
+    assert repr(small_occupancy()).startswith("Occupancy(12 frames, ")
+
+
 def test_a_signal_whose_file_is_gone_still_shows_its_facts(tmp_path: Path) -> None:
     np.save(tmp_path / "frames.npy", np.ones((3, 16, 16), np.float32))
     opened = emdl.open_movie(tmp_path / "frames.npy")

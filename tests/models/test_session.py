@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from napari_emdl.base.errors import Cancelled, DeviceError, ModelError
+from napari_emdl.base.params import RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.jobs import part_path, run_peak_job
 from napari_emdl.jobs.control import Control
 from napari_emdl.models import devices as devices_module
 from napari_emdl.models import session as session_module
@@ -239,3 +242,46 @@ def test_devices_lists_cpu_and_cuda_with_reason() -> None:
     assert found["cpu"].available and found["cpu"].memory_bytes
     assert found["cuda"].available == (found["cuda"].problem == "")
     assert "\n" not in str(found["cuda"])
+
+
+def test_a_gpu_that_vanishes_leaves_a_job_that_goes_on(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(model_folder, "cpu")
+    whole, output = session._session, tmp_path / "disks.h5"
+
+    class Fails:
+        left = 3
+
+        def run(self, *args: object) -> object:
+            if not self.left:
+                raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 999: unknown error ; GPU=0 ; hostname=lab")
+            self.left -= 1
+            return whole.run(*args)
+
+    def find(items: np.ndarray) -> PeakTable:
+        for _ in items:
+            session.run(feeds())
+        return PeakTable.from_lists([{"row": np.full(1, i), "col": np.zeros(1), "score": np.ones(1)} for i in items])
+
+    def job(**more: object) -> PeakTable:
+        return run_peak_job(
+            shape=(8,),
+            read=lambda start, stop: np.arange(start, stop, dtype=float),
+            find=find,
+            bytes_per_item=1,
+            run=RunParams(workers=1, **more),  # type: ignore[arg-type]
+            output=output,
+            fingerprint="a",
+        )
+
+    monkeypatch.setattr(session, "_session", Fails())
+    with pytest.raises(ModelError):  # on a CPU such a text is no lost device
+        [session.run(feeds()) for _ in range(4)]
+    monkeypatch.setattr(session, "_session", Fails())
+    monkeypatch.setattr(session, "provider", CUDA_PROVIDER)
+    with pytest.raises(DeviceError, match=r"GPU failed during the run.*--resume") as failed:
+        job()
+    assert "\n" not in str(failed.value) and part_path(output).exists()
+    monkeypatch.setattr(session, "_session", whole)
+    np.testing.assert_array_equal(job(resume=True).column("row"), np.arange(8))

@@ -337,11 +337,18 @@ class StrainParams(DiskLimits):
         ge=-360,
         le=360,
     )
-    fit: Literal["peaks", "pattern"] = _field(
+    fit: Literal["peaks", "pattern", "cepstrum"] = _field(
         "peaks",
         "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
-        "inside, which takes the datacube",
+        "inside; cepstrum: to the periods of each pattern, blunter, but independent of the disks; the last two take the "
+        "datacube",
         label="Fit to",
+    )
+    check: Literal["none", "cepstrum", "pattern", "both"] = _field(
+        "none",
+        "Other fits that the map is checked by, with a map of where they differ; where they differ by more than their errors "
+        "explain, sigma is widened. Takes the datacube",
+        label="Check by",
     )
     min_disks: int = _field(5, "Fewest indexed disks for a fit; fewer leave the position masked", ge=3, le=100)
     max_index_error: float = _field(
@@ -354,6 +361,11 @@ class StrainParams(DiskLimits):
     )
     phases: tuple[RegionParams, ...] = _field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()
+
+    @property
+    def needs_patterns(self) -> bool:
+        """Whether the fit goes through the datacube, which takes its time, and not through the peaks alone."""
+        return self.fit != "peaks" or self.check != "none"
 
 
 class ColumnParams(Params):

@@ -7,14 +7,16 @@ A threshold is a mask over the same columns: filtering copies no field and never
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.showing import ShownResult
+
+if TYPE_CHECKING:  # files are opened by `io`; a table alone needs no HDF5 library
+    import h5py
 
 #: Fields that every finder gives; further ones (species, logit, ...) may follow.
 REQUIRED_FIELDS = ("row", "col", "score")
@@ -276,5 +278,5 @@ class PeakTable(ShownResult):
         if "offset" not in group:
             raise EmdlError(f"{group.name!r} holds no peaks (no 'offset' dataset)")
         offset = group["offset"][()]
-        columns = {name: item[()] for name, item in group.items() if name != "offset" and isinstance(item, h5py.Dataset)}
+        columns = {name: item[()] for name, item in group.items() if name != "offset" and hasattr(item, "dtype")}
         return cls(group.attrs.get("shape", (len(offset) - 1,)), offset, columns)

@@ -121,6 +121,9 @@ class Signal(Shown):
                 f"the mask is {self.given_mask.shape}, the frames of {self.name or 'the array'} are {self.shape[-2:]}"
             )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shape={self.shape}, {self.dtype})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of `data`."""

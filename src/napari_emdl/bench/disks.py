@@ -24,7 +24,7 @@ from napari_emdl.diffraction.find.probe import Probe, probe_from_image
 from napari_emdl.diffraction.fit.strain import disk_weights, fit_strain
 from napari_emdl.diffraction.fit.tensor import strain_components
 
-METHODS = ("template", "light", "fcunet", "fcunet-plain", "py4dstem")
+METHODS = ("template", "light", "fcunet", "fcunet-plain", "py4dstem", "blobfinder")
 #: A disk counts as found within this distance of its place.
 TOLERANCE_PX = 2.0
 #: Places whose counts stand this many sigma above the local background ought to be found.
@@ -283,6 +283,29 @@ def py4dstem_finder(case: Case) -> Finder:
     return find
 
 
+def blobfinder_finder(case: Case) -> Finder:
+    """LiberTEM-blobfinder's correlation with a radial gradient, refined in the crop of each peak; elevation as score."""
+    from libertem_blobfinder.common.correlation import get_peaks, process_frames_fast
+    from libertem_blobfinder.common.patterns import RadialGradient
+
+    template = RadialGradient(radius=float(np.sqrt((case.probe > 0.3 * case.probe.max()).sum() / np.pi)))
+
+    def find(patterns: NDArray[Any]) -> PeakTable:
+        lists = []
+        for pattern in patterns.astype(np.float32):
+            places = get_peaks(pattern, template, 100)
+            _, refined, height, elevation = process_frames_fast(template, pattern[None], places)
+            place = refined[0].astype(float)
+            lists.append({"row": place[:, 0], "col": place[:, 1], "intensity": height[0], "score": elevation[0]})
+        return PeakTable.from_lists(lists)
+
+    return find
+
+
+#: Finders of other programs.
+FOREIGN: dict[str, Callable[[Case], Finder]] = {"py4dstem": py4dstem_finder, "blobfinder": blobfinder_finder}
+
+
 def tune_threshold(case: Case, disks: PeakTable) -> tuple[PeakTable, dict[str, float]]:
     """Disks above the intensity that gives the lowest strain error against the truth: generous to what is compared with."""
     levels = np.quantile(disks.column("score"), np.linspace(0, 0.9, 10)) if disks.n_peaks else [0.0]
@@ -294,7 +317,7 @@ def tune_threshold(case: Case, disks: PeakTable) -> tuple[PeakTable, dict[str, f
 def _available(method: str, case: Case, device: str) -> Finder | str:
     """Finder of a method, or why there is none."""
     try:
-        find = py4dstem_finder(case) if method == "py4dstem" else our_finder(case, method, device)
+        find = FOREIGN[method](case) if method in FOREIGN else our_finder(case, method, device)
         find(case.patterns[:2])
     except ImportError as error:
         return f"not installed ({error.name})"
@@ -329,7 +352,7 @@ def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: in
     bound = bound_pct(case)
     base = min(seconds["py4dstem"]) if "py4dstem" in seconds else float("nan")
     for method, table in tables.items():
-        values = tune_threshold(case, table)[1] if method == "py4dstem" else score(case, table)
+        values = tune_threshold(case, table)[1] if method in FOREIGN else score(case, table)
         rate = 1 / min(seconds[method])
         row = Row(case.name, method, **values, bound_pct=bound, patterns_per_s=rate, ratio=rate * base)  # type: ignore[arg-type]
         rows.append(row)

@@ -57,7 +57,9 @@ def vacuum(random: np.random.Generator) -> NDArray[Any]:
     n = int(random.choice(_SIZES))
     away = np.hypot(*_from_centre(n, random))
     radius = random.uniform(2.5, 0.09 * n)
-    return _counted(_disk(away, radius, random.uniform(0.4, 1.5)) + random.choice([0, 1e-4, 2e-3]) * _halo(away, random), random)
+    return _counted(
+        _disk(away, radius, random.uniform(0.4, 1.5)) + random.choice([0, 1e-4, 2e-3]) * _halo(away, random), random
+    )
 
 
 def halo(random: np.random.Generator) -> NDArray[Any]:
@@ -221,12 +223,14 @@ def run(args: Sequence[str | Path] = ()) -> int:
     parser.add_argument("--methods", default="fcunet,light,template,spots")
     parser.add_argument("--count", type=int, default=10, help="patterns a kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--radius", type=float, help="probe radius in px, as a user may give it; measured from the data without")
+    parser.add_argument(
+        "--radius", type=float, help="probe radius in px, as a user may give it; measured from the data without"
+    )
     parser.add_argument("--kinds", default=",".join(KINDS))
     options = parser.parse_args([str(a) for a in args])
     methods = options.methods.split(",")
     print(f"| kind | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
-    total = {method: 0 for method in methods}
+    total = dict.fromkeys(methods, 0)
     kinds = options.kinds.split(",")
     for kind in kinds:
         cells = []

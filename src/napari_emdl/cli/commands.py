@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli import work
 from napari_emdl.cli.console import say_note
@@ -165,17 +166,32 @@ def watch(
 @with_sections(run=Section(RunParams, as_dict=True))
 def run(
     job: Annotated[Path, typer.Argument(help='Job file that a panel saved with "Save job".', metavar="JOB.yaml")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files or folders of files to run it on, each on its own.", metavar="[INPUT]...", show_default=False
+        ),
+    ] = None,
     *,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write there instead of where the job says.", show_default=False)
     ] = None,
+    into: Annotated[
+        Path, typer.Option("--into", help="Folder for the results of several inputs, a folder for each in it.")
+    ] = Path("results"),
     run: Any,
 ) -> None:
-    """Run a job file; options given here win over those in the file."""
+    """Run a job file, on its own input or on those given here; options given here win over those in the file."""
     from napari_emdl.cli.jobfile import run_job
+    from napari_emdl.cli.manyinputs import run_on_many
     from napari_emdl.workflow.jobfile import read_job
 
-    run_job(read_job(job), job, run, output)
+    if not inputs:
+        run_job(read_job(job), job, run, output)
+        return
+    if output is not None:
+        raise EmdlError("--output names one result; with inputs, give a folder with --into")
+    run_on_many(read_job(job), job, inputs, run, into)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,32 @@ def run_job(job: Job, path: Path, run: Mapping[str, Any], output: Path | None = 
         if not results:
             raise EmdlError(f"the job {path} writes no result; leave out --output")
         outputs[id(results[-1])] = output
+    exports = [Path(stage.to) for stage in job.stages if isinstance(stage, ExportStage)]
+    _ask_outside([target for target in [*outputs.values(), *exports] if target != output], path)
     checked = {key: work.check_output(target, job.input) for key, target in outputs.items()}
     _Run(job, path, validated(RunParams, {**job.run.model_dump(), **run}), checked).stages()
+
+
+def _ask_outside(targets: list[Path], path: Path) -> None:
+    """Ask before a job writes outside its own folder; without a terminal to ask on, say where.
+
+    A job file comes with data from others, and need not have its reader's good in mind.
+
+    Raises
+    ------
+    EmdlError
+        When the answer is no.
+    """
+    home = path.expanduser().resolve().parent
+    resolved = [target.expanduser().resolve() for target in targets]
+    outside = [str(target) for target in resolved if not target.is_relative_to(home)]
+    if not outside:
+        return
+    line = f"the job {path} writes outside its folder: {', '.join(outside)}"
+    if not sys.stdin.isatty():
+        say_note(line)
+    elif not typer.confirm(f"{line}. Go on?", default=False, err=True):
+        raise EmdlError(f"{line}; name another place with --output")
 
 
 class _Run:

@@ -171,11 +171,11 @@ def devices(as_json: Json = False) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def bench(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="disks|columns|occupancy|limits|nothing", help="What to measure.")],
+    what: Annotated[str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing", help="What to measure.")],
 ) -> None:
     """Measure accuracy and speed on validation cases against other programs; prints one table. See 'bench WHAT --help'."""
-    if what not in ("disks", "columns", "occupancy", "limits", "nothing"):
-        raise typer.BadParameter(f"there is no benchmark {what!r}; choose disks, columns, occupancy, limits or nothing")
+    if what not in ("disks", "columns", "occupancy", "limits", "speed", "nothing"):
+        raise typer.BadParameter(f"there is no benchmark {what!r}; choose disks, columns, occupancy, limits, speed or nothing")
     from importlib import import_module
 
     status = import_module(f"napari_emdl.bench.{what}").run(context.args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +159,19 @@ def strain(
     """
     import numpy as np
 
+    from napari_emdl.diffraction.fit.disagree import disagreement_line
     from napari_emdl.diffraction.fit.strain import COMPONENTS, fit_strain
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        if params.fit == "pattern" and cube is None:
+        if params.needs_patterns and cube is None:
             signal = source_of(found, source or None)
             cube = signal if isinstance(signal, Datacube) else None
-        patterns = cube if params.fit == "pattern" else None
-        fitted = call_there(fit_strain, run, control, found, params=params, cube=patterns)
+        patterns = cube if params.needs_patterns else None
+        beside = None if output is None or patterns is None else parts_of(output)[0]
+        fit = partial(fit_strain, run=run, output=beside)
+        compute = partial(call_there, fit, run, control, found, params=params, cube=patterns)
+        fitted = compute() if output is None else resumable(compute, output)
     say_caveats(Caveats.of(fitted))
     if output is not None:
         write(fitted, output)
@@ -175,8 +180,12 @@ def strain(
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
-        beside = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
-        typer.echo(f"  spread in the reference region (error) in %: {beside}")
+        listed = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
+        typer.echo(f"  spread in the reference region (error) in %: {listed}")
+    if found_apart := fitted.attrs.get("disagreement"):
+        typer.echo(f"  {disagreement_line(found_apart)}")
+    if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:
+        typer.echo(f"  errors times {scaled['factor']:.2f}: {scaled['how']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")

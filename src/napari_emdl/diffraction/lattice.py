@@ -1,17 +1,21 @@
 """Reciprocal lattices: index the disks and fit every position at once, on the basis that `basis` finds.
 
 Peaks lie flat with the scan position of each; sums over positions are segment sums, so that a fit of all positions is a few
-passes over the flat arrays and one stack of closed-form 3 x 3 solutions.
+passes over the flat arrays and one stack of closed-form 3 x 3 solutions. Large scans are cut into parts that stay in the cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.jobs.executor import available_cores
 
 Floats = NDArray[np.float64]
 
@@ -69,9 +73,9 @@ class Segments:
             out[self._filled] = np.add.reduceat(values, self.offset[self._filled])
         return out
 
-    def median(self, values: Floats) -> Floats:
-        """(n,) medians of (N,) non-negative values, leaving out NaN; NaN where there is none."""
-        known = np.isfinite(values)
+    def median(self, values: Floats, known: NDArray[np.bool_] | None = None) -> Floats:
+        """(n,) medians of (N,) non-negative values that are `known`, or finite; NaN where there is none."""
+        known = np.isfinite(values) if known is None else known
         counts = self.sum(known.astype(float)).astype(np.int64)
         # one sort of position + a monotonic map of the value into [0, 1) sorts all segments
         key = np.sort(self.of[known] + values[known] / (1 + values[known]) * (1 - 1e-12))
@@ -153,103 +157,179 @@ def fit_lattices(
         (N, 3) row-row, col-col and row-col element of each disk's inverse covariance, where its error has a direction: a disk
         lit on one side tells its place across the lit edge only. Then `weight` should be the mean of the first two.
     """
-    segments = Segments(np.asarray(offset, np.int64))
-    of = segments.of
-    finite = np.isfinite(position_px).all(axis=1) & np.isfinite(weight) & (weight > 0)
-    position = np.where(finite[:, None], position_px, 0.0)
-    weight = np.where(finite, weight, 0.0)
-    if precision is not None:
-        precision = np.where(finite[:, None], precision, 0.0)
-    origin = np.array(np.broadcast_to(origin_px, (segments.n, 2)), dtype=float)
-    lattice = np.array(np.broadcast_to(g, (segments.n, 2, 2)), dtype=float)
-    short = float(np.linalg.norm(g, axis=1).min())
-    limit_px = max_index_error * short
+    offset = np.asarray(offset, np.int64)
+    n, basis = len(offset) - 1, np.asarray(g, dtype=np.float64)
+    start = np.broadcast_to(np.asarray(origin_px, float), (n, 2))
+    short = float(np.linalg.norm(basis, axis=1).min())
     stages = [1.5, 2.5, 4.5] + [np.inf] * max(1, iterations)
-    scale = np.full(segments.n, np.nan)
-    fitted = np.zeros(segments.n, bool)
-    hk = np.zeros((len(of), 2))
-    used = np.zeros(len(of), bool)
-    covariance = np.full((segments.n, 6, 6), np.nan)
-    trust = np.ones(len(of))
-    for order in stages:
-        h, k, miss = _index(position, origin, lattice, of)
-        distance = np.hypot(miss[:, 0], miss[:, 1])
-        hk = np.stack([h, k], axis=1)
-        used = finite & (distance < limit_px) & (np.abs(h) <= order) & (np.abs(k) <= order)
-        z = np.where(used, np.sqrt(_in_sigmas(miss, weight, precision)), np.nan)
-        scale = segments.median(z)
-        ratio = np.where(used, z / (2 * scale[of] + 1e-12), 0.0)
-        trust = np.where(used, 1 / (1 + np.square(ratio)), 0.0)
-        if precision is None:
-            solution, covariance, fitted = _solve(segments, hk, position, weight * trust)
-        else:
-            solution, covariance, fitted = _solve_directed(segments, hk, position, precision * trust[:, None])
-        sane = fitted & (np.abs(solution[:, 1:] - g).max(axis=(1, 2)) < 0.35 * short)
-        sane &= np.linalg.norm(solution[:, 0] - origin_px, axis=1) < 0.5 * short
-        lattice[sane], origin[sane] = solution[sane, 1:], solution[sane, 0]
-        fitted = sane
-    counts = segments.sum(used.astype(float)).astype(np.int64)
-    predicted = origin[of] + np.einsum("ni,nij->nj", hk, lattice[of])
-    miss = position - predicted
-    robust = weight * trust
-    with np.errstate(invalid="ignore", divide="ignore"):
-        residual = np.sqrt(segments.sum(robust * np.square(miss).sum(axis=1)) / segments.sum(robust))
-        # both coordinates: 2 m measurements, 6 parameters
-        chi2 = segments.sum(trust * _in_sigmas(miss, weight, precision)) / np.maximum(2 * counts - 6, 1)
+    fit = _empty(n, len(position_px), np.diff(offset))
+    chi2, fitted = np.zeros(n), np.zeros(n, bool)
+
+    def part(first: int, last: int) -> None:
+        flat, here = slice(offset[first], offset[last]), slice(first, last)
+        disks = _Disks.of(position_px[flat], weight[flat], None if precision is None else precision[flat])
+        segments = Segments(offset[first : last + 1] - offset[first])
+        fitted[here], chi2[here] = _fit_part(
+            segments, disks, start[here], basis, stages, max_index_error * short, short, _views(fit, here, flat)
+        )
+
+    _in_parts(part, offset)
     least = 0.0 if not calibrated else 1.0 if precision is None else _ROBUST_CHI2
-    covariance = covariance * _pooled_scale(chi2, counts, fitted, least)[:, None, None]
-    bad = ~fitted
-    origin[bad], lattice[bad], residual[bad], covariance[bad] = np.nan, np.nan, np.nan, np.nan
+    fit.covariance[:] *= _pooled_scale(chi2, fit.n_indexed, fitted, least)[:, None, None]
+    return fit
+
+
+#: Disks fitted at once: some arrays of them stay in the cache of a core, which is what makes the fit fast.
+_DISKS_AT_ONCE = 16384
+
+
+def _in_parts(part: Callable[[int, int], None], offset: NDArray[np.int64]) -> None:
+    """Call ``part(first, last)`` for runs of positions with about `_DISKS_AT_ONCE` disks each, on all cores."""
+    n = len(offset) - 1
+    cuts = np.searchsorted(offset, np.arange(_DISKS_AT_ONCE, offset[-1], _DISKS_AT_ONCE))
+    edges = np.unique(np.r_[0, cuts, n])
+    runs = list(itertools.pairwise(edges.tolist()))
+    if len(runs) < 2 or available_cores() < 2:
+        for first, last in runs:
+            part(first, last)
+        return
+    with ThreadPoolExecutor(min(available_cores(), 8), thread_name_prefix="emdl-lattice") as pool:
+        list(pool.map(lambda run: part(*run), runs))
+
+
+def _empty(n: int, peaks: int, counts: NDArray[np.int64]) -> LatticeFit:
+    """Arrays to fill; NaN where nothing is fitted."""
     return LatticeFit(
-        origin,
-        lattice,
-        covariance,
-        residual,
+        np.full((n, 2), np.nan),
+        np.full((n, 2, 2), np.nan),
+        np.full((n, 6, 6), np.nan),
+        np.full(n, np.nan),
+        np.zeros(n, np.int64),
         counts,
-        segments.counts.copy(),
-        _spans(segments, hk, used),
-        hk.astype(np.int64),
-        used & fitted[of],
+        np.zeros(n, bool),
+        np.zeros((peaks, 2), np.int64),
+        np.zeros(peaks, bool),
     )
 
 
-def _index(position: Floats, origin: Floats, lattice: Floats, of: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Nearest indices h, k (N,) of every peak on its position's lattice, and where it lies from there in px (N, 2)."""
-    # written out by component: twice as fast as stacked products on millions of peaks
+def _views(fit: LatticeFit, here: slice, flat: slice) -> LatticeFit:
+    """The part of a fit that belongs to some positions and their peaks."""
+    per_position = {f.name: getattr(fit, f.name)[here] for f in fields(fit) if f.name not in ("hk", "used")}
+    return LatticeFit(**per_position, hk=fit.hk[flat], used=fit.used[flat])
+
+
+@dataclass(frozen=True)
+class _Disks:
+    """Disks by component: zero weight where a value is missing."""
+
+    row: Floats
+    col: Floats
+    weight: Floats
+    precision: Floats | None
+    finite: NDArray[np.bool_]
+
+    @staticmethod
+    def of(position: Floats, weight: Floats, precision: Floats | None) -> _Disks:
+        row, col = (np.array(position[:, k], dtype=float) for k in (0, 1))
+        finite = np.isfinite(row) & np.isfinite(col) & np.isfinite(weight) & (weight > 0)
+        row[~finite], col[~finite] = 0.0, 0.0
+        known = None if precision is None else np.where(finite, np.asarray(precision, float).T, 0.0)
+        return _Disks(row, col, np.where(finite, weight, 0.0), known, finite)
+
+    def in_sigmas(self, r: Floats, c: Floats) -> Floats:
+        """(N,) squared distances in units of each disk's error."""
+        if self.precision is None:
+            return np.asarray(self.weight * (r * r + c * c), dtype=np.float64)
+        rr, cc, rc = self.precision
+        return np.asarray(np.maximum(rr * r * r + cc * c * c + 2 * rc * r * c, 0), dtype=np.float64)
+
+
+def _fit_part(
+    segments: Segments,
+    disks: _Disks,
+    start: Floats,
+    g: Floats,
+    stages: list[float],
+    limit_px: float,
+    short: float,
+    out: LatticeFit,
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Fit some positions into `out`, covariances without their scale; where it is sane (n,), and chi squared (n,)."""
+    of = segments.of
+    origin, lattice = start.astype(float), np.array(np.broadcast_to(g, (segments.n, 2, 2)), dtype=float)
+    for order in stages:
+        h, k, row, col = _index(disks, origin, lattice, of)
+        used = disks.finite & (row * row + col * col < limit_px**2) & (np.abs(h) <= order) & (np.abs(k) <= order)
+        z = np.sqrt(disks.in_sigmas(row, col))
+        scale = 2 * np.nan_to_num(segments.median(z, used), nan=1.0) + 1e-12
+        trust = used / (1 + np.square(z / scale[of]))
+        solution, covariance, sane = _solve(segments, h, k, disks, trust)
+        sane &= np.abs(solution[:, 1:] - g).max(axis=(1, 2)) < 0.35 * short
+        sane &= np.hypot(*(solution[:, 0] - start).T) < 0.5 * short
+        lattice[sane], origin[sane] = solution[sane, 1:], solution[sane, 0]
+    counts = segments.sum(used.astype(float)).astype(np.int64)
+    row = disks.row - (origin[:, 0][of] + h * lattice[:, 0, 0][of] + k * lattice[:, 1, 0][of])
+    col = disks.col - (origin[:, 1][of] + h * lattice[:, 0, 1][of] + k * lattice[:, 1, 1][of])
+    robust = disks.weight * trust
+    with np.errstate(invalid="ignore", divide="ignore"):
+        residual = np.sqrt(segments.sum(robust * (row * row + col * col)) / segments.sum(robust))
+    # both coordinates: 2 m measurements, 6 parameters
+    chi2 = segments.sum(trust * disks.in_sigmas(row, col)) / np.maximum(2 * counts - 6, 1)
+    out.origin[sane], out.g[sane], out.covariance[sane] = origin[sane], lattice[sane], covariance[sane]
+    out.residual_px[sane] = residual[sane]
+    out.n_indexed[:], out.rank_ok[:] = counts, _spans(segments, h, k, used)
+    out.hk[:, 0], out.hk[:, 1], out.used[:] = h, k, used & sane[of]
+    return sane, chi2
+
+
+def _index(disks: _Disks, origin: Floats, lattice: Floats, of: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Nearest indices h, k (N,) of every peak on its position's lattice, and where it lies from there: row, col in px (N,)."""
     (a, b), (c, d) = lattice[:, 0].T, lattice[:, 1].T
     determinant = a * d - b * c
-    x, y = position[:, 0] - origin[of, 0], position[:, 1] - origin[of, 1]
+    x, y = disks.row - origin[:, 0][of], disks.col - origin[:, 1][of]
     h = x * (d / determinant)[of] - y * (c / determinant)[of]
     k = y * (a / determinant)[of] - x * (b / determinant)[of]
     near_h, near_k = np.rint(h), np.rint(k)
     h -= near_h
     k -= near_k
-    return near_h, near_k, np.stack([h * a[of] + k * c[of], h * b[of] + k * d[of]], axis=1)
+    return near_h, near_k, h * a[of] + k * c[of], h * b[of] + k * d[of]
 
 
-def _in_sigmas(miss: Floats, weight: Floats, precision: Floats | None) -> Floats:
-    """(N,) squared distances in units of each disk's error."""
-    if precision is None:
-        return np.asarray(weight * np.square(miss).sum(axis=1), dtype=np.float64)
-    r, c = miss.T
-    square = precision[:, 0] * r * r + precision[:, 1] * c * c + 2 * precision[:, 2] * r * c
-    return np.asarray(np.maximum(square, 0), dtype=np.float64)
+def _solve(segments: Segments, h: Floats, k: Floats, disks: _Disks, trust: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Weighted least squares of (origin, g1, g2): (n, 3, 2), their covariance (n, 6, 6), and where it is regular."""
+    if disks.precision is not None:
+        return _solve_directed(segments, h, k, disks, trust)
+    weight = disks.weight * trust
+    wh, wk = weight * h, weight * k
+    one = segments.sum(weight)
+    norm = np.where(one > 0, one, 1.0)
+    normal = [segments.sum(values) / norm for values in (weight, wh, wk, wh * h, wh * k, wk * k)]
+    inverse, determinant = _invert(*normal)
+    right = np.empty((segments.n, 3, 2))
+    for i, w in enumerate((weight, wh, wk)):
+        right[:, i, 0], right[:, i, 1] = segments.sum(w * disks.row) / norm, segments.sum(w * disks.col) / norm
+    each = inverse / norm[:, None, None]
+    covariance = np.zeros((segments.n, 3, 2, 3, 2))
+    covariance[:, :, 0, :, 0] = covariance[:, :, 1, :, 1] = each
+    return inverse @ right, covariance.reshape(-1, 6, 6), (one > 0) & (determinant > 1e-9)
 
 
 def _solve_directed(
-    segments: Segments, hk: Floats, position: Floats, precision: Floats
+    segments: Segments, h: Floats, k: Floats, disks: _Disks, trust: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """As :func:`_solve` with a 2 x 2 weight for each disk: row and col are no longer independent."""
-    terms = (np.ones(len(hk)), hk[:, 0], hk[:, 1])
+    assert disks.precision is not None
+    terms = (np.ones(len(h)), h, k)
     normal = np.zeros((segments.n, 3, 2, 3, 2))
     right = np.zeros((segments.n, 3, 2))
-    rr, cc, rc = precision.T
-    toward = (rr * position[:, 0] + rc * position[:, 1], rc * position[:, 0] + cc * position[:, 1])
+    rr, cc, rc = disks.precision * trust
+    toward = (rr * disks.row + rc * disks.col, rc * disks.row + cc * disks.col)
     for i, first in enumerate(terms):
         for j, second in enumerate(terms[: i + 1]):
             product = first * second
-            for (a, b), element in (((0, 0), rr), ((1, 1), cc), ((0, 1), rc), ((1, 0), rc)):
-                normal[:, i, a, j, b] = normal[:, j, b, i, a] = segments.sum(product * element)
+            for (a, b), element in (((0, 0), rr), ((1, 1), cc), ((0, 1), rc)):
+                total = segments.sum(product * element)
+                normal[:, i, a, j, b] = normal[:, j, b, i, a] = normal[:, i, b, j, a] = normal[:, j, a, i, b] = total
         for a in (0, 1):
             right[:, i, a] = segments.sum(first * toward[a])
     scale = np.trace(normal[:, 0, :, 0, :], axis1=1, axis2=2) / 2
@@ -262,33 +342,8 @@ def _solve_directed(
     return solution, inverse / safe[:, None, None], regular
 
 
-def _solve(segments: Segments, hk: Floats, position: Floats, weight: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Weighted least squares of (origin, g1, g2): (n, 3, 2), their covariance (n, 6, 6), and where it is regular."""
-    h, k = hk[:, 0], hk[:, 1]
-    wh, wk = weight * h, weight * k
-    sums = {
-        "1": segments.sum(weight),
-        "h": segments.sum(wh),
-        "k": segments.sum(wk),
-        "hh": segments.sum(wh * h),
-        "hk": segments.sum(wh * k),
-        "kk": segments.sum(wk * k),
-    }
-    norm = np.where(sums["1"] > 0, sums["1"], 1.0)
-    normal = np.stack([sums[n] / norm for n in ("1", "h", "k", "h", "hh", "hk", "k", "hk", "kk")], axis=1).reshape(-1, 3, 3)
-    right = np.stack([segments.sum(w * position[:, c]) / norm for w in (weight, wh, wk) for c in (0, 1)], axis=1).reshape(
-        -1, 3, 2
-    )
-    inverse, determinant = _invert(normal)
-    regular = (sums["1"] > 0) & (determinant > 1e-9)
-    each = inverse / norm[:, None, None]
-    covariance = (each[:, :, None, :, None] * np.eye(2)[:, None, :]).reshape(-1, 6, 6)
-    return inverse @ right, covariance, regular
-
-
-def _invert(m: Floats) -> tuple[Floats, Floats]:
-    """Inverse of symmetric (n, 3, 3) by cofactors, and the determinant; zero where singular."""
-    a, b, c, d, e, f = m[:, 0, 0], m[:, 0, 1], m[:, 0, 2], m[:, 1, 1], m[:, 1, 2], m[:, 2, 2]
+def _invert(a: Floats, b: Floats, c: Floats, d: Floats, e: Floats, f: Floats) -> tuple[Floats, Floats]:
+    """Inverse (n, 3, 3) of the symmetric matrices [[a, b, c], [b, d, e], [c, e, f]] by cofactors, and the determinant."""
     co = [d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b]
     determinant = a * co[0] + b * co[1] + c * co[2]
     safe = np.where(np.abs(determinant) > 1e-12, determinant, np.inf)
@@ -296,13 +351,14 @@ def _invert(m: Floats) -> tuple[Floats, Floats]:
     return inverse.reshape(-1, 3, 3), determinant
 
 
-def _spans(segments: Segments, hk: Floats, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _spans(segments: Segments, h: Floats, k: Floats, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """True where the indices used span two directions."""
     w = used.astype(float)
     n = np.maximum(segments.sum(w), 1)
-    h, k = segments.sum(w * hk[:, 0]) / n, segments.sum(w * hk[:, 1]) / n
-    hh, kk = segments.sum(w * hk[:, 0] ** 2) / n - h**2, segments.sum(w * hk[:, 1] ** 2) / n - k**2
-    mixed = segments.sum(w * hk[:, 0] * hk[:, 1]) / n - h * k
+    wh, wk = w * h, w * k
+    mean_h, mean_k = segments.sum(wh) / n, segments.sum(wk) / n
+    hh, kk = segments.sum(wh * h) / n - mean_h**2, segments.sum(wk * k) / n - mean_k**2
+    mixed = segments.sum(wh * k) / n - mean_h * mean_k
     return hh * kk - mixed**2 > 1e-6
 
 

@@ -250,7 +250,7 @@ class _Call:
         return self.function(*arguments, **self.keywords)
 
 
-def call_there(function: Callable[..., Any], run: RunParams, control: Control, *arguments: Any, **keywords: Any) -> Any:
+def call_there(function: Callable[..., Any], run: RunParams, control: Control, /, *arguments: Any, **keywords: Any) -> Any:
     """Call one function where `run` says: on the Dask cluster as one task, else here with at most `run.workers` threads.
 
     Parameters

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ _SORTED_BY_SCORE = {("disk-proposer", "candidates")}
 #: CUDA rounds the operands of products to TF32 (10 bits): in an emulation outputs of the shipped networks moved by 1e-3 of the
 #: largest value, positions of disks by less than 0.001 px.
 _CUDA_TOLERANCE = 1e-2
+#: What onnxruntime says when the GPU itself fails: unplugged, reset, fallen off the bus, its driver restarted.
+_DEVICE_LOST = ("cuda failure", "cuda error", "cudnn failure", "cudnn error", "cublas failure", "cuda_error", "cuda driver")
 _OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad allocation", "bad_alloc", "alloc_failed", "memoryallocation")
 
 
@@ -81,6 +84,8 @@ class Session:
         self.inputs = {item.name: item for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
         self._constants: dict[str, Any] = {}
+        # One call fills a GPU, and two need twice its memory; on a CPU calls share the threads.
+        self._turn = threading.Lock() if self.provider == CUDA_PROVIDER else nullcontext()
         self._batch_limit: int | None = None
         self._match_card()
         if check:
@@ -254,6 +259,8 @@ class Session:
             When cancelled before or during the call.
         OutOfMemory
             When the batch does not fit the device.
+        DeviceError
+            When the GPU itself fails.
         ModelError
             For inputs the network does not take.
         """
@@ -266,14 +273,20 @@ class Session:
             control.check()
             remove = control.on_cancel(lambda: setattr(options, "terminate", True))
         try:
-            if self._constants:
-                return self._run_bound(cast, names, options)
-            return dict(zip(names, self._session.run(names, cast, options), strict=True))
+            with self._turn:
+                if self._constants:
+                    return self._run_bound(cast, names, options)
+                return dict(zip(names, self._session.run(names, cast, options), strict=True))
         except Exception as error:
             if control is not None and control.cancelled:
                 raise Cancelled("cancelled by the user") from None
             if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY):
                 raise OutOfMemory(_short(error)) from None
+            if self.provider == CUDA_PROVIDER and any(text in str(error).lower() for text in _DEVICE_LOST):
+                raise DeviceError(
+                    f"the GPU failed during the run ({_short(error)}); finished blocks are kept: go on with --resume, "
+                    "on the CPU with --device cpu"
+                ) from None
             raise ModelError(f"{self.model.name} does not run on this input ({_short(error)})") from error
         finally:
             remove()

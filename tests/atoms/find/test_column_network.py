@@ -11,6 +11,7 @@ from tests.atoms.conftest import match
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions
 from napari_emdl.atoms.find.columns import find_columns
+from napari_emdl.atoms.find.making import _of_two
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.base.errors import EmdlError, ModelError
@@ -180,7 +181,37 @@ def test_contrast_is_chosen_by_the_network_and_doubt_is_said(model, frame):
     assert "contrast" not in table.attrs["warning"]
     noise = in_memory(np.random.default_rng(0).poisson(20, (2, 128, 128)), "movie")
     doubt = find_columns(noise, pixel_size_A=0.1)
-    assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "the contrast is unsure" in doubt.attrs["warning"]
+    assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "no columns" in doubt.attrs["warning"]
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_a_grating_gives_no_columns_and_one_line(model, turn):
+    row, col = np.indices((300, 300)) * 0.1
+    grating = 100 + 50 * np.cos(2 * np.pi * (row * np.cos(turn) + col * np.sin(turn)) / 1.8)
+    table = find_columns(in_memory(grating.astype(np.float32), "image"), pixel_size_A=0.1)
+    assert table.filter(min_score=table.attrs["default_min_score"]).n_peaks == 0
+    assert "no columns" in table.attrs["warning"] and "\n" not in table.attrs["warning"]
+
+
+class _Stub:
+    """What `_of_two` needs of a finder."""
+
+    def __init__(self, contrast, passing, confidence=None):
+        self.contrast, self.passing, self.contrast_confidence = contrast, passing, confidence
+        self.notes, self.readings = [], {}
+
+
+def test_both_readings_are_offered_where_the_contrast_is_unsure():
+    taken = _of_two(_Stub("bright", 40.0, 0.6), _Stub("dark", 32.0))
+    assert (taken.contrast, taken.contrast_confidence, taken.readings) == ("bright", 0.6, {"bright": 40.0, "dark": 32.0})
+    assert "40 columns a frame; dark gives 32" in taken.notes[0] and "--contrast dark" in taken.notes[0]
+
+
+def test_the_other_reading_is_taken_where_nothing_passes_in_the_first():
+    taken = _of_two(_Stub("bright", 0.0, 0.6), _Stub("dark", 32.0))
+    assert (taken.contrast, taken.contrast_confidence) == ("dark", 0.5) and "dark was taken" in taken.notes[0]
+    nothing = _of_two(_Stub("bright", 0.0, 0.6), _Stub("dark", 0.0))
+    assert nothing.contrast == "bright" and not nothing.notes and not nothing.readings
 
 
 def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, frame):

@@ -262,12 +262,12 @@ def test_only_places_with_a_trace_of_a_disk_are_worth_measuring(radius):
 def test_refiner_is_given_the_probe_and_one_without_still_works(monkeypatch):
     probe = synthetic_probe(5.0, (96, 96))
     finder = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
-    image = finder._refiner._constants["probe"].numpy()
+    image = finder._refiner.session._constants["probe"].numpy()
     np.testing.assert_array_equal(image, probe.image)
     monkeypatch.setattr("napari_emdl.models.session.Session.set_constant", lambda self, name, value: None)
     bare = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
-    assert "probe" not in bare._refiner._constants
-    bare._refiner.inputs.pop("probe")
-    bare._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+    assert "probe" not in bare._refiner.session._constants
+    bare._refiner.session.inputs.pop("probe")
+    bare._refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
     with pytest.raises(EmdlError, match="needs inputs"):
-        finder._refiner.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))
+        finder._refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))

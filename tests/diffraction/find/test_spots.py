@@ -73,3 +73,32 @@ def test_what_a_spot_is() -> None:
     assert is_spot(synthetic_probe(3.0, (64, 64), 1.6))
     assert not is_spot(synthetic_probe(3.0, (64, 64), 0.6))
     assert isinstance(make_finder(DiskParams(), synthetic_probe(1.6, (64, 64)), (64, 64)), SpotFinder)
+
+
+def ringed(stop: bool) -> np.ndarray:
+    """Powder rings, cut by a beam stop whose dark is not zero."""
+    rng = np.random.default_rng(3)
+    row, col = np.mgrid[:160, :160]
+    away = np.hypot(row - 80, col - 76)
+    image = 30 + 300 / (1 + (away / 12) ** 2)
+    for radius, height in ((28, 260), (45, 120), (62, 60)):
+        image += height * np.exp(-((away - radius) ** 2) / (2 * 1.6**2))
+    if stop:
+        image[(np.abs(col - 76) < 5) & (row < 86)] = 1.5
+    return rng.poisson(image).astype(np.uint16)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_rings_cut_by_a_beam_stop_make_no_spots(stop: bool) -> None:
+    image = ringed(stop)
+    finder = SpotFinder(synthetic_probe(2.0, image.shape), DiskParams(), image.shape)
+    assert finder.find(image[None]).filter(min_score=finder.default_min_score).n_peaks <= 1
+
+
+def test_spots_at_the_edge_of_the_detector_stay() -> None:
+    row, col = np.mgrid[:96, :96]
+    places = [(r, c) for r in (6, 34, 62, 90) for c in (6, 34, 62, 90)]
+    image = 8 + sum(200 * np.exp(-((row - r) ** 2 + (col - c) ** 2) / (2 * 1.4**2)) for r, c in places)
+    counts = np.random.default_rng(0).poisson(image).astype(np.uint16)
+    finder = SpotFinder(synthetic_probe(1.6, counts.shape), DiskParams(), counts.shape)
+    assert finder.find(counts[None]).filter(min_score=finder.default_min_score).n_peaks == len(places)

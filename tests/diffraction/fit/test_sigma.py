@@ -1,4 +1,4 @@
-"""Errors of a strain map are held against the map: lessened where it is flat, widened where neighbours differ, else left alone."""
+"""Errors of a strain map against the map: lessened where it is flat, widened where neighbours differ, else left alone."""
 
 from __future__ import annotations
 

@@ -231,6 +231,19 @@ def test_settings_find_the_frame_again(panel, wait_until):
     assert panel.session.data.settings.columns == ColumnParams(model="log", contrast="dark")
 
 
+def test_of_two_readings_a_click_takes_one(panel, wait_until):
+    panel.readings.follow({})
+    assert not panel.readings.isVisible()
+    panel.readings.follow({"readings": {"bright": 40.0, "dark": 3.0}})
+    bright, dark = panel.readings.buttons["bright"], panel.readings.buttons["dark"]
+    assert panel.readings.isVisible() and bright.text() == "bright: 40 columns"
+    wait_until(lambda: not dark.icon().isNull(), what="the pictures of both readings")
+    dark.click()
+    assert not panel.readings.isVisible()
+    wait_until(lambda: panel.session.candidates.attrs.get("contrast") == "dark", what="columns of the reading that was clicked")
+    assert panel.session.data.settings.columns.contrast == "dark"
+
+
 def test_nothing_open_says_what_to_do(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
     panel = ColumnsPanel(viewer)

@@ -127,6 +127,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "default_min_score": float(finder.default_min_score),
         "contrast": finder.contrast,
         "contrast_confidence": finder.contrast_confidence,
+        "readings": dict(getattr(finder, "readings", {})),
         "frames": frames_used(finder),
         "params": params.model_dump(),
         **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},

@@ -13,6 +13,8 @@ from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
+from napari_emdl.atoms.find.order import LEAST_SPOTS, order_of
+from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.signals import Movie
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 #: the user is told when the contrast was chosen with less certainty
 SURE_CONTRAST = 0.8
+#: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
+ON_STRIPES = 0.06
+#: threshold that no score reaches
+NOTHING_PASSES = 1.0
 #: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
 MOST_FRAMES, ENOUGH_F1, FAINT_F1 = 9, 0.97, 0.75
 
@@ -115,15 +121,44 @@ def _network_finder(
             contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
         else:
             contrast, confidence = choose_contrast(movie, params, control)
-    finder = finder_for(contrast)
-    if told_nothing.neighbours:
-        finder = _settled(finder, finder_for(contrast, most) if any(most) else None, sample, params, control)
-        if confidence is not None and finder.passing < 0.5:
-            confidence = 0.5  # where there are no columns, they are neither bright nor dark
+
+    def settled(sign: str) -> NetworkColumnFinder:
+        several = finder_for(sign, most) if any(most) else None
+        return _settled(finder_for(sign), several, sample, params, control) if told_nothing.neighbours else finder_for(sign)
+
+    finder = settled(contrast)
     finder.contrast_confidence = confidence
-    if confidence is not None and confidence < SURE_CONTRAST:
-        finder.notes.append(f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it")
+    if confidence is None:
+        return finder
+    if not told_nothing.neighbours:
+        if confidence < SURE_CONTRAST:
+            finder.notes.append(
+                f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
+            )
+    elif confidence < SURE_CONTRAST:
+        return _of_two(finder, settled("dark" if contrast == "bright" else "bright"))
+    elif finder.passing < 0.5:
+        finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder
+
+
+def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkColumnFinder:
+    """The likelier of two readings of an image, bright and dark, with a note that offers the other; the other one where nothing
+    passes in the first."""
+    confidence = taken.contrast_confidence or 0.5
+    if taken.passing < 0.5 <= other.passing:
+        taken, other, confidence = other, taken, 0.5
+    if taken.passing < 0.5:
+        confidence = 0.5
+    else:
+        taken.readings = {finder.contrast: finder.passing for finder in (taken, other)}
+        taken.notes.append(
+            f"the contrast is unsure: {taken.contrast} was taken ({confidence:.0%} sure), which gives {taken.passing:.0f} "
+            f"columns a frame; {other.contrast} gives {other.passing:.0f}; choose it (--contrast {other.contrast}) if that is "
+            "right"
+        )
+    taken.contrast_confidence = confidence
+    return taken
 
 
 def _most_neighbours(finder: NetworkColumnFinder, movie: Movie, params: ColumnParams) -> tuple[int, int]:
@@ -162,9 +197,43 @@ def _settled(
     if several is not None and f1 < ENOUGH_F1:
         finder, counts = several, several.counts
         f1 = several.choose_threshold(sample.frames(counts), control)
-    if f1 < FAINT_F1:
+    if not _refused(finder, sample) and f1 < FAINT_F1:
         finder.notes.append(_faint_note(f1, finder, sample.movie))
     return finder
+
+
+def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
+    """Let nothing pass where many spots pass that do not repeat as columns do, or lie on stripes; whether that is so.
+
+    The candidates stay, to be seen at a lower threshold.
+    """
+    order = order_of(finder.sampled_spots, finder.default_min_score)
+    reason = ""
+    if order.none:
+        reason = f"do not repeat as the columns of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1)"
+    elif order.spots >= LEAST_SPOTS and _on_stripes(finder, sample):
+        reason = "lie on stripes, as of a grating or of lattice fringes"
+    if reason:
+        finder.notes.append(
+            f"no columns: the {order.spots} spots above threshold {finder.default_min_score:.2f} {reason}; "
+            "if they are columns, set this threshold"
+        )
+        finder.default_min_score, finder.passing = NOTHING_PASSES, 0.0
+    elif order.little:
+        finder.notes.append(f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result")
+    return bool(reason)
+
+
+def _on_stripes(finder: NetworkColumnFinder, sample: _Sample) -> bool:
+    """Whether the spots of the sampled frames are ridges rather than round."""
+    frames, spots = sample.frames(finder.counts), finder.sampled_spots
+    if len(frames) != len(spots):  # frames that are alike were searched once
+        return False
+    values = [
+        roundness(frame if frame.ndim == 2 else frame[0], points[score >= finder.default_min_score], finder.pixel_A)
+        for frame, (points, score) in zip(frames, spots, strict=True)
+    ]
+    return bool(np.nanmedian([v for v in values if np.isfinite(v)] or [np.nan]) < ON_STRIPES)
 
 
 def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:

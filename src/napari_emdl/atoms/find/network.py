@@ -32,7 +32,7 @@ FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
 FLOOR = 0.02
 #: tiles beyond this size, in pixels of the network, so that memory does not grow with the frame
-TILE_PX = 1536
+TILE_PX = 2048
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
@@ -117,6 +117,8 @@ class NetworkColumnFinder:
         self.default_min_score = threshold_of(facts.default_min_score, contrast)
         self.threshold = ThresholdRule(**extra["threshold"]) if "threshold" in extra else always(self.default_min_score)
         self.expected_columns, self.passing, self.best_score = 0.0, 0.0, 0.0
+        #: columns a frame as bright and as dark, where it is not sure which they are
+        self.readings: dict[str, float] = {}
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
@@ -184,6 +186,11 @@ class NetworkColumnFinder:
         self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
         self.best_score = float(np.max(scores, initial=0.0))
         return f1
+
+    @property
+    def sampled_spots(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Positions (n, 2) and scores (n,) of all candidates of the frames that chose the threshold."""
+        return [(np.stack([f["row"], f["col"]], -1), f["score"]) for f in self._sampled.values()]
 
     def sample(
         self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None

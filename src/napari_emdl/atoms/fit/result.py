@@ -73,6 +73,9 @@ class Occupancy(ShownResult):
     alignment: Alignment
     attrs: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Occupancy({self.n_frames} frames, {self.n_sites} sites, {len(self.events)} events)"
+
     @property
     def n_sites(self) -> int:
         """Number of sites."""

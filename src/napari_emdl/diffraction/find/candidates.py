@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,18 @@ FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 #: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its
 #: circumference that has an edge; and by the factor where both are missing.
 MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
-_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse")
+_FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse", "moved")
 #: Fields of disks measured by a refiner that knows directions.
 ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
 
 
 @dataclass
 class Found:
-    """Disks of some patterns, flat; `prior` is how sure the proposer was, 0..1; `ellipse` (n, 3) as `ELLIPSE_FIELDS`."""
+    """Disks of some patterns, flat.
+
+    `prior` is how sure the proposer was, 0..1; `ellipse` (n, 3) as `ELLIPSE_FIELDS`; `moved` how far in px the last pass of the
+    refiner moved each, 0 where it was left alone.
+    """
 
     which: NDArray[np.intp]
     position: NDArray[np.float64]
@@ -34,14 +38,25 @@ class Found:
     score: NDArray[np.float64]
     intensity: NDArray[np.float64]
     prior: NDArray[np.float64]
-    ellipse: NDArray[np.float64] | None = None
+    ellipse: NDArray[np.float64] = field(default=None)  # type: ignore[arg-type]
+    moved: NDArray[np.float64] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if self.ellipse is None:
             self.ellipse = np.stack([self.sigma, self.sigma, np.zeros(len(self.sigma))], axis=1)
+        if self.moved is None:
+            self.moved = np.zeros(len(self.sigma))
 
     def pick(self, keep: NDArray[Any]) -> Found:
         return Found(*(getattr(self, name)[keep] for name in _FOUND_FIELDS))
+
+    def replaced(self, where: NDArray[np.bool_], new: Found) -> Found:
+        """These with `new` in place of those at `where`; the others have not moved."""
+        values = {name: getattr(self, name).copy() for name in _FOUND_FIELDS}
+        values["moved"][:] = 0.0
+        for name, value in values.items():
+            value[where] = getattr(new, name)
+        return Found(**values)
 
     @staticmethod
     def of(table: PeakTable) -> Found:
@@ -63,7 +78,6 @@ class Found:
             "score": self.score[order],
             "sigma_px": self.sigma[order],
         }
-        assert self.ellipse is not None
         columns |= dict(zip(ELLIPSE_FIELDS, self.ellipse[order].T, strict=True))
         return PeakTable((n,), np.r_[0, np.cumsum(counts)], {name: columns[name].astype(np.float32) for name in fields})
 

@@ -21,6 +21,8 @@ MIN_INDEXED = 6
 MIN_FRACTION = 0.75
 #: Confident disks lie this near a lattice point, in units of the shorter vector.
 _ON_LATTICE = 0.12
+#: So many disks on one lattice speak for themselves, even where a single place told their radius.
+MIN_WITNESSES = 12
 _MAX_ORDER = 30
 #: Counts of a disk above its surroundings, in sigma, under which a place is not worth measuring; noise alone stands 1.5 above
 #: the emptier half of the sectors. Chosen on held-out crystals: it spares three quarters of the empty places and loses one to
@@ -45,6 +47,10 @@ class PatternLattices:
     origin: NDArray[np.float64]
     g: NDArray[np.float64]
     good: NDArray[np.bool_]
+
+    def witnessed(self, confident: PeakTable) -> NDArray[np.bool_]:
+        """(n,) patterns whose lattice is that of so many of these disks that it is no accident."""
+        return self.good & (np.diff(confident.offset) >= MIN_WITNESSES)
 
     def distance_px(self, pattern: NDArray[np.intp], position_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) distance of positions from the nearest lattice point of their pattern; NaN without a lattice."""

@@ -8,6 +8,7 @@ bright place without one (Friedel), that place is the direct beam.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Beam:
     counts: float
 
 
-def with_direct_beam(table: PeakTable, patterns: NDArray[np.generic], radius_px: float, min_score: float) -> PeakTable:
+def with_direct_beam(table: PeakTable, patterns: NDArray[Any], radius_px: float, min_score: float) -> PeakTable:
     """The table with the direct beam of every pattern in which it stands out, lies amid pairs of disks and was not found.
 
     Parameters

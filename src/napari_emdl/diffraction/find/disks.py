@@ -22,6 +22,7 @@ from napari_emdl.io.objects import is_object
 from napari_emdl.io.opening import open_datacube
 from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
 from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
@@ -62,7 +63,9 @@ class NothingFinder:
         return PeakTable.empty((len(patterns),), FIELDS)
 
 
-def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None) -> DiskFinder:
+def make_finder(
+    params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None, calls: int = 1
+) -> DiskFinder:
     """Finder of `params.method`.
 
     Parameters
@@ -71,6 +74,8 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         Vacuum probe on the detector's grid.
     detector_shape
         (rows, cols) of the patterns.
+    calls
+        How often :meth:`DiskFinder.find` is called at the same time.
     """
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
@@ -78,7 +83,7 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         from napari_emdl.diffraction.find.flips import FlipFinder
 
         once = params.model_copy(update={"flip_passes": False})
-        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run), probe)
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls), probe)
     from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
 
     # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
@@ -91,7 +96,7 @@ def make_finder(params: DiskParams, probe: Probe, detector_shape: tuple[int, int
         return TemplateFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
-    return NetworkFinder(probe, params, detector_shape, run or RunParams())
+    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls)
 
 
 @with_progress("finding disks", "patterns")
@@ -142,7 +147,7 @@ def find_disks(
     shape = signal.detector_shape
     check_frame_fits(shape, run)
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
-    finder = make_finder(params, made, shape, run)
+    finder = make_finder(params, made, shape, run, calls=run.workers or available_cores())
 
     record = provenance(
         {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
@@ -210,8 +215,8 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
         "n_full": "with more disks than were kept: raise the most disks",
-        "n_refused": "with bright places that are no crystal's (alike everywhere, or without lattice, pairs and direct beam), which "
-        "were left out: give a probe radius to have them measured",
+        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
+        "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
     return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)

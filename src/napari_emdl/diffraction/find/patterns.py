@@ -18,6 +18,14 @@ _DARK_SHARE, _DARK_AREA = 0.25, 0.001
 _NOISE_SHARE = 0.02
 
 
+def complete(patterns: NDArray[Any]) -> bool:
+    """Whether no value is missing, negative, or the largest of its type: one look at the extremes, which most data pass."""
+    if not patterns.size or patterns.dtype.kind not in "uif":
+        return False
+    top = np.iinfo(patterns.dtype).max if patterns.dtype.kind in "ui" else np.inf
+    return bool(patterns.min() >= 0 and patterns.max() < top)  # NaN is neither
+
+
 def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     """Missing pixels replaced by what lies around them, so that they make no disk.
 
@@ -25,6 +33,8 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
     patterns are raised by the depth of that noise, and what is still negative is zero.
     """
+    if complete(patterns):
+        return patterns
     depth = noise_depth(patterns)
     if depth > 0:
         patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
@@ -148,6 +158,8 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     """
     kind = patterns.dtype.kind
     axes = (1, 2)
+    if complete(patterns):
+        return {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": int((patterns.max(axis=axes) == 0).sum())}
     negative_is_noise = noise_depth(patterns) > 0
     with np.errstate(invalid="ignore"):
         bad = missing_pixels(patterns)

@@ -22,6 +22,8 @@ from napari_emdl.diffraction.find.probeshape import Probe
 
 Floats = NDArray[np.float64]
 
+#: Most disks kept of a pattern unless the user asks for fewer, as in DiskParams.
+_USUAL_MOST = 400
 #: Fewer disks say nothing about the whole; on a lattice so many are needed before their intensities do.
 _LEAST_DISKS, _LEAST_ALIKE = 4, 40
 #: The brightest of a few disks over the median one, where it is the direct beam; below the second number, many are all alike.
@@ -44,7 +46,9 @@ class Spread:
     gathered: float
 
 
-def keep_plausible(table: PeakTable, probe: Probe, min_score: float, detector_shape: tuple[int, int]) -> PeakTable:
+def keep_plausible(
+    table: PeakTable, probe: Probe, min_score: float, detector_shape: tuple[int, int], most: int = _USUAL_MOST
+) -> PeakTable:
     """The table without the disks of patterns that cannot be a crystal's; its attribute ``n_refused`` counts these patterns.
 
     Parameters
@@ -55,13 +59,15 @@ def keep_plausible(table: PeakTable, probe: Probe, min_score: float, detector_sh
         A probe that the user gave says what to look for: then nothing is refused.
     min_score
         Disks from here on count.
+    most
+        Most disks kept of a pattern: the strongest few are alike in any pattern.
     """
     if probe.source != MEASURED or not table.n_peaks:
         return table
     shown = table.filter(min_score=min_score).compact()
     counts = np.diff(shown.offset)
     rich = np.flatnonzero(counts >= _LEAST_DISKS)
-    refused = [int(i) for i in rich if not _convinces(shown, int(i), probe.radius_px, detector_shape)]
+    refused = [int(i) for i in rich if not _convinces(shown, int(i), probe.radius_px, detector_shape, most)]
     if not refused or len(refused) <= 0.5 * len(rich):
         return table
     gone = np.isin(table.flat_index(), refused)
@@ -70,7 +76,7 @@ def keep_plausible(table: PeakTable, probe: Probe, min_score: float, detector_sh
     return kept
 
 
-def _convinces(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple[int, int]) -> bool:
+def _convinces(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple[int, int], most: int) -> bool:
     peaks = shown.at(i)
     intensity = np.clip(peaks["intensity"].astype(float), 0, None)
     many = len(peaks) >= _LEAST_ALIKE
@@ -81,7 +87,8 @@ def _convinces(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple
     falls = seen.falls < _FALLS or seen.gathered < 1 - _GATHERED / np.sqrt(max(4, len(peaks) // 5))
     if many and falls:
         return True
-    if many and seen.beam < _ALIKE:
+    few_kept = len(peaks) >= most and most < _USUAL_MOST
+    if many and seen.beam < _ALIKE and not few_kept:
         return False
     if seen.falls < _FALLS_CLEARLY or paired_share(position, radius_px) > _PAIRED:
         return True

@@ -155,7 +155,8 @@ def _own_noise(image: Floats) -> NDArray[np.float32]:
     for axis in (0, 1):
         apart = np.abs(np.roll(image, 1, axis) - np.roll(image, -1, axis)).astype(np.float32)[::2, ::2]
         np.minimum(quiet, ndimage.percentile_filter(apart, 50, _QUIET_WINDOW), out=quiet)
-    return np.kron(quiet, np.ones((2, 2), np.float32))[:rows, :cols] / np.float32(_MEDIAN_STEP)
+    full = np.repeat(np.repeat(quiet, 2, axis=0), 2, axis=1)[:rows, :cols]
+    return np.asarray(full / _MEDIAN_STEP, dtype=np.float32)
 
 
 def _edge_kernel(radius: float, shape: tuple[int, int]) -> tuple[NDArray[np.float32], float]:

@@ -51,6 +51,11 @@ _OF_COUNTING = 0.85
 _RING, _QUIET, _LEAST_FREE = 1.5, 3.0, 0.03
 #: Ratio of the curvatures of a spot along and across; less is a streak or a ring.
 _LEAST_ROUND = 0.2
+#: Height of a spot over the third brightest of the eight directions about it, in units of its height over the median one. The
+#: rim of a beam stop is bright on one side in three of them and more, a ring on both sides.
+_LEAST_PROMINENT = 0.4
+#: Part of the background about a spot below which a direction is dark, and by how many roots of the counts it must be lower.
+_DARK, _DARK_NOISE = 0.4, 2.5
 _ROUNDS = 6
 _CHUNK = 16
 
@@ -111,7 +116,7 @@ class SpotFinder:
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
         full = sum(part.attrs.get("n_full", 0) for part in tables)
         table.attrs |= {"n_full": full} if full else {}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _filter(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -150,6 +155,10 @@ class SpotFinder:
         maps /= np.maximum(self._noise(maps), self._counting(electrons))
         which, i, j, height = local_maxima(maps.astype(np.float32), _FLOOR)
         round_ = _roundness(maps, which, i, j) > _LEAST_ROUND
+        top, around = _directions(electrons, which, i, j, self.sigma_px)
+        round_ &= (_prominence(top, around) > _LEAST_PROMINENT) & ~_beside_dark(
+            around, _background(electrons, which, i, j, self.sigma_px)
+        )
         which, i, j, height = which[round_], i[round_], j[round_], height[round_]
         most = strongest(which, height, 2 * self.params.max_disks + 100)
         which, i, j, height = which[most], i[most], j[most], height[most]
@@ -212,6 +221,46 @@ def _roundness(maps: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDAr
     rc = 0.25 * (maps[which, i + 1, j + 1] + maps[which, i - 1, j - 1] - maps[which, i + 1, j - 1] - maps[which, i - 1, j + 1])
     half, away = -0.5 * (rr + cc), np.hypot(0.5 * (rr - cc), rc)
     return np.clip((half - away) / np.maximum(half + away, 1e-12), 0, 1)
+
+
+def _directions(
+    electrons: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any], sigma_px: float
+) -> tuple[Floats, Floats]:
+    """Smoothed counts at maxima (n,), and about them (n, distances, 8 directions); off the detector, those opposite."""
+    smooth = ndimage.gaussian_filter(np.asarray(electrons, np.float32), (0, 0.7 * sigma_px, 0.7 * sigma_px))
+    angle = np.arange(8) * np.pi / 4
+    around = []
+    for reach in (2.6 * sigma_px + 1, 3.4 * sigma_px + 1):
+        row, col = i[:, None] + reach * np.sin(angle), j[:, None] + reach * np.cos(angle)
+        off = (row < 0) | (row > smooth.shape[1] - 1) | (col < 0) | (col > smooth.shape[2] - 1)
+        row, col = np.where(off, 2 * i[:, None] - row, row), np.where(off, 2 * j[:, None] - col, col)  # the opposite side
+        at = [np.clip(np.rint(v).astype(int), 0, n - 1) for v, n in zip((row, col), smooth.shape[1:], strict=True)]
+        around.append(smooth[which[:, None], at[0], at[1]])
+    return smooth[which, i, j].astype(float), np.stack(around, axis=1).astype(float)
+
+
+def _prominence(top: Floats, around: Floats) -> Floats:
+    """How far maxima rise over the third brightest of eight directions, 1 for a spot on a plane, 0 on an edge or a ring."""
+    level = np.sort(around.mean(axis=1), axis=1)
+    return (top - level[:, -3]) / np.maximum(top - 0.5 * (level[:, 3] + level[:, 4]), 1e-9)
+
+
+def _background(electrons: NDArray[Any], which: NDArray[Any], i: NDArray[Any], j: NDArray[Any], sigma_px: float) -> Floats:
+    """Median counts in a wide window about maxima (n,), from means of small blocks."""
+    block = max(2, round(2 * sigma_px))
+    rows, cols = (n // block * block for n in electrons.shape[1:])
+    small = electrons[:, :rows, :cols].reshape(len(electrons), rows // block, block, cols // block, block).mean(axis=(2, 4))
+    wide = ndimage.median_filter(small, (1, 9, 9), mode="nearest")
+    row, col = np.minimum(i // block, wide.shape[1] - 1), np.minimum(j // block, wide.shape[2] - 1)
+    return np.asarray(wide[which, row, col], float)
+
+
+def _beside_dark(around: Floats, background: Floats) -> NDArray[np.bool_]:
+    """True where two directions and more run into the dark: a beam stop cuts bands and rings into what looks like spots."""
+    level = background[:, None]
+    outer = around[:, -1]
+    dark = (outer < _DARK * level) & (level - outer > _DARK_NOISE * np.sqrt(np.maximum(level, 0) + 1))
+    return dark.sum(axis=1) >= 2
 
 
 def _fit_gaussians(counts: Floats, crop: Crop, row: Floats, col: Floats, sigma_px: float) -> dict[str, Floats]:

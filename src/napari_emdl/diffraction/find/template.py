@@ -23,6 +23,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import FIELDS, Found, evidence
+from napari_emdl.diffraction.find.complete import lattices_of
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.kernels import Bank, Crop, bin_factor, correlation_bank, detection_kernel, fit_bank
 from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
@@ -114,13 +115,17 @@ class TemplateFinder:
         if self.probe.source == MEASURED and self.probe.trust < 1:
             table = self._doubted(table, patterns)
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
-        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape)
+        table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _doubted(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:
-        """Scores where the data were not sure of the probe: what is not round, or of a radius that one place tells, is not seen."""
+        """Scores where the data were not sure of the probe: what is not round, or of a radius that one place tells, falls."""
         found = Found.of(table)
-        nothing = np.full(len(found.which), self.probe.trust < 0.5)
+        nothing = np.zeros(len(found.which), bool)
+        if self.probe.trust < 0.5:
+            strong = table.filter(min_score=2 * self.default_min_score).compact()
+            known = lattices_of(strong, self.probe.radius_px, np.array(self.detector_shape) / 2).witnessed(strong)
+            nothing = ~known[found.which]
         factor = evidence(fill_missing(patterns).astype(np.float32), found, nothing, self.probe)
         limit = np.where(factor < 1, self.default_min_score * factor, np.inf)
         changed = {name: table.column(name) for name in table.fields}

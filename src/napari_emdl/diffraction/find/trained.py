@@ -16,12 +16,12 @@ def outside_training(params: DiskParams, calibration: Calibration) -> list[str]:
     """
     if params.method == "template":
         return []
-    from napari_emdl.diffraction.find.network import _chosen_models
+    from napari_emdl.diffraction.find.netmodels import chosen_models
 
     notes = []
     for name, (what, unit) in _WORDS.items():
         value = getattr(calibration, name)
-        ranges = [model.card.emdl.ranges.get(name) for model in _chosen_models(params) if model is not None]
+        ranges = [model.card.emdl.ranges.get(name) for model in chosen_models(params) if model is not None]
         known = [limits for limits in ranges if limits]
         if value is None or not known:
             continue

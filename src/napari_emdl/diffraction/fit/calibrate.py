@@ -192,9 +192,10 @@ def measure_origin(disks: PeakTable) -> Floats:
     if not len(place):
         return out
     brightest = _brightest(of, bright, np.ones(len(of), bool))
-    centre = _mode(place[brightest], _nearest_neighbour(place, of))
+    spacing = _nearest_neighbour(place, of)
+    centre = _mode(place[brightest], spacing)
     # half the shortest distance between disks tells the central one from its neighbours
-    near = np.linalg.norm(place - centre, axis=1) < 0.5 * _nearest_neighbour(place, of)
+    near = np.hypot(place[:, 0] - centre[0], place[:, 1] - centre[1]) < 0.5 * spacing
     chosen = _brightest(of, bright, near)
     out[of[chosen]] = place[chosen]
     return out
@@ -215,7 +216,7 @@ def hidden_origin(disks: PeakTable, origin_px: Floats) -> Floats | None:
     if len(place) < 8:
         return None
     # about any other lattice point the disks lie to one side
-    aside = np.abs(np.median(place - origin_px[of], axis=0)).max()
+    aside = max(abs(float(np.median(place[:, k] - origin_px[:, k][of]))) for k in (0, 1))
     if aside < 0.3 * _nearest_neighbour(place, of):
         return None
     try:
@@ -250,11 +251,15 @@ def _paired(seen: Floats, h: int, k: int) -> float:
 
 
 def _brightest(of: NDArray[np.int64], bright: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Row of the brightest allowed peak of each position that has one."""
+    """Row of the brightest allowed peak of each position that has one, of equals the first; `of` does not decrease."""
     rows = np.flatnonzero(allowed)
-    order = rows[np.lexsort((-bright[rows], of[rows]))]
-    _, first = np.unique(of[order], return_index=True)
-    return order[first]
+    if not len(rows):
+        return rows
+    value, where = np.where(np.isnan(bright[rows]), -np.inf, bright[rows]), of[rows]
+    first = np.flatnonzero(np.r_[True, np.diff(where) > 0])
+    most = np.repeat(np.maximum.reduceat(value, first), np.diff(np.r_[first, len(rows)]))
+    top = np.flatnonzero(value == most)
+    return rows[top[np.r_[True, np.diff(where[top]) > 0]]]
 
 
 def _mode(points: Floats, reach_px: float) -> Floats:
@@ -313,10 +318,13 @@ def fit_origin(raw_px: Floats, model: str = "plane") -> tuple[Floats, NDArray[np
     coef[0] = np.median(b, axis=0)
     scale = 0.1
     for _ in range(30):
-        distance = np.linalg.norm(b - a @ coef, axis=1)
+        distance = np.hypot(*(b - a @ coef).T)
         scale = max(1.5 * float(np.median(distance)), 0.02)
         w = np.sqrt(1 / (1 + np.square(distance / (2 * scale))))
-        coef = np.linalg.lstsq(a * w[:, None], b * w[:, None], rcond=None)[0]
+        left = (a * np.square(w)[:, None]).T  # a few well-scaled columns: their normal equations lose nothing
+        before, coef = coef, np.linalg.lstsq(left @ a, left @ b, rcond=None)[0]
+        if np.abs(coef - before).max() < 1e-12:
+            break
     smooth = design @ coef
     away = np.linalg.norm(np.nan_to_num(raw_px) - smooth, axis=-1)
     inliers = np.asarray(known & (away < max(5 * scale, 0.5)))

@@ -19,17 +19,23 @@ chapter 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
 from napari_emdl.diffraction.lattice import LatticeFit
+from napari_emdl.jobs.blockjob import run_block_job
+from napari_emdl.jobs.blocks import Block
+from napari_emdl.jobs.checkpoint import merge_peaks
 from napari_emdl.jobs.control import Control
 
 Floats = NDArray[np.float64]
@@ -50,6 +56,9 @@ _LEAST_DISKS, _LEAST_RADIUS_PX = 5, 2.5
 _SHARPEST_PX = 0.45
 #: Width of the zone in which a real edge strays, in units of the edge.
 _ZONE = 2.0
+_NO_DISKS = np.zeros((0, 2), np.int64)
+#: Memory of a pattern while it is worked on.
+_BYTES_A_PIXEL = 64
 #: Expected counts a pixel at least, for its variance.
 _LEAST_COUNTS = 0.05
 
@@ -262,7 +271,7 @@ def measure_aperture(disks: PeakTable, cube: Datacube, fit: LatticeFit, good: ND
     for i in sample:
         hk = _disks_of(disks, fit, int(i), model, cube.detector_shape)[1]
         if len(hk) >= _LEAST_DISKS:
-            known.append((_electrons(cube, int(i)), hk, fit.origin[i], fit.g[i]))
+            known.append((_electrons(cube.patterns(int(i), int(i) + 1)), hk, fit.origin[i], fit.g[i]))
     return fit_aperture(model, known)
 
 
@@ -273,6 +282,9 @@ def measure_on_patterns(
     good: NDArray[np.bool_],
     aperture: Aperture,
     control: Control | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    fingerprint: str = "",
 ) -> PeakTable:
     """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
 
@@ -284,6 +296,8 @@ def measure_on_patterns(
         (positions,) positions to measure; the others keep what they have.
     aperture
         Of the disks.
+    run, output, fingerprint, control
+        See :func:`napari_emdl.jobs.blockjob.run_block_job`.
 
     Returns
     -------
@@ -291,31 +305,50 @@ def measure_on_patterns(
         The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
         lattice or cut by the detector's edge are left out where the pattern was fitted.
     """
-    model = PatternModel(aperture)
-    columns = {name: disks.column(name).astype(float).copy() for name in disks.fields}
-    kept = np.ones(disks.n_peaks, bool)
-    for name in ("sigma_row_px", "sigma_col_px", "rho"):
-        columns[name] = np.full(disks.n_peaks, np.nan)
-    columns.setdefault("sigma_px", np.full(disks.n_peaks, np.nan))
-    wanted = np.flatnonzero(good)
-    for done, i in enumerate(wanted.tolist()):
-        if control is not None:
-            control.check()
-            control.report(done, len(wanted), "patterns")
-        rows, hk = _disks_of(disks, fit, i, model, cube.detector_shape)
-        if len(hk) < _LEAST_DISKS:
-            continue
-        kept[disks.offset[i] : disks.offset[i + 1]] = False
-        kept[rows] = True
-        place, covariance = _fit_pattern(model, _electrons(cube, i), hk, fit.origin[i], fit.g[i])
-        deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
-        columns["row"][rows], columns["col"][rows] = place.T
-        columns["sigma_row_px"][rows], columns["sigma_col_px"][rows] = deviation.T
-        columns["rho"][rows] = covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1])
-        columns["sigma_px"][rows] = np.sqrt(np.square(deviation).mean(axis=1))
-    made = PeakTable(disks.shape, disks.offset, columns)
+    made: PeakTable = run_block_job(
+        total=cube.n_patterns,
+        read=cube.patterns,
+        work=_OnPatterns(disks, fit, good, aperture),
+        merge=lambda blocks: merge_peaks(blocks, disks.shape),
+        bytes_per_item=_BYTES_A_PIXEL * int(np.prod(cube.detector_shape)),
+        run=run or RunParams(),
+        output=output,
+        fingerprint=fingerprint,
+        control=control,
+        message="patterns",
+    )
     made.attrs = dict(disks.attrs)
-    return made.where(kept).compact()
+    return made
+
+
+class _OnPatterns:
+    """Disks of a block of patterns, measured around their lattices; picklable."""
+
+    def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], aperture: Aperture) -> None:
+        self.disks, self.fit, self.good, self.model = disks, fit, good, PatternModel(aperture)
+        self.columns = {name: disks.column(name).astype(float) for name in disks.fields}
+        unknown = np.full(disks.n_peaks, np.nan)
+        self.columns = {"sigma_px": unknown} | self.columns | dict.fromkeys(("sigma_row_px", "sigma_col_px", "rho"), unknown)
+
+    def __call__(self, patterns: NDArray[Any], block: Block) -> PeakTable:
+        shape = (patterns.shape[1], patterns.shape[2])
+        return PeakTable.from_lists([self._of(pattern, block.start + k, shape) for k, pattern in enumerate(patterns)])
+
+    def _of(self, pattern: NDArray[Any], i: int, shape: tuple[int, int]) -> dict[str, Floats]:
+        rows, hk = _disks_of(self.disks, self.fit, i, self.model, shape) if self.good[i] else (np.zeros(0, np.intp), _NO_DISKS)
+        if len(hk) < _LEAST_DISKS:
+            whole = slice(int(self.disks.offset[i]), int(self.disks.offset[i + 1]))
+            return {name: values[whole] for name, values in self.columns.items()}
+        place, covariance = _fit_pattern(self.model, _electrons(pattern[None]), hk, self.fit.origin[i], self.fit.g[i])
+        deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
+        return {name: values[rows] for name, values in self.columns.items()} | {
+            "row": place[:, 0],
+            "col": place[:, 1],
+            "sigma_row_px": deviation[:, 0],
+            "sigma_col_px": deviation[:, 1],
+            "rho": covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1]),
+            "sigma_px": np.sqrt(np.square(deviation).mean(axis=1)),
+        }
 
 
 def _fit_pattern(
@@ -351,7 +384,7 @@ def _rows_of(offset: NDArray[np.int64], used: NDArray[np.bool_], i: int) -> NDAr
     return np.asarray(offset[i] + np.flatnonzero(used[offset[i] : offset[i + 1]]), dtype=np.intp)
 
 
-def _electrons(cube: Datacube, i: int) -> Floats:
-    """(rows, cols) of one pattern in electrons, missing values filled."""
-    pattern = fill_missing(cube.patterns(i, i + 1))
+def _electrons(pattern: NDArray[Any]) -> Floats:
+    """(rows, cols) of one pattern (1, rows, cols) in electrons, missing values filled."""
+    pattern = fill_missing(pattern)
     return np.asarray(pattern[0] / estimate_gain(pattern)[0], dtype=np.float64)

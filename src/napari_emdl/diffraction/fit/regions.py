@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, sparse
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import RegionParams, StrainParams
+from napari_emdl.base.params import RegionParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
@@ -90,6 +90,7 @@ def fit_strain_regions(
     params: StrainParams | None = None,
     control: Control | None = None,
     cube: Datacube | None = None,
+    run: RunParams | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -150,6 +151,7 @@ def fit_strain_regions(
                 reference=own,
                 calibration=measured,
                 cube=cube,
+                run=run,
             )
         except EmdlError as error:
             problems[number] = str(error)

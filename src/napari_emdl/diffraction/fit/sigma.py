@@ -1,9 +1,9 @@
 """Sigma of a strain map against the map itself: what neighbouring positions say about the errors.
 
 The errors of a lattice fit come from the residuals of its disks, and these do not tell everything: a network that starts
-near the lattice leaves small residuals, and what all disks of a pattern share leaves none. A scan knows more. The second difference of three
-positions in a row takes out any strain that varies evenly; what is left is the error of the three and whatever real structure
-there is. So
+near the lattice leaves small residuals, and what all disks of a pattern share leaves none. A scan knows more. The second
+difference of three positions in a row takes out any strain that varies evenly; what is left is the error of the three and
+whatever real structure there is. So
 
 * where the whole map varies less than its errors say, at every distance, the errors are too large and are lessened;
 * where neighbours differ by somewhat more than their errors say, the errors are widened;
@@ -101,7 +101,8 @@ def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
     lags = doubled[doubled <= max(2, max(maps.shape[:2]) // 4)]
     # structure along one axis must not be averaged away by the other
     others = [difference_ratio(maps, sigma, int(lag), (axis,)) for lag in lags for axis in (0, 1)]
-    anywhere = max([near, *(ratio for ratio, count in others if count >= _ENOUGH)])
+    # the largest of several is large by chance as well: each counts less its own error
+    anywhere = max([near, *(ratio * (1 - 1 / np.sqrt(count)) for ratio, count in others if count >= _ENOUGH)])
     if _SHARED * near > _STRUCTURE:
         return SigmaScale(
             1.0, near, anywhere, "the strain changes from one position to the next, which tells nothing of errors"

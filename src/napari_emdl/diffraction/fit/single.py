@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import StrainParams
+from napari_emdl.base.params import RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.fit.disagree import widened
 from napari_emdl.diffraction.fit.facts import (
     BASIS_HOW,
     axes_of,
@@ -29,6 +32,7 @@ from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, st
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.provenance import fingerprint
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +52,8 @@ def fit_one_lattice(
     control: Control | None = None,
     calibration: DiffractionCalibration | None = None,
     cube: Datacube | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
 ) -> StrainMap:
     """Strain map of a scan (R, C) with one lattice.
 
@@ -66,9 +72,14 @@ def fit_one_lattice(
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
     aperture: dict[str, float] | None = None
-    if params.fit == "pattern":
-        chosen, aperture = _on_patterns(chosen, _cube_of(disks) if cube is None else cube, fit, basis, params, control)
-        fit = _fit(chosen, measured, basis, params)
+    if params.fit != "peaks":
+        patterns = _Patterns(_cube_of(disks) if cube is None else cube, run or RunParams(), output, disks, params, control)
+        good = reasons_of(fit, basis.g, params) == 0
+        if params.fit == "pattern":
+            chosen, aperture = patterns.disks(chosen, fit, good)
+            fit = _fit(chosen, measured, basis, params)
+        else:
+            fit = patterns.cepstra(chosen, fit, good)
     reason = reasons_of(fit, basis.g, params)
     if control is not None:
         control.check()
@@ -109,7 +120,38 @@ def fit_one_lattice(
     }
     if control is not None:
         control.report(3, 3, "done")
-    return StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+    strain = StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+    if params.check == "none":
+        return strain
+    return _checked(strain, disks, params, reference, _cube_of(disks) if cube is None else cube, run, control)
+
+
+def _checked(
+    strain: StrainMap,
+    disks: PeakTable,
+    params: StrainParams,
+    reference: Any,
+    cube: Datacube,
+    run: RunParams | None,
+    control: Control | None,
+) -> StrainMap:
+    """The map against other fits of the same disks; a fit that cannot be had is a warning."""
+    wanted = ("cepstrum", "pattern") if params.check == "both" else (params.check,)
+    others, said = {}, []
+    for name in wanted:
+        if name == params.fit:
+            continue
+        other = params.model_copy(update={"fit": name, "check": "none"})
+        try:
+            others[name] = fit_one_lattice(
+                disks, other, reference=reference, control=control, calibration=strain.calibration, cube=cube, run=run
+            )
+        except EmdlError as error:
+            said.append(f"not checked by {name}: {error}")
+    result = widened(strain, others)
+    if said and result.evidence is not None:
+        result = replace(result, evidence=replace(result.evidence, warnings=(*result.evidence.warnings, *said)))
+    return result
 
 
 def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, params: StrainParams) -> LatticeFit:
@@ -126,17 +168,40 @@ def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, param
     )
 
 
-def _on_patterns(
-    disks: PeakTable, cube: Datacube, fit: LatticeFit, basis: Basis, params: StrainParams, control: Control | None
-) -> tuple[PeakTable, dict[str, float]]:
-    """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
-    from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
+@dataclass(frozen=True)
+class _Patterns:
+    """What the fits to patterns go through: the datacube, how the job runs, and what it is known by."""
 
-    good = reasons_of(fit, basis.g, params) == 0
-    aperture = measure_aperture(disks, cube, fit, good)
-    if aperture.ripple <= _RAGGED:
-        disks = measure_on_patterns(disks, cube, fit, good, aperture, control)
-    return disks, asdict(aperture)
+    cube: Datacube
+    run: RunParams
+    output: str | Path | None
+    of: PeakTable
+    params: StrainParams
+    control: Control | None
+
+    def disks(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> tuple[PeakTable, dict[str, float]]:
+        """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
+        from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
+
+        aperture = measure_aperture(disks, self.cube, fit, good)
+        if aperture.ripple <= _RAGGED:
+            disks = measure_on_patterns(disks, self.cube, fit, good, aperture, **self._job())
+        return disks, asdict(aperture)
+
+    def cepstra(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> LatticeFit:
+        """Lattices from the cepstra."""
+        from napari_emdl.diffraction.fit.cepstrum import fit_cepstra
+
+        radius = float(disks.attrs.get("probe_radius_px") or 0)
+        return fit_cepstra(self.cube, fit, good, max(radius, 1.0), **self._job())
+
+    def _job(self) -> dict[str, Any]:
+        key = ""
+        if self.output is not None:
+            table = hashlib.sha256(np.ascontiguousarray(self.of.positions_px()).tobytes()).hexdigest()
+            key = fingerprint(strain_provenance(self.params, self.of, {"table": table}))
+        here = self.run.model_copy(update={"scheduler": None})  # on a cluster the whole fit is one task
+        return {"run": here, "output": self.output, "fingerprint": key, "control": self.control}
 
 
 def _cube_of(disks: PeakTable) -> Datacube:
@@ -146,7 +211,7 @@ def _cube_of(disks: PeakTable) -> Datacube:
     record = disks.attrs.get("provenance") or {}
     path = (record.get("input") or {}).get("path")
     if not path:
-        raise EmdlError("the fit to patterns needs the datacube the disks were found in; give it as cube=, or use --fit peaks")
+        raise EmdlError("this fit needs the datacube the disks were found in; give it as cube=, or use --fit peaks")
     cube = open_datacube(path)
     if tuple(cube.scan_shape) != tuple(disks.shape):
         there = f"{cube.scan_shape[0]} x {cube.scan_shape[1]}"

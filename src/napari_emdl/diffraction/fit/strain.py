@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emdl.base.params import StrainParams
+from napari_emdl.base.params import RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
@@ -26,6 +26,7 @@ from napari_emdl.diffraction.fit.tensor import COMPONENTS
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
 from napari_emdl.diffraction.lattice import fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@with_progress("fitting lattices", "positions")
 def fit_strain(
     disks: PeakTable,
     *,
@@ -52,6 +54,8 @@ def fit_strain(
     regions: ArrayLike | str | Path | None = None,
     calibration: DiffractionCalibration | None = None,
     cube: Datacube | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
     **overrides: Any,
 ) -> StrainMap:
     """Strain map from disks.
@@ -70,7 +74,10 @@ def fit_strain(
     calibration
         Origin, ellipse and units when they are measured already.
     cube
-        The patterns, for ``fit="pattern"``; opened from where the disks were found when None.
+        The patterns, for ``fit="pattern"`` and ``"cepstrum"``; opened from where the disks were found when None.
+    run, output
+        Memory, workers and whether to resume of the fits that go through the patterns, and the result file beside which
+        finished blocks are kept, so that a fit of one lattice goes on after a crash.
     overrides
         Fields of :class:`StrainParams`, such as ``axis_deg=45``.
 
@@ -85,8 +92,10 @@ def fit_strain(
     regions = params.regions if regions is None else regions
     if regions is not None:
         labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
-        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control, cube=cube)
-    return fit_one_lattice(disks, params, reference=reference, control=control, calibration=calibration, cube=cube)
+        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control, cube=cube, run=run)
+    return fit_one_lattice(
+        disks, params, reference=reference, control=control, calibration=calibration, cube=cube, run=run, output=output
+    )
 
 
 def lattice_consistent(

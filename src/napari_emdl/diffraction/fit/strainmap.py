@@ -89,6 +89,8 @@ class StrainMap(ShownResult):
     region
         (R, C) uint8 number of the region (phase) each position belongs to, 0 for none; None for a scan of one lattice.
         ``attrs["regions"]`` has the lattice and evidence of each by its number as text.
+    disagreement
+        (R, C, 4) rms difference of other fits of the same scan in exx, eyy, exy, theta_rad; None where nothing was checked.
     """
 
     exx: Floats
@@ -109,6 +111,10 @@ class StrainMap(ShownResult):
     evidence: Evidence | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     region: NDArray[np.uint8] | None = None
+    disagreement: Floats | None = None
+
+    def __repr__(self) -> str:
+        return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from napari_emdl.diffraction.fit.strain import COMPONENTS, disk_weights
 from napari_emdl.diffraction.fit.tensor import strain_components
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.notebook import with_progress
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +68,7 @@ def deform_pattern(pattern: NDArray[Any], f: ArrayLike, g: ArrayLike, origin_px:
     return np.maximum(ndimage.map_coordinates(image, np.moveaxis(source, -1, 0), order=3, mode="nearest"), 0)
 
 
+@with_progress("checking the gain", "patterns")
 def check_gain(
     patterns: NDArray[Any],
     finder: Any,

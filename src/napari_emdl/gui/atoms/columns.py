@@ -17,6 +17,7 @@ from napari_emdl.gui.atoms.hand import ColumnTools
 from napari_emdl.gui.atoms.jobs import column_models, save_result
 from napari_emdl.gui.atoms.layers import ColumnsLayer
 from napari_emdl.gui.atoms.project import enter, leave
+from napari_emdl.gui.atoms.readings import ReadingsRow
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
 from napari_emdl.gui.atoms.widgets import (
@@ -91,6 +92,7 @@ class ColumnsPanel(ScrollPanel):
         )
         self.pixel_source = line(name="pixel_source", dim=True)
         self.run_form = ParamsForm(RunParams, include=("device", "batch", "max_memory", "workers"))
+        self.readings = ReadingsRow(self.session)
         self.threshold = ThresholdRow(
             "Threshold", "Columns with a lower score are hidden, at once and in all frames already run"
         )
@@ -118,6 +120,7 @@ class ColumnsPanel(ScrollPanel):
         body.addWidget(self.pixel_source)
         body.addWidget(Fold("Imaging conditions", self.conditions, opened=True))
         body.addWidget(Fold("Device and memory", self.run_form))
+        body.addWidget(self.readings)
         body.addWidget(self.threshold)
         body.addWidget(self.average)
         body.addWidget(self.limits)
@@ -139,6 +142,7 @@ class ColumnsPanel(ScrollPanel):
         for form in (self.conditions, self.average, self.pixel, self.run_form):
             form.changed.connect(self._debounced)
         self.threshold.follow(session)
+        self.readings.chosen.connect(self._contrast_chosen)
         self.counts.seek.connect(session.seek)
         self.tools = ColumnTools(session, self.columns_layer, self.edit_bar, self)
         self.finding.started.connect(self.bar.watch)
@@ -173,6 +177,12 @@ class ColumnsPanel(ScrollPanel):
                 self.average.put(settings.columns)
             self.run_form.put(settings.run)
 
+    def _contrast_chosen(self, sign: str) -> None:
+        """One of the two readings was clicked."""
+        self.conditions.editors["contrast"].put(sign)
+        self.readings.hide()
+        self._debounced()
+
     def _debounced(self, *_: Any) -> None:
         self._debounce.start()
 
@@ -204,6 +214,7 @@ class ColumnsPanel(ScrollPanel):
 
     def _movie_changed(self) -> None:
         self.finding.stop()
+        self.readings.hide()
         self.columns_layer.remove()
         movie = self.session.movie
         if movie is not None:
@@ -275,6 +286,7 @@ class ColumnsPanel(ScrollPanel):
         if attrs:
             self.badge.show_provider(str(attrs.get("provider", "")), str(Caveats.of(attrs)))
             self._say_what_ran()
+            self.readings.follow(attrs)
         if frames is not None and self.session.frame in frames:
             self._show_points()
         if not self._refresh_counts.isActive():
@@ -371,4 +383,5 @@ class ColumnsPanel(ScrollPanel):
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
         self.finding.close()
+        self.readings.close_workers()
         leave(self.session, "columns")

@@ -50,6 +50,13 @@ def find_frame(
     return table
 
 
+def both_readings(control: Control, movie: Movie, params: ColumnParams, run: RunParams, frame: int) -> Any:
+    """One frame read as bright and as dark."""
+    from napari_emdl.atoms.find.readings import readings_of
+
+    return readings_of(movie, params, run, frame, control)
+
+
 def run_movie(
     movie: Movie, params: ColumnParams, run: RunParams, restart: bool = False
 ) -> Callable[[Control, Callable[..., None]], PeakTable]:

@@ -195,7 +195,7 @@ class FitState(QObject):
         """Follow other settings: at once with a fit to the peaks, when the user says so with one to the patterns."""
         if self.found.strain is None:
             return
-        if self.settings.strain_params.fit == "peaks":
+        if not self.settings.strain_params.needs_patterns:
             self.fit()
         else:
             self.fit_stale.emit()
@@ -238,7 +238,7 @@ class FitState(QObject):
             raise EmdlError("there are no disks yet; press Run to find them first")
         params = settings.strain_params.model_copy(update={"min_score": settings.min_score})
         self.cancel_fit()
-        if params.fit == "peaks":
+        if not params.needs_patterns:
             self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
         else:
             self._start_pattern_fit(self.data, disks, settings.reference, params, settings.regions)

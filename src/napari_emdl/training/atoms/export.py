@@ -162,7 +162,7 @@ def export_model(
         images=config.images,
         stride=STRIDE,
         multiple=MULTIPLE,
-        margin_px=144,
+        margin_px=128,
         normalisation="napari_emdl.atoms.find.normalise.local_normalise, sigma 12 A, whole frame",
         candidate_fields=list(FIELDS),
         candidates=CANDIDATES,

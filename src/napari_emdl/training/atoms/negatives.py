@@ -130,7 +130,7 @@ def _leaves(rng: np.random.Generator, n: int) -> np.ndarray:
             np.hypot(u, v) < radius if rng.random() < 0.6 else (np.abs(u) < radius) & (np.abs(v) < radius * rng.uniform(0.1, 1))
         )
         x[box][inside] = rng.normal(0, 1) + rng.normal(0, 0.3) * u[inside] / radius
-    x = x + rng.uniform(0, 0.3) * _texture(rng, n)
+    x += rng.uniform(0, 0.3) * _texture(rng, n)
     return gaussian_filter(x, rng.uniform(0.4, 1.5))
 
 
