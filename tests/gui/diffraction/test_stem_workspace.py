@@ -243,13 +243,12 @@ def test_a_dragged_detector_gives_a_virtual_image(workspace, small_sample, wait_
     wait_until(lambda: not workspace.detectors.busy and not np.allclose(image.data, before), 10)
 
 
-def test_an_annular_detector_leaves_the_centre_out(workspace, wait_until):
+def test_an_annular_detector_leaves_the_centre_out(workspace, small_sample, wait_until):
     workspace.virtual.add_annular()
     wait_until(lambda: workspace.maps.layer("virtual 1") is not None)
     image = workspace.maps.layer("virtual 1")
     wait_until(lambda: np.isfinite(image.data).all() and not workspace.detectors.busy)
-    wait_until(lambda: np.isfinite(workspace.maps.layer("navigation").data).all())
-    assert (image.data < workspace.maps.layer("navigation").data).all()
+    assert (image.data < np.asarray(small_sample[0].data, float).sum(axis=(2, 3))).all()
     assert (image.data > 0).any()
 
 
