@@ -13,7 +13,7 @@ from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
-from napari_emdl.atoms.find.order import LEAST_SPOTS, order_of
+from napari_emdl.atoms.find.order import order_of
 from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SURE_CONTRAST = 0.8
 #: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
 ON_STRIPES = 0.06
+#: fewer spots are not judged by their shape
+LEAST_ON_STRIPES = 10
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
 #: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
@@ -211,7 +213,7 @@ def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
     reason = ""
     if order.none:
         reason = f"do not repeat as the columns of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1)"
-    elif order.spots >= LEAST_SPOTS and _on_stripes(finder, sample):
+    elif order.spots >= LEAST_ON_STRIPES and _on_stripes(finder, sample):
         reason = "lie on stripes, as of a grating or of lattice fringes"
     if reason:
         finder.notes.append(

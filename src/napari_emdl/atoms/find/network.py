@@ -31,8 +31,9 @@ from napari_emdl.models.session import Session
 FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
 FLOOR = 0.02
-#: tiles beyond this size, in pixels of the network, so that memory does not grow with the frame
-TILE_PX = 2048
+#: larger frames are cut into tiles of so many pixels of the network: memory does not grow with the frame, and a tile's list of
+#: candidates, which the network limits to 12,288, holds all of them
+TILE_PX = 1536
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
