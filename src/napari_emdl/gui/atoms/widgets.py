@@ -36,6 +36,7 @@ NO_MOVIE = (
 
 LEAST_WIDTH = 300
 DIM = 0.72
+BAR_EDGE_PX = 4  # napari's style draws the scroll bar wider than it says
 #: Panels that share a place in the window.
 PANELS = (COLUMNS, DIFFUSION, LIVE)
 
@@ -73,7 +74,7 @@ class ScrollPanel(QWidget):
     def _least_width(self) -> int:
         """What is in it, with the scroll bar: nothing is cut off at the right."""
         bar = self._area.verticalScrollBar()
-        return self._holder.minimumSizeHint().width() + (bar.sizeHint().width() if bar is not None else 0)
+        return self._holder.minimumSizeHint().width() + (bar.sizeHint().width() + BAR_EDGE_PX if bar is not None else 0)
 
     def sizeHint(self) -> QSize:
         """As wide as it needs to be beside an image."""

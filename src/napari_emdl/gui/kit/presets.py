@@ -114,7 +114,7 @@ class PresetTools(QWidget):
             remove = QMenu("Delete", self.menu)
             self.menu.addMenu(remove)
             for name in own:
-                self._entry(remove, name, "", partial(self.presets.delete, name))
+                self._entry(remove, name, "", partial(self.delete, name))
 
     @staticmethod
     def _entry(menu: QMenu, text: str, tip: str, action: Callable[[], Any]) -> None:
@@ -138,3 +138,7 @@ class PresetTools(QWidget):
     def save(self, name: str) -> None:
         """Keep the limits as they are under `name`."""
         self.presets.save(name, self._read())
+
+    def delete(self, name: str) -> None:
+        """Forget a preset of the user's own."""
+        self.presets.delete(name)
