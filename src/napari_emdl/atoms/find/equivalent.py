@@ -1,0 +1,129 @@
+"""Scores of sites that the crystal makes equivalent: all of them are columns, or none is.
+
+A network judges each place by itself. Half-way between two columns whose tails overlap it is in doubt at every such place, and
+passes some of them by chance; of a weak sublattice it misses some. The other places a whole number of lattice vectors away say
+more: where they are no columns, this one is none; where they are, a candidate in doubt is one. Only candidates in doubt are
+changed, so that a vacancy stays empty and an atom in an odd place that is clearly seen stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Floats = NDArray[np.float64]
+
+#: Columns that are clear beyond doubt; so many of them make a lattice.
+_CLEAR, _LEAST_CLEAR = 0.85, 24
+#: Frequent steps from column to column that are tried as lattice vectors.
+_MOST_TRIED = 32
+#: Places that a lattice vector leads from column to column: least share of the columns inside the crystal, and how far off.
+_HOLDS, _OFF = 0.8, 0.25
+#: Share of the clear columns next to a place that must obey a lattice; lattices looked for in one frame.
+_AROUND, _MOST_LATTICES = 0.6, 4
+#: Lattice vectors to each side that equivalent places are looked up, and how many must lie inside the crystal.
+_REACH, _LEAST_PEERS = 2, 4
+#: Mean score of the equivalent places below which a candidate is lowered, and above which it is raised.
+_NONE, _ALL = 0.5, 0.8
+#: Candidates below are left alone: an empty site must stay empty.
+_DOUBT = 0.3
+
+
+@dataclass(frozen=True)
+class Translations:
+    """Two lattice vectors (px) and the clear columns they were found from."""
+
+    vectors: Floats
+    columns: cKDTree
+    spacing_px: float
+
+
+def pooled_scores(position_px: Floats, score: Floats) -> Floats:
+    """Scores (n,) of candidates (n, 2) of one frame, those in doubt replaced by what their equivalents say.
+
+    Frames without a lattice that most clear columns share come back as they are.
+    """
+    doubt = np.flatnonzero((score >= _DOUBT) & (score < _CLEAR))
+    left = position_px[score >= _CLEAR]
+    out = score.copy()
+    for _ in range(_MOST_LATTICES):
+        lattice = find_translations(left) if len(doubt) else None
+        if lattice is None:
+            break
+        mine = _in_lattice(position_px[doubt], lattice)
+        peers, count = _mean_of_peers(position_px, score, doubt[mine], lattice)
+        for i, mean, n in zip(doubt[mine], peers, count, strict=True):
+            if n >= _LEAST_PEERS and mean < _NONE:
+                out[i] = min(score[i], mean)
+            elif n >= _LEAST_PEERS and mean > _ALL:
+                out[i] = max(score[i], mean)
+        doubt, left = doubt[~mine], left[_obey(lattice) < 2]
+    return out
+
+
+def find_translations(columns_px: Floats) -> Translations | None:
+    """Shortest two independent vectors that lead from nearly every clear column (n, 2) to another, or None."""
+    if len(columns_px) < _LEAST_CLEAR:
+        return None
+    tree = cKDTree(columns_px)
+    away, near = tree.query(columns_px, k=min(17, len(columns_px)))
+    spacing = float(np.median(away[:, 1]))
+    steps = (columns_px[near[:, 1:]] - columns_px[:, None]).reshape(-1, 2)
+    steps = steps[(steps[:, 0] > 0) | ((steps[:, 0] == 0) & (steps[:, 1] > 0))]
+    if len(steps) < _LEAST_CLEAR:
+        return None
+    _, cell, counts = np.unique(np.rint(steps / (0.2 * spacing)).astype(int), axis=0, return_inverse=True, return_counts=True)
+    chosen: list[Floats] = []
+    for k in np.argsort(-counts)[:_MOST_TRIED]:
+        middle = steps[cell.ravel() == k].mean(axis=0)
+        vector = steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0)
+        if all(np.linalg.norm(vector - v) > 0.4 * spacing for v in chosen) and _holds(tree, columns_px, vector, spacing):
+            chosen.append(vector)
+    chosen.sort(key=lambda v: float(np.linalg.norm(v)))
+    for second in chosen[1:]:
+        area = abs(chosen[0][0] * second[1] - chosen[0][1] * second[0])
+        if area > 0.3 * np.linalg.norm(chosen[0]) * np.linalg.norm(second):
+            return Translations(np.stack([chosen[0], second]), tree, spacing)
+    return None
+
+
+def _holds(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
+    """True where a vector leads from nearly all columns inside the crystal to a column."""
+    target = columns_px + vector
+    away, _ = tree.query(target, k=3)
+    inside = away[:, 2] < 1.6 * spacing  # others near the target: it lies inside
+    return bool(inside.sum() >= _LEAST_CLEAR // 2 and np.mean(away[inside, 0] < _OFF * spacing) >= _HOLDS)
+
+
+def _obey(lattice: Translations) -> NDArray[np.int64]:
+    """(n,) how many of the four steps from each clear column lead to another."""
+    columns = np.asarray(lattice.columns.data)
+    steps = (*lattice.vectors, *-lattice.vectors)
+    near = [lattice.columns.query(columns + step)[0] < _OFF * lattice.spacing_px for step in steps]
+    return np.sum(near, axis=0)
+
+
+def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]:
+    """True where the clear columns around a place obey the lattice: another grain has vectors of its own."""
+    _, near = lattice.columns.query(position_px, k=6)
+    return np.asarray(np.mean(_obey(lattice)[near] >= 2, axis=1) >= _AROUND)
+
+
+def _mean_of_peers(
+    position_px: Floats, score: Floats, of: NDArray[np.intp], lattice: Translations
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Mean score at the equivalents of candidates `of` inside the crystal (0 where nothing was seen), and how many there are."""
+    steps = [(i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1) if (i, j) != (0, 0)]
+    place = position_px[of][:, None] + np.array(steps) @ lattice.vectors
+    flat = place.reshape(-1, 2)
+    third = lattice.columns.query(flat, k=3)[0][:, 2]
+    low, high = position_px.min(axis=0), position_px.max(axis=0)
+    inside = (third < 1.6 * lattice.spacing_px) & np.all((flat >= low) & (flat <= high), axis=1)
+    away, which = cKDTree(position_px).query(flat)
+    seen = np.where(away < _OFF * lattice.spacing_px, score[which], 0.0)
+    inside, seen = inside.reshape(len(of), -1), seen.reshape(len(of), -1)
+    count = inside.sum(axis=1)
+    return np.where(inside, seen, 0).sum(axis=1) / np.maximum(count, 1), count
