@@ -27,7 +27,7 @@ _AROUND, _MOST_LATTICES = 0.6, 4
 #: Lattice vectors to each side that equivalent places are looked up, and how many must lie inside the crystal.
 _REACH, _LEAST_PEERS = 2, 4
 #: Mean score of the equivalent places below which a candidate is lowered, and above which it is raised.
-_NONE, _ALL = 0.5, 0.8
+_NONE, _ALL = 0.5, 0.7
 #: Candidates below are left alone: an empty site must stay empty.
 _DOUBT = 0.3
 
@@ -115,7 +115,7 @@ def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]
 def _mean_of_peers(
     position_px: Floats, score: Floats, of: NDArray[np.intp], lattice: Translations
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Mean score at the equivalents of candidates `of` inside the crystal (0 where nothing was seen), and how many there are."""
+    """Mean score at the equivalents of candidates `of` inside the crystal (0 where nothing was seen), and their number."""
     steps = [(i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1) if (i, j) != (0, 0)]
     place = position_px[of][:, None] + np.array(steps) @ lattice.vectors
     flat = place.reshape(-1, 2)

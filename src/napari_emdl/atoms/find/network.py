@@ -17,6 +17,7 @@ from scipy.special import expit
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
@@ -95,6 +96,7 @@ class NetworkColumnFinder:
         reverse_foci: bool = False,
         mode: str = "auto",
         counts: tuple[int, int] = (0, 0),
+        pooled: bool = False,
     ) -> None:
         self.session = session or Session(model, device, threads)
         self.session.require(("image", "conditions"), ("candidates", "logit"))
@@ -126,6 +128,8 @@ class NetworkColumnFinder:
         self.mode = mode
         self.reverse_foci = reverse_foci
         self.sublattices = SublatticeStep.of(model)
+        #: scores in doubt are decided by the places that the crystal makes equivalent
+        self.pooled = pooled and self.sublattices is None
         self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
         self.notes = range_notes(facts.ranges, self.pixel_A)
 
@@ -373,6 +377,8 @@ class NetworkColumnFinder:
             species, evidence = self.sublattices(kept[:, :2], kept[:, 6:], voters)
             columns["species"] = np.where(np.isnan(evidence), columns["species"], species).astype(np.int16)
             columns["lattice_evidence"] = evidence.astype(np.float32)
+        if self.pooled:
+            columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
         return columns
 
 
