@@ -20,8 +20,9 @@ Floats = NDArray[np.float64]
 _CLEAR, _LEAST_CLEAR = 0.85, 24
 #: Frequent steps from column to column that are tried as lattice vectors.
 _MOST_TRIED = 32
-#: Places that a lattice vector leads from column to column: least share of the columns inside the crystal, and how far off.
-_HOLDS, _OFF = 0.8, 0.25
+#: Share of the clear columns that have another on either side, one vector away, and how far off it may be in nearest spacings.
+#: The step within a dumbbell leads to a column on one side alone, and a grain may hold a third of all columns.
+_THROUGH, _OFF = 0.3, 0.25
 #: Share of the clear columns next to a place that must obey a lattice; lattices looked for in one frame.
 _AROUND, _MOST_LATTICES = 0.6, 4
 #: Lattice vectors to each side that equivalent places are looked up, and how many must lie inside the crystal.
@@ -65,7 +66,7 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
 
 
 def find_translations(columns_px: Floats) -> Translations | None:
-    """Shortest two independent vectors that lead from nearly every clear column (n, 2) to another, or None."""
+    """Shortest two independent vectors by which columns (n, 2) of one crystal repeat, or None."""
     if len(columns_px) < _LEAST_CLEAR:
         return None
     tree = cKDTree(columns_px)
@@ -76,26 +77,26 @@ def find_translations(columns_px: Floats) -> Translations | None:
     if len(steps) < _LEAST_CLEAR:
         return None
     _, cell, counts = np.unique(np.rint(steps / (0.2 * spacing)).astype(int), axis=0, return_inverse=True, return_counts=True)
-    chosen: list[Floats] = []
+    tried: list[tuple[Floats, NDArray[np.bool_]]] = []
     for k in np.argsort(-counts)[:_MOST_TRIED]:
         middle = steps[cell.ravel() == k].mean(axis=0)
         vector = steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0)
-        if all(np.linalg.norm(vector - v) > 0.4 * spacing for v in chosen) and _holds(tree, columns_px, vector, spacing):
-            chosen.append(vector)
-    chosen.sort(key=lambda v: float(np.linalg.norm(v)))
-    for second in chosen[1:]:
-        area = abs(chosen[0][0] * second[1] - chosen[0][1] * second[0])
-        if area > 0.3 * np.linalg.norm(chosen[0]) * np.linalg.norm(second):
-            return Translations(np.stack([chosen[0], second]), tree, spacing)
+        through = _leads(tree, columns_px, vector, spacing) & _leads(tree, columns_px, -vector, spacing)
+        if through.sum() >= max(_LEAST_CLEAR // 2, _THROUGH * len(columns_px)):
+            tried.append((vector, through))
+    tried.sort(key=lambda found: float(np.linalg.norm(found[0])))
+    for i, (first, one) in enumerate(tried):
+        for second, other in tried[i + 1 :]:
+            area = abs(first[0] * second[1] - first[1] * second[0])
+            both = (one & other).sum()
+            if area > 0.3 * np.linalg.norm(first) * np.linalg.norm(second) and both >= 0.5 * min(one.sum(), other.sum()):
+                return Translations(np.stack([first, second]), tree, spacing)
     return None
 
 
-def _holds(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
-    """True where a vector leads from nearly all columns inside the crystal to a column."""
-    target = columns_px + vector
-    away, _ = tree.query(target, k=3)
-    inside = away[:, 2] < 1.6 * spacing  # others near the target: it lies inside
-    return bool(inside.sum() >= _LEAST_CLEAR // 2 and np.mean(away[inside, 0] < _OFF * spacing) >= _HOLDS)
+def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> NDArray[np.bool_]:
+    """(n,) True where a vector leads from a column to another."""
+    return np.asarray(tree.query(columns_px + vector)[0] < _OFF * spacing)
 
 
 def _obey(lattice: Translations) -> NDArray[np.int64]:
