@@ -332,7 +332,9 @@ def test_shipped_folder_is_whole(name):
         with torch.no_grad():
             again = model(*(torch.from_numpy(inputs[k]) for k in inputs))
         first = again[0] if isinstance(again, tuple) else again
-        np.testing.assert_allclose(first.numpy(), got[0], rtol=5e-3, atol=2e-2)  # they are kept in half precision
+        # the weights are kept in half precision, the shipped graph computes in 8 bit
+        off = np.abs(first.numpy() - got[0]) / (1 + np.abs(got[0]))
+        assert np.quantile(off, 0.95) < 0.02 and off.max() < 0.25
 
 
 def _sizes(recipe: dict, name: str) -> dict:

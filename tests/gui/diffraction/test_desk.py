@@ -38,6 +38,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     run_all(panel, wait_until)
     panel.strain_step.draw_region()
     panel.strain_step.reference.setCurrentText("drawn region")
+    panel.thresholds.history.settle()  # a step of its own, however fast the machine is
     panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
     panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)

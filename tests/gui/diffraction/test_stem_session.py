@@ -197,6 +197,7 @@ def test_nothing_is_written_while_nothing_changes(make_napari_viewer, cube_file,
     panel = opened(make_napari_viewer(show=True), cube_file, wait_until)
     panel.disks_step.form.editors["method"].put("template")
     wait_until(lambda: panel.state.found.live is not None and not panel.state.busy and not panel.detectors.busy)
+    wait_until(lambda: panel.outlook.isVisible(), 60, "the look ahead")
     qtbot.wait(500)  # the navigation image sets its contrast with the last block
     panel.project.check()
     wait_until(lambda: panel.project.session.path.exists())

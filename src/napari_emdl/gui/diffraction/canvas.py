@@ -51,7 +51,6 @@ class DiffractionCanvas(QWidget):
         self._later: dict[str, Callable[[], None]] = {}  # role -> what a hidden layer is to show
         self.view = narrow(QComboBox())
         self.view.addItems(VIEWS)
-        self.view.setMaximumWidth(112)
         self.view.setToolTip("What the diffraction canvas shows: the pattern under the cross-hair, or all disks of the scan")
         self.view.currentTextChanged.connect(self._on_view)
         self.log = QCheckBox("log")
