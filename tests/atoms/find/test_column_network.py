@@ -242,3 +242,18 @@ def test_layouts_of_training_and_of_the_finder_agree(model):
     ours = encode_conditions(layout, "bright", {"energy_keV": 300.0, "C10_A": -75.0}, 0.095)
     theirs = conditions.encode_full("bright", energy_keV=300.0, C10_A=-75.0, sampling_A=0.095)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_more_candidates_than_the_network_returns_are_said(model, session, frame, monkeypatch):
+    """A network returns so many places of a tile and no more; when the last one is a candidate still, others are lost."""
+    whole = session.run
+
+    def few(feeds, outputs, control=None):
+        got = whole(feeds, outputs, control)
+        return {name: values[:, :20] if name == "candidates" else values for name, values in got.items()}
+
+    movie = in_memory(frame[0], "movie")
+    assert "more candidates" not in find_columns(movie, pixel_size_A=0.1, contrast="bright").attrs["warning"]
+    monkeypatch.setattr(Session, "run", lambda self, feeds, outputs, control=None: few(feeds, outputs, control))
+    table = find_columns(movie, pixel_size_A=0.1, contrast="bright")
+    assert "1 of 1 frames with more candidates than the network returns" in table.attrs["warning"]

@@ -14,6 +14,7 @@ FLAWS = {
     "blank_frames": "constant or without a finite pixel: no columns there",
     "filled_frames": "with bad pixels (NaN or infinite), filled with the median",
     "saturated_frames": "saturated: columns there may be missing or displaced",
+    "crowded_frames": "with more candidates than the network returns: columns may be missing; check the pixel size, or crop",
     "wrapped_frames": "of signed 8-bit numbers that reach both ends, perhaps wrapped round: save as uint8 or uint16",
 }
 #: a frame is saturated when more than this share of its pixels has the highest value, and fewer come near it
@@ -37,7 +38,9 @@ class Judged:
     def __call__(self, frames: NDArray[Any]) -> PeakTable:
         """Columns of frames, with the counts as attributes."""
         table = self.find(frames, *self.args)
-        table.attrs.update(count_flaws(frames if self.dtype is None else frames[:, :1].astype(self.dtype)))
+        crowded = table.attrs.get("crowded_frames", 0)  # the finder's own count
+        counts = count_flaws(frames if self.dtype is None else frames[:, :1].astype(self.dtype))
+        table.attrs.update(counts | {"crowded_frames": crowded})
         return table
 
 

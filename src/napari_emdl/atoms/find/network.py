@@ -123,6 +123,7 @@ class NetworkColumnFinder:
         #: columns a frame as bright and as dark, where it is not sure which they are
         self.readings: dict[str, float] = {}
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
+        self._crowded: set[bytes] = set()
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
         self.mode = mode
@@ -153,7 +154,9 @@ class NetworkColumnFinder:
             for k, fields in zip(missing, self._search(stack[missing], control), strict=True):
                 tables[k] = fields
         found = [fields for fields in tables if fields is not None]
-        return PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
+        table = PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
+        table.attrs["crowded_frames"] = sum(self._key(image) in self._crowded for image in stack) if self._crowded else 0
+        return table
 
     def _search(self, stack: NDArray[Any], control: Control | None) -> list[dict[str, NDArray[Any]]]:
         """Fields of every frame."""
@@ -165,6 +168,8 @@ class NetworkColumnFinder:
             outputs = self._run(cut(images, tile), told, ("candidates", "logit"), control)
             self._paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
+                if candidates[:, 2].min() >= FLOOR:  # no place was left for more
+                    self._crowded.add(self._key(stack[index]))
                 if self.sublattices:
                     candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
                 found[index].append(in_core(candidates, tile))
