@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 SPHINX_ARGS ?=
 
-.PHONY: help demo test test-random lint bench docs wheel system-packages clean
+.PHONY: help demo environments test test-random lint bench docs wheel system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -52,7 +52,11 @@ demo: $(VENV)/.app
 	@bash scripts/system-packages.sh demo
 	$(BIN)/napari-emdl demo --out demo-out
 
-test: $(VENV)/.test $(REFEREES)/.test system-packages
+# both environments at once: most of their time goes into waiting
+environments:
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.test $(REFEREES)/.test
+
+test: environments system-packages
 	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
