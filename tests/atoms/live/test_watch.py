@@ -162,3 +162,25 @@ def test_frames_of_another_size_are_refused(frames, tmp_path):
     write_slowly(tmp_path, [frames[0], frames[1], frames[2][:100]], pause_s=0)
     with pytest.raises(EmdlError, match="one movie at a time"):
         watch(tmp_path, columns=COLUMNS, idle_s=1)
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_the_first_frame_of_a_live_movie_is_no_single_image(frames, tmp_path, ending):
+    """The finder is made from the first frame that arrives; what the crystal says of single images must not touch a movie."""
+    import imageio.v3 as imageio
+
+    from napari_emdl.atoms.find.making import make_finder
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    frame = np.clip(frames[0], 0, 255).astype(np.uint8)
+    imageio.imwrite(folder / f"frame_0.{ending}", frame)
+    arrivals = watch_place(folder)
+    deadline = time.monotonic() + 20
+    keys: list[str] = []
+    while not keys and time.monotonic() < deadline:
+        keys = arrivals.poll()
+    network = ColumnParams(contrast="bright", pixel_size_A=0.12)
+    live = make_finder(arrivals.movie(keys), network)
+    assert live.pooled is False
+    assert make_finder(open_movie(folder / f"frame_0.{ending}"), network).pooled is True

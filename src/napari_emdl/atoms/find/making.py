@@ -107,7 +107,7 @@ def _network_finder(
         return NetworkColumnFinder(
             model, pixel_A, sign, known, params.min_spacing_A, batch=run.batch, session=session,
             reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0, mode=params.mode, counts=counts,
-            pooled=movie.n_frames == 1,  # in a movie a site may be empty in one frame and full in the next
+            pooled=movie.kind == "image",  # in a movie a site may be empty in one frame and full in the next
         )  # fmt: skip
 
     told_nothing = finder_for("unknown")
