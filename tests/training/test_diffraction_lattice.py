@@ -99,7 +99,7 @@ def test_shared_breathing_costs_more_than_the_same_noise():
     shuffled = outward[np.random.default_rng(0).permutation(25)]
     unit = torch.eye(2).expand(1, 25, 2, 2)
     losses = [float(strain_loss(lattices(truth + d), torch.zeros(1, 25, 2), unit)[0]) for d in (outward, shuffled)]
-    assert losses[0] > 2 * losses[1]
+    assert losses[0] > losses[1] + np.log(2)
 
 
 def test_gradient_pulls_the_offsets_against_the_breathing():
