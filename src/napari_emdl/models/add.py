@@ -32,6 +32,7 @@ CONTRACTS: dict[Task, tuple[set[str], set[str]]] = {
     "columns": ({"image", "conditions"}, {"candidates", "logit"}),
     "disk-proposer": ({"pattern", "probe_re", "probe_im"}, {"candidates"}),
     "disk-refiner": ({"pattern", "pattern_index", "position_px", "radius_px"}, {"measured"}),
+    "disk-scale": ({f"level{k}" for k in range(5)}, {"probability", "crystal"}),
 }
 #: Size given to free axes of a bare network when it is tried out.
 _TRIAL_SIZE = {"columns": 128, "disk-proposer": 256, "disk-refiner": 64}
@@ -70,6 +71,8 @@ def add_model(
         raise ModelError(f"there is no file {source}")
     if task is None:
         raise ModelError(f"{source.name} has no card: say what it is for with --task columns, disk-proposer or disk-refiner")
+    if task not in _TRIAL_SIZE:
+        raise ModelError(f"a network for {task} needs its card; add its folder instead of {source.name}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / (name or source.stem)
         describe_bare(source, folder, task=task, **emdl)

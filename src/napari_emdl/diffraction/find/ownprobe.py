@@ -20,6 +20,7 @@ from napari_emdl.diffraction.find.probeshape import (
     without_hot_pixels,
 )
 from napari_emdl.diffraction.find.scale import Scale, measure_scale
+from napari_emdl.diffraction.find.scaleguess import ScaleGuess, guess_scale
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +37,10 @@ _VACUUM_MORE = 96
 _AGREES = 0.04
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
+#: Factor on a vote for a radius that the scale network excludes; the least probability with which it tells a radius.
+_UNLIKELY, _TOLD = 0.02, 0.5
+#: Edge width over radius of disks whose edge cannot be measured.
+_USUAL_EDGE = 0.1
 _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
 #: A brightest region larger than this part of the detector is not a disk; the radius drawn where there is none.
 _LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
@@ -141,9 +146,13 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     rich = np.argsort([-np.inf if beam is None else -beam.outside * beam.plateau for beam in beams])[:_SINGLE]
     shown = [images[i] for i in rich] if len(images) > 1 else []
     looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in (np.mean(images, axis=0), *shown)]
-    scale = measure_scale(looked_at)
+    guess = guess_scale(looked_at)
+    scale = measure_scale(looked_at, likely=lambda radii_px: _UNLIKELY + (1 - _UNLIKELY) * guess.relative(radii_px))
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
+    agreed = guess.crystal > 0.5 and scale.support > 0 and guess.chance(scale.radius_px) > _TOLD
+    if not agreed and guess.crystal > 0.5 and guess.chance(guess.radius_px) > _TOLD:
+        return _guessed(guess, direct, shape)
     if not scale.support:
         if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
             note = f"no disk was found in the patterns, only noise or a smooth background: {_CHECK}"
@@ -151,7 +160,7 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
         note = f"the probe radius of {direct[0]:.1f} px is that of the brightest spot alone: {_ADVICE}"
         return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
     radius, edge = _common_edge(looked_at, scale)
-    sure = scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE
+    sure = agreed or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
         radius, edge = direct
         sure |= scale.support >= 2 and scale.share > 0.5 * _SURE_SHARE
@@ -161,6 +170,14 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     seen = f"only {scale.support} disk{'s' if scale.support > 1 else ''} agree{'' if scale.support > 1 else 's'} on it"
     note = f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}"
     return replace(probe, note=note, trust=0.5 if scale.support > 1 else 0.25)
+
+
+def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple[int, int]) -> Probe:
+    """Probe of the radius that the network tells, where no circle has it: that of the direct beam if it is the same."""
+    radius, edge = guess.radius_px, _USUAL_EDGE * guess.radius_px
+    if direct is not None and guess.chance(direct[0]) > _TOLD:
+        radius, edge = direct
+    return synthetic_probe(float(np.clip(radius, 0.5, min(shape) / 2 - 1)), shape, float(np.clip(edge, 0.5, 3.0)), MEASURED)
 
 
 def _direct_beam(images: list[Floats], beams: list[_Beam | None]) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ Sklansky 1975, with the vote over all circles of an image.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,9 @@ def stabilised(image: Floats) -> Floats:
     return np.sqrt(np.clip(image - low, 0, None) + step + 1e-12)
 
 
-def measure_scale(images: list[Floats], largest_px: float | None = None) -> Scale:
+def measure_scale(
+    images: list[Floats], largest_px: float | None = None, likely: Callable[[Floats], Floats] | None = None
+) -> Scale:
     """Radius of the disks in some images.
 
     Parameters
@@ -90,6 +93,8 @@ def measure_scale(images: list[Floats], largest_px: float | None = None) -> Scal
         (rows, cols) each, finite, without hot pixels.
     largest_px
         Largest radius tried; a sixth of the detector unless told.
+    likely
+        Factor on the votes for radii (n,), 0 to 1, of one who knows more.
     """
     found = [_circles(stabilised(image), largest_px) for image in images]
     which = np.concatenate([np.full(len(c.radius), i) for i, c in enumerate(found)]) if found else np.zeros(0)
@@ -97,6 +102,8 @@ def measure_scale(images: list[Floats], largest_px: float | None = None) -> Scal
     if not len(log_r):
         return Scale(float("nan"), 0, 0.0, np.zeros(0, np.intp), np.zeros((0, 2)), np.zeros(0))
     weight = np.concatenate([c.weight for c in found])
+    if likely is not None:
+        weight = weight * likely(np.exp(log_r))
     near = np.exp(-0.5 * np.square((log_r[:, None] - log_r[None, :]) / (0.5 * _AGREE)))
     best = int((near @ weight).argmax())
     agree = np.abs(log_r - log_r[best]) < _AGREE

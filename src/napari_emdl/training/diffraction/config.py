@@ -52,6 +52,16 @@ class FcunetModel(BaseModel):
     candidates: int = 96
 
 
+class ScaleModel(BaseModel):
+    """Size of the scale network, and the share of its samples that show no crystal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    channels: tuple[int, int] = (16, 32)
+    hidden: int = 128
+    nothing: float = Field(default=0.2, ge=0, lt=1)
+
+
 class TrainConfig(BaseModel):
     """One training: data, ranges of the rendering, network and loop.
 
@@ -76,7 +86,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    network: Literal["fcunet", "refiner"]
+    network: Literal["fcunet", "refiner", "scale"]
     library: list[str]
     output: str
     start_from: str | None = None
@@ -87,6 +97,7 @@ class TrainConfig(BaseModel):
     loop: LoopConfig = LoopConfig()
     refiner: RefinerModel = RefinerModel()
     fcunet: FcunetModel = FcunetModel()
+    scale: ScaleModel = ScaleModel()
     proposals_per_pattern: int = 32
     own_proposals: tuple[float, ...] = ()
     probe_from_radius: float = Field(default=0.10, ge=0, le=1)

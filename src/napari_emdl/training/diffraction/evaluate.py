@@ -62,7 +62,7 @@ class Networks:
         return found[found[:, 2] >= floor]
 
     def measure(self, pattern: Pattern, position_px: np.ndarray, passes: int) -> np.ndarray:
-        """Refined disks, (n, 5): row, col, sigma_px, score, intensity."""
+        """Refined disks, (n, 5): row, col, sigma_px, score, intensity; (n, 8) with the covariance of newer networks."""
         position = np.asarray(position_px, np.float32).reshape(-1, 2)
         out = np.empty((0, 5), np.float32)
         feed = {"pattern": pattern.counts.numpy()[None], "radius_px": np.array(pattern.radius_px, np.float32)}
@@ -73,7 +73,7 @@ class Networks:
             feed["beam_px"] = np.asarray(pattern.origin_px, np.float32)[None]
         feed["pattern_index"] = np.zeros(len(position), np.int64)
         for _ in range(passes if len(position) else 0):
-            out = self.refiner.run(None, feed | {"position_px": position})[0]
+            out = np.concatenate(self.refiner.run(None, feed | {"position_px": position}), axis=1)
             position = out[:, :2]
         return out
 
@@ -127,7 +127,8 @@ def score_pattern(pattern: Pattern, found: np.ndarray) -> Scored:
     seen = np.isin(np.arange(len(sites)), nearest[hit])
     spacing = np.linalg.norm(pattern.basis_px, axis=1).min()
     use = first & (distance < 0.3 * spacing)
-    fitted = fit_basis(hk[nearest[use]], found[use, :2].astype(float), found[use, 2].astype(float))
+    ellipse = found[use, 5:8].astype(float) if found.shape[1] >= 8 else None
+    fitted = fit_basis(hk[nearest[use]], found[use, :2].astype(float), found[use, 2].astype(float), ellipse=ellipse)
     error = None if fitted is None else strain_error(pattern.basis_px, fitted)
     return Scored(
         error, int(hit.sum()), len(found), int((seen & visible).sum()), int(visible.sum()), distance[hit], pattern.meta

@@ -18,6 +18,10 @@ sigma_px (standard deviation along one axis, the root of the mean variance of bo
 visible disk lies there), intensity (counts in the disk above a ring around it); `covariance` float32 (M, 3): sigma_row_px,
 sigma_col_px, rho (their correlation). Networks of version 0.2.0 and older have neither `beam_px` nor `covariance`. Feed the
 measured positions back for a second pass. `radius_px` may differ between calls, not within one.
+
+``disk_scale`` (task disk-scale). Inputs: `level0` to `level4` float32 (batch, 2, rows, cols), the pyramid of
+`napari_emdl.diffraction.find.scaleview` of a pattern. Outputs: `probability` float32 (batch, 36) of the radii `RADII_PX` on
+that grid; `crystal` float32 (batch,), probability that Bragg disks of a crystal are there.
 """
 
 from __future__ import annotations
@@ -34,12 +38,14 @@ import torch
 import yaml
 from torch import nn
 
+from napari_emdl.diffraction.find.scaleview import LEVELS, RADII_PX, pyramid
 from napari_emdl.training.diffraction.calibrate import calibrate_sigma, plot_reliability
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
 from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
-from napari_emdl.training.diffraction.library import Ranges
+from napari_emdl.training.diffraction.library import Ranges, read_library
 from napari_emdl.training.diffraction.networks import DiskRefiner
+from napari_emdl.training.diffraction.scalenet import HELD_KINDS, ScaleNet, calibrate_scale
 from napari_emdl.training.diffraction.tasks import make_task
 from napari_emdl.training.diffraction.weights import load_weights, save_weights
 
@@ -50,6 +56,7 @@ _RECIPE = {
     "render",
     "fcunet",
     "refiner",
+    "scale",
     "seed",
     "proposals_per_pattern",
     "own_proposals",
@@ -61,6 +68,12 @@ _GRAPHS: dict[str, dict[str, Any]] = {
         "inputs": {"pattern": ["batch", 256, 256], "probe_re": [256, 256], "probe_im": [256, 256]},
         "outputs": {"structure_factor": ["batch", 256, 256], "candidates": ["batch", "candidate", 4]},
         "dynamic": {"pattern": {0: "batch"}, "structure_factor": {0: "batch"}, "candidates": {0: "batch"}},
+    },
+    "disk_scale": {
+        "inputs": {f"level{k}": ["batch", 2, f"row{k}", f"col{k}"] for k in range(LEVELS)},
+        "outputs": {"probability": ["batch", len(RADII_PX)], "crystal": ["batch"]},
+        "dynamic": {f"level{k}": {0: "batch", 2: f"row{k}", 3: f"col{k}"} for k in range(LEVELS)}
+        | {"probability": {0: "batch"}, "crystal": {0: "batch"}},
     },
     "disk_refiner": {
         "inputs": {
@@ -114,6 +127,9 @@ def example_inputs(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
         inputs: dict[str, np.ndarray] = {"pattern": pattern, "pattern_index": index, "position_px": position}
         beam = np.full((2, 2), 128.3, np.float32)
         return inputs | {"radius_px": np.array(radius, np.float32), "probe": probe.astype(np.float32), "beam_px": beam}
+    if kind == "disk_scale":
+        levels = [pyramid(image) for image in pattern]
+        return {f"level{k}": np.stack([level[k] for level in levels]) for k in range(LEVELS)}
     re, im = probe_spectrum(probe)
     return {"pattern": pattern, "probe_re": re, "probe_im": im}
 
@@ -175,7 +191,7 @@ def export_folder(
     model
         Trained network in evaluation mode.
     kind
-        ``fcunet`` or ``disk_refiner``.
+        ``fcunet``, ``disk_refiner`` or ``disk_scale``.
     folder
         Where to; made if absent.
     emdl
@@ -258,6 +274,10 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any], ste
         }
         about = "Fourier-space complex U-Net: structure-factor image and Bragg disk candidates from pattern and vacuum probe."
         return "fcunet", "FCU-Net", about, head | emdl
+    if isinstance(model, ScaleNet):
+        emdl["limits"] = [*limits, f"patterns without a crystal: the kinds of bench nothing but {' and '.join(HELD_KINDS)}"]
+        about = "Radius of the Bragg disks of a pattern, and whether it is a crystal's, from a pyramid of the pattern alone."
+        return "disk_scale", "Disk scale", about, {"task": "disk-scale", "kind": "disk_scale"} | emdl
     assert isinstance(model, DiskRefiner)
     head = {
         "task": "disk-refiner",
@@ -313,6 +333,8 @@ def export(
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
+    elif isinstance(model, ScaleNet):
+        metrics |= calibrate_scale(model, config, read_library(list(config.library), validation=True))
     kind, name, description, emdl = describe(config, model, metrics, step)
     emdl["training"]["patterns_seen"] += seen_before
     if note:

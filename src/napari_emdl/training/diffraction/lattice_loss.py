@@ -75,8 +75,8 @@ def strain_errors(lattices: Lattices, offset: torch.Tensor, precision: torch.Ten
 def strain_loss(lattices: Lattices, offset: torch.Tensor, precision: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Mean over the patterns of log(1 + (rms strain error / floor)^2) / 2, and the median error in per cent for the log.
 
-    The logarithm makes a tenth less error worth the same in any pattern, as in the loss on disks: squares would leave all to the few
-    patterns whose errors are large.
+    The logarithm makes a tenth less error worth the same in any pattern, as in the loss on disks: squares would leave all to
+    the few patterns whose errors are large.
     """
     errors, fitted = strain_errors(lattices, offset, precision)
     square = errors.square().mean(1)

@@ -19,6 +19,7 @@ from napari_emdl.training.diffraction.probes import PROBE_SHIFT_PX, known_probe
 from napari_emdl.training.diffraction.proposals import CAPTURE_RADII, assign, draw_proposals
 from napari_emdl.training.diffraction.proposer_task import ProposerTask
 from napari_emdl.training.diffraction.render import Pattern, draw_patterns
+from napari_emdl.training.diffraction.scalenet import ScaleTask
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 from napari_emdl.training.diffraction.validation import validation_patterns
 
@@ -47,7 +48,7 @@ def make_task(config: TrainConfig) -> Task:
     """Task of the network a configuration names."""
     if config.network == "refiner":
         return RefinerTask(config)
-    return ProposerTask(config)
+    return ScaleTask(config) if config.network == "scale" else ProposerTask(config)
 
 
 @dataclass
