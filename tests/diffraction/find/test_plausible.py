@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.bench.nothing import KINDS, count_disks, patterns_of
+from napari_emdl.bench.nothing import count_disks
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.plausible import keep_plausible, paired_share, spread_of
 from napari_emdl.diffraction.find.probe import synthetic_probe
+from napari_emdl.samples.nothing import KINDS, patterns_of
 
 SHAPE = (256, 256)
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_emdl.bench.nothing import KINDS
 from napari_emdl.diffraction.find.patterns import fill_gaps
 from napari_emdl.diffraction.find.probeshape import without_hot_pixels
 from napari_emdl.diffraction.find.scaleview import LEVELS, RADII_PX, on_network_grid, pyramid
+from napari_emdl.samples.nothing import KINDS
 from napari_emdl.training.diffraction.config import TrainConfig
 from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import Residual

@@ -2,9 +2,9 @@
 
     python -m napari_emdl.training.diffraction.scans OUT_FOLDER LIBRARY.h5 [--scans 30] [--wedges 20] [--seed 7]
 
-Networks are judged on these through the whole program, before weights are replaced: single crops say little about strain. In a
-`scan` every position has its own strain, thickness and intensity; in a `wedge` nothing but the thickness changes, so that all strain
-found is false. Half of the wedges are tilted by 3 mrad at most, where disks have the strongest contrast inside.
+Networks are judged on these through the whole program, before weights are replaced: single crops say little about strain.
+In a `scan` every position has its own strain, thickness and intensity; in a `wedge` nothing but the thickness changes, so
+that all strain found is false. Half of the wedges are tilted by 3 mrad at most, where disks have the strongest contrast inside.
 """
 
 from __future__ import annotations
