@@ -137,8 +137,8 @@ def find_disks(
     -------
     PeakTable
         Over (scan rows, scan cols), fields row, col (px), intensity, score, sigma_px. It holds all candidates above a low
-        floor; ``table.filter(min_score=table.attrs["default_min_score"])`` shows those the method stands by. Of the networks and
-        the finder of spots, scores of disks in doubt are raised where neighbouring positions show them.
+        floor; ``table.filter(min_score=table.attrs["default_min_score"])`` shows those the method stands by.
+        By networks, and of spots, scores of disks in doubt are raised where neighbouring positions show them.
     """
     from napari_emdl.jobs.peakjob import run_peak_job
     from napari_emdl.jobs.provenance import fingerprint, input_changed, provenance

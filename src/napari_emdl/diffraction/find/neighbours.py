@@ -20,15 +20,15 @@ Floats = NDArray[np.float64]
 
 #: The eight neighbours, and what each counts.
 _NEIGHBOURS = {(a, b): 1.0 if a * b == 0 else 0.7 for a in (-1, 0, 1) for b in (-1, 0, 1) if (a, b) != (0, 0)}
-#: Mean score of the neighbours at a place that says nothing for or against a disk there, and the part of their odds that counts:
-#: not all, as neighbours are alike but need not be the same.
+#: Mean score of the neighbours at a place that says nothing for or against a disk there, and the part of their odds that
+#: counts: not all, as neighbours are alike but need not be the same.
 _USUAL, _PART = 0.3, 0.75
 #: Most that the neighbours add to the logarithm of the odds.
 _MOST = 3.0
 #: Disks this near each other, in radii (and px), are at the same place.
 _SAME, _SAME_PX = 0.3, 1.5
-#: Sure disks around a place that vectors are taken from, and how many vectors must lead from it to a sure disk; and how many times as
-#: many as chance makes.
+#: Sure disks around a place that vectors are taken from, how many vectors must lead from it to a sure disk, and how many times
+#: as many as chance makes.
 _AROUND, _LEAST_VECTORS, _OVER_CHANCE = 10, 5, 4.0
 #: Scan rows taken at once.
 _ROWS = 16
@@ -76,7 +76,7 @@ def with_support(table: PeakTable, radius_px: float, min_score: float) -> PeakTa
 def _neighbourhood(
     table: PeakTable, here: NDArray[np.intp], doubtful: NDArray[np.intp], same_px: float, min_score: float
 ) -> tuple[Floats, PeakTable]:
-    """What neighbours add to the log odds of the disks `doubtful` of positions `here`, and the sure disks around each of these."""
+    """What neighbours add to the log odds of the disks `doubtful` of positions `here`, and the sure disks around these."""
     rows, cols = (int(n) for n in table.shape)
     of = np.searchsorted(table.offset, doubtful, side="right") - 1 - here[0]
     place = table.positions_px()[doubtful]

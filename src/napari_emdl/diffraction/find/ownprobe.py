@@ -28,8 +28,8 @@ SAMPLED_PATTERNS = 48
 MEASURED, VACUUM = "measured from the data", "vacuum positions of the scan"
 #: Single patterns whose disks vote beside those of the mean: the ones with the most around the direct beam.
 _SINGLE = 3
-#: Single electrons' patterns are laid over each other by their beams; one that lies farther off, by this part of the detector, is
-#: no beam.
+#: Patterns of single electrons are laid over each other by their beams; one that lies farther off, by this part of the
+#: detector, is no beam.
 _FAR_DRIFT = 0.1
 #: Vacuum scatters no more of its electrons out of the direct beam than this, and than this part of what the scan does.
 _VACUUM_OUTSIDE, _VACUUM_SHARE = 0.04, 0.25

@@ -1,9 +1,8 @@
 """Detection of disks where electrons are single: counts in a disk against those of a ring around it.
 
-A correlation of variance-stabilised pixels is the best linear filter where a pixel holds some counts. Where it holds none or one
-the root is no stabiliser any more: it makes every electron alike, wherever it lies. There the counts of the whole disk are
-summed first, and it is their Poisson distribution that tells how far they stand above the surroundings (root after Anscombe,
-Biometrika 35 (1948) 246, of sums instead of pixels).
+A correlation of variance-stabilised pixels is the best linear filter where a pixel holds some counts. Where it holds none or
+one, the root stabilises nothing. There the counts of the whole disk are summed first, and it is their Poisson distribution that
+tells how far they stand above the surroundings (root after Anscombe, Biometrika 35 (1948) 246, of sums instead of pixels).
 """
 
 from __future__ import annotations

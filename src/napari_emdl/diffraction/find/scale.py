@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_emdl.diffraction.find.maxima import local_spread
+from napari_emdl.diffraction.find.maxima import local_spread, thin
 from napari_emdl.diffraction.find.patterns import estimate_gain
 
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ class Scale:
     radius_px
         Radius on which most of them agree; NaN where nothing was found.
     support
-        How many disks have it.
+        How many disks have it; those at the same place of several images are one, which shows itself several times.
     share
         Part of all candidates' votes that it has, 0 to 1.
     image, centre_px, weight
@@ -113,7 +113,9 @@ def measure_scale(images: list[Floats], largest_px: float | None = None) -> Scal
     agree = np.abs(log_r - np.log(radius)) < _AGREE
     centre = np.concatenate([c.centre for c in found])
     share = float(weight[agree].sum() / max(weight.sum(), 1e-12))
-    return Scale(radius, int(agree.sum()), share, which[agree].astype(np.intp), centre[agree], weight[agree])
+    row, col = centre[agree].T
+    places = thin(np.zeros(len(row), np.intp), row, col, weight[agree], radius)
+    return Scale(radius, int(places.sum()), share, which[agree].astype(np.intp), centre[agree], weight[agree])
 
 
 def _electrons(image: Floats) -> Floats:
@@ -142,6 +144,10 @@ def _binned(image: Floats, binning: int) -> Floats:
     return image[: rows * binning, : cols * binning].reshape(rows, binning, cols, binning).mean(axis=(1, 3))
 
 
+def _padded(image: Floats, pad: int) -> NDArray[np.float32]:
+    return np.pad(image, pad, mode="symmetric" if pad <= min(image.shape) else "edge").astype(np.float32)
+
+
 def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None) -> tuple[Floats, ...]:
     """Row, col, radius (px of the image) and sure height of the circles that have the strongest edge about their place.
 
@@ -150,13 +156,12 @@ def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None)
     small = _binned(image, binning)
     rows, cols = small.shape
     pad = int(1.3 * radii[-1] / binning) + 2
-    how = "symmetric" if pad <= min(rows, cols) else "edge"
-    padded = np.pad(small, pad, mode=how).astype(np.float32)
+    padded = _padded(small, pad)
     shape = tuple(fft.next_fast_len(n, real=True) for n in padded.shape)
     spectrum = fft.rfft2(padded, s=shape)
     counts = None
     if electrons is not None:
-        counts = fft.rfft2(np.pad(_binned(electrons, binning) * binning**2, pad, mode=how), s=shape)
+        counts = fft.rfft2(_padded(_binned(electrons, binning) * binning**2, pad), s=shape)
     best = np.full(small.shape, -np.inf, np.float32)
     radius_at, sigmas = np.zeros(small.shape, np.float32), np.zeros(small.shape, np.float32)
     noise = _own_noise(small)
