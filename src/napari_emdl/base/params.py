@@ -269,7 +269,23 @@ class CalibrateParams(Params):
     origin_model: Literal["plane", "parabola", "constant", "measured"] = _field(
         "plane", "How the measured centres are smoothed over the scan"
     )
-    ellipticity: bool = _field(False, "Correct elliptical distortion measured from the Bragg vector map")
+    ellipticity: bool = _field(
+        False,
+        "Correct elliptical distortion, taking the crystal's lattice for square or hexagonal: without that knowledge an "
+        "ellipse cannot be told from a strain",
+    )
+    distortion: Literal["auto", "none"] = _field(
+        "auto",
+        "Distortion of the projector beyond the ellipse (second and third order): auto measures it from the scan's own "
+        "lattices and corrects the disks where that clearly helps",
+    )
+    standard: str | None = _field(
+        None,
+        "Strain result (.h5) of a standard recorded with the same projector settings: its distortion is used, and its ellipse "
+        "where it was fitted with ellipticity",
+        empty="none",
+        file=True,
+    )
     q_pixel_invA: float | None = _field(None, "Detector pixel size", "1/Å", empty=_FROM_FILE, gt=0)
     scan_step_nm: float | None = _field(None, "Scan step", "nm", empty=_FROM_FILE, gt=0)
     rotation_deg: float | None = _field(

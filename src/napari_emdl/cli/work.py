@@ -184,6 +184,8 @@ def strain(
         typer.echo(f"  spread in the reference region (error) in %: {listed}")
     if found_apart := fitted.attrs.get("disagreement"):
         typer.echo(f"  {disagreement_line(found_apart)}")
+    if corrected := fitted.attrs.get("distortion"):
+        typer.echo(f"  {corrected['text']}")
     if (scaled := fitted.attrs.get("sigma_scale")) and scaled["factor"] != 1:
         typer.echo(f"  errors multiplied by {scaled['factor']:.2f}: {scaled['how']}")
     for number, facts in (fitted.attrs.get("regions") or {}).items():

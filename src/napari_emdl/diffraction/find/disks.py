@@ -14,6 +14,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.diffraction.find.neighbours import with_support
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.template import FIELDS
@@ -137,6 +138,7 @@ def find_disks(
     PeakTable
         Over (scan rows, scan cols), fields row, col (px), intensity, score, sigma_px. It holds all candidates above a low
         floor; ``table.filter(min_score=table.attrs["default_min_score"])`` shows those the method stands by.
+        By networks, and of spots, scores of disks in doubt are raised where neighbouring positions show them.
     """
     from napari_emdl.jobs.peakjob import run_peak_job
     from napari_emdl.jobs.provenance import fingerprint, input_changed, provenance
@@ -170,6 +172,8 @@ def find_disks(
     )
     outside = outside_training(params, signal.calibration)
     threshold = params.min_score if params.min_score is not None else finder.default_min_score
+    if finder.default_min_score <= 1:  # scores are probabilities
+        table = with_support(table, made.radius_px, threshold)
     seen = _nothing_seen(table, threshold) if made.trust > 0 else ""
     changed = input_changed(record, signal)
     texts = (changed, seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
@@ -180,6 +184,7 @@ def find_disks(
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
     }
+    record["n_supported"] = int(table.attrs.get("n_supported", 0))
     record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
     table.attrs.update(
         detector_shape=shape,

@@ -37,7 +37,7 @@ def detection_kernel(probe: Probe, kind: str, binning: int, shape: tuple[int, in
     shape
         Shape of the binned and padded pattern.
     """
-    disk = _binned_at_origin(probe, binning, shape)
+    disk = binned_at_origin(probe, binning, shape)
     radius = probe.radius_px / binning
     rows = fft.fftfreq(shape[0], 1 / shape[0])
     cols = fft.fftfreq(shape[1], 1 / shape[1])
@@ -62,7 +62,7 @@ def _logistic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-np.clip(2 * x, -60, 60)))
 
 
-def _binned_at_origin(probe: Probe, binning: int, shape: tuple[int, int]) -> NDArray[np.float64]:
+def binned_at_origin(probe: Probe, binning: int, shape: tuple[int, int]) -> NDArray[np.float64]:
     """Probe summed over bins, its centre on the centre of bin (0, 0), wrapped into `shape`."""
     reach = int(np.ceil((probe.radius_px + 4 * probe.edge_width_px) / binning)) + 1
     reach = min(reach, (min(shape) - 1) // 2)

@@ -19,7 +19,7 @@ from napari_emdl.diffraction.find.probeshape import (
     synthetic_probe,
     without_hot_pixels,
 )
-from napari_emdl.diffraction.find.scale import Scale, measure_scale
+from napari_emdl.diffraction.find.scale import Scale, is_sparse, measure_scale
 from napari_emdl.diffraction.find.scaleguess import ScaleGuess, guess_scale
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,9 @@ SAMPLED_PATTERNS = 48
 MEASURED, VACUUM = "measured from the data", "vacuum positions of the scan"
 #: Single patterns whose disks vote beside those of the mean: the ones with the most around the direct beam.
 _SINGLE = 3
+#: Patterns of single electrons are laid over each other by their beams; one that lies farther off, by this part of the
+#: detector, is no beam.
+_FAR_DRIFT = 0.1
 #: Vacuum scatters no more of its electrons out of the direct beam than this, and than this part of what the scan does.
 _VACUUM_OUTSIDE, _VACUUM_SHARE = 0.04, 0.25
 #: Vacuum positions looked for beside those the sample hit.
@@ -143,9 +146,7 @@ def _centred(image: Floats, beam: _Beam | None) -> Floats:
 
 def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[int, int]) -> Probe:
     """Synthetic probe of the radius on which the disks of the patterns agree, the direct beam being one of them."""
-    rich = np.argsort([-np.inf if beam is None else -beam.outside * beam.plateau for beam in beams])[:_SINGLE]
-    shown = [images[i] for i in rich] if len(images) > 1 else []
-    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in (np.mean(images, axis=0), *shown)]
+    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in _telling(images, beams)]
     guess = guess_scale(looked_at)
     scale = measure_scale(looked_at, likely=lambda radii_px: _UNLIKELY + (1 - _UNLIKELY) * guess.relative(radii_px))
     direct = _direct_beam(images, beams)
@@ -178,6 +179,22 @@ def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple
     if direct is not None and guess.chance(direct[0]) > _TOLD:
         radius, edge = direct
     return synthetic_probe(float(np.clip(radius, 0.5, min(shape) / 2 - 1)), shape, float(np.clip(edge, 0.5, 3.0)), MEASURED)
+
+
+def _telling(images: list[Floats], beams: list[_Beam | None]) -> list[Floats]:
+    """Images to measure disks on: the sum of all patterns, and single ones, or sums of parts where these are too faint."""
+    if len(images) == 1:
+        return images
+    rich = np.argsort([-np.inf if beam is None else -beam.outside * beam.plateau for beam in beams])[:_SINGLE]
+    shown = [images[i] for i in rich]
+    if not any(is_sparse(image) for image in shown):
+        return [np.sum(images, axis=0), *shown]
+    centre = np.array([[np.nan, np.nan] if beam is None else beam.centre for beam in beams])
+    drift = np.nan_to_num(np.rint(centre - np.nanmedian(centre, axis=0)) if np.isfinite(centre).any() else centre)
+    drift[np.abs(drift).max(axis=1) > _FAR_DRIFT * min(images[0].shape)] = 0
+    moved = [np.roll(image, -move.astype(int), (0, 1)) for image, move in zip(images, drift, strict=True)]
+    parts = np.array_split(np.arange(len(moved)), _SINGLE)
+    return [np.sum(moved, axis=0), *(np.sum([moved[i] for i in part], axis=0) for part in parts if len(part))]
 
 
 def _direct_beam(images: list[Floats], beams: list[_Beam | None]) -> tuple[float, float] | None:

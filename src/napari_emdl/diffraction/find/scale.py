@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_emdl.diffraction.find.maxima import local_spread
+from napari_emdl.diffraction.find.maxima import local_spread, thin
+from napari_emdl.diffraction.find.patterns import estimate_gain
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +29,9 @@ _MOST, _LEAST_SIGMA = 80, 6.0
 #: Circles are looked for on pixels binned so that they are this to twice this many in radius.
 _BINNED_PX = 5.0
 _SPARSE_SIGMA_PX = 1.2
+#: Patterns of single electrons have one value in more than this part of their pixels; there a circle must hold more electrons
+#: than its surroundings by this many standard deviations, its place being any of many.
+_SPARSE_SHARE, _LEAST_POISSON = 0.4, 5.0
 _SECTORS, _ANGLES = 12, 48
 #: Window of the noise of a pixel's own surroundings in steps of two pixels, and the median step of unit noise.
 _QUIET_WINDOW, _MEDIAN_STEP = 8, 0.954
@@ -44,7 +48,7 @@ class Scale:
     radius_px
         Radius on which most of them agree; NaN where nothing was found.
     support
-        How many disks have it.
+        How many disks have it; those at the same place of several images are one, which shows itself several times.
     share
         Part of all candidates' votes that it has, 0 to 1.
     image, centre_px, weight
@@ -74,12 +78,17 @@ def stabilised(image: Floats) -> Floats:
 
     Patterns of single electrons are smoothed a little first: where most pixels are empty no noise can be told from them.
     """
-    if np.mean(image == np.median(image)) > 0.4:
+    if is_sparse(image):
         image = ndimage.gaussian_filter(image, _SPARSE_SIGMA_PX)
     low = float(np.percentile(image, 1))
     apart = np.abs(image[:, 2:] - image[:, :-2])
     step = max(float(np.median(apart)), 0.1 * float(apart.mean()))
     return np.sqrt(np.clip(image - low, 0, None) + step + 1e-12)
+
+
+def is_sparse(image: Floats) -> bool:
+    """Whether it is a pattern of single electrons: most pixels have the same value."""
+    return bool(np.mean(image == np.median(image)) > _SPARSE_SHARE)
 
 
 def measure_scale(
@@ -90,13 +99,13 @@ def measure_scale(
     Parameters
     ----------
     images
-        (rows, cols) each, finite, without hot pixels.
+        (rows, cols) each, finite, without hot pixels; sums of patterns and not means, where single electrons count.
     largest_px
         Largest radius tried; a sixth of the detector unless told.
     likely
         Factor on the votes for radii (n,), 0 to 1, of one who knows more.
     """
-    found = [_circles(stabilised(image), largest_px) for image in images]
+    found = [_circles(stabilised(image), largest_px, _electrons(image) if is_sparse(image) else None) for image in images]
     which = np.concatenate([np.full(len(c.radius), i) for i, c in enumerate(found)]) if found else np.zeros(0)
     log_r = np.log(np.concatenate([c.radius for c in found])) if found else np.zeros(0)
     if not len(log_r):
@@ -111,10 +120,18 @@ def measure_scale(
     agree = np.abs(log_r - np.log(radius)) < _AGREE
     centre = np.concatenate([c.centre for c in found])
     share = float(weight[agree].sum() / max(weight.sum(), 1e-12))
-    return Scale(radius, int(agree.sum()), share, which[agree].astype(np.intp), centre[agree], weight[agree])
+    row, col = centre[agree].T
+    places = thin(np.zeros(len(row), np.intp), row, col, weight[agree], radius)
+    return Scale(radius, int(places.sum()), share, which[agree].astype(np.intp), centre[agree], weight[agree])
 
 
-def _circles(image: Floats, largest_px: float | None) -> _Circles:
+def _electrons(image: Floats) -> Floats:
+    """Counts above the dark level in electrons."""
+    above = image - np.median(image)
+    return np.clip(above, 0, None) / float(estimate_gain(above[None])[0])
+
+
+def _circles(image: Floats, largest_px: float | None, electrons: Floats | None = None) -> _Circles:
     rows, cols = image.shape
     largest = min(rows, cols) / 6 if largest_px is None else largest_px
     steps = np.arange(int(np.log(max(largest, 2) / _SMALLEST_PX) / np.log(_STEP)) + 1, dtype=np.float64)
@@ -124,18 +141,34 @@ def _circles(image: Floats, largest_px: float | None) -> _Circles:
         low, high = (_BINNED_PX * binning if binning > 1 else 0), 2 * _BINNED_PX * binning
         some = radii[(radii >= low) & (radii < high)]
         if len(some):
-            found.append(_peaks(image, some, binning))
+            found.append(_peaks(image, some, binning, electrons))
     return _isolated(image, *(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
-def _peaks(image: Floats, radii: Floats, binning: int) -> tuple[Floats, ...]:
-    """Row, col, radius (px of the image) and sure height of the circles that have the strongest edge about their place."""
+def _binned(image: Floats, binning: int) -> Floats:
+    """Means over binning x binning pixels."""
     rows, cols = image.shape[0] // binning, image.shape[1] // binning
-    small = image[: rows * binning, : cols * binning].reshape(rows, binning, cols, binning).mean(axis=(1, 3))
+    return image[: rows * binning, : cols * binning].reshape(rows, binning, cols, binning).mean(axis=(1, 3))
+
+
+def _padded(image: Floats, pad: int) -> NDArray[np.float32]:
+    return np.pad(image, pad, mode="symmetric" if pad <= min(image.shape) else "edge").astype(np.float32)
+
+
+def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None) -> tuple[Floats, ...]:
+    """Row, col, radius (px of the image) and sure height of the circles that have the strongest edge about their place.
+
+    Where the noise is that of single `electrons` (None for any other), those circles only that hold enough of them.
+    """
+    small = _binned(image, binning)
+    rows, cols = small.shape
     pad = int(1.3 * radii[-1] / binning) + 2
-    padded = np.pad(small, pad, mode="symmetric" if pad <= min(rows, cols) else "edge").astype(np.float32)
+    padded = _padded(small, pad)
     shape = tuple(fft.next_fast_len(n, real=True) for n in padded.shape)
     spectrum = fft.rfft2(padded, s=shape)
+    counts = None
+    if electrons is not None:
+        counts = fft.rfft2(_padded(_binned(electrons, binning) * binning**2, pad), s=shape)
     best = np.full(small.shape, -np.inf, np.float32)
     radius_at, sigmas = np.zeros(small.shape, np.float32), np.zeros(small.shape, np.float32)
     noise = _own_noise(small)
@@ -144,12 +177,26 @@ def _peaks(image: Floats, radii: Floats, binning: int) -> tuple[Floats, ...]:
         edge = fft.irfft2(spectrum * np.conj(fft.rfft2(kernel)), s=shape)[pad : pad + rows, pad : pad + cols]
         spread = np.maximum(local_spread(edge[None], max(edge.shape) / 12)[0], norm * noise)
         sure = edge - _LEAST_SIGMA * spread
+        if counts is not None:
+            excess = _poisson_excess(counts, float(r) / binning, (shape[0], shape[1]))
+            sure[excess[pad : pad + rows, pad : pad + cols] < _LEAST_POISSON] = -np.inf
         better = sure > best
         best[better], radius_at[better], sigmas[better] = sure[better], r, (edge / spread)[better]
     row, col = np.nonzero((best == ndimage.maximum_filter(best, 3)) & (best > 0))
     middle = (binning - 1) / 2
     found = np.stack([radius_at[row, col], best[row, col], sigmas[row, col]]).astype(float)
     return row * float(binning) + middle, col * float(binning) + middle, *found
+
+
+def _poisson_excess(spectrum: NDArray[np.complex128], radius: float, shape: tuple[int, int]) -> Floats:
+    """How many standard deviations more electrons circles hold than a ring around each lets expect (Anscombe's root)."""
+    y, x = fft.fftfreq(shape[0], 1 / shape[0]), fft.fftfreq(shape[1], 1 / shape[1])
+    distance = np.hypot(y[:, None], x[None, :])
+    inside = np.clip(radius + 0.5 - distance, 0, 1)
+    ring = np.clip(distance - radius - 0.5, 0, 1) * np.clip(2 * radius + 1.5 - distance, 0, 1)
+    held, around = (fft.irfft2(spectrum * np.conj(fft.rfft2(mask)), s=shape).clip(0) for mask in (inside, ring))
+    expected = (around + 1) * (inside.sum() / ring.sum())
+    return np.asarray(2 * (np.sqrt(held + 0.375) - np.sqrt(expected + 0.375)), dtype=np.float64)
 
 
 def _own_noise(image: Floats) -> NDArray[np.float32]:

@@ -25,12 +25,21 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import FIELDS, Found, evidence
 from napari_emdl.diffraction.find.complete import lattices_of
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
-from napari_emdl.diffraction.find.kernels import Bank, Crop, bin_factor, correlation_bank, detection_kernel, fit_bank
+from napari_emdl.diffraction.find.kernels import (
+    Bank,
+    Crop,
+    bin_factor,
+    binned_at_origin,
+    correlation_bank,
+    detection_kernel,
+    fit_bank,
+)
 from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather, likelihood, locate_both, photometry, photometry_matrix
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import anscombe, bin_patterns, count_defects, estimate_gain, even_noise, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
+from napari_emdl.diffraction.find.poisson import PoissonFilter, is_sparse
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
 
@@ -78,6 +87,8 @@ class TemplateFinder:
         margin = 0 if self.edge_px >= radius else int(np.ceil(2 * radius / self.binning))
         self._fft_shape = tuple(fft.next_fast_len(n + margin, real=True) for n in self._binned_shape)
         kernel = detection_kernel(probe, params.template.kernel, self.binning, self._fft_shape)
+        disk = binned_at_origin(probe, self.binning, self._fft_shape)
+        self._poisson = PoissonFilter(disk / disk.max(), radius / self.binning, self._binned_shape)
         self._kernel_ft = np.conj(fft.rfft2(kernel)).astype(np.complex64)
         self._make_banks(radius)
         self.info: dict[str, Any] = {
@@ -185,7 +196,19 @@ class TemplateFinder:
 
     def _correlate(self, patterns: NDArray[Any], gain: NDArray[np.float32]) -> NDArray[np.float32]:
         template = self.params.template
-        stabilised = anscombe(bin_patterns(patterns, self.binning) / gain[:, None, None])
+        binned = bin_patterns(patterns, self.binning) / gain[:, None, None]
+        sparse = is_sparse(binned) & (template.correlation == "cross")
+        if sparse.any():
+            out = np.empty((len(binned), *self._binned_shape), np.float32)
+            out[sparse] = self._poisson.significance(binned[sparse])
+            if not sparse.all():
+                out[~sparse] = self._correlate_stabilised(binned[~sparse])
+            return out
+        return self._correlate_stabilised(binned)
+
+    def _correlate_stabilised(self, binned: NDArray[np.float32]) -> NDArray[np.float32]:
+        template = self.params.template
+        stabilised = anscombe(binned)
         stabilised -= stabilised.mean(axis=(1, 2), keepdims=True)
         spectrum = fft.rfft2(stabilised, s=self._fft_shape, axes=(1, 2), overwrite_x=True)
         spectrum *= self._kernel_ft

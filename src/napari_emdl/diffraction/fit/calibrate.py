@@ -12,6 +12,8 @@ from napari_emdl.base.params import CalibrateParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.basis import Basis, find_basis
+from napari_emdl.diffraction.fit.projector import Distortion
+from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
 from napari_emdl.diffraction.lattice import fit_lattices
 
 Floats = NDArray[np.float64]
@@ -63,6 +65,8 @@ class DiffractionCalibration:
         Units.
     warnings
         Plain sentences on what should not be trusted.
+    distortion
+        Distortion beyond the ellipse that disks are corrected for; then `origin_px` lies in the undistorted pattern.
     """
 
     origin_px: Floats
@@ -71,6 +75,7 @@ class DiffractionCalibration:
     ellipse: Ellipse | None
     calibration: Calibration
     warnings: tuple[str, ...] = ()
+    distortion: Distortion | None = None
 
     def scan_axes(self) -> Floats | None:
         """(2, 2) matrix that takes (row, col) columns of the detector to the scan's axes; None where it is not known.
@@ -98,11 +103,12 @@ class DiffractionCalibration:
         return np.asarray(undo.T @ np.diag(np.asarray(size) / np.mean(size)), dtype=np.float64)
 
     def to_reciprocal(self, disks: PeakTable) -> Floats:
-        """(N, 2) scattering vectors of all disks in 1/angstrom, origin, ellipse and pixel size applied."""
+        """(N, 2) scattering vectors of all disks as found in 1/angstrom; distortion, origin, ellipse and pixel size applied."""
         if self.calibration.q_pixel_invA is None:
             raise EmdlError("the detector pixel size is unknown; give q_pixel_invA")
         origin = self.origin_px.reshape(-1, 2)[disks.flat_index()]
-        return (disks.positions_px() - origin) @ self.transform() * float(np.mean(self.calibration.q_pixel_invA))
+        place = disks.positions_px() if self.distortion is None else self.distortion.undistorted(disks.positions_px())
+        return (place - origin) @ self.transform() * float(np.mean(self.calibration.q_pixel_invA))
 
 
 def calibrate(
@@ -350,7 +356,7 @@ def measure_ellipse(disks: PeakTable, origin_px: Floats, basis: ArrayLike | None
         else np.broadcast_to(origin_px, (disks.n_positions, 2))
     )
     found: Basis = find_basis(disks, flat) if basis is None else Basis(np.asarray(basis, float), 1.0, "given")
-    fit = fit_lattices(disks.positions_px(), np.ones(disks.n_peaks), disks.offset, flat, found.g)
+    fit = fit_lattices(disks.positions_px(), disk_weights(disks), disks.offset, flat, found.g, precision=disk_precision(disks))
     g = np.nanmedian(fit.g, axis=0) if np.isfinite(fit.g).any() else found.g
     return ellipse_of_lattice(g)
 

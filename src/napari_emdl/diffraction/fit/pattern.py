@@ -32,6 +32,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
+from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.lattice import LatticeFit
 from napari_emdl.jobs.blockjob import run_block_job
 from napari_emdl.jobs.blocks import Block
@@ -97,10 +98,12 @@ class PatternModel:
     ----------
     aperture
         Of the disks.
+    distortion
+        Of the projector: lattices are those of the undistorted pattern.
     """
 
-    def __init__(self, aperture: Aperture) -> None:
-        self.aperture = aperture
+    def __init__(self, aperture: Aperture, distortion: Distortion | None = None) -> None:
+        self.aperture, self.distortion = aperture, distortion
         radius = aperture.radius_px
         self._crop = Crop.within(max(1.45 * radius, radius + 3))
         place = np.stack([self._crop.rows, self._crop.cols], axis=1).astype(float)
@@ -112,6 +115,10 @@ class PatternModel:
         blur = np.exp(-square / 2)
         self._blur = blur / blur.sum(axis=1, keepdims=True)
         self.ripple_sums = np.zeros(2)
+
+    def shown(self, place: Floats) -> Floats:
+        """(n, 2) where the camera shows what lies at `place`."""
+        return place if self.distortion is None else self.distortion.distorted(place)
 
     def fits(self, centre: Floats, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """(n,) disks that lie wholly on the detector."""
@@ -130,13 +137,14 @@ class PatternModel:
         origin, g
             (2,) and (2, 2) in px.
         """
-        centre = origin + hk @ g
+        centre = self.shown(origin + hk @ g)
+        moved = centre - (origin + hk @ g)
         low = np.rint(centre).astype(np.intp)
         rows, cols = low[:, :1] + self._crop.rows, low[:, 1:] + self._crop.cols
         inside = (rows >= 0) & (rows < counts.shape[0]) & (cols >= 0) & (cols < counts.shape[1])
         y = counts[np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)]
         dr, dc = rows - centre[:, :1], cols - centre[:, 1:]
-        used = (inside & self._own(rows, cols, hk, origin, g)).astype(float)
+        used = (inside & self._own(rows - moved[:, :1], cols - moved[:, 1:], hk, origin, g)).astype(float)
         height, slope = self.aperture.at(dr, dc)
         core = height > 0.5
         outside = used * (height < 0.02)
@@ -179,9 +187,7 @@ class PatternModel:
         """Remember how much larger residuals at the edges are than counting makes them."""
         self.ripple_sums += [float((edge * (square - counted) / counted).sum()), float((np.square(edge) / counted).sum())]
 
-    def _own(
-        self, rows: NDArray[np.intp], cols: NDArray[np.intp], hk: NDArray[np.int64], origin: Floats, g: Floats
-    ) -> NDArray[np.bool_]:
+    def _own(self, rows: Floats, cols: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> NDArray[np.bool_]:
         """Pixels that no disk of a neighbouring lattice point reaches."""
         place = np.stack([rows - origin[0], cols - origin[1]], axis=2)
         near = np.rint(place @ np.linalg.inv(g))
@@ -218,7 +224,7 @@ def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.in
     """
     aperture = model.aperture
     for _ in range(_APERTURE_ROUNDS):
-        model = PatternModel(aperture)
+        model = PatternModel(aperture, model.distortion)
         normal, right = np.zeros((2, 2)), np.zeros(2)
         for counts, hk, origin, g in patterns:
             score, information = model.measure(counts, hk, origin, g)
@@ -236,7 +242,9 @@ def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.in
     return aperture
 
 
-def measure_aperture(disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_]) -> Aperture:
+def measure_aperture(
+    disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_], distortion: Distortion | None = None
+) -> Aperture:
     """Radius, edge and raggedness that the disks of a fitted scan share.
 
     Parameters
@@ -249,6 +257,8 @@ def measure_aperture(disks: PeakTable, cube: Datacube, fit: LatticeFit, good: ND
         Lattices fitted to `disks`.
     good
         (positions,) positions to go by.
+    distortion
+        What `disks` are corrected for and the patterns are not.
 
     Raises
     ------
@@ -262,7 +272,7 @@ def measure_aperture(disks: PeakTable, cube: Datacube, fit: LatticeFit, good: ND
     radius = float(disks.attrs.get("probe_radius_px") or 0)
     if radius < _LEAST_RADIUS_PX:
         raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use --fit peaks")
-    model = PatternModel(Aperture(radius, 0.6))
+    model = PatternModel(Aperture(radius, 0.6), distortion)
     wanted = np.flatnonzero(good)
     sample = (
         wanted[np.unique(np.linspace(0, max(0, len(wanted) - 1), _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
@@ -285,12 +295,13 @@ def measure_on_patterns(
     run: RunParams | None = None,
     output: str | Path | None = None,
     fingerprint: str = "",
+    distortion: Distortion | None = None,
 ) -> PeakTable:
     """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
 
     Parameters
     ----------
-    disks, cube, fit
+    disks, cube, fit, distortion
         As for :func:`measure_aperture`.
     good
         (positions,) positions to measure; the others keep what they have.
@@ -308,7 +319,7 @@ def measure_on_patterns(
     made: PeakTable = run_block_job(
         total=cube.n_patterns,
         read=cube.patterns,
-        work=_OnPatterns(disks, fit, good, aperture),
+        work=_OnPatterns(disks, fit, good, PatternModel(aperture, distortion)),
         merge=lambda blocks: merge_peaks(blocks, disks.shape),
         bytes_per_item=_BYTES_A_PIXEL * int(np.prod(cube.detector_shape)),
         run=run or RunParams(),
@@ -324,8 +335,8 @@ def measure_on_patterns(
 class _OnPatterns:
     """Disks of a block of patterns, measured around their lattices; picklable."""
 
-    def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], aperture: Aperture) -> None:
-        self.disks, self.fit, self.good, self.model = disks, fit, good, PatternModel(aperture)
+    def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], model: PatternModel) -> None:
+        self.disks, self.fit, self.good, self.model = disks, fit, good, model
         self.columns = {name: disks.column(name).astype(float) for name in disks.fields}
         unknown = np.full(disks.n_peaks, np.nan)
         self.columns = {"sigma_px": unknown} | self.columns | dict.fromkeys(("sigma_row_px", "sigma_col_px", "rho"), unknown)
@@ -375,7 +386,7 @@ def _disks_of(
     """Rows of the table and indices (h, k) of the disks of position `i` that lie on its lattice and wholly on the detector."""
     rows = _rows_of(disks.offset, fit.used, i)
     hk = fit.hk[rows]
-    whole = model.fits(fit.origin[i] + hk @ fit.g[i], shape)
+    whole = model.fits(model.shown(fit.origin[i] + hk @ fit.g[i]), shape)
     hk, first = np.unique(hk[whole], axis=0, return_index=True)
     return rows[whole][first], hk
 

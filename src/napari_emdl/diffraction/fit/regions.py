@@ -18,7 +18,9 @@ from napari_emdl.base.params import RegionParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.fit.calibrate import calibrate
+from napari_emdl.diffraction.basis import find_basis
+from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.fit.distortion import corrected
 from napari_emdl.diffraction.fit.single import fit_one_lattice
 from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.jobs.control import Control
@@ -91,6 +93,7 @@ def fit_strain_regions(
     control: Control | None = None,
     cube: Datacube | None = None,
     run: RunParams | None = None,
+    calibration: DiffractionCalibration | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -108,6 +111,8 @@ def fit_strain_regions(
 
     cube
         The patterns, for ``params.fit == "pattern"``; opened from where the disks were found when None.
+    calibration
+        Origin, ellipse and units when they are measured already.
 
     Returns
     -------
@@ -128,8 +133,8 @@ def fit_strain_regions(
     chosen = select_disks(disks, params)
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
-    measured = calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
     numbers = [int(n) for n in np.unique(labels) if n]
+    measured = calibration or _calibrated(chosen, params, [labels == number for number in numbers])
     phases = {phase.label: phase for phase in params.phases}
     unknown = sorted(set(phases) - set(numbers))
     if unknown:
@@ -164,6 +169,21 @@ def fit_strain_regions(
     if control is not None:
         control.report(len(numbers), len(numbers), "done")
     return _join(labels, fits, problems, phases, chosen.counts(), params)
+
+
+def _calibrated(disks: PeakTable, params: StrainParams, regions: list[NDArray[np.bool_]]) -> DiffractionCalibration:
+    """Origin, ellipse and distortion of the whole scan."""
+    found = calibrate(disks, params.calibrate, disks.attrs.get("calibration"))
+    if params.calibrate.distortion == "none" and params.calibrate.standard is None:
+        return found
+    lattices: list[tuple[NDArray[np.bool_] | None, NDArray[np.float64]]] = []
+    for inside in regions:
+        try:
+            own = disks.where(inside.ravel()[disks.flat_index()])
+            lattices.append((inside, find_basis(own, found.origin_px.reshape(-1, 2)).g))
+        except EmdlError:  # its own fit says so
+            continue
+    return corrected(disks, params, found, lattices)[1]
 
 
 def _params_of(phase: RegionParams, params: StrainParams) -> StrainParams:
@@ -228,6 +248,7 @@ def _join(
             "disks_provenance": first.attrs.get("disks_provenance"),
             "caveats": first.attrs.get("caveats"),
             "axes": first.attrs["axes"],
+            "distortion": first.attrs["distortion"],
             "regions": facts,
             "provenance": first.attrs["provenance"] | own | {"regions": facts},
         },

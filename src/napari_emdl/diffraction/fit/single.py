@@ -18,6 +18,7 @@ from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.basis import Basis, find_basis, given_basis
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
 from napari_emdl.diffraction.fit.disagree import widened
+from napari_emdl.diffraction.fit.distortion import corrected, shared_changes, undistorted
 from napari_emdl.diffraction.fit.facts import (
     BASIS_HOW,
     axes_of,
@@ -26,6 +27,7 @@ from napari_emdl.diffraction.fit.facts import (
     strain_provenance,
     uniform_spread,
 )
+from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.fit.sigma import scale_of
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, strain_sigma
@@ -65,15 +67,15 @@ def fit_one_lattice(
     chosen = select_disks(disks, params)
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
-    measured = calibration or calibrate(chosen, params.calibrate, disks.attrs.get("calibration"))
-    basis = _basis(chosen, params, measured, reference)
+    chosen, measured, basis = prepared(chosen, params, calibration, reference)
     if control is not None:
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
     aperture: dict[str, float] | None = None
     if params.fit != "peaks":
-        patterns = _Patterns(_cube_of(disks) if cube is None else cube, run or RunParams(), output, disks, params, control)
+        seen = _cube_of(disks) if cube is None else cube
+        patterns = _Patterns(seen, run or RunParams(), output, disks, params, control, measured.distortion)
         good = reasons_of(fit, basis.g, params) == 0
         if params.fit == "pattern":
             chosen, aperture = patterns.disks(chosen, fit, good)
@@ -85,6 +87,9 @@ def fit_one_lattice(
         control.check()
         control.report(2, 3, "strain")
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
+    if measured.distortion is not None and params.fit != "cepstrum":
+        common = reference_of(reason == 0, disks.shape, reference, params) if inliers else None
+        _add_shared(fit, chosen, measured.distortion, common)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     scale = scale_of(np.stack([result[name] for name in COMPONENTS[:3]], axis=-1), result["sigma"][..., :3])
     result["sigma"] = scale.factor * result["sigma"]
@@ -94,6 +99,9 @@ def fit_one_lattice(
             f"the edges of the disks are ragged ({100 * aperture['ripple']:.0f} % from pixel to pixel, as where simulated "
             "apertures are cut on whole pixels), so the strain is fitted to the peaks and not to the patterns"
         )
+        evidence = replace(evidence, warnings=(*evidence.warnings, text))
+    if measured.distortion is not None and params.fit == "cepstrum":
+        text = "the cepstra are those of the patterns as recorded: the projector's distortion is not corrected in them"
         evidence = replace(evidence, warnings=(*evidence.warnings, text))
     described = described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
@@ -106,9 +114,11 @@ def fit_one_lattice(
         "axes": axes_of(measured, params.axis_deg),
         "aperture": aperture,
         "sigma_scale": scale.to_json(),
+        "distortion": None if measured.distortion is None else measured.distortion.facts(),
     }
     attrs = {
         "sigma_scale": facts["sigma_scale"],
+        "distortion": facts["distortion"],
         "basis_g": basis.g,
         "basis_source": basis.source,
         "reference_source": facts["reference"],
@@ -178,14 +188,15 @@ class _Patterns:
     of: PeakTable
     params: StrainParams
     control: Control | None
+    distortion: Distortion | None = None
 
     def disks(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> tuple[PeakTable, dict[str, float]]:
         """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
         from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
 
-        aperture = measure_aperture(disks, self.cube, fit, good)
+        aperture = measure_aperture(disks, self.cube, fit, good, self.distortion)
         if aperture.ripple <= _RAGGED:
-            disks = measure_on_patterns(disks, self.cube, fit, good, aperture, **self._job())
+            disks = measure_on_patterns(disks, self.cube, fit, good, aperture, distortion=self.distortion, **self._job())
         return disks, asdict(aperture)
 
     def cepstra(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> LatticeFit:
@@ -219,6 +230,20 @@ def _cube_of(disks: PeakTable) -> Datacube:
             f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks"
         )
     return cube
+
+
+def prepared(
+    chosen: PeakTable, params: StrainParams, calibration: DiffractionCalibration | None = None, reference: Any = None
+) -> tuple[PeakTable, DiffractionCalibration, Basis]:
+    """Disks that count, without the projector's distortion where that is corrected; calibration and basis."""
+    if calibration is not None:
+        if calibration.distortion is not None:
+            chosen = undistorted(chosen, calibration.distortion)
+        return chosen, calibration, _basis(chosen, params, calibration, reference)
+    found = calibrate(chosen, params.calibrate, chosen.attrs.get("calibration"))
+    basis = _basis(chosen, params, found, reference)
+    disks, measured = corrected(chosen, params, found, [(None, basis.g)])
+    return disks, measured, basis if disks is chosen else _basis(disks, params, measured, reference)
 
 
 def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:
@@ -259,11 +284,24 @@ def _reference_lattice(
     """Reference lattice and the number of positions that made it."""
     if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
         return np.array([params.g1, params.g2], dtype=float), 0
-    inside = reference_mask(shape, params.reference if reference is None else reference).ravel() & good
+    inside = reference_of(good, shape, reference, params)
     if not inside.any():
         where = "the reference region" if reference is not None or params.reference is not None else "the scan"
         raise EmdlError(f"no position in {where} has a fitted lattice; choose another region or lower the thresholds")
     return np.median(g[inside], axis=0), int(inside.sum())
+
+
+def reference_of(good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams) -> NDArray[np.bool_]:
+    """(n,) positions that make the reference."""
+    return reference_mask(shape, params.reference if reference is None else reference).ravel() & good
+
+
+def _add_shared(fit: LatticeFit, disks: PeakTable, distortion: Distortion, reference: NDArray[np.bool_] | None) -> None:
+    """Add to the covariance of every lattice what the error of the distortion makes of it, against the reference's."""
+    changes = shared_changes(distortion, disks.positions_px(), fit, disk_weights(disks), disks.offset)
+    if reference is not None:
+        changes = changes - np.median(changes[reference], axis=0)
+    fit.covariance[:, 2:, 2:] += np.einsum("nat,ts,nbs->nab", changes, distortion.covariance, changes)
 
 
 def _strain_map(

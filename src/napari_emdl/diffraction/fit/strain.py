@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emdl.base.params import RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions
-from napari_emdl.diffraction.fit.single import find_or_given, fit_one_lattice, reasons_of
+from napari_emdl.diffraction.fit.single import fit_one_lattice, prepared, reasons_of
 from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, Reference, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
@@ -72,7 +72,7 @@ def fit_strain(
         (R, C) labels for a scan of several lattices, or the name of their file; see
         :func:`napari_emdl.diffraction.fit.regions.fit_strain_regions`.
     calibration
-        Origin, ellipse and units when they are measured already.
+        Origin, ellipse, distortion and units when they are measured already.
     cube
         The patterns, for ``fit="pattern"`` and ``"cepstrum"``; opened from where the disks were found when None.
     run, output
@@ -92,7 +92,9 @@ def fit_strain(
     regions = params.regions if regions is None else regions
     if regions is not None:
         labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
-        return fit_strain_regions(disks, labels, reference=reference, params=params, control=control, cube=cube, run=run)
+        return fit_strain_regions(
+            disks, labels, reference=reference, params=params, control=control, cube=cube, run=run, calibration=calibration
+        )
     return fit_one_lattice(
         disks, params, reference=reference, control=control, calibration=calibration, cube=cube, run=run, output=output
     )
@@ -114,13 +116,13 @@ def lattice_consistent(
     """
     params = with_overrides(StrainParams, params or StrainParams(), overrides)
     table = disks if len(disks.shape) == 2 else disks.reshape((1, disks.n_positions))
-    chosen = select_disks(table, params)
-    origin = calibrate(chosen, params.calibrate, disks.attrs.get("calibration")).origin_px.reshape(-1, 2)
-    basis = find_or_given(chosen, params, origin)
+    chosen, measured, basis = prepared(select_disks(table, params), params)
+    origin = measured.origin_px.reshape(-1, 2)
     fit = fit_lattices(chosen.positions_px(), disk_weights(chosen), chosen.offset, origin, basis.g)
     good = reasons_of(fit, basis.g, params) == 0
     of = table.flat_index()
-    relative = table.positions_px() - np.where(good[:, None], fit.origin, 0.0)[of]
+    place = table.positions_px() if measured.distortion is None else measured.distortion.undistorted(table.positions_px())
+    relative = place - np.where(good[:, None], fit.origin, 0.0)[of]
     g = np.where(good[:, None, None], fit.g, np.eye(2))
     hk = np.einsum("ni,nij->nj", relative, np.linalg.inv(g)[of])
     miss = np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g[of]), axis=1)

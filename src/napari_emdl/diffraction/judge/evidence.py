@@ -144,16 +144,18 @@ def lattice_residuals(strain: StrainMap, position: tuple[int, int], measured_px:
     places = np.asarray(measured_px, float).reshape(-1, 2)
     if not strain.mask[position] or not len(places):
         return np.zeros((0, 2)), np.zeros((0, 2))
+    shown, places = places, _undistorted(strain, places)
     g, origin = np.stack([strain.g1[position], strain.g2[position]]), strain.origin_px[position]
     fitted = origin + np.rint((places - origin) @ np.linalg.inv(g)) @ g
     params = strain.attrs.get("params")
     limit = float(params.get("max_index_error", 0.3)) if isinstance(params, dict) else 0.3
     near = np.linalg.norm(places - fitted, axis=1) < limit * np.linalg.norm(g, axis=1).min()
-    return places[near], fitted[near]
+    return shown[near], _distorted(strain, fitted[near])
 
 
 def lattice_points(strain: StrainMap, position: tuple[int, int], shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Points of the unstrained and of the fitted lattice at a position, (n, 2) px each, where the fitted lie on the detector.
+    """Points of the unstrained and of the fitted lattice at a position as the camera shows them, (n, 2) px each, where the
+    fitted lie on the detector.
 
     Empty where the position is masked.
     """
@@ -163,8 +165,21 @@ def lattice_points(strain: StrainMap, position: tuple[int, int], shape: tuple[in
     reach = int(np.ceil(max(shape) / np.linalg.norm(g, axis=1).min()))
     hk = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
     fitted = origin + hk @ g
-    on = ((fitted >= 0) & (fitted <= np.asarray(shape) - 1)).all(axis=1)
-    return origin + hk[on] @ strain.reference_g_at(position), fitted[on]
+    shown = _distorted(strain, fitted)
+    on = ((shown >= 0) & (shown <= np.asarray(shape) - 1)).all(axis=1)
+    on &= np.linalg.norm(shown - fitted, axis=1) < 0.25 * max(shape)  # far outside, third order folds back
+    return _distorted(strain, origin + hk[on] @ strain.reference_g_at(position)), shown[on]
+
+
+def _distorted(strain: StrainMap, place_px: Floats) -> Floats:
+    """Where the camera shows what the fit places there."""
+    known = strain.calibration
+    return place_px if known is None or known.distortion is None else known.distortion.distorted(place_px)
+
+
+def _undistorted(strain: StrainMap, place_px: Floats) -> Floats:
+    known = strain.calibration
+    return place_px if known is None or known.distortion is None else known.distortion.undistorted(place_px)
 
 
 def _shown(value: float, component: str) -> str:

@@ -55,11 +55,9 @@ def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray
     strain = state.found.strain
     if strain is None or shape is None or not strain.mask[state.settings.position]:
         return np.zeros((0, 2))
-    g = np.stack([strain.g1[state.settings.position], strain.g2[state.settings.position]])
-    reach = int(np.ceil(max(shape) / np.linalg.norm(g, axis=1).min()))
-    orders = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    points = strain.origin_px[state.settings.position] + orders @ g
-    return points[((points >= 0) & (points <= np.asarray(shape) - 1)).all(axis=1)]
+    from napari_emdl.diffraction.judge.evidence import lattice_points
+
+    return lattice_points(strain, state.settings.position, shape)[1]
 
 
 def values_here(state: StemState, count: int) -> list[str]:

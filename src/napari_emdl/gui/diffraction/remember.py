@@ -17,7 +17,7 @@ NAME = "4d-stem"
 DISKS = ("method", "model", "min_spacing_px", "edge_px", "max_disks", "refine_passes", "template")
 RUN = ("device", "batch", "max_memory", "workers", "scheduler")
 STRAIN = ("axis_deg", "min_disks", "max_index_error")
-CALIBRATE = ("origin_model", "ellipticity")
+CALIBRATE = ("origin_model", "ellipticity", "distortion")
 
 
 SECTIONS = Remembered(NAME, {"disks": DISKS, "run": RUN, "strain": STRAIN, "calibrate": CALIBRATE})

@@ -326,6 +326,8 @@ def evidence(strain: Any, component: str = "exx") -> str:
     if measured and component in measured and component != "theta_rad":
         spread, error = (100 * measured[component][name] for name in ("spread", "sigma"))
         lines.append(f"In the reference region {component} spreads by {spread:.3f} %, the error says {error:.3f} %.")
+    if corrected := (strain.attrs.get("distortion") or {}).get("text"):
+        lines.append(f"{corrected[0].upper()}{corrected[1:]}.")
     if axes := (strain.attrs.get("axes") or {}).get("text"):
         lines.append(f"{axes[0].upper()}{axes[1:]}.")
     reasons = np.asarray(strain.reason)[~mask]
