@@ -268,7 +268,7 @@ def _final_columns(session: _Session, movie: Movie) -> PeakTable:
     """Columns of all frames as the batch run finds them: those there are, unless all frames together ask for another finder."""
     assert session.finder is not None
     before = frames_used(session.finder)
-    if movie.n_frames > 1 and session.finder.info["method"] == "network":
+    if movie.n_frames > 1 and session.finder.info.method == "network":
         finder = make_finder(movie, session.columns, session.run)
         attrs = finder_attrs(movie, finder, session.columns)
         same = before == frames_used(finder) == 1 and attrs["contrast"] == session.attrs.get("contrast")
@@ -284,10 +284,10 @@ def _record(session: _Session, movie: Movie) -> dict[str, Any]:
     return provenance(
         {"columns": session.columns.model_dump(mode="json"), "occupancy": session.occupancy.model_dump(mode="json")},
         movie,
-        {name: info[name] for name in ("model", "model_sha256")},
-        info["provider"],
+        info.network,
+        info.provider,
         run=session.run.model_dump(mode="json"),
-        note=info["note"],
+        caveats=info.caveats.to_json(),
     )
 
 
