@@ -25,6 +25,7 @@ from napari_emdl.atoms.live.arrivals import Arrivals, watch_place
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import read_json, read_npz
 from napari_emdl.base.signals import Movie
 from napari_emdl.io.sequence import natural_key
 from napari_emdl.jobs.control import Control
@@ -312,14 +313,13 @@ def _open_store(session: _Session, folder: str | Path) -> None:
             )
         if session.run.resume is False:
             shutil.rmtree(session.store)
-        elif not about.exists() or json.loads(about.read_text()) != job:
+        elif not about.exists() or read_json(about) != job:
             raise EmdlError(f"{session.store.name} is of another folder or other settings: start again with --restart")
     session.store.mkdir(parents=True, exist_ok=True)
     about.write_text(json.dumps(job))
     for file in session.store.glob("*.npz"):
-        with np.load(file, allow_pickle=False) as saved:
-            facts = json.loads(str(saved["facts"]))
-            columns = {name: saved[name] for name in saved.files if name != "facts"}
+        columns = read_npz(file)
+        facts = json.loads(str(columns.pop("facts")))
         count = len(next(iter(columns.values())))
         session.put(facts["key"], PeakTable((1,), [0, count], columns))
         # contrast chosen by "auto" must not change half way
