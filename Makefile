@@ -85,11 +85,14 @@ $(VENV)/.docs: $(VENV)/pyvenv.cfg pyproject.toml
 	@touch $@
 
 # wheel and sdist, installed into an empty environment; the demo runs from there
-wheel: $(VENV)/.test
-	rm -rf dist build && $(BIN)/python -m pip install --quiet --disable-pip-version-check build && $(BIN)/python -m build --outdir dist .
+wheel:
+	@test -n "$(PYTHON)" || { echo "napari-emdl needs Python >= 3.11 on PATH (python3-venv on Debian)" >&2; exit 1; }
+	rm -rf dist build .venv-wheel && $(PYTHON) -m venv .venv-wheel
+	.venv-wheel/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check build
+	.venv-wheel/$(SCRIPTS)/python -m build --outdir dist .
 	rm -rf .venv-wheel && $(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[all]"
-	cd dist && ../.venv-wheel/bin/napari-emdl demo --headless --out ../demo-out && ls -l *.whl *.tar.gz
+	.venv-wheel/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[all]"
+	cd dist && ../.venv-wheel/$(SCRIPTS)/napari-emdl demo --headless --out ../demo-out && ls -l *.whl *.tar.gz
 
 clean:
 	rm -rf $(VENV) $(REFEREES) .venv-wheel build dist *.egg-info demo-out docs/_build docs/tutorials docs/reference/generated

@@ -224,16 +224,23 @@ def _beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray
     if not empty.any() or not total.sum() > 0:
         return none
     labels, _ = ndimage.label(empty)
-    centre = ndimage.center_of_mass(total)
-    rr, cc = np.indices(empty.shape)
-    near = np.hypot(rr - centre[0], cc - centre[1]) <= max(2.0, 0.04 * min(empty.shape))
-    for number in np.unique(labels[near & empty]):
-        region = labels == number
-        area = int(region.sum())
-        if not 9 <= area <= 0.3 * empty.size:
+    reach = max(2.0, 0.04 * min(empty.shape))
+    profiles = total.sum(axis=1, dtype=np.float64), total.sum(axis=0, dtype=np.float64)
+    centre = [float(profile @ np.arange(len(profile)) / profile.sum()) for profile in profiles]
+    spans = [slice(max(0, int(np.ceil(at - reach))), int(at + reach) + 1) for at in centre]
+    rows, cols = (np.arange(span.start, min(span.stop, n)) for span, n in zip(spans, empty.shape, strict=True))
+    near = np.hypot(rows[:, None] - centre[0], cols[None, :] - centre[1]) <= reach
+    at_centre = labels[spans[0], spans[1]]
+    areas = np.bincount(labels.ravel())
+    for number in np.unique(at_centre[near & (at_centre > 0)]):
+        if not 9 <= areas[number] <= 0.3 * empty.size:
             continue
-        rim = ndimage.binary_dilation(region, np.ones((3, 3), bool)) & ~region
-        if np.percentile(total[rim], 25) > _DEAD_COUNTS / 2 and np.median(total[rim]) > 0.5 * np.median(total[~region]):
+        region = labels == number
+        found = [np.flatnonzero(region.any(axis=1 - axis)) for axis in (0, 1)]
+        box = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in found)
+        inside = region[box]
+        rim = total[box][ndimage.binary_dilation(inside, np.ones((3, 3), bool)) & ~inside]
+        if np.percentile(rim, 25) > _DEAD_COUNTS / 2 and np.median(rim) > 0.5 * np.median(total[~region]):
             return region
     return none
 
@@ -251,6 +258,9 @@ def _dead(total: NDArray[np.floating], empty: NDArray[np.bool_], known: NDArray[
     if not len(places) or len(places) > min(200_000, 0.2 * empty.size):
         return out
     windows = _windows(np.where(known, np.nan, total), places).reshape(-1, 25)
+    # a median above the counts has half of the pixels above them: medians of the rest need not be worked out
+    may_be = 2 * np.count_nonzero(windows > _DEAD_COUNTS, axis=1) >= np.count_nonzero(np.isfinite(windows), axis=1)
+    places, windows = places[may_be], windows[may_be]
     around = np.nan_to_num(np.nanmedian(windows, axis=1))
     dead = around > _DEAD_COUNTS
     if few:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
+import lzma
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +131,76 @@ def read_small_npz(path: Path, name: str, limit: int = SMALL_ARRAY_BYTES) -> NDA
     """Read the array `name` of a .npz file, as :func:`read_small_npy` does."""
     with one_line(path.name, ".npz file"), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
         return read_small_npy(cast(BinaryIO, file), f"{path.name}::{name}", limit)
+
+
+def read_npz(source: str | Path | BinaryIO, name: str | None = None, limit: int = SMALL_ARRAY_BYTES) -> dict[str, NDArray[Any]]:
+    """Read every array of a .npz file or stream, not more than `limit` bytes in all; never pickled objects.
+
+    Raises
+    ------
+    OpenError
+        In one line, when it is no such file or too large.
+    """
+    label = name or (Path(source).name if isinstance(source, (str, Path)) else "the arrays")
+    out: dict[str, NDArray[Any]] = {}
+    with one_line(label, ".npz file"), zipfile.ZipFile(source) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                key = member.removesuffix(".npy")
+                out[key] = read_small_npy(cast(BinaryIO, file), f"{label}::{key}", limit)
+                limit -= out[key].nbytes
+    return out
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON of ours, of at most as many bytes as our YAML.
+
+    Raises
+    ------
+    OpenError
+        In one line.
+    """
+    with one_line(path.name, "JSON file"), path.open("rb") as file:
+        raw = file.read(YAML_BYTES + 1)
+        if len(raw) > YAML_BYTES:
+            raise OpenError(f"{path.name} has more than {YAML_BYTES} bytes, more than napari-emdl writes")
+        return json.loads(raw)
+
+
+def check_unpacks(packed: bytes, limit: int, name: str, method: str = "deflate") -> None:
+    """Refuse a packed stream that unpacks to more than `limit` bytes; no more than a megabyte of it is in memory at a time.
+
+    A stream says nowhere how long it is, and libraries unpack all of it: a megabyte can hold a gigabyte of zeros.
+
+    Parameters
+    ----------
+    packed
+        Stream of zlib ("deflate") or xz ("lzma"). What is damaged passes: whoever reads it says so.
+    limit
+        What the file says that it holds.
+    name
+        For the message.
+
+    Raises
+    ------
+    OpenError
+        In one line.
+    """
+    found = 0
+    try:
+        if method == "deflate":
+            inflater = zlib.decompressobj()
+            while packed and not inflater.eof and found <= limit:
+                found += len(inflater.decompress(packed, 2**20))
+                packed = inflater.unconsumed_tail
+        else:
+            unpacker = lzma.LZMADecompressor()
+            while not unpacker.eof and found <= limit and (piece := unpacker.decompress(packed, 2**20)):
+                found, packed = found + len(piece), b""
+    except (zlib.error, lzma.LZMAError):
+        return
+    if found > limit:
+        raise OpenError(f"{name} unpacks to more than the {limit} bytes it says; it is made to fill memory")
 
 
 def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.reading import read_yaml
 from napari_emdl.cli.progress import terminal_control
 from napari_emdl.training.tuning import tune
 
@@ -88,7 +88,7 @@ def read_conditions(words: list[str]) -> dict[str, Any]:
         if Path(word).suffix in (".yaml", ".yml"):
             if not Path(word).is_file():
                 raise EmdlError(f"there is no file of conditions {word}")
-            entries = yaml.safe_load(Path(word).read_text(encoding="utf-8"))
+            entries = read_yaml(Path(word))
             if not isinstance(entries, dict):
                 raise EmdlError(f"{word} must hold entries such as 'dose_e_per_A2: [50, 200]'")
             found |= entries

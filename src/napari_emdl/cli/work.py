@@ -55,7 +55,10 @@ def resumable(compute: Callable[[], Any], output: Path) -> Any:
 
 def parts_of(output: Path) -> tuple[Path, ...]:
     """Names under which the second step of a command of two keeps its blocks beside `output`."""
-    return (Path(f"{output}.fit"),)
+    from napari_emdl.atoms.fit.correlation import journals_of
+
+    fit = Path(f"{output}.fit")
+    return fit, *journals_of(fit)
 
 
 def write(result: Any, output: Path) -> None:

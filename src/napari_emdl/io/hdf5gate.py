@@ -9,6 +9,7 @@ since HDF5 unpacks whole pieces.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +19,13 @@ import h5py
 import numpy as np
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_small, first_line
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_small, check_unpacks, first_line
 from napari_emdl.io.sources import MAX_CHUNK_BYTES
 
 #: Most objects looked at in a file, levels of groups, and links followed to reach one object.
 MAX_OBJECTS, MAX_DEPTH, MAX_LINKS = 200_000, 64, 16
+#: Deflate packs zeros 1:1032 at most.
+MOST_DEFLATED = 1032
 #: Filters that pack: twice the same in one pipeline multiplies what a few bytes unpack to.
 _PACKING = {1, 4, 32000, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32022, 32024, 32026}
 _FILTER_NAMES = {
@@ -275,19 +278,31 @@ def _check_virtual(dataset: h5py.Dataset, name: str, folder: Path) -> None:
 
 
 def check_pieces(dataset: h5py.Dataset, name: str, index: tuple[Any, ...]) -> None:
-    """Refuse to unpack pieces that are larger packed than unpacked: they are made to fill memory."""
-    if not dataset.chunks or dataset.is_virtual:
+    """Refuse pieces that are made to fill memory: larger packed than unpacked, or unpacking to more than a piece has."""
+    pipeline = None if not dataset.chunks or dataset.is_virtual else dataset.id.get_create_plist()
+    if pipeline is None or not pipeline.get_nfilters():
         return
     unpacked = int(np.prod(dataset.chunks, dtype=np.int64)) * dataset.dtype.itemsize
-    corner = tuple(
-        (part.start if isinstance(part, slice) else part) // c * c for part, c in zip(index, dataset.chunks, strict=True)
-    )
-    try:
-        packed = dataset.id.get_chunk_info_by_coord(corner).size
-    except (ValueError, RuntimeError, OSError):  # the piece was never written
-        return
-    if packed > 1.1 * unpacked + 4096:
-        raise OpenError(f"{name}: a piece of {dataset.name} is larger packed than unpacked; it is damaged")
+    deflated = any(pipeline.get_filter(i)[0] == h5py.h5z.FILTER_DEFLATE for i in range(pipeline.get_nfilters()))
+    label = f"{name}: a piece of {dataset.name}"
+    for corner in _corners(index, dataset.chunks):
+        try:
+            packed = dataset.id.get_chunk_info_by_coord(corner).size
+        except (ValueError, RuntimeError, OSError):  # the piece was never written
+            continue
+        if packed > 1.1 * unpacked + 4096:
+            raise OpenError(f"{label} is larger packed than unpacked; it is damaged")
+        if deflated and packed * MOST_DEFLATED > unpacked + SMALL_ARRAY_BYTES:
+            check_unpacks(dataset.id.read_direct_chunk(corner)[1], unpacked, label)
+
+
+def _corners(index: tuple[Any, ...], chunks: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """First items of the pieces in which a selection lies."""
+    ranges = []
+    for part, size in zip(index, chunks, strict=True):
+        first, stop = (part.start, part.stop) if isinstance(part, slice) else (part, part + 1)
+        ranges.append(range(first // size * size, max(stop, first + 1), size))
+    yield from itertools.product(*ranges)
 
 
 def refuse_foreign_storage(file: h5py.File, name: str) -> None:

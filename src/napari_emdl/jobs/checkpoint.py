@@ -14,7 +14,6 @@ import os
 import stat
 import struct
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError, OtherJobError
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import read_npz
 from napari_emdl.jobs.blocks import Block
 
 MAGIC = b"EMDLPART2\n"
@@ -194,7 +194,7 @@ class Checkpoint:
         self._file.seek(position)
         try:
             result = _unpack(self._file.read(length))
-        except (LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (EmdlError, LookupError, TypeError, ValueError) as error:
             raise EmdlError(f"{self.path} is damaged; use --restart to throw it away") from error
         if length_of(result) != stop - start:
             raise EmdlError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
@@ -340,10 +340,9 @@ def _pack(result: BlockResult) -> bytes:
 
 
 def _unpack(payload: bytes) -> BlockResult:
-    with np.load(io.BytesIO(payload), allow_pickle=False) as data:
-        if "offset" not in data.files:
-            return {name.removeprefix("array_"): data[name] for name in data.files}
-        columns = {name.removeprefix("field_"): data[name] for name in data.files if name.startswith("field_")}
-        attrs = json.loads(data["attrs"].tobytes())
-        offset = data["offset"]
-    return PeakTable((len(offset) - 1,), offset, columns, attrs)
+    data = read_npz(io.BytesIO(payload), "a block", len(payload))  # it was not packed
+    if "offset" not in data:
+        return {name.removeprefix("array_"): values for name, values in data.items()}
+    columns = {name.removeprefix("field_"): values for name, values in data.items() if name.startswith("field_")}
+    attrs = json.loads(data["attrs"].tobytes())
+    return PeakTable((len(data["offset"]) - 1,), data["offset"], columns, attrs)

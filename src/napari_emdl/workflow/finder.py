@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Generic, NotRequired, Protocol, TypedDict, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -15,34 +15,39 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.caveats import Caveats
 
 
-class FinderInfo(TypedDict):
+@dataclass(frozen=True)
+class FinderInfo:
     """What a finder says of itself.
 
-    Keys
-    ----
+    Attributes
+    ----------
     method
         Name of the method.
     model, model_sha256
         Network and its checksum; "" for classical methods.
     provider
-        Execution provider that really runs; "" for classical methods.
+        Execution provider that really runs.
     caveats
         What the user should know.
-    contrast, sublattices
-        Columns only: "bright", "dark" or "unknown"; how species were told apart.
+    sublattices
+        Columns only: how species were told apart; "" when the network says it.
     """
 
     method: str
-    model: str
-    model_sha256: str
-    provider: str
-    caveats: NotRequired[Caveats]
-    contrast: NotRequired[str]
-    sublattices: NotRequired[Any]
+    model: str = ""
+    model_sha256: str = ""
+    provider: str = ""
+    caveats: Caveats = field(default_factory=Caveats)
+    sublattices: str = ""
+
+    @property
+    def network(self) -> dict[str, str]:
+        """Model and checksum, as provenance has them."""
+        return {"model": self.model, "model_sha256": self.model_sha256}
 
 
 class Finder(Protocol):
-    """Finds peaks in images; safe to call from several threads.
+    """Finds peaks in images, of either science; safe to call from several threads.
 
     Attributes
     ----------
@@ -53,14 +58,18 @@ class Finder(Protocol):
     default_min_score: float
 
     @property
-    def info(self) -> Any:
-        """A :class:`FinderInfo`."""
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several blocks at a time are quicker than one; networks fill the machine by themselves."""
 
     def find(self, images: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Candidates of (n, rows, cols) images over (n,), all above a low floor."""
 
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Finder)
 Place = TypeVar("Place")
 
 
@@ -75,7 +84,7 @@ class LiveResult(Generic[Place]):
     table
         Its candidates, of shape (1,).
     info
-        :class:`FinderInfo` of the finder.
+        What the finder says of itself.
     default_min_score
         Threshold the method recommends.
     seconds
@@ -84,7 +93,7 @@ class LiveResult(Generic[Place]):
 
     position: Place
     table: PeakTable
-    info: dict[str, Any]
+    info: FinderInfo
     default_min_score: float
     seconds: float
 
@@ -131,7 +140,7 @@ class LiveFinder(Generic[F]):
             table = finder.find(image[None], control)
         control.check()
         least = finder.default_min_score if min_score is None else min_score
-        return LiveResult(position, table, dict(finder.info), float(least), time.perf_counter() - started_s)
+        return LiveResult(position, table, finder.info, float(least), time.perf_counter() - started_s)
 
     def use(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(*args)`` while nothing else uses the finder."""

@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, OpenError
+from napari_emdl.base.reading import read_yaml
 from napari_emdl.io.outputs import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,8 @@ def recall(name: str) -> dict[str, Any]:
     """What was remembered under `name`; empty when there is nothing, or nothing that can be read."""
     path = remembered_path(name)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = read_yaml(path) if path.exists() else {}
+    except (OSError, OpenError) as error:
         logger.warning("%s cannot be read (%s); starting without it", path, error)
         return {}
     return found if isinstance(found, dict) else {}

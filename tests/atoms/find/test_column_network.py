@@ -14,6 +14,7 @@ from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.making import _of_two
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.atoms.find.resample import Grid
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.signals import in_memory
 from napari_emdl.models.registry import find_model, list_models
@@ -148,8 +149,8 @@ def test_number_of_foci_must_fit(model, session, case):
 
 def test_pixel_size_outside_the_training_is_said(model, session):
     finder = NetworkColumnFinder(model, 0.6, "bright", session=session)
-    assert "outside" in finder.info["note"]
-    assert NetworkColumnFinder(model, 0.1, "bright", session=session).info["note"] == ""
+    assert "outside" in str(finder.info.caveats)
+    assert NetworkColumnFinder(model, 0.1, "bright", session=session).info.caveats == ()
 
 
 def test_a_model_of_another_kind_is_refused(model, session):
@@ -178,10 +179,10 @@ def test_contrast_is_chosen_by_the_network_and_doubt_is_said(model, frame):
     movie = in_memory(frames, "movie")
     table = find_columns(movie, pixel_size_A=0.1)
     assert table.attrs["contrast"] == "bright" and table.attrs["contrast_confidence"] > 0.8
-    assert "contrast" not in table.attrs["warning"]
+    assert "contrast" not in table.attrs["note"]
     noise = in_memory(np.random.default_rng(0).poisson(20, (2, 128, 128)), "movie")
     doubt = find_columns(noise, pixel_size_A=0.1)
-    assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "no columns" in doubt.attrs["warning"]
+    assert 0.5 <= doubt.attrs["contrast_confidence"] < 0.8 and "no columns" in doubt.attrs["note"]
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.6])
@@ -190,7 +191,7 @@ def test_a_grating_gives_no_columns_and_one_line(model, turn):
     grating = 100 + 50 * np.cos(2 * np.pi * (row * np.cos(turn) + col * np.sin(turn)) / 1.8)
     table = find_columns(in_memory(grating.astype(np.float32), "image"), pixel_size_A=0.1)
     assert table.filter(min_score=table.attrs["default_min_score"]).n_peaks == 0
-    assert "no columns" in table.attrs["warning"] and "\n" not in table.attrs["warning"]
+    assert "no columns" in table.attrs["note"] and "\n" not in table.attrs["note"]
 
 
 class _Stub:
@@ -198,20 +199,20 @@ class _Stub:
 
     def __init__(self, contrast, passing, confidence=None):
         self.contrast, self.passing, self.contrast_confidence = contrast, passing, confidence
-        self.notes, self.readings = [], {}
+        self.caveats, self.readings = Caveats(), {}
 
 
 def test_both_readings_are_offered_where_the_contrast_is_unsure():
     taken = _of_two(_Stub("bright", 40.0, 0.6), _Stub("dark", 32.0))
     assert (taken.contrast, taken.contrast_confidence, taken.readings) == ("bright", 0.6, {"bright": 40.0, "dark": 32.0})
-    assert "40 columns a frame; dark gives 32" in taken.notes[0] and "--contrast dark" in taken.notes[0]
+    assert "40 columns a frame; dark gives 32" in str(taken.caveats) and "--contrast dark" in str(taken.caveats)
 
 
 def test_the_other_reading_is_taken_where_nothing_passes_in_the_first():
     taken = _of_two(_Stub("bright", 0.0, 0.6), _Stub("dark", 32.0))
-    assert (taken.contrast, taken.contrast_confidence) == ("dark", 0.5) and "dark was taken" in taken.notes[0]
+    assert (taken.contrast, taken.contrast_confidence) == ("dark", 0.5) and "dark was taken" in str(taken.caveats)
     nothing = _of_two(_Stub("bright", 0.0, 0.6), _Stub("dark", 0.0))
-    assert nothing.contrast == "bright" and not nothing.notes and not nothing.readings
+    assert nothing.contrast == "bright" and not nothing.caveats and not nothing.readings
 
 
 def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, frame):
@@ -253,7 +254,7 @@ def test_more_candidates_than_the_network_returns_are_said(model, session, frame
         return {name: values[:, :20] if name == "candidates" else values for name, values in got.items()}
 
     movie = in_memory(frame[0], "movie")
-    assert "more candidates" not in find_columns(movie, pixel_size_A=0.1, contrast="bright").attrs["warning"]
+    assert "more candidates" not in find_columns(movie, pixel_size_A=0.1, contrast="bright").attrs["note"]
     monkeypatch.setattr(Session, "run", lambda self, feeds, outputs, control=None: few(feeds, outputs, control))
     table = find_columns(movie, pixel_size_A=0.1, contrast="bright")
-    assert "1 of 1 frames with more candidates than the network returns" in table.attrs["warning"]
+    assert "1 of 1 frames with more candidates than the network returns" in table.attrs["note"]

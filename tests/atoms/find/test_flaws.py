@@ -7,6 +7,7 @@ import pytest
 
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.flaws import FLAWS, count_flaws
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.signals import in_memory
 from napari_emdl.samples.atoms import blinking_movie
@@ -51,15 +52,16 @@ def test_flaws_are_part_of_the_result_and_of_a_resumed_one(tmp_path):
     bad = in_memory(data, "movie", movie.calibration)
     for _ in range(2):
         table = find_columns(bad, model="log", contrast="bright", output=str(tmp_path / "c.h5"), run=RunParams(resume=True))
-        assert "1 of 3 frames constant" in table.attrs["note"] and "1 of 3 frames with bad pixels" in table.attrs["warning"]
-        assert table.attrs["note"] == table.attrs["provenance"]["note"]
+        assert "1 of 3 frames constant" in table.attrs["note"] and "1 of 3 frames with bad pixels" in table.attrs["note"]
+        assert table.attrs["caveats"] == table.attrs["provenance"]["caveats"]
+        assert table.attrs["note"] == str(Caveats.of(table))
         assert not set(FLAWS) & set(table.attrs)
 
 
 def test_a_tiny_field_of_view_is_said():
     movie, _ = blinking_movie((1, 128, 128), seed=1)
     tiny = in_memory(np.asarray(movie.data)[:, :24, :24], "movie", movie.calibration)
-    assert "too little to judge" in find_columns(tiny, model="log", contrast="bright").attrs["warning"]
+    assert "too little to judge" in find_columns(tiny, model="log", contrast="bright").attrs["note"]
 
 
 def test_frames_with_their_neighbours_are_judged_as_what_they_were():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.atoms.conftest import matched_sites
 
-from napari_emdl.atoms.fit.drift import BLANK, JUMP, NO_MATCH, identity, mean_image, measure_drift
+from napari_emdl.atoms.fit import correlation
+from napari_emdl.atoms.fit.correlation import measure_drift
+from napari_emdl.atoms.fit.drift import BLANK, JUMP, NO_MATCH, identity, mean_image
 from napari_emdl.atoms.fit.lattices import Lattice, find_lattice
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.sites import BULK, CORNER, FACET, find_sites
 from napari_emdl.atoms.fit.strain import column_strain, occupancy_strain
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.jobs import Block, Control
 
 
 def lattice_points(a=(24.0, 3.0), b=(-5.0, 25.0), radius=120.0, centre=(150.0, 150.0)):
@@ -62,6 +67,87 @@ def test_all_blank(case):
     found = measure_drift(lambda t: np.zeros((64, 64)), 4, 0.12)
     assert (found.flag == BLANK).all()
     np.testing.assert_array_equal(found.shift_px, 0)
+
+
+class _Stops(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [7, 12, 23, 30, 41])
+def test_drift_resumes_where_it_stopped(case, tmp_path, stop_at):
+    random = np.random.default_rng(3)
+    data = np.asarray(case.movie.data, np.float32)[:25].copy()
+    data[9] = random.poisson(58, data[9].shape) * 20  # a stranger, blank frames: what the running mean leaves out
+    data[10] = 0
+    run = RunParams(max_memory="8MB", workers=2)
+    whole = measure_drift(lambda t: data[t], 25, 0.12)
+    asked = []
+
+    def reader(last):
+        def read(t):
+            asked.append(t)
+            if len(asked) > last:
+                raise _Stops
+            return data[t]
+
+        return read
+
+    with pytest.raises(_Stops):
+        measure_drift(reader(stop_at), 25, 0.12, run=run, output=tmp_path / "a", fingerprint="x")
+    asked.clear()
+    resumed = measure_drift(
+        reader(1000), 25, 0.12, run=run.model_copy(update={"resume": True}), output=tmp_path / "a", fingerprint="x"
+    )
+    np.testing.assert_allclose(resumed.shift_px, whole.shift_px, atol=1e-9)
+    np.testing.assert_allclose(resumed.quality, whole.quality, atol=1e-12)
+    np.testing.assert_array_equal(resumed.flag, whole.flag)
+    correlation.discard_drift(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_drift_resumed_far_behind_the_start_equals_a_whole_one(monkeypatch, tmp_path):
+    """The running mean is rebuilt from the last frames alone."""
+    random = np.random.default_rng(5)
+    row, col = np.mgrid[:48, :48]
+    lattice = lambda t: 30 + 20 * np.cos((row - 0.04 * t) * 0.9) * np.cos((col + 0.03 * t) * 0.8)  # noqa: E731
+    data = [random.poisson(lattice(t) * np.exp(-(((row - 24) ** 2 + (col - 24) ** 2) / 300))) for t in range(420)]
+    whole = measure_drift(lambda t: data[t], 420, 0.2)
+    follow = correlation._Following._follow
+
+    def stops(self, t, spectrum):
+        if t == 400:
+            raise _Stops
+        follow(self, t, spectrum)
+
+    monkeypatch.setattr(correlation._Following, "_follow", stops)
+    run = RunParams(max_memory="5MB")
+    with pytest.raises(_Stops):
+        measure_drift(lambda t: data[t], 420, 0.2, run=run, output=tmp_path / "a", fingerprint="x")
+    monkeypatch.undo()
+    resumed = measure_drift(
+        lambda t: data[t], 420, 0.2, run=run.model_copy(update={"resume": True}), output=tmp_path / "a", fingerprint="x"
+    )
+    np.testing.assert_allclose(resumed.shift_px, whole.shift_px, atol=1e-6)
+
+
+def test_second_pass_can_be_sent_to_a_cluster(case):
+    data = np.asarray(case.movie.data, np.float32)[:6]
+    size = (data.shape[1], data.shape[2])
+    first = correlation._Following(correlation._Correlator(size, 0.12, 2.3), lambda t: data[t], 6, None)
+    block = Block(0, 0, 6)
+    first.take(block, first(data, block))
+    here = correlation._Matching(first, None)
+    there = cloudpickle.loads(cloudpickle.dumps(here))
+    np.testing.assert_array_equal(there(data, block)["shift"], here(data, block)["shift"])
+
+
+def test_drift_is_cancelled_and_tells_its_progress(case):
+    data = np.asarray(case.movie.data)
+    seen = []
+    control = Control(lambda p: (seen.append(p), control.cancel() if p.done >= 10 else None))
+    with pytest.raises(Cancelled):
+        measure_drift(lambda t: data[t], 30, 0.12, control=control)
+    assert seen[0].total == 30 and seen[-1].message == "measuring drift" and seen[-1].done < 30
 
 
 def test_alignment_there_and_back():

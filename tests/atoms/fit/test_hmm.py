@@ -47,8 +47,30 @@ def test_smoother_likelihood_and_viterbi_agree_with_all_paths(log_ratio, p_off, 
         np.testing.assert_allclose(smoothed.log_likelihood[site], total, atol=1e-8)
         best = weight[(paths == path[:, site]).all(1)][0]
         assert best == pytest.approx(weight.max(), abs=1e-9)
-        leaves = p @ ((paths[:, :-1] == 1) & (paths[:, 1:] == 0)).sum(1)
-        np.testing.assert_allclose(smoothed.leaves[site], leaves, atol=1e-8)
+        steps = {"leaves": (1, 0), "stays_occupied": (1, 1), "arrives": (0, 1), "stays_empty": (0, 0)}
+        for name, (before, after) in steps.items():
+            expected = p @ ((paths[:, :-1] == before) & (paths[:, 1:] == after)).sum(1)
+            np.testing.assert_allclose(getattr(smoothed, name)[site], expected, atol=1e-8)
+
+
+def test_the_state_before_the_first_frame_may_be_known():
+    log_ratio = np.array([[0.4], [-1.1], [2.0]])
+    paths, weight = enumerate_paths(log_ratio[:, 0], 0.3, 0.2)
+    weight += np.where(paths[:, 0] == 1, np.log(0.9 / 0.4), np.log(0.1 / 0.6))
+    p = np.exp(weight) / np.exp(weight).sum()
+    smoothed = hmm.smooth(log_ratio, 0.3, 0.2, first=0.9)
+    np.testing.assert_allclose(smoothed.p_occupied[:, 0], p @ paths, atol=1e-9)
+    np.testing.assert_allclose(smoothed.log_likelihood, np.log(np.exp(weight).sum()), atol=1e-9)
+
+
+def test_no_single_frame_counts_for_more_than_exp_30():
+    """However sure the evidence is, a state that the rates all but rule out is not believed for one frame."""
+    sure = np.array([[-1e3], [1e3], [-1e3]])
+    capped = np.clip(sure, -30, 30)
+    for name in ("p_occupied", "log_likelihood"):
+        np.testing.assert_array_equal(getattr(hmm.smooth(sure, 0.1, 0.1), name), getattr(hmm.smooth(capped, 0.1, 0.1), name))
+    np.testing.assert_array_equal(hmm.viterbi(sure, 0.1, 0.1), [[False], [True], [False]])
+    assert hmm.smooth(sure, 0.1, 0.1).log_likelihood[0] == pytest.approx(30 + np.log(0.5 * 0.1 * 0.1), abs=1e-6)
 
 
 def test_a_grid_of_rates_gives_the_same_likelihood_as_one_by_one():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from napari_emdl.base.caveats import RANGE
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.diffraction.find.complete import worth_measuring
@@ -79,8 +80,8 @@ def test_finds_what_is_there(finder_of: Callable[..., NetworkFinder], method: st
     finder = finder_of(method)
     precision, recall, rms = matched(sure(finder, pattern((256, 256), place, 6.0)[None]), place, 2.0)
     assert precision > (0.97 if method != "fcunet-plain" else 0.8) and recall > 0.9 and rms < error_px
-    assert finder.info["method"] == method and finder.info["provider"] == "CPUExecutionProvider"
-    assert len(finder.info["model_sha256"]) >= 64 and not finder.parallel
+    assert finder.info.method == method and finder.info.provider == "CPUExecutionProvider"
+    assert len(finder.info.model_sha256) >= 64 and not finder.parallel
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_limits(finder_of: Callable[..., NetworkFinder]) -> None:
 
 def test_radius_outside_the_training_range_is_said() -> None:
     tiny = NetworkFinder(synthetic_probe(0.8, (256, 256)), DiskParams(method="light"), (256, 256), RUN)
-    assert "check the result" in tiny.info["note"]
+    assert "check the result" in str(tiny.info.caveats.about(RANGE))
     place = sites((256, 256), 12.0, (128.0, 128.0))
     assert np.all(np.isfinite(tiny.find(pattern((256, 256), place, 0.8)[None]).column("row")))
     assert finder_note(6.0) == ""
@@ -178,7 +179,7 @@ def test_radius_outside_the_training_range_is_said() -> None:
 
 
 def finder_note(radius: float) -> str:
-    return NetworkFinder(synthetic_probe(radius, (256, 256)), DiskParams(method="light"), (256, 256), RUN).info["note"]
+    return str(NetworkFinder(synthetic_probe(radius, (256, 256)), DiskParams(method="light"), (256, 256), RUN).info.caveats)
 
 
 def test_wrong_probe_and_wrong_patterns(finder_of: Callable[..., NetworkFinder]) -> None:

@@ -15,6 +15,7 @@ from napari_emdl.diffraction.find.flips import FLIPS, FlipFinder, flipped_probe,
 from napari_emdl.diffraction.find.probe import probe_from_image, synthetic_probe
 from napari_emdl.diffraction.find.trained import outside_training
 from napari_emdl.diffraction.judge.gain import check_gain, deform_pattern, gain_line
+from napari_emdl.workflow.finder import FinderInfo
 
 SHAPE = (120, 131)
 ORIGIN = np.array([61.3, 64.8])
@@ -32,7 +33,8 @@ class Biased:
     """Finder that puts every disk 0.3 px too far down and misses the last one of the mirrored patterns' rows."""
 
     default_min_score = 0.5
-    info = {"method": "biased", "model": None, "model_sha256": None, "provider": "CPU", "note": ""}
+    info = FinderInfo("biased", provider="CPU")
+    parallel = True
 
     def __init__(self, places):
         self.places = places

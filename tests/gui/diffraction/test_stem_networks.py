@@ -25,7 +25,7 @@ def workspace(make_napari_viewer, small_sample, wait_until):
 
 def test_the_default_network_is_live_and_maps_the_strain(workspace, wait_until):
     state, step = workspace.state, workspace.disks_step
-    assert state.found.live.info["method"] == "fcunet"
+    assert state.found.live.info.method == "fcunet"
     wait_until(lambda: step.badge.provider.startswith(("CPU", "CUDA")))
     assert "fcunet" in step.ran.text() and "disk_refiner" in step.ran.text()
     row, col = state.settings.position
@@ -58,7 +58,7 @@ def test_the_structure_factor_image_is_switched_and_follows(workspace, wait_unti
     wait_until(lambda: canvas.layer("structure factor").visible, 30)
     workspace.disks_step.form.editors["method"].put("light")
     assert not canvas.structure.isEnabled() and not canvas.layer("structure factor").visible
-    wait_until(lambda: state.found.live.info["method"] == "light", 60, "the light network")
+    wait_until(lambda: state.found.live.info.method == "light", 60, "the light network")
     assert "fcunet" not in workspace.disks_step.ran.text()
 
 

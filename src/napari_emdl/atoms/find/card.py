@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.caveats import RANGE, Caveats
+
 
 def threshold_of(default: float | dict[str, float] | None, contrast: str) -> float:
     """Default threshold for a contrast."""
@@ -15,14 +17,13 @@ def threshold_of(default: float | dict[str, float] | None, contrast: str) -> flo
     return 0.5 if default is None else float(default)
 
 
-def range_notes(ranges: dict[str, tuple[float, float]], pixel_A: float) -> list[str]:
+def outside_range(ranges: dict[str, tuple[float, float]], pixel_A: float) -> Caveats:
     """What to say of a pixel size the network was not trained for."""
     low, high = ranges.get("rescaled_pixel_A", ranges.get("pixel_A", (0.0, np.inf)))
     if low <= pixel_A <= high:
-        return []
-    return [
-        f"pixel size {pixel_A:.3g} Å is outside the {low:.3g} to {high:.3g} Å the network was trained for: check the result"
-    ]
+        return Caveats()
+    line = f"pixel size {pixel_A:.3g} Å is outside the {low:.3g} to {high:.3g} Å the network was trained for: check the result"
+    return Caveats([line], RANGE)
 
 
 def encode_conditions(

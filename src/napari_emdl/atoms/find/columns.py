@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from napari_emdl.atoms.find.finders import ColumnFinder
-from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaw_note
+from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaws_of
 from napari_emdl.atoms.find.frames import frames_used, reader_for
 from napari_emdl.atoms.find.making import make_finder
 from napari_emdl.atoms.find.moviefacts import check_movie, pixel_size_A
+from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
@@ -88,8 +89,8 @@ def find_columns(
     record = provenance(
         {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast, "frames": frames_used(finder)},
         movie,
-        {name: finder.info[name] for name in ("model", "model_sha256")},
-        finder.info["provider"],
+        finder.info.network,
+        finder.info.provider,
         run=running.model_dump(mode="json"),
     )
     table = run_peak_job(
@@ -104,16 +105,13 @@ def find_columns(
         fingerprint=fingerprint(record),
         control=control,
         on_block=on_block,
-        parallel=finder.info["method"] == "log",
+        parallel=finder.parallel,
     )
-    settle_attrs(table, movie, finder, settings)
-    if changed := input_changed(record, movie):
-        table.attrs["warning"] = _joined(changed, table.attrs["warning"])
-        table.attrs["note"] = _joined(changed, table.attrs["note"])
-    record["note"] = table.attrs["note"]
-    if finder.info.get("sublattices"):
-        record["sublattices"] = finder.info["sublattices"]
-    table.attrs |= {"provenance": record, "caveats": caveats_of(movie).to_json()}
+    settle_attrs(table, movie, finder, settings, Caveats([input_changed(record, movie)], INPUT) + caveats_of(movie))
+    record["caveats"] = table.attrs["caveats"]
+    if finder.info.sublattices:
+        record["sublattices"] = finder.info.sublattices
+    table.attrs["provenance"] = record
     table.source = movie
     return table
 
@@ -130,7 +128,9 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "readings": dict(getattr(finder, "readings", {})),
         "frames": frames_used(finder),
         "params": params.model_dump(),
-        **{name: finder.info.get(name, "") for name in ("method", "model", "model_sha256", "provider", "note", "sublattices")},
+        **{name: getattr(finder.info, name) for name in ("method", "model", "model_sha256", "provider", "sublattices")},
+        "note": str(finder.info.caveats),
+        "caveats": finder.info.caveats.to_json(),
     }
 
 
@@ -142,18 +142,15 @@ def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: in
     return table
 
 
-def settle_attrs(table: PeakTable, movie: Movie, finder: ColumnFinder, params: ColumnParams) -> None:
-    """Give a table of judged frames its attributes, what is wrong with the frames being part of the note."""
+def settle_attrs(
+    table: PeakTable, movie: Movie, finder: ColumnFinder, params: ColumnParams, of_input: Caveats = Caveats()
+) -> None:
+    """Give a table of judged frames its attributes; what is wrong with the frames joins the caveats of input and finder."""
     counts = {name: int(table.attrs.pop(name, 0)) for name in FLAWS}
     table.attrs.update(finder_attrs(movie, finder, params))
     field_A = min(movie.frame_shape) * pixel_size_A(movie, params)
-    flaws = flaw_note(counts, table.n_positions, field_A)
-    table.attrs["warning"] = _joined(*finder.notes, flaws)
-    table.attrs["note"] = _joined(flaws, table.attrs["note"])
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
+    caveats = of_input + Caveats(flaws_of(counts, table.n_positions, field_A), INPUT) + finder.info.caveats
+    table.attrs |= {"note": str(caveats), "caveats": caveats.to_json()}
 
 
 def finder_from_attrs(attrs: dict[str, Any], movie: Movie, run: RunParams | None = None) -> ColumnFinder:

@@ -1,4 +1,4 @@
-"""What every column finder does."""
+"""What a finder of columns does beside finding."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import Finder
 
 
-class ColumnFinder(Protocol):
-    """Finds columns, and tells the evidence for a column at any point."""
+class ColumnFinder(Finder, Protocol):
+    """A finder of columns in frames (n, rows, cols) or (n, foci, rows, cols) that also gives the evidence for a column at any
+    point.
 
-    default_min_score: float
+    Attributes
+    ----------
+    species
+        Names of what is told apart.
+    contrast
+        "bright", "dark" or "unknown".
+    contrast_confidence
+        How sure it is, where it was chosen from the frames.
+    caveats
+        What the user should know of the result; what is settled later is added. Part of ``info.caveats``.
+    """
+
     species: tuple[str, ...]
     contrast: str
     contrast_confidence: float | None
-    #: what the user should know of the result
-    notes: list[str]
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Method, model, model_sha256, provider that really runs, note for the user, contrast."""
-
-    def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """Candidates of frames (n, rows, cols) or (n, foci, rows, cols), all above a low floor."""
+    caveats: Caveats
 
     def sample(
         self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None

@@ -79,9 +79,9 @@ def _piled_up(values: NDArray[Any]) -> list[str]:
     return ["saturated_frames"] if near < at and (near or values.dtype.kind != "f") else []
 
 
-def flaw_note(counts: Mapping[str, int], total: int, field_A: float) -> str:
-    """What the user should know of the frames, "" when nothing; `field_A` is the smaller side of a frame."""
+def flaws_of(counts: Mapping[str, int], total: int, field_A: float) -> list[str]:
+    """What the user should know of the frames, a line for each; `field_A` is the smaller side of a frame."""
     notes = [f"{counts[name]} of {total} frames {what}" for name, what in FLAWS.items() if counts.get(name)]
     if field_A < LEAST_FIELD_A:
         notes.append(f"frames of {field_A:.3g} Å hold too little to judge: check the pixel size and the result")
-    return "; ".join(notes)
+    return notes

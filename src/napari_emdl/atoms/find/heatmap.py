@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.log import FIELDS, local_maxima, refine_maxima, sample_at
 from napari_emdl.atoms.find.resample import Grid
+from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import ModelError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.heatmap import HeatmapRunner
 from napari_emdl.models.registry import Model
 from napari_emdl.models.session import Session
+from napari_emdl.workflow.finder import FinderInfo
 
 #: candidates are kept down to this probability
 FLOOR = 0.05
@@ -46,6 +48,7 @@ class HeatmapColumnFinder:
     """
 
     method = "heatmap"
+    parallel = False
     contrast_confidence: float | None = None
 
     def __init__(
@@ -63,18 +66,14 @@ class HeatmapColumnFinder:
         self.species: tuple[str, ...] = tuple(self.runner.heatmap.channels[i] for i in self.runner.heatmap.peak_channels)
         threshold = facts.default_min_score
         self.default_min_score = float(threshold) if isinstance(threshold, (int, float)) else 0.5
-        self.notes = (
-            [] if facts.pixel_A else [f"model {model.name} does not say its pixel size: the frames were taken as they are"]
-        )
+        unknown = f"model {model.name} does not say its pixel size: the frames were taken as they are"
+        self.caveats = Caveats([] if facts.pixel_A else [unknown])
 
     @property
-    def info(self) -> dict[str, Any]:
-        """Method, model, provider that really runs, and what the user should know."""
-        notes = [*self.notes, self.session.note]
-        return {
-            "method": self.method, "model": self.model.name, "model_sha256": self.model.sha256,
-            "provider": self.session.provider, "note": "; ".join(n for n in notes if n), "contrast": self.contrast,
-        }  # fmt: skip
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+        caveats = self.caveats + Caveats([self.session.note], DEVICE)
+        return FinderInfo(self.method, self.model.name, self.model.sha256, self.session.provider, caveats)
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Columns of frames (n, rows, cols); ``sigma_px`` is a constant, as the network knows none."""

@@ -12,9 +12,11 @@ from scipy import fft
 from scipy import ndimage as ndi
 
 from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import FinderInfo
 
 #: standard deviation of the Gaussian that fits a column's image
 COLUMN_SIGMA_A = 0.5
@@ -48,6 +50,7 @@ class LogFinder:
     """
 
     method = "log"
+    parallel = True
     default_min_score = 0.5
     species: tuple[str, ...] = ("column",)
     contrast_confidence: float | None = None
@@ -58,13 +61,14 @@ class LogFinder:
         if contrast not in ("bright", "dark"):
             raise EmdlError(f"contrast must be bright or dark, got {contrast!r}")
         self.pixel_A, self.contrast = float(pixel_A), contrast
-        self.notes: list[str] = []
+        self.caveats = Caveats()
         self.sigma_px = max(0.8, sigma_A / pixel_A)
         self.min_spacing_px = max(1.0, min_spacing_A / pixel_A)
-        self.info: dict[str, Any] = {
-            "method": "log", "model": "log", "model_sha256": "", "provider": "cpu", "note": "", "contrast": contrast,
-            "sigma_A": self.sigma_px * self.pixel_A,
-        }  # fmt: skip
+
+    @property
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+        return FinderInfo(self.method, "log", provider="cpu", caveats=self.caveats)
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Columns of frames (n, rows, cols); NaN pixels are filled with the frame's median."""

@@ -15,6 +15,7 @@ from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
 from napari_emdl.atoms.find.order import order_of
 from napari_emdl.atoms.find.shape import roundness
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.signals import Movie
@@ -51,7 +52,7 @@ def make_finder(
         return _network_finder(model, movie, params, pixel, run or RunParams(), control)
     contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
     finder = LogFinder(pixel, contrast, params.min_spacing_A)
-    finder.info["note"], finder.contrast_confidence = note, confidence
+    finder.caveats, finder.contrast_confidence = Caveats([note]), confidence
     return finder
 
 
@@ -135,9 +136,8 @@ def _network_finder(
         return finder
     if not told_nothing.neighbours:
         if confidence < SURE_CONTRAST:
-            finder.notes.append(
-                f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
-            )
+            line = f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
+            finder.caveats += Caveats([line])
     elif confidence < SURE_CONTRAST:
         return _of_two(finder, settled("dark" if contrast == "bright" else "bright"))
     elif finder.passing < 0.5:
@@ -155,11 +155,12 @@ def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkCo
         confidence = 0.5
     else:
         taken.readings = {finder.contrast: finder.passing for finder in (taken, other)}
-        taken.notes.append(
+        line = (
             f"the contrast is unsure: {taken.contrast} was taken ({confidence:.0%} sure), which gives {taken.passing:.0f} "
             f"columns a frame; {other.contrast} gives {other.passing:.0f}; choose it (--contrast {other.contrast}) if that is "
             "right"
         )
+        taken.caveats += Caveats([line])
     taken.contrast_confidence = confidence
     return taken
 
@@ -201,7 +202,7 @@ def _settled(
         finder, counts = several, several.counts
         f1 = several.choose_threshold(sample.frames(counts), control)
     if not _refused(finder, sample) and f1 < FAINT_F1:
-        finder.notes.append(_faint_note(f1, finder, sample.movie))
+        finder.caveats += Caveats([_faint_note(f1, finder, sample.movie)])
     return finder
 
 
@@ -217,13 +218,15 @@ def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
     elif order.spots >= LEAST_ON_STRIPES and _on_stripes(finder, sample):
         reason = "lie on stripes, as of a grating or of lattice fringes"
     if reason:
-        finder.notes.append(
+        line = (
             f"no columns: the {order.spots} spots above threshold {finder.default_min_score:.2f} {reason}; "
             "if they are columns, set this threshold"
         )
+        finder.caveats += Caveats([line])
         finder.default_min_score, finder.passing = NOTHING_PASSES, 0.0
     elif order.little:
-        finder.notes.append(f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result")
+        line = f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result"
+        finder.caveats += Caveats([line])
     return bool(reason)
 
 

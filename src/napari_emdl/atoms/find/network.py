@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from napari_emdl.atoms.find import maps as map_cache
-from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
+from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import cleaned
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
@@ -23,11 +23,13 @@ from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
 from napari_emdl.atoms.find.tiles import Tile, cut, in_core, tiles
+from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.registry import Model
 from napari_emdl.models.session import Session
+from napari_emdl.workflow.finder import FinderInfo
 
 FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
@@ -79,6 +81,7 @@ class NetworkColumnFinder:
     """
 
     method = "network"
+    parallel = False
     contrast_confidence: float | None = None
 
     def __init__(
@@ -132,17 +135,14 @@ class NetworkColumnFinder:
         #: scores in doubt are decided by the places that the crystal makes equivalent
         self.pooled = pooled and self.sublattices is None
         self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
-        self.notes = range_notes(facts.ranges, self.pixel_A)
+        self.caveats = outside_range(facts.ranges, self.pixel_A)
 
     @property
-    def info(self) -> dict[str, Any]:
-        """Method, model, provider that really runs, and what the user should know."""
-        notes = [*self.notes, self.session.note]
-        return {
-            "method": self.method, "model": self.model.name, "model_sha256": self.model.sha256,
-            "provider": self.session.provider, "note": "; ".join(n for n in notes if n), "contrast": self.contrast,
-            "sublattices": self.sublattices.description if self.sublattices else "",
-        }  # fmt: skip
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+        caveats = self.caveats + Caveats([self.session.note], DEVICE)
+        told_apart = self.sublattices.description if self.sublattices else ""
+        return FinderInfo(self.method, self.model.name, self.model.sha256, self.session.provider, caveats, told_apart)
 
     def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Columns of frames (n, rows, cols), (n, foci, rows, cols) for a network that takes a focal series, or (n, 3, rows,

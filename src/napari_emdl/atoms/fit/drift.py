@@ -1,7 +1,6 @@
-"""Drift of the specimen: sub-pixel correlation with the running mean, then a fit to the columns that every frame shows.
+"""Drift of the specimen: where it is in every frame, refined by a fit to the columns that every frame shows.
 
-A crystal correlates with itself at every lattice vector, so the first pass looks near the place where the particle was last and
-only the second, against the mean of all, decides by the whole particle.
+:mod:`~napari_emdl.atoms.fit.correlation` measures it from the frames.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
@@ -20,10 +19,6 @@ from napari_emdl.jobs.control import Control
 #: flags of a frame; 0 is a good one
 FLAGS = ("ok", "blank", "no match", "jump")
 BLANK, NO_MATCH, JUMP = 1, 2, 3
-#: a frame that correlates less than this part of what is usual does not show the specimen
-LEAST_QUALITY = 0.35
-#: sampling at which frames are correlated, and the longest side
-COARSE_A, LONGEST_PX = 0.25, 512
 
 
 @dataclass(frozen=True)
@@ -83,84 +78,7 @@ def identity(shift_px: NDArray[np.float64]) -> Alignment:
     )
 
 
-def measure_drift(
-    frame_of: Callable[[int], NDArray[np.floating]],
-    frames: int,
-    pixel_A: float,
-    spacing_A: float = 2.3,
-    control: Control | None = None,
-) -> Alignment:
-    """Drift by correlation, twice: against the running mean of the frames before, then against the mean of all.
-
-    Parameters
-    ----------
-    frame_of
-        Frame t as (rows, cols); called twice a frame, so a long movie is never in memory.
-    frames
-        Number of frames.
-    pixel_A
-        Pixel size.
-    spacing_A
-        Spacing of the lattice; steps shorter than half of it are looked for first.
-    control
-        Progress and cancel.
-
-    Returns
-    -------
-    Alignment
-        Shifts against the first good frame, about a twentieth of a pixel fine; flags for blank, unmatched and jumping frames.
-    """
-    first = np.asarray(frame_of(0))
-    correlator = _Correlator((first.shape[0], first.shape[1]), pixel_A, spacing_A)
-    shift, quality, flag = np.zeros((frames, 2)), np.zeros(frames), np.zeros(frames, np.uint8)
-    mean = stranger = None
-    last, pair = np.zeros(2), 0.0  # pair: how well two single frames correlate
-    for t in range(frames):
-        _tick(control, t, 2 * frames)
-        spectrum = correlator.spectrum(frame_of(t))
-        if spectrum is None:
-            flag[t], shift[t] = BLANK, last
-            continue
-        if mean is None:
-            mean = spectrum
-            continue
-        shift[t], quality[t] = correlator.shift(spectrum, mean, near=last)
-        if t > 3 and quality[t] < LEAST_QUALITY * quality[:t].max():
-            # a specimen that has changed looks like itself in the next frames; one that is gone must not wash out of the mean
-            alike = stranger is not None and correlator.shift(spectrum, stranger, near=last)[1] > 0.5 * pair
-            stranger = spectrum
-            if not alike:
-                shift[t] = last
-                continue
-        elif pair == 0:
-            pair = float(quality[t])
-        weight = max(0.08, 1 / (t + 1))
-        mean = (1 - weight) * mean + weight * correlator.moved(spectrum, -shift[t])
-        last = shift[t]
-    if mean is None:
-        return Alignment(shift, flag, quality, np.tile(np.eye(2), (frames, 1, 1)), np.array(first.shape) / 2)
-    for t in map(int, np.flatnonzero(flag == 0)):
-        _tick(control, frames + t, 2 * frames)
-        spectrum = correlator.spectrum(frame_of(t))
-        if spectrum is not None:
-            shift[t], quality[t] = correlator.shift(spectrum, mean, near=shift[t])
-    good = flag == 0
-    # of frames that show the specimen, which may be few
-    typical = float(np.quantile(quality[good], 0.85))
-    flag[good & (quality < LEAST_QUALITY * typical)] = NO_MATCH
-    shift = _interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))
-    flag[_jumps(shift, spacing_A / pixel_A) & (flag == 0)] = JUMP
-    shift -= shift[int(np.argmax(flag == 0))] if np.any(flag == 0) else 0
-    return Alignment(shift, flag, quality, np.tile(np.eye(2), (frames, 1, 1)), np.array(first.shape) / 2)
-
-
-def _tick(control: Control | None, done: int, total: int) -> None:
-    if control is not None:
-        control.check()
-        control.report(done, total, "measuring drift")
-
-
-def _interpolated(shift: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+def interpolated(shift: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Shifts with those of missing frames put between their neighbours."""
     if missing.all() or not missing.any():
         return shift
@@ -169,86 +87,6 @@ def _interpolated(shift: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDA
     for axis in range(2):
         filled[missing, axis] = np.interp(t[missing], t[~missing], shift[~missing, axis])
     return filled
-
-
-def _jumps(shift: NDArray[np.float64], spacing_px: float) -> NDArray[np.bool_]:
-    """Frames that lie farther from the one before than half a lattice spacing and far more than usual."""
-    step = np.r_[0.0, np.hypot(*np.diff(shift, axis=0).T)] if len(shift) > 1 else np.zeros(len(shift))
-    return step > max(0.5 * spacing_px, 6 * float(np.median(step)))
-
-
-class _Correlator:
-    """Band-limited correlation of frames binned to about COARSE_A a pixel."""
-
-    def __init__(self, shape: tuple[int, int], pixel_A: float, spacing_A: float) -> None:
-        longest = max(shape)
-        self.zoom = max(1, int(min(COARSE_A / pixel_A, 8)), -(-longest // (2 * LONGEST_PX)))
-        self.shape = tuple(n // self.zoom for n in shape)
-        self.near_px = 0.45 * spacing_A / pixel_A / self.zoom
-        coarse_A = pixel_A * self.zoom
-        k_row, k_col = (np.fft.fftfreq(n) for n in self.shape)
-        self.k_row, self.k_col = k_row[:, None], k_col[None, :]
-        k = np.hypot(self.k_row, self.k_col) / coarse_A
-        # from the particle's outline (10 Å) to its lattice (1 Å); neither uneven light nor shot noise
-        self.band = np.exp(-0.5 * (k / 0.55) ** 2) * (1 - np.exp(-0.5 * (k / 0.06) ** 2))
-        self.window = np.outer(*(np.hanning(n + 2)[1:-1] ** 0.25 for n in self.shape))
-
-    def spectrum(self, frame: NDArray[np.floating]) -> NDArray[np.complex128] | None:
-        """Spectrum of a frame; None when it is blank or all NaN."""
-        image = np.asarray(frame, np.float64)
-        finite = np.isfinite(image)
-        if not finite.any():
-            return None
-        if not finite.all():
-            image = np.where(finite, image, image[finite].mean())
-        rows, cols = self.shape
-        z = self.zoom
-        image = image[: rows * z, : cols * z].reshape(rows, z, cols, z).mean((1, 3))
-        image = image - image.mean()
-        spread = image.std()
-        if not spread > 1e-9 * max(1.0, float(np.abs(image).max())):
-            return None
-        return np.fft.fft2(image / spread * self.window) * self.band
-
-    def moved(self, spectrum: NDArray[np.complex128], shift_px: NDArray[np.float64]) -> NDArray[np.complex128]:
-        """Spectrum of the frame moved by a shift in full pixels."""
-        by = shift_px / self.zoom
-        return spectrum * np.exp(-2j * np.pi * (self.k_row * by[0] + self.k_col * by[1]))
-
-    def shift(
-        self, spectrum: NDArray[np.complex128], reference: NDArray[np.complex128], near: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], float]:
-        """Shift of a frame against a reference in full pixels, and the normalised correlation there."""
-        cross = spectrum * np.conj(reference)
-        norm = np.sqrt(np.sum(np.abs(spectrum) ** 2) * np.sum(np.abs(reference) ** 2)) / cross.size
-        corr = np.fft.ifft2(cross).real
-        guess = near / self.zoom
-        rows = _wrap(np.arange(self.shape[0]) - guess[0], self.shape[0])[:, None]
-        cols = _wrap(np.arange(self.shape[1]) - guess[1], self.shape[1])[None, :]
-        distance = np.hypot(rows, cols)
-        # a farther peak must be clearly higher than the one near the last place
-        penalty = 0.12 * (1 - np.exp(-0.5 * (distance / self.near_px) ** 2))
-        peak = np.unravel_index(int(np.argmax(corr - penalty * corr.max())), corr.shape)
-        found = np.array([_wrap(peak[0], self.shape[0]), _wrap(peak[1], self.shape[1])], np.float64)
-        found += _subpixel(corr, peak)
-        return found * self.zoom, float(corr[peak] / max(1e-30, norm))
-
-
-def _wrap(value: ArrayLike, period: int) -> NDArray[np.floating]:
-    return (np.asarray(value, np.float64) + period / 2) % period - period / 2
-
-
-def _subpixel(corr: NDArray[np.float64], peak: tuple[np.intp, ...]) -> NDArray[np.float64]:
-    """Offset of the maximum from its pixel by a parabola an axis; the correlation is band-limited, so that is enough to
-    start."""
-    out = np.zeros(2)
-    for axis in range(2):
-        at = [np.array(p) for p in peak]
-        at[axis] = (peak[axis] + np.array([-1, 0, 1])) % corr.shape[axis]
-        low, mid, high = corr[at[0], at[1]] if axis else corr[at[0], peak[1]]
-        curvature = low - 2 * mid + high
-        out[axis] = 0.0 if curvature >= 0 else np.clip(0.5 * (low - high) / curvature, -0.6, 0.6)
-    return out
 
 
 def refine_with_sites(
@@ -314,7 +152,7 @@ def refine_with_sites(
         flag[~weak & (flag == NO_MATCH) & (seen > 0.55 * typical)] = 0
     if not affine:
         shift = _weighted(correlated, shift, variance)
-    shift = _interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))
+    shift = interpolated(shift, (flag == BLANK) | (flag == NO_MATCH))
     return Alignment(shift, flag, alignment.quality, linear, centre)
 
 

@@ -77,7 +77,7 @@ def evidence_at(
         output=output,
         fingerprint=fingerprint,
         control=control,
-        parallel=finder.info["method"] == "log",
+        parallel=finder.parallel,
         message="evidence at the sites",
     )
     out: NDArray[np.float32] = made["logit"]

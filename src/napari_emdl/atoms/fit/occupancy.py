@@ -14,6 +14,7 @@ from napari_emdl.atoms.find.columns import finder_from_attrs, merge_params
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import difference, drift, events, siteclasses
 from napari_emdl.atoms.fit.alignedframes import AlignedFrames
+from napari_emdl.atoms.fit.correlation import discard_drift
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.evidence import evidence_at, evidence_from_detections, visible
 from napari_emdl.atoms.fit.frames import frame_reader, measured_at
@@ -64,7 +65,8 @@ def fit_occupancy(
     finder
         Finder for the evidence; made from ``columns.attrs`` when None.
     output
-        File beside which the evidence of finished frames is kept (``<output>.part``), so that the fit can be resumed.
+        File beside which the drift and the evidence of finished frames are kept (``<output>.part``), so that the fit can be
+        resumed.
 
     Returns
     -------
@@ -84,7 +86,10 @@ def fit_occupancy(
     found = columns.filter(min_score=threshold)
     if movie is not None and settings.method == "hmm":
         finder = finder or finder_from_attrs(columns.attrs, movie, run)
-    where = search(found, movie, shape, float(pixel_A), settings, finder if movie is not None else None, sites, control)
+    where = search(
+        found, movie, shape, float(pixel_A), settings, finder if movie is not None else None, sites, control,
+        run, output, _drift_of(movie, float(pixel_A)) if output is not None and movie is not None else "",
+    )  # fmt: skip
     sites, alignment = where.sites, where.alignment
     valid = visible(sites.position_px, alignment, shape, float(pixel_A))
     if movie is not None:
@@ -107,6 +112,8 @@ def fit_occupancy(
                 evidence, start, source = learned.evidence, learned.occupied, "matched filter learned from the movie"
     else:
         evidence = weak
+    if output is not None:
+        discard_drift(output)
     evidence = np.where(valid, evidence, np.float32(np.nan))
     attrs: dict[str, Any] = {
         "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
@@ -132,6 +139,11 @@ def _record(columns: PeakTable, movie: Movie | None, settings: OccupancyParams, 
     if movie is None:
         record["input"] = before.get("input")
     return record
+
+
+def _drift_of(movie: Movie, pixel_A: float) -> str:
+    """What the drift depends on."""
+    return fingerprint(provenance({"drift": {"pixel_A": pixel_A}}, movie))
 
 
 def _evidence_of(columns: PeakTable, movie: Movie, settings: OccupancyParams, sites: Sites) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.fit import drift
+from napari_emdl.atoms.fit.correlation import measure_drift
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.frames import frame_reader
 from napari_emdl.atoms.fit.meansites import columns_of_mean, shown_at
 from napari_emdl.atoms.fit.sites import Sites, find_sites
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import OccupancyParams
+from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
@@ -42,6 +44,9 @@ def search(
     finder: ColumnFinder | None,
     sites: Sites | None = None,
     control: Control | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    fingerprint: str = "",
 ) -> Found:
     """Sites and drift of a movie.
 
@@ -61,13 +66,21 @@ def search(
         Sites edited by hand, kept as they are.
     control
         Progress and cancel.
+    run, output, fingerprint
+        How drift is measured, see :func:`napari_emdl.atoms.fit.correlation.measure_drift`.
 
     Raises
     ------
     EmdlError
         When there are no sites, or none in the region.
     """
-    alignment = _align(found, movie, shape, pixel_A, control)
+    if movie is not None:
+        read = frame_reader(movie)
+        alignment = measure_drift(
+            read, movie.n_frames, pixel_A, control=control, run=run, output=output, fingerprint=fingerprint
+        )
+    else:  # from maps of the detections
+        alignment = measure_drift(lambda t: _dots(found, t, shape), len(found), pixel_A, control=control)
     mean_px = columns_of_mean(movie, alignment, finder, control=control) if movie is not None and finder is not None else None
     if sites is None:
         sites, alignment = _sites(found, alignment, pixel_A, shape, params, mean_px)
@@ -110,13 +123,6 @@ def _sites(
         turns = drift.turns_by_px(turned, reach_px) * pixel_A > LEAST_TURN_A
         alignment = turned if turns else drift.refine_with_sites(found, steady, alignment, radius_px)
     return find(alignment, params.extrapolate), alignment
-
-
-def _align(found: PeakTable, movie: Movie | None, shape: tuple[int, int], pixel_A: float, control: Control | None) -> Alignment:
-    """Drift from the frames, or from maps of the detections where there are none."""
-    if movie is not None:
-        return drift.measure_drift(frame_reader(movie), movie.n_frames, pixel_A, control=control)
-    return drift.measure_drift(lambda t: _dots(found, t, shape), len(found), pixel_A, control=control)
 
 
 def _dots(found: PeakTable, t: int, shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from napari_emdl.atoms.live.arrivals import Arrivals, watch_place
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.reading import read_json, read_npz
 from napari_emdl.base.signals import Movie
 from napari_emdl.io.sequence import natural_key
 from napari_emdl.jobs.control import Control
@@ -268,7 +269,7 @@ def _final_columns(session: _Session, movie: Movie) -> PeakTable:
     """Columns of all frames as the batch run finds them: those there are, unless all frames together ask for another finder."""
     assert session.finder is not None
     before = frames_used(session.finder)
-    if movie.n_frames > 1 and session.finder.info["method"] == "network":
+    if movie.n_frames > 1 and session.finder.info.method == "network":
         finder = make_finder(movie, session.columns, session.run)
         attrs = finder_attrs(movie, finder, session.columns)
         same = before == frames_used(finder) == 1 and attrs["contrast"] == session.attrs.get("contrast")
@@ -284,10 +285,10 @@ def _record(session: _Session, movie: Movie) -> dict[str, Any]:
     return provenance(
         {"columns": session.columns.model_dump(mode="json"), "occupancy": session.occupancy.model_dump(mode="json")},
         movie,
-        {name: info[name] for name in ("model", "model_sha256")},
-        info["provider"],
+        info.network,
+        info.provider,
         run=session.run.model_dump(mode="json"),
-        note=info["note"],
+        caveats=info.caveats.to_json(),
     )
 
 
@@ -312,14 +313,13 @@ def _open_store(session: _Session, folder: str | Path) -> None:
             )
         if session.run.resume is False:
             shutil.rmtree(session.store)
-        elif not about.exists() or json.loads(about.read_text()) != job:
+        elif not about.exists() or read_json(about) != job:
             raise EmdlError(f"{session.store.name} is of another folder or other settings: start again with --restart")
     session.store.mkdir(parents=True, exist_ok=True)
     about.write_text(json.dumps(job))
     for file in session.store.glob("*.npz"):
-        with np.load(file, allow_pickle=False) as saved:
-            facts = json.loads(str(saved["facts"]))
-            columns = {name: saved[name] for name in saved.files if name != "facts"}
+        columns = read_npz(file)
+        facts = json.loads(str(columns.pop("facts")))
         count = len(next(iter(columns.values())))
         session.put(facts["key"], PeakTable((1,), [0, count], columns))
         # contrast chosen by "auto" must not change half way

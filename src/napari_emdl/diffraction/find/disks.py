@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emdl.base.caveats import INPUT, RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
@@ -25,39 +26,19 @@ from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.jobs.notebook import with_progress
+from napari_emdl.workflow.finder import Finder, FinderInfo
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
-
-
-class DiskFinder(Protocol):
-    """Finds disks in patterns; safe to call from several threads.
-
-    Attributes
-    ----------
-    info
-        method, model, model_sha256, provider (that really ran), note.
-    default_min_score
-        Threshold that the method recommends.
-    """
-
-    default_min_score: float
-
-    @property
-    def info(self) -> dict[str, Any]: ...
-
-    def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
-        """PeakTable over (n,) of (n, rows, cols) patterns: row, col, intensity, score, sigma_px as float32."""
-        ...
 
 
 class NothingFinder:
     """Finds nothing: for data in which no disk could be measured."""
 
     default_min_score = 0.5
+    parallel = True
 
-    def __init__(self, params: DiskParams, note: str) -> None:
-        names = ("model", "model_sha256")
-        self.info: dict[str, Any] = {"method": params.method, **dict.fromkeys(names), "provider": "none", "note": note}
+    def __init__(self, params: DiskParams, reason: str) -> None:
+        self.info = FinderInfo(params.method, provider="none", caveats=Caveats([reason], INPUT))
 
     def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Empty table over (n,)."""
@@ -66,7 +47,7 @@ class NothingFinder:
 
 def make_finder(
     params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None, calls: int = 1
-) -> DiskFinder:
+) -> Finder:
     """Finder of `params.method`.
 
     Parameters
@@ -76,7 +57,7 @@ def make_finder(
     detector_shape
         (rows, cols) of the patterns.
     calls
-        How often :meth:`DiskFinder.find` is called at the same time.
+        How often :meth:`Finder.find` is called at the same time.
     """
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
@@ -154,8 +135,8 @@ def find_disks(
     record = provenance(
         {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},
         signal,
-        {k: finder.info[k] for k in ("model", "model_sha256")} if finder.info["model"] else None,
-        finder.info["provider"],
+        finder.info.network if finder.info.model else None,
+        finder.info.provider,
         run=run.model_dump(mode="json"),
     )
     table = run_peak_job(
@@ -168,24 +149,22 @@ def find_disks(
         fingerprint=fingerprint(record),
         control=control,
         on_block=on_block,
-        parallel=getattr(finder, "parallel", True),
+        parallel=finder.parallel,
     )
-    outside = outside_training(params, signal.calibration)
     threshold = params.min_score if params.min_score is not None else finder.default_min_score
     if finder.default_min_score <= 1:  # scores are probabilities
         table = with_support(table, made.radius_px, threshold)
     seen = _nothing_seen(table, threshold) if made.trust > 0 else ""
-    changed = input_changed(record, signal)
-    texts = (changed, seen, made.note, finder.info["note"], *outside, _defects_seen(table.attrs))
-    note = "; ".join(dict.fromkeys(text for text in texts if text))
-    record["provider"], record["note"] = finder.info["provider"], note
+    of_input = Caveats([input_changed(record, signal)], INPUT) + caveats_of(signal)
+    of_finder = finder.info.caveats + Caveats(outside_training(params, signal.calibration), RANGE)
+    caveats = of_input + Caveats([seen, made.note]) + of_finder + Caveats(_defects_seen(table.attrs), INPUT)
+    record |= {"provider": finder.info.provider, "caveats": caveats.to_json()}
     record["probe"] = {
         "source": made.source,
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
     }
     record["n_supported"] = int(table.attrs.get("n_supported", 0))
-    record["range_note"] = "; ".join(text for text in (finder.info.get("range_note", ""), *outside) if text)
     table.attrs.update(
         detector_shape=shape,
         probe=made.image,
@@ -194,8 +173,8 @@ def find_disks(
         calibration=signal.calibration,
         method=params.method,
         default_min_score=threshold,
-        note=note,
-        caveats=caveats_of(signal).to_json(),
+        note=str(caveats),
+        caveats=caveats.to_json(),
         provenance=record,
     )
     table.source = signal
@@ -212,8 +191,8 @@ def _nothing_seen(table: PeakTable, threshold: float) -> str:
     return f"{what}; if there are some, give a vacuum probe or a probe radius, or lower the least score"
 
 
-def _defects_seen(counts: dict[str, Any]) -> str:
-    """What the finder counted of bad patterns, in words."""
+def _defects_seen(counts: dict[str, Any]) -> list[str]:
+    """What the finder counted of bad patterns, a line for each kind."""
     words = {
         "n_raised": "with negative noise (the dark level is over-subtracted), raised by its depth",
         "n_cleaned": "with missing or negative values, which were filled in",
@@ -224,7 +203,7 @@ def _defects_seen(counts: dict[str, Any]) -> str:
         "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))
-    return "; ".join(f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen)
+    return [f"{n} pattern{'s' if n > 1 else ''} {text}" for n, text in seen]
 
 
 def _as_datacube(cube: Datacube | ArrayLike | Any) -> Datacube:

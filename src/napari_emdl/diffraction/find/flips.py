@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.pairing import agreement_distance_px, pair_disks
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import Finder, FinderInfo
 
 #: Axes that each pass mirrors.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
@@ -25,7 +27,7 @@ _SUMS = ("seen", "sum_row", "sum_col", "sum_square", "sum_intensity", "sum_score
 
 
 class FlipFinder:
-    """Finds disks in four flips of each pattern; implements :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+    """Finds disks in four flips of each pattern; a :class:`napari_emdl.workflow.finder.Finder`.
 
     The table has a further field ``spread_px``: standard deviation of the passes per axis, NaN where only one saw the disk.
     ``score`` is the mean over the passes (zero where a pass did not see the disk), and ``sigma_px`` is widened to the spread
@@ -39,7 +41,7 @@ class FlipFinder:
         Vacuum probe on the detector's grid.
     """
 
-    def __init__(self, make: Callable[[Probe], Any], probe: Probe) -> None:
+    def __init__(self, make: Callable[[Probe], Finder], probe: Probe) -> None:
         first = make(probe)
         self._finders = [first]
         for axes in FLIPS[1:]:
@@ -48,12 +50,12 @@ class FlipFinder:
             self._finders.append(first if alike else make(flipped))
         self._reach_px = agreement_distance_px(probe.radius_px)
         self.default_min_score: float = first.default_min_score
-        self.parallel: bool = getattr(first, "parallel", True)
+        self.parallel: bool = first.parallel
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> FinderInfo:
         """What the finder of the first pass says of itself."""
-        return dict(self._finders[0].info)
+        return self._finders[0].info
 
     def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """PeakTable over (n,) of (n, rows, cols) patterns: row, col, intensity, score, sigma_px, spread_px as float32."""
@@ -67,8 +69,12 @@ class FlipFinder:
 
     def structure_factor(self, pattern: NDArray[Any], control: Control | None = None) -> NDArray[np.float32]:
         """Structure-factor image of the pattern as it is."""
-        image: NDArray[np.float32] = self._finders[0].structure_factor(pattern, control)
-        return image
+        from napari_emdl.diffraction.find.network import NetworkFinder
+
+        first = self._finders[0]
+        if not isinstance(first, NetworkFinder):
+            raise EmdlError("only networks give a structure-factor image")
+        return first.structure_factor(pattern, control)
 
 
 def flipped_probe(probe: Probe, axes: tuple[int, ...]) -> Probe:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from napari_emdl.base.caveats import DEVICE, RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
@@ -34,6 +35,7 @@ from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.devices import CUDA_PROVIDER
 from napari_emdl.models.session import Session
+from napari_emdl.workflow.finder import FinderInfo
 
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 0.05
@@ -59,7 +61,7 @@ _CHUNK = 64
 
 
 class NetworkFinder:
-    """Finds Bragg disks by networks; implements :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+    """Finds Bragg disks by networks; a :class:`napari_emdl.workflow.finder.Finder`.
 
     Parameters
     ----------
@@ -123,31 +125,29 @@ class NetworkFinder:
         return [session for session in (self._proposer, refiner) if session is not None]
 
     @property
-    def info(self) -> dict[str, Any]:
-        """method, model, model_sha256, provider (that really ran), note; range_note is what of it is about training range."""
-        sessions, outside = self._sessions, self._range_notes()
-        notes = [*dict.fromkeys(session.note for session in sessions), *outside]
-        return {
-            "method": self.params.method,
-            "model": " + ".join(session.model.name for session in sessions),
-            "model_sha256": " + ".join(session.model.sha256 for session in sessions),
-            "provider": sessions[-1].provider,
-            "note": "; ".join(note for note in notes if note),
-            "range_note": "; ".join(outside),
-        }
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+        sessions = self._sessions
+        return FinderInfo(
+            self.params.method,
+            " + ".join(session.model.name for session in sessions),
+            " + ".join(session.model.sha256 for session in sessions),
+            sessions[-1].provider,
+            self._outside_range() + Caveats([session.note for session in sessions], DEVICE),
+        )
 
-    def _range_notes(self) -> list[str]:
+    def _outside_range(self) -> Caveats:
         """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
-        notes = []
         for session in self._sessions:
             scale = self._grid_scale if session is self._proposer else 1.0
             low, high = trained_radii(session.model)
             if not low <= self.probe.radius_px * scale <= high:
-                notes.append(
+                line = (
                     f"disks of radius {self.probe.radius_px:.1f} px are outside what {session.model.name} was trained on "
                     f"({low:g} to {high:g} px); check the result, or bin or rescale the patterns"
                 )
-        return notes[:1]
+                return Caveats([line], RANGE)
+        return Caveats()
 
     @property
     def _grid_scale(self) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
@@ -27,6 +28,7 @@ from napari_emdl.diffraction.find.patterns import anscombe, count_defects, estim
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import FinderInfo
 
 Floats = NDArray[np.float64]
 FIELDS = ("row", "col", "intensity", "score", "sigma_px")
@@ -67,7 +69,7 @@ def is_spot(probe: Probe) -> bool:
 
 
 class SpotFinder:
-    """Finds spots; implements :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+    """Finds spots; a :class:`napari_emdl.workflow.finder.Finder`.
 
     Parameters
     ----------
@@ -93,14 +95,7 @@ class SpotFinder:
         impulse[32, 32] = 1
         self._norm = float(np.linalg.norm(self._filter(impulse[None])[0]))
         note = f"a probe of radius {probe.radius_px:.1f} px makes spots, not disks: they are fitted as peaks, without a network"
-        self.info: dict[str, Any] = {
-            "method": params.method,
-            "model": None,
-            "model_sha256": None,
-            "provider": "CPU (numpy)",
-            "note": note,
-            "range_note": "",
-        }
+        self.info = FinderInfo(params.method, provider="CPU (numpy)", caveats=Caveats([note]))
 
     def find(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
         """Spots of (n, rows, cols) patterns: PeakTable over (n,) with row, col, intensity, score, sigma_px (float32)."""

@@ -42,6 +42,7 @@ from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.poisson import PoissonFilter, is_sparse
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import FinderInfo
 
 #: Disks at 5 sigma above the local background are taken as seen.
 DEFAULT_MIN_SCORE = 5.0
@@ -53,7 +54,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 class TemplateFinder:
-    """Finds Bragg disks by template matching; implements :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+    """Finds Bragg disks by template matching; a :class:`napari_emdl.workflow.finder.Finder`.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ class TemplateFinder:
     """
 
     default_min_score = DEFAULT_MIN_SCORE
+    parallel = True
 
     def __init__(
         self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int], score_floor: float = SCORE_FLOOR
@@ -91,13 +93,7 @@ class TemplateFinder:
         self._poisson = PoissonFilter(disk / disk.max(), radius / self.binning, self._binned_shape)
         self._kernel_ft = np.conj(fft.rfft2(kernel)).astype(np.complex64)
         self._make_banks(radius)
-        self.info: dict[str, Any] = {
-            "method": "template",
-            "model": None,
-            "model_sha256": None,
-            "provider": "CPU (numpy)",
-            "note": "",
-        }
+        self.info = FinderInfo("template", provider="CPU (numpy)")
 
     def _make_banks(self, radius: float) -> None:
         subpixel = self.params.template.subpixel

@@ -87,7 +87,7 @@ def check_gain(
     patterns
         (n, rows, cols) with a lattice each.
     finder
-        :class:`napari_emdl.diffraction.find.disks.DiskFinder`.
+        :class:`napari_emdl.workflow.finder.Finder`.
     g, origin_px
         (n, 2, 2) rows g1, g2 and (n, 2) origin of each pattern in px.
     params

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.caveats import RANGE
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.disks import DiskFinder, make_finder
+from napari_emdl.diffraction.find.disks import make_finder
 from napari_emdl.diffraction.find.pairing import agreement_distance_px
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.trained import outside_training
@@ -19,6 +20,7 @@ from napari_emdl.diffraction.fit.strain import StrainMap
 from napari_emdl.diffraction.judge.compare import Agreement, compare_disks
 from napari_emdl.diffraction.judge.gain import GainCheck, check_gain, gain_line
 from napari_emdl.jobs.control import Control
+from napari_emdl.workflow.finder import Finder
 
 #: Gain this far from 1 is told as a warning, if it is also this many errors away.
 _GAIN_OFF, _GAIN_ERRORS = 0.05, 2.0
@@ -112,8 +114,7 @@ def check_trust(
         disk_params.model_copy(update={"method": other, "model": None}), probe, cube, patterns, run, None, control
     )
     agreement = compare_disks(found, second, agreement_distance_px(probe.radius_px))
-    warnings = outside_training(disk_params, cube.calibration)
-    radius = str(finder.info.get("range_note") or "")
+    warnings = [*finder.info.caveats.about(RANGE).texts, *outside_training(disk_params, cube.calibration)]
     gain = None
     try:
         gain = check_gain(
@@ -127,7 +128,7 @@ def check_trust(
         )
     except EmdlError as error:
         warnings.append(str(error))
-    warnings = [*([radius] if radius else []), *warnings, *_judge(gain, agreement, disk_params.method, other)]
+    warnings = [*warnings, *_judge(gain, agreement, disk_params.method, other)]
     sigma = float(np.median(found.column("sigma_px"))) if found.n_peaks else float("nan")
     spread = found.column("spread_px") if "spread_px" in found.fields else np.zeros(0)
     known = spread[np.isfinite(spread)]
@@ -151,7 +152,7 @@ def _found(
     run: RunParams | None,
     min_score: float | None,
     control: Control | None,
-) -> tuple[PeakTable, DiskFinder]:
+) -> tuple[PeakTable, Finder]:
     finder = make_finder(params, probe, cube.detector_shape, run)
     table = finder.find(patterns, control)
     return table.filter(min_score=finder.default_min_score if min_score is None else min_score), finder

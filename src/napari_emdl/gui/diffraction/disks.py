@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
+from napari_emdl.base.caveats import RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams, TemplateParams
 from napari_emdl.gui.diffraction.state import StemState
@@ -160,27 +161,22 @@ class DisksStep(Step):
         live = self.stem.found.live
         if live is not None and self.stem.job is None:
             info = live.info
-            self.badge.show_provider(str(info.get("provider", "")), str(info.get("note", "")), 1 / max(live.seconds, 1e-6))
-            # an empty pattern says why it is empty
-            self._show_model(info, str(info.get("note") or "") if not live.table.n_peaks else "")
+            self.badge.show_provider(info.provider, str(info.caveats), 1 / max(live.seconds, 1e-6))
+            self._show_model(info.model, info.caveats, bool(live.table.n_peaks))
 
     def _show_run(self) -> None:
         """Device and model of the scan's disks, as their provenance has them."""
         disks = self.stem.found.disks
         record = disks.attrs.get("provenance") if disks is not None else None
-        if isinstance(record, dict):
-            provider, note = str(record.get("provider") or ""), str(record.get("note") or "")
-            self.badge.show_provider(provider, note, self.badge.rate_per_s)
-            self._show_model(
-                {**(record.get("model") or {}), "range_note": record.get("range_note")},
-                note if disks is not None and not disks.n_peaks else "",
-            )
+        if disks is not None and isinstance(record, dict):
+            caveats = Caveats.of(disks)
+            self.badge.show_provider(str(record.get("provider") or ""), str(caveats), self.badge.rate_per_s)
+            self._show_model(str((record.get("model") or {}).get("model") or ""), caveats, bool(disks.n_peaks))
 
-    def _show_model(self, info: dict[str, Any], empty: str = "") -> None:
-        """Model, what lies outside its training, and why nothing was found."""
-        model = str(info.get("model") or "")
-        warnings = dict.fromkeys(text for text in (str(info.get("range_note") or ""), empty) if text)
-        self.ran.setText("\n".join([*([f"Network: {model}"] if model else []), *(f"⚠ {text}." for text in warnings)]))
+    def _show_model(self, model: str, caveats: Caveats, found: bool) -> None:
+        """Model, what lies outside its training, and where nothing was found all that may be why."""
+        shown = caveats.about(RANGE) if found else caveats
+        self.ran.setText("\n".join([*([f"Network: {model}"] if model else []), *(f"⚠ {text}." for text in shown.texts)]))
         self.ran.setVisible(bool(self.ran.text()))
 
     def refresh(self) -> None:

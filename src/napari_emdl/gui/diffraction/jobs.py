@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.caveats import RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskLimits, DiskParams, ProbeParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
@@ -62,8 +63,8 @@ class LiveDisks:
         found = self._live.find(finder, position, pattern, control, params.min_score)
         if calibration is None:
             return found
-        notes = dict.fromkeys((str(found.info.get("range_note") or ""), *outside_training(params, calibration)))
-        return replace(found, info={**found.info, "range_note": "; ".join(text for text in notes if text)})
+        outside = Caveats(outside_training(params, calibration), RANGE)
+        return replace(found, info=replace(found.info, caveats=found.info.caveats + outside))
 
     def structure_factor(
         self, control: Control, pattern: NDArray[Any], probe: Any, params: DiskParams, run: RunParams

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import first_line, parse_xml
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line, parse_xml
 from napari_emdl.base.signals import Calibration
 from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found
@@ -25,6 +25,11 @@ _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
 _RESOLUTION_UNIT = {2: "inch", 3: "cm"}
 #: Units of printers, and the pixel (nm) from which on resolutions in them are a printer's.
 _PRINTERS, _PRINTED_NM = ("inch", "inches", "cm"), 1000.0
+
+
+#: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
+_UNBOUNDED = {8: "deflate", 32946: "deflate", 34925: "lzma"}
+_MOST_PACKED = {"deflate": 1032, "lzma": 8000}
 
 
 class _Pages:
@@ -48,10 +53,25 @@ class _Pages:
         self.__dict__.update(state)
         self._open()
 
+    def _check(self, page: Any) -> None:
+        """Refuse pieces that unpack to more than they say, before tifffile unpacks them whole."""
+        method = _UNBOUNDED.get(int(page.compression))
+        if method is None or sum(page.databytecounts) * _MOST_PACKED[method] < SMALL_ARRAY_BYTES:
+            return
+        # the last strip or tile may be padded, none is larger than the page
+        limit = _decoded_bytes(page) + SMALL_ARRAY_BYTES
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if count * _MOST_PACKED[method] > SMALL_ARRAY_BYTES:
+                with self._file.filehandle.lock:
+                    self._file.filehandle.seek(offset)
+                    packed = self._file.filehandle.read(count)
+                check_unpacks(packed, limit, f"{self.path.name}: a page", method)
+
     def __call__(self, index: int) -> NDArray[Any]:
         page = self.pages[index]
         if page is None:
             raise ValueError("the page is missing")
+        self._check(page)
         return page.asarray(lock=self._file.filehandle.lock, maxworkers=1)
 
 

@@ -74,7 +74,9 @@ def save_weights(net: nn.Module, config: ColumnsConfig, path: Path) -> None:
     """Weights in half precision with the training's configuration."""
     arrays = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
     half = {k: v.astype(np.float16) if v.dtype == np.float32 and "running" not in k else v for k, v in arrays.items()}
-    np.savez_compressed(path, __config__=np.array(config.model_dump_json()), **half)
+    start = None if config.start_from is None else Path(config.start_from).name  # where it lay says nothing elsewhere
+    told = config.model_copy(update={"start_from": start})
+    np.savez_compressed(path, __config__=np.array(told.model_dump_json()), **half)
 
 
 def load_weights(path: Path) -> tuple[nn.Module, ColumnsConfig]:
