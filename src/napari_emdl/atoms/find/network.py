@@ -17,6 +17,7 @@ from scipy.special import expit
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.normalise import local_normalise
@@ -131,6 +132,9 @@ class NetworkColumnFinder:
         self.sublattices = SublatticeStep.of(model)
         #: scores in doubt are decided by the places that the crystal makes equivalent
         self.pooled = pooled and self.sublattices is None
+        #: weak sublattices are looked for in the unit cells; frames in which that changed something
+        self.completes = contrast != "unknown" and len(self.species) == 1 and (self.neighbours or self.images == 1)
+        self.completed_frames = 0
         self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
         self.notes = range_notes(facts.ranges, self.pixel_A)
 
@@ -384,6 +388,10 @@ class NetworkColumnFinder:
             columns["lattice_evidence"] = evidence.astype(np.float32)
         if self.pooled:
             columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
+        if not self.completes:
+            return columns
+        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled)
+        self.completed_frames += changed
         return columns
 
 
