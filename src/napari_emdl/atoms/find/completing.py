@@ -16,13 +16,13 @@ from napari_emdl.atoms.find.motif import Motif, Read, find_motifs, read_places
 
 Floats = NDArray[np.float64]
 
-#: share of a sublattice's places inside the crystal that hold a spot; with fewer it is no sublattice
-_FILLED = 0.7
+#: share of a sublattice's places inside the crystal that hold a spot (one is added, as few are known); with fewer it is none
+_FILLED = 0.6
 #: a candidate this near to a place is its column, in widths of a column
 _NEAR = 1.2
 #: the image alone makes no column surer than this
 _SUREST = 0.97
-#: anchors that must tell of a place of their own sublattice, so that a crystal does not grow over its rim
+#: anchors that tell of a place inside the crystal; a sublattice of anchors does not grow over its rim
 _LEAST_TOLD = 3
 
 
@@ -120,10 +120,10 @@ def _kept(read: Read, single: bool) -> tuple[Read, NDArray[np.bool_]]:
     kept = np.zeros(len(read.sublattice), bool)
     for k in range(read.sublattice.max(initial=-1) + 1):
         own = read.sublattice == k
-        inside = own & (read.anchors == 4)
+        inside = own & (read.anchors >= _LEAST_TOLD)
         if k == 0:
             kept |= own & single & (read.anchors >= _LEAST_TOLD)
-        elif inside.any() and np.mean(read.p_column[inside] >= 0.5) >= _FILLED:
+        elif (read.p_column[inside] >= 0.5).sum() + 1 >= _FILLED * (inside.sum() + 1):
             kept |= own
     return read, kept
 

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
+from scipy.special import expit
 
 from napari_emdl.atoms.find.equivalent import CLEAR, DOUBT, Translations, find_translations
 
 Floats = NDArray[np.float64]
 
-#: height of a sublattice against the highest one from which on it is columns; lower ones are tails of the probe
+#: height of a sublattice's columns against the highest one's; lower ones are tails of the probe
 LEAST_HEIGHT = 0.15
+#: the same of the mean cell, in which empty places count as well
+_LEAST_MEAN = 0.09
 #: whole cells that make a mean, points along each of its sides, and most cells that are averaged
 _LEAST_CELLS, _SIDE, _MOST_CELLS = 5, 24, 600
 #: share of the mean cell's variance that round spots may leave unexplained, and how far above the noise of the mean a spot stands
@@ -30,6 +33,8 @@ _UNEXPLAINED, _SIGMAS = 0.03, 6.0
 _MOST_SPOTS, _MOST_LATTICES = 8, 3
 #: relative height at a place: its scatter among columns, and the error up to which a place tells anything
 _SCATTER, _LARGEST_ERROR = 0.2, 0.3
+#: log odds beforehand by the number of anchors that tell of a place: most places at the rim of a crystal are empty
+_BEFORE = np.array([-4.0, -4.0, -2.0, -1.0, 0.0])
 #: radius of the image around a place that is looked at, and farthest a column lies from its place, in widths of a column
 _RADIUS, _FARTHEST = 1.8, 0.8
 #: points across a width at which the image is looked at, nearest columns whose tails are taken off, columns that tell the local scale
@@ -163,7 +168,7 @@ def _motif(image: NDArray[np.floating], lattice: Translations, anchors: Floats, 
     if fitted is None:
         return None
     heights, covariance = fitted
-    keep = (heights >= LEAST_HEIGHT * heights.max()) & (heights > _SIGMAS * noise)
+    keep = (heights >= _LEAST_MEAN * heights.max()) & (heights > _SIGMAS * noise)
     if not keep[0]:
         return None
     return Motif(lattice.vectors, anchors, index, spots[keep], heights[keep], covariance)
@@ -244,23 +249,39 @@ def read_places(image: NDArray[np.floating], motif: Motif) -> Read:
     inside = np.all((places >= 0) & (places <= np.array(image.shape) - 1), axis=1)
     places, kind, told = places[inside], kind[inside], told[inside]
     there = np.ones(len(places), bool)
-    image = image / motif.height[0]
-    for _ in range(2):
-        height, error, shift = _heights(image, motif, places, kind, there)
+    image, full = image / motif.height[0], motif.height / motif.height[0]
+    for _ in range(3):
+        height, error, shift = _heights(image, motif, places, full[kind] * there)
         _, near = cKDTree(places[kind == 0]).query(places, k=min(_SCALE, int((kind == 0).sum())))
         scale = np.maximum(np.median(height[kind == 0][near.reshape(len(places), -1)], axis=1), 1e-9)
-        there = height > 0.5 * scale
-    relative, error = height / scale, error / scale
-    with np.errstate(over="ignore"):
-        chance = 1 / (1 + np.exp(-(relative - 0.5) / (_SCATTER**2 + error**2)))
+        relative = height / (scale * full[kind])
+        there = relative > 0.5
+        for k in range(1, len(full)):  # empty places lower the mean
+            if (own := (kind == k) & there & (told >= 2)).any():
+                full[k] *= float(np.median(relative[own]))
+    relative, error = height / (scale * full[kind]), error / (scale * full[kind])
+    chance = expit((relative - 0.5) / (_SCATTER**2 + error**2) + _BEFORE[told])
+    chance[full[kind] < LEAST_HEIGHT * full.max()] = 0.0
+    shift = _alike(shift, kind)
     clear = (error < _LARGEST_ERROR) & (np.linalg.norm(shift, axis=1) < _FARTHEST * motif.width_px)
     return Read(places + np.where(clear[:, None], shift, 0), kind, told, np.where(clear, chance, 0.0))
 
 
+def _alike(shift: Floats, kind: NDArray[np.int64]) -> Floats:
+    """Displacements, those far from what is usual on their sublattice replaced by that: a neighbour draws a weak spot."""
+    shift = shift.copy()
+    for k in np.unique(kind):
+        own = np.flatnonzero(kind == k)
+        usual = np.median(shift[own], axis=0)
+        off = np.linalg.norm(shift[own] - usual, axis=1)
+        shift[own[off > 3 * np.median(off)]] = usual
+    return shift
+
+
 def _heights(
-    image: NDArray[np.floating], motif: Motif, places: Floats, kind: NDArray[np.int64], there: NDArray[np.bool_]
+    image: NDArray[np.floating], motif: Motif, places: Floats, tall: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Height (m,) of every place against that of its sublattice, its error, and the displacement (m, 2) in pixels."""
+    """Height (m,) at every place, its error, and the displacement (m, 2) in pixels; `tall` (m,) casts tails on its neighbours."""
     axis = np.arange(-_RADIUS, _RADIUS + 1e-6, 1 / _POINTS) * motif.width_px
     offset = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     offset = offset[np.hypot(*offset.T) <= _RADIUS * motif.width_px + 1e-6]
@@ -273,16 +294,14 @@ def _heights(
     slope = own[:, None] * (offset @ inverse)  # of a spot that is moved
     away, near = cKDTree(places).query(places, k=min(_TAILS + 1, len(places)))
     points = places[:, None] + offset
-    heights, tails = (motif.height / motif.height[0])[kind], np.zeros(points.shape[:2])
+    tails = np.zeros(points.shape[:2])
     for k in range(1, near.shape[1]):
-        lifted = heights[near[:, k]] * there[near[:, k]] * (away[:, k] < 6 * motif.width_px)
+        lifted = tall[near[:, k]] * (away[:, k] < 6 * motif.width_px)
         tails += lifted[:, None] * spot(points - places[near[:, k]][:, None])
     values = ndi.map_coordinates(image, points.reshape(-1, 2).T, order=1, mode="nearest").reshape(points.shape[:2])
     seen = np.all((points >= -0.5) & (points <= np.array(image.shape) - 0.5), axis=-1).astype(np.float64)
-    own_height = heights[:, None]
-    design = np.stack(
-        [np.ones_like(tails), tails, own * own_height, *(slope[:, d] * own_height for d in (0, 1))], -1
-    ) * seen[..., None]  # fmt: skip
+    spots = [np.broadcast_to(part, tails.shape) for part in (own, slope[:, 0], slope[:, 1])]
+    design = np.stack([np.ones_like(tails), tails, *spots], -1) * seen[..., None]
     # the tails' scale is all but known; where there are none it does not matter
     normal = np.einsum("mpi,mpj->mij", design, design)
     right = np.einsum("mpi,mp->mi", design, values * seen)
@@ -297,5 +316,5 @@ def _heights(
     shared = max(1.0, (_POINTS / motif.width_px) ** 2)
     error = np.sqrt(residual.sum(1) / free * shared * np.linalg.inv(normal)[:, 2, 2])
     height = weights[:, 2]
-    shift = weights[:, 3:] / np.where(np.abs(height) > 0.1, height, np.inf)[:, None]
+    shift = weights[:, 3:] / np.where(height > 0.02, height, np.inf)[:, None]
     return height, np.asarray(error), np.asarray(shift)
