@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.special import logit
 
 from napari_emdl.atoms.find.equivalent import CLEAR, DOUBT
-from napari_emdl.atoms.find.motif import Motif, Read, find_motifs, read_places
+from napari_emdl.atoms.find.motif import Read, find_motifs, read_places
 
 Floats = NDArray[np.float64]
 
@@ -101,21 +101,24 @@ def completed(
     score = score.copy()
     more: list[tuple[Floats, Floats, Floats]] = []
     for motif in find_motifs(of_cells, position_px[score >= CLEAR]):
-        read, kept = _kept(read_places(own, motif), single)
+        read = read_places(own, motif)
+        kept = _kept(read, single)
         reach = _NEAR * motif.width_px
         away, at = cKDTree(position_px).query(read.position_px[kept])
         chance, near = np.minimum(read.p_column[kept], _SUREST), away < reach
         np.maximum.at(score, at[near], chance[near])
         new = ~near & (chance >= 0.5)
         more.append((read.position_px[kept][new], chance[new], np.full(int(new.sum()), motif.width_px)))
-        if single:
-            score = _lowered(score, position_px, motif, read.position_px[kept & (read.p_column >= 0.5)], reach)
+        if single:  # all of a sublattice's places are columns, or none is
+            refused = read.position_px[~kept & (read.sublattice > 0)]
+            doubt = np.flatnonzero((score > DOUBT) & (score < CLEAR))
+            score[doubt[cKDTree(refused).query(position_px[doubt])[0] < reach]] = DOUBT
     if not more:
         return Completed(score, np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     return Completed(score, *(np.concatenate(parts) for parts in zip(*more, strict=True)))
 
 
-def _kept(read: Read, single: bool) -> tuple[Read, NDArray[np.bool_]]:
+def _kept(read: Read, single: bool) -> NDArray[np.bool_]:
     """Which places may hold a column: those of sublattices whose places inside the crystal are nearly all filled."""
     kept = np.zeros(len(read.sublattice), bool)
     for k in range(read.sublattice.max(initial=-1) + 1):
@@ -125,14 +128,4 @@ def _kept(read: Read, single: bool) -> tuple[Read, NDArray[np.bool_]]:
             kept |= own & single & (read.anchors >= _LEAST_TOLD)
         elif (read.p_column[inside] >= 0.5).sum() + 1 >= _FILLED * (inside.sum() + 1):
             kept |= own
-    return read, kept
-
-
-def _lowered(score: Floats, position_px: Floats, motif: Motif, columns_px: Floats, reach_px: float) -> Floats:
-    """Candidates in doubt between the columns of whole cells are tails of the probe."""
-    doubt = np.flatnonzero((score > DOUBT) & (score < CLEAR))
-    all_px = np.concatenate([motif.anchors_px, columns_px])
-    between = cKDTree(all_px).query(position_px[doubt])[0] > reach_px
-    inside = motif.corners(position_px[doubt]) >= _LEAST_TOLD if len(doubt) else np.zeros(0, bool)
-    score[doubt[between & inside]] = DOUBT
-    return score
+    return kept

@@ -108,13 +108,6 @@ class Motif:
         number = np.array([len(told[name]) for name in names], np.int64)
         return np.array(places).reshape(-1, 2), np.array([k for _, _, k in names], np.int64), number
 
-    def corners(self, points_px: Floats) -> NDArray[np.int64]:
-        """(n,) how many corners of the cell around a point are anchors: 4 inside the crystal."""
-        known = {(int(i), int(j)) for i, j in self.index}
-        _, near = cKDTree(self.anchors_px).query(points_px)
-        cell = np.floor((points_px - self.anchors_px[near]) @ np.linalg.inv(self.vectors)).astype(int) + self.index[near]
-        return np.array([sum((i + di, j + dj) in known for di in (0, 1) for dj in (0, 1)) for i, j in cell], np.int64)
-
 
 def find_motifs(image: NDArray[np.floating], clear_px: Floats) -> list[Motif]:
     """Motifs of the lattices that clear columns (n, 2) of an image with bright columns make; none where cells are no spots."""

@@ -199,6 +199,8 @@ class NetworkColumnFinder:
         self.default_min_score = round(threshold, 3)
         self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
         self.best_score = float(np.max(scores, initial=0.0))
+        if not self.pooled and not self.completed_frames:
+            self.completes = False  # the other frames of a movie show the same crystal
         return f1
 
     @property
