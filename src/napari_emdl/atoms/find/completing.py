@@ -102,7 +102,7 @@ def completed(
     more: list[tuple[Floats, Floats, Floats]] = []
     for motif in find_motifs(of_cells, position_px[score >= CLEAR]):
         read = read_places(own, motif)
-        kept = _kept(read, single)
+        kept, refused = _judged(read, single)
         reach = _NEAR * motif.width_px
         away, at = cKDTree(position_px).query(read.position_px[kept])
         chance, near = np.minimum(read.p_column[kept], _SUREST), away < reach
@@ -110,22 +110,25 @@ def completed(
         new = ~near & (chance >= 0.5)
         more.append((read.position_px[kept][new], chance[new], np.full(int(new.sum()), motif.width_px)))
         if single:  # all of a sublattice's places are columns, or none is
-            refused = read.position_px[~kept & (read.sublattice > 0)]
             doubt = np.flatnonzero((score > DOUBT) & (score < CLEAR))
-            score[doubt[cKDTree(refused).query(position_px[doubt])[0] < reach]] = DOUBT
+            score[doubt[cKDTree(read.position_px[refused]).query(position_px[doubt])[0] < reach]] = DOUBT
     if not more:
         return Completed(score, np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     return Completed(score, *(np.concatenate(parts) for parts in zip(*more, strict=True)))
 
 
-def _kept(read: Read, single: bool) -> NDArray[np.bool_]:
-    """Which places may hold a column: those of sublattices whose places inside the crystal are nearly all filled."""
-    kept = np.zeros(len(read.sublattice), bool)
+def _judged(read: Read, single: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which places may hold a column, as those of their sublattice inside the crystal nearly all do, and which are empty but for
+    a few."""
+    told, full = np.isfinite(read.p_column), np.nan_to_num(read.p_column) >= 0.5
+    kept, refused = np.zeros((2, len(full)), bool)
     for k in range(read.sublattice.max(initial=-1) + 1):
         own = read.sublattice == k
         inside = own & (read.anchors >= _LEAST_TOLD)
         if k == 0:
-            kept |= own & single & (read.anchors >= _LEAST_TOLD)
-        elif (read.p_column[inside] >= 0.5).sum() + 1 >= _FILLED * (inside.sum() + 1):
-            kept |= own
-    return kept
+            kept |= inside & told & single
+        elif (inside & full).sum() + 1 >= _FILLED * (inside.sum() + 1):
+            kept |= own & told
+        elif (inside & told & ~full).sum() >= _FILLED * inside.sum():
+            refused |= own
+    return kept, refused

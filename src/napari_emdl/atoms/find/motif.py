@@ -54,7 +54,7 @@ class Read:
     anchors
         (m,) how many anchors tell of the place: 4 inside the crystal.
     p_column
-        (m,) chance that a column is there, 0 where the image does not tell.
+        (m,) chance that a column is there, NaN where the image does not tell.
     """
 
     position_px: Floats
@@ -257,7 +257,7 @@ def read_places(image: NDArray[np.floating], motif: Motif) -> Read:
     chance[full[kind] < LEAST_HEIGHT * full.max()] = 0.0
     shift = _alike(shift, kind)
     clear = (error < _LARGEST_ERROR) & (np.linalg.norm(shift, axis=1) < _FARTHEST * motif.width_px)
-    return Read(places + np.where(clear[:, None], shift, 0), kind, told, np.where(clear, chance, 0.0))
+    return Read(places + np.where(clear[:, None], shift, 0), kind, told, np.where(clear, chance, np.nan))
 
 
 def _alike(shift: Floats, kind: NDArray[np.int64]) -> Floats:
