@@ -63,7 +63,7 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
                 out[i] = min(score[i], mean)
             elif n >= _LEAST_PEERS and mean > _ALL:
                 out[i] = max(score[i], mean)
-        doubt, left = doubt[~mine], left[_obey(lattice) < 2]
+        doubt, left = doubt[~mine], left[steps_obeyed(lattice) < 2]
     return out
 
 
@@ -114,7 +114,7 @@ def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) ->
     return np.asarray(tree.query(columns_px + vector)[0] < _OFF * spacing)
 
 
-def _obey(lattice: Translations) -> NDArray[np.int64]:
+def steps_obeyed(lattice: Translations) -> NDArray[np.int64]:
     """(n,) how many of the four steps from each clear column lead to another."""
     columns = np.asarray(lattice.columns.data)
     steps = (*lattice.vectors, *-lattice.vectors)
@@ -125,7 +125,7 @@ def _obey(lattice: Translations) -> NDArray[np.int64]:
 def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]:
     """True where the clear columns around a place obey the lattice: another grain has vectors of its own."""
     _, near = lattice.columns.query(position_px, k=6)
-    return np.asarray(np.mean(_obey(lattice)[near] >= 2, axis=1) >= _AROUND)
+    return np.asarray(np.mean(steps_obeyed(lattice)[near] >= 2, axis=1) >= _AROUND)
 
 
 def _mean_of_peers(
