@@ -3,8 +3,8 @@
     python scripts/measured_columns.py FOLDER [--overlays DIR] [--only NAME ...]
 
 FOLDER holds clones named OWNER+NAME (work tree, or only the git directory) of the repositories in ``measured_columns.yaml``,
-which says of every image its pixel size and what was seen by eye: how many columns there are, bright or dark, and where nothing
-is. Prints a line an image, and writes overlays to be looked at. Exits with 1 when an image is outside its bounds.
+which says of every image its pixel size and what was seen by eye: how many columns there are, and whether they are bright.
+Prints a line an image, and writes overlays to be looked at. Exits with 1 when an image is outside its bounds.
 """
 
 from __future__ import annotations
@@ -44,11 +44,9 @@ def file_of(folder: Path, repository: str, path: str, into: Path) -> Path | None
 
 
 def image_of(file: Path, entry: dict[str, Any]) -> NDArray[np.float32]:
-    """(rows, cols); a part of it where the entry names one."""
+    """(rows, cols)."""
     movie = emdl.open_movie(f"{file}::{entry['dataset']}" if "dataset" in entry else file)
-    image = np.asarray(movie.frame(0), np.float32)
-    r0, r1, c0, c1 = entry.get("part", (0, image.shape[-2], 0, image.shape[-1]))
-    return image[..., r0:r1, c0:c1]
+    return np.asarray(movie.frame(0), np.float32)
 
 
 def matched(points_px: NDArray[np.float64], true_px: NDArray[np.float64], reach_px: float) -> int:
@@ -77,14 +75,10 @@ def judge(file: Path, entry: dict[str, Any], overlays: Path | None) -> tuple[str
     if "positions" in entry:
         with h5py.File(file) as store:
             true_px = np.asarray(store[entry["positions"]])[:, ::-1]  # atomap keeps x, y
-        pairs = matched(points, true_px, 0.5 / pixel_A)
+        pairs = matched(points, true_px, entry.get("reach_A", 0.5) / pixel_A)
         precision, recall = pairs / max(1, len(points)), pairs / len(true_px)
         good &= precision >= entry["precision"] and recall >= entry["recall"]
         say.append(f"precision {precision:.3f}, recall {recall:.3f} of {len(true_px)}")
-    for r0, r1, c0, c1 in entry.get("empty", ()):
-        ghosts = int(np.all((points >= (r0, c0)) & (points < (r1, c1)), axis=1).sum()) if len(points) else 0
-        say.append(f"{1000 * ghosts / ((r1 - r0) * (c1 - c0) * pixel_A**2):.2f} ghosts in 1,000 Å2")
-        good &= ghosts == 0
     if overlays is not None:
         draw(image, points, overlays / f"{entry['name']}.png", f"{say[0]}")
     warning = table.attrs.get("warning") or ""
