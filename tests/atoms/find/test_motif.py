@@ -59,7 +59,7 @@ def test_weak_columns_are_added_and_empty_places_stay_empty() -> None:
 
 def test_a_displaced_weak_column_is_marked_where_it_is() -> None:
     strong, weak, heights = field()
-    moved = weak + (1.5, -1.0)
+    moved = weak + np.array([1.5, -1.0])
     image = noisy(spots((280, 300), np.r_[strong, moved], np.r_[np.ones(64), heights]))
     found = completed(image, image, strong, np.full(64, 0.95), True)
     assert len(found.position_px) == 64

@@ -12,7 +12,23 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_emdl.atoms.find.columns import find_columns
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-WORDS = "sphinx of black quartz judge my vow the quick brown fox jumps over a lazy dog while columns repeat 0123 4567".split()
+WORDS = [
+    "sphinx",
+    "of",
+    "black",
+    "quartz",
+    "judge",
+    "my",
+    "vow",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+    "0123",
+]
 
 
 def page(size_px: int, font: str, white: bool, seed: int) -> np.ndarray:

@@ -43,6 +43,7 @@ class Completed:
     added_score: Floats
     sigma_px: Floats
 
+
 def with_unit_cells(
     columns: dict[str, NDArray[Any]], images: NDArray[Any], counts: tuple[int, int], contrast: str, single: bool
 ) -> tuple[dict[str, NDArray[Any]], bool]:
@@ -95,8 +96,8 @@ def completed(
     position_px, score
         (n, 2) and (n,) candidates.
     single
-        A single image. In a movie a site may be empty, so that nothing is lowered, and the sublattice of the clearest columns is
-        left to the network.
+        A single image. In a movie a site may be empty, so that nothing is lowered, and the sublattice of the clearest columns
+        is left to the network.
     """
     score = score.copy()
     more: list[tuple[Floats, Floats, Floats]] = []
@@ -118,8 +119,7 @@ def completed(
 
 
 def _judged(read: Read, single: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which places may hold a column, as those of their sublattice inside the crystal nearly all do, and which are empty but for
-    a few."""
+    """Places of sublattices most of whose places inside the crystal are full, and of those most of whose are empty."""
     told, full = np.isfinite(read.p_column), np.nan_to_num(read.p_column) >= 0.5
     kept, refused = np.zeros((2, len(full)), bool)
     for k in range(read.sublattice.max(initial=-1) + 1):

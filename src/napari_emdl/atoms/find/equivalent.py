@@ -101,7 +101,8 @@ def find_translations(columns_px: Floats) -> Translations | None:
 def _fills(hull: Delaunay, tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
     """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
 
-    In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every second one.
+    In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every second
+    one.
     """
     steps = (vector, -vector)
     inside = np.concatenate([hull.find_simplex(columns_px + step) >= 0 for step in steps])

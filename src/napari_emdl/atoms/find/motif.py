@@ -1,9 +1,9 @@
 """What one unit cell of the image holds: columns that a network misses at weak places, and spots that are no columns.
 
-A network judges a place by what it looks like, and columns a fifth as high as their neighbours look like next to nothing. The mean
-of all unit cells shows what stands in each of them. Where it is a sum of round spots, as incoherent and annular bright-field images
-are, a spot of at least `LEAST_HEIGHT` of the highest is a sublattice of columns. Whether a column stands at one of its places
-is then read from the image at that place alone, so that an empty site stays empty.
+A network judges a place by what it looks like, and columns a fifth as high as their neighbours look like next to nothing. The
+mean of all unit cells shows what stands in each of them. Where it is a sum of round spots, as incoherent and annular
+bright-field images are, a spot of at least `LEAST_HEIGHT` of the highest is a sublattice of columns. Whether a column stands at
+one of its places is then read from the image at that place alone, so that an empty site stays empty.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from napari_emdl.atoms.find.equivalent import CLEAR, DOUBT, Translations, find_translations
+from napari_emdl.atoms.find.equivalent import Translations, find_translations
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ LEAST_HEIGHT = 0.15
 _LEAST_MEAN = 0.09
 #: whole cells that make a mean, points along each of its sides, and most cells that are averaged
 _LEAST_CELLS, _SIDE, _MOST_CELLS = 5, 24, 600
-#: share of the mean cell's variance that round spots may leave unexplained, and how far above the noise of the mean a spot stands
+#: share of the mean cell's variance that round spots may leave unexplained, and a spot's height over the noise of the mean
 _UNEXPLAINED, _SIGMAS = 0.03, 6.0
 #: most spots in a cell, and most lattices in a frame
 _MOST_SPOTS, _MOST_LATTICES = 8, 3
@@ -37,7 +37,7 @@ _SCATTER, _LARGEST_ERROR = 0.2, 0.3
 _BEFORE = np.array([-4.0, -4.0, -2.0, -1.0, 0.0])
 #: radius of the image around a place that is looked at, and farthest a column lies from its place, in widths of a column
 _RADIUS, _FARTHEST = 1.8, 0.8
-#: points across a width at which the image is looked at, nearest columns whose tails are taken off, columns that tell the local scale
+#: points across a width at which the image is looked at, nearest columns whose tails are taken off, columns that tell the scale
 _POINTS, _TAILS, _SCALE = 2, 10, 8
 
 
@@ -207,7 +207,7 @@ def _maxima(mean: Floats, noise: float) -> Floats:
 
 
 def _fit(mean: Floats, spots: Floats, vectors: Floats, spacing_px: float) -> tuple[Floats, Floats] | None:
-    """Heights (k,) and common covariance (2, 2) in pixels of Gaussian spots on a level; None where they do not explain the cell."""
+    """Heights (k,) and common covariance (2, 2), px2, of Gaussian spots on a level; None where they do not explain the cell."""
     grid = np.stack(np.meshgrid(*(2 * [np.arange(_SIDE) / _SIDE]), indexing="ij"), -1).reshape(-1, 1, 2)
     around = np.stack(np.meshgrid(*(2 * [np.arange(-2, 3)]), indexing="ij"), -1).reshape(1, -1, 2)
     away = [((grid - spot + 0.5) % 1 - 0.5 + around) @ vectors for spot in spots]
@@ -235,8 +235,8 @@ def _fit(mean: Floats, spots: Floats, vectors: Floats, spacing_px: float) -> tup
 def read_places(image: NDArray[np.floating], motif: Motif) -> Read:
     """Look at every place of a motif in an image with bright columns.
 
-    Level, height and displacement of the spot there are fitted together, on top of the tails of the columns around it. The height is
-    compared with that of the columns nearby, so that thickness does not matter.
+    Level, height and displacement of the spot there are fitted together, on top of the tails of the columns around it. The
+    height is compared with that of the columns nearby, so that thickness does not matter.
     """
     places, kind, told = motif.places()
     inside = np.all((places >= 0) & (places <= np.array(image.shape) - 1), axis=1)
@@ -271,10 +271,8 @@ def _alike(shift: Floats, kind: NDArray[np.int64]) -> Floats:
     return shift
 
 
-def _heights(
-    image: NDArray[np.floating], motif: Motif, places: Floats, tall: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Height (m,) at every place, its error, and the displacement (m, 2) in pixels; `tall` (m,) casts tails on its neighbours."""
+def _heights(image: NDArray[np.floating], motif: Motif, places: Floats, tall: Floats) -> tuple[Floats, Floats, Floats]:
+    """Height (m,) at every place, its error, and the displacement (m, 2) in pixels; `tall` (m,) casts tails on neighbours."""
     axis = np.arange(-_RADIUS, _RADIUS + 1e-6, 1 / _POINTS) * motif.width_px
     offset = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     offset = offset[np.hypot(*offset.T) <= _RADIUS * motif.width_px + 1e-6]

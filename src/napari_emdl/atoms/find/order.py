@@ -25,8 +25,8 @@ LEAST_SPOTS, MOST_SPOTS = 30, 2000
 #: .25 to .9 and what is no crystal has -.02 to .1, the more spots the nearer to 0.
 NO_ORDER, NO_ORDER_MANY = 0.06, 0.12
 #: Spots around a place that make a lattice or not, places tried in a frame, and the least number of spots that are judged so.
-#: Found at .84 to 1 of the places of measured crystals, and at no more than .28 in printed text, whose letters stand in rows and
-#: repeat along them (order up to .4). Where the order is above `ORDERLY` nobody needs to look.
+#: Found at .75 to 1 of the places of crystals, and at no more than .28 in printed text, whose letters stand in rows and repeat
+#: along them (order up to .4). Where the order is above `ORDERLY` nobody needs to look.
 AROUND, TRIED, LEAST_AROUND, ORDERLY, NO_LATTICE = 40, 24, 120, 0.45, 0.35
 #: below it the user is told
 LITTLE_ORDER = 0.15
@@ -65,7 +65,7 @@ def order_of(frames: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]
 
 
 def lattice_share(frames: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]], threshold: float) -> float:
-    """Share of places around which the spots that pass repeat by two vectors, as in a grain; NaN where frames have few spots."""
+    """Share of places around which the spots that pass repeat by two vectors, as in a grain; NaN where there are few spots."""
     found = []
     for points, score in frames:
         passing = np.asarray(points[score >= threshold], np.float64)
