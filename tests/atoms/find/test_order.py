@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_emdl.atoms.find.order import LEAST_SPOTS, Order, lattice_order, order_of
+from napari_emdl.atoms.find.order import LEAST_SPOTS, NO_LATTICE, ORDERLY, Order, lattice_order, lattice_share, order_of
 
 RNG = np.random.default_rng(5)
 
@@ -70,3 +70,35 @@ def test_a_lattice_of_which_few_columns_pass_is_seen_by_its_candidates():
 
 def test_the_limit_grows_with_the_number():
     assert not Order(0.09, 30).none and Order(0.09, 200).none and Order(0.09, 30).little
+
+
+def letters(lines=14, width=40, seed=1):
+    """Strokes of letters: evenly spaced lines, strokes at multiples of a stem's width that differ from letter to letter."""
+    rng = np.random.default_rng(seed)
+    points = []
+    for line in range(lines):
+        at = rng.uniform(0, 1)
+        while at < width:
+            points += [(2.5 * line + rng.normal(0, 0.05), at), (2.5 * line + rng.choice([0.0, 0.6]), at + 0.5)]
+            at += rng.choice([1.0, 1.25, 1.5, 1.7, 2.1])
+    return np.array(points)
+
+
+def test_letters_repeat_along_lines_and_form_no_lattice():
+    p = letters()
+    assert lattice_order(p, np.ones(len(p)), 0.5) < ORDERLY
+    assert lattice_share([(p, np.ones(len(p)))], 0.5) < NO_LATTICE
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_crystals_are_lattices_even_with_holes_and_shaken(name):
+    p = np.concatenate([CRYSTALS[name], CRYSTALS[name] @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + (60, 0)])
+    spacing = np.sort(np.linalg.norm(p[0] - p[1:], axis=1))[0]
+    p = p + RNG.normal(0, 0.04 * spacing, p.shape)
+    p = p[RNG.random(len(p)) > 0.1]
+    score = np.ones(len(p))
+    assert lattice_order(p, score, 0.5) > ORDERLY or lattice_share([(p, score)], 0.5) > NO_LATTICE
+
+
+def test_small_particles_are_not_judged_by_their_surroundings():
+    assert np.isnan(lattice_share([(letters(3, 12), np.ones(len(letters(3, 12))))], 0.5))

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import Delaunay, cKDTree
 
 Floats = NDArray[np.float64]
 
 #: Columns that are clear beyond doubt; so many of them make a lattice.
-_CLEAR, _LEAST_CLEAR = 0.85, 24
+CLEAR, _LEAST_CLEAR = 0.85, 24
 #: Frequent steps from column to column that are tried as lattice vectors.
 _MOST_TRIED = 32
 #: Share of the clear columns that have another on either side, one vector away, and how far off it may be in nearest spacings.
 #: The step within a dumbbell leads to a column on one side alone, and a grain may hold a third of all columns.
 _THROUGH, _OFF = 0.3, 0.25
+#: A small crystal has few columns on either side: of so many steps that end inside it, this share leads to columns.
+_LEAST_INSIDE, _FILLED = 12, 0.85
 #: Share of the clear columns next to a place that must obey a lattice; lattices looked for in one frame.
 _AROUND, _MOST_LATTICES = 0.6, 4
 #: Lattice vectors to each side that equivalent places are looked up, and how many must lie inside the crystal.
@@ -30,7 +32,7 @@ _REACH, _LEAST_PEERS = 2, 4
 #: Mean score of the equivalent places below which a candidate is lowered, and above which it is raised.
 _NONE, _ALL = 0.5, 0.7
 #: Candidates below are left alone: an empty site must stay empty.
-_DOUBT = 0.3
+DOUBT = 0.3
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
 
     Frames without a lattice that most clear columns share come back as they are.
     """
-    doubt = np.flatnonzero((score >= _DOUBT) & (score < _CLEAR))
-    left = position_px[score >= _CLEAR]
+    doubt = np.flatnonzero((score >= DOUBT) & (score < CLEAR))
+    left = position_px[score >= CLEAR]
     out = score.copy()
     for _ in range(_MOST_LATTICES):
         lattice = find_translations(left) if len(doubt) else None
@@ -61,7 +63,7 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
                 out[i] = min(score[i], mean)
             elif n >= _LEAST_PEERS and mean > _ALL:
                 out[i] = max(score[i], mean)
-        doubt, left = doubt[~mine], left[_obey(lattice) < 2]
+        doubt, left = doubt[~mine], left[steps_obeyed(lattice) < 2]
     return out
 
 
@@ -76,13 +78,15 @@ def find_translations(columns_px: Floats) -> Translations | None:
     steps = steps[(steps[:, 0] > 0) | ((steps[:, 0] == 0) & (steps[:, 1] > 0))]
     if len(steps) < _LEAST_CLEAR:
         return None
+    hull = Delaunay(columns_px)
     _, cell, counts = np.unique(np.rint(steps / (0.2 * spacing)).astype(int), axis=0, return_inverse=True, return_counts=True)
     tried: list[tuple[Floats, NDArray[np.bool_]]] = []
     for k in np.argsort(-counts)[:_MOST_TRIED]:
         middle = steps[cell.ravel() == k].mean(axis=0)
         vector = steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0)
         through = _leads(tree, columns_px, vector, spacing) & _leads(tree, columns_px, -vector, spacing)
-        if through.sum() >= max(_LEAST_CLEAR // 2, _THROUGH * len(columns_px)):
+        most = max(_LEAST_CLEAR // 2, _THROUGH * len(columns_px))
+        if through.sum() >= most or _fills(hull, tree, columns_px, vector, spacing):
             tried.append((vector, through))
     tried.sort(key=lambda found: float(np.linalg.norm(found[0])))
     for i, (first, one) in enumerate(tried):
@@ -94,12 +98,24 @@ def find_translations(columns_px: Floats) -> Translations | None:
     return None
 
 
+def _fills(hull: Delaunay, tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
+    """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
+
+    In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every second
+    one.
+    """
+    steps = (vector, -vector)
+    inside = np.concatenate([hull.find_simplex(columns_px + step) >= 0 for step in steps])
+    leads = np.concatenate([_leads(tree, columns_px, step, spacing) for step in steps])
+    return bool(inside.sum() >= _LEAST_INSIDE and (leads & inside).sum() >= _FILLED * inside.sum())
+
+
 def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> NDArray[np.bool_]:
     """(n,) True where a vector leads from a column to another."""
     return np.asarray(tree.query(columns_px + vector)[0] < _OFF * spacing)
 
 
-def _obey(lattice: Translations) -> NDArray[np.int64]:
+def steps_obeyed(lattice: Translations) -> NDArray[np.int64]:
     """(n,) how many of the four steps from each clear column lead to another."""
     columns = np.asarray(lattice.columns.data)
     steps = (*lattice.vectors, *-lattice.vectors)
@@ -110,7 +126,7 @@ def _obey(lattice: Translations) -> NDArray[np.int64]:
 def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]:
     """True where the clear columns around a place obey the lattice: another grain has vectors of its own."""
     _, near = lattice.columns.query(position_px, k=6)
-    return np.asarray(np.mean(_obey(lattice)[near] >= 2, axis=1) >= _AROUND)
+    return np.asarray(np.mean(steps_obeyed(lattice)[near] >= 2, axis=1) >= _AROUND)
 
 
 def _mean_of_peers(

@@ -17,6 +17,7 @@ from scipy.special import expit
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.normalise import local_normalise
@@ -134,6 +135,9 @@ class NetworkColumnFinder:
         self.sublattices = SublatticeStep.of(model)
         #: scores in doubt are decided by the places that the crystal makes equivalent
         self.pooled = pooled and self.sublattices is None
+        #: weak sublattices are looked for in the unit cells; frames in which that changed something
+        self.completes = contrast != "unknown" and len(self.species) == 1 and (self.neighbours or self.images == 1)
+        self.completed_frames = 0
         self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
         self.caveats = outside_range(facts.ranges, self.pixel_A)
 
@@ -195,6 +199,8 @@ class NetworkColumnFinder:
         self.default_min_score = round(threshold, 3)
         self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
         self.best_score = float(np.max(scores, initial=0.0))
+        if not self.pooled and not self.completed_frames:
+            self.completes = False  # the other frames of a movie show the same crystal
         return f1
 
     @property
@@ -384,6 +390,10 @@ class NetworkColumnFinder:
             columns["lattice_evidence"] = evidence.astype(np.float32)
         if self.pooled:
             columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
+        if not self.completes:
+            return columns
+        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled)
+        self.completed_frames += changed
         return columns
 
 

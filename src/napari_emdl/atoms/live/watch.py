@@ -268,11 +268,12 @@ def _finish(session: _Session) -> Occupancy:
 def _final_columns(session: _Session, movie: Movie) -> PeakTable:
     """Columns of all frames as the batch run finds them: those there are, unless all frames together ask for another finder."""
     assert session.finder is not None
-    before = frames_used(session.finder)
+    before, completed = frames_used(session.finder), getattr(session.finder, "completes", False)
     if movie.n_frames > 1 and session.finder.info.method == "network":
         finder = make_finder(movie, session.columns, session.run)
         attrs = finder_attrs(movie, finder, session.columns)
         same = before == frames_used(finder) == 1 and attrs["contrast"] == session.attrs.get("contrast")
+        same &= completed == getattr(finder, "completes", False)
         session.finder, session.attrs = finder, {**attrs, "frame_shape": session.attrs["frame_shape"]}
         if not same:
             return find_columns(movie, params=session.columns, run=session.run.model_copy(update={"resume": None}))
