@@ -228,7 +228,8 @@ def bound_pct(case: Case) -> float:
     From the Fisher information of every pattern at its true lattice, with the inner intensity of each disk and its background
     free; radius and edge of the aperture are taken as known. An estimator that knows what is inside may be below it.
     """
-    from napari_emdl.diffraction.fit.pattern import Aperture, PatternModel, fisher_information
+    from napari_emdl.diffraction.fit.pattern import fisher_information
+    from napari_emdl.diffraction.fit.patternmodel import Aperture, PatternModel
     from napari_emdl.diffraction.fit.tensor import strain_sigma
 
     probe = probe_from_image(case.probe, (case.patterns.shape[1], case.patterns.shape[2]))
