@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from helpers.disks_made import G, deformation, lattice_points, pattern
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.bench import speed
+from napari_emdl.bench import disks, speed
+from napari_emdl.bench.columns import load_case as load_movie
 from napari_emdl.bench.disks import Case, load_case, markdown, measure, run, score, tune_threshold
 from napari_emdl.bench.speed import lattice_case as speed_lattice_case
 from napari_emdl.diffraction.find.probe import synthetic_probe
@@ -82,12 +87,56 @@ def test_better_than_py4dstem_tuned_on_a_validation_case(shared_data):
     assert rows[0].gain == pytest.approx(1, abs=0.03)
 
 
+def written(folder: Path, c: Case, **truth: np.ndarray) -> Path:
+    with h5py.File(folder / "made.emd.h5", "w") as file:
+        file["data"] = c.patterns[None]
+    np.save(folder / "made_probe.npy", c.probe)
+    with h5py.File(folder / "made_truth.h5", "w") as file:
+        for name, values in truth.items():
+            file[f"truth/{name}"] = values
+    return folder / "made"
+
+
+def test_a_case_without_deformation_is_an_unstrained_crystal(tmp_path):
+    c = case()
+    prefix = written(tmp_path, c, g_px=G, origin_px=ORIGIN)
+    loaded = load_case(prefix)
+    np.testing.assert_array_equal(loaded.deformation, np.tile(np.eye(2), (6, 1, 1)))
+    still = Case("still", c.patterns, c.probe, loaded.deformation, G, loaded.origin_px)
+    values = score(still, perfect(still))
+    assert values["strain_rmse_pct"] < 1e-6 and np.isnan(values["gain"])
+
+
+def test_a_truth_that_is_none_is_one_line(tmp_path):
+    c = case()
+    with pytest.raises(EmdlError, match=r"made_truth.h5 has no truth/g_px"):
+        load_case(written(tmp_path, c, origin_px=ORIGIN))
+    with pytest.raises(EmdlError, match="tells the deformation of 2 patterns, the case has 6"):
+        load_case(written(tmp_path, c, g_px=G, origin_px=ORIGIN, F=c.deformation[:2]))
+    tifffile.imwrite(tmp_path / "made.tif", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(EmdlError, match="has no attribute s"):
+        load_movie(tmp_path / "made")
+    with h5py.File(tmp_path / "made_truth.h5", "a") as file:
+        file.attrs["s"] = 0.1
+    with pytest.raises(EmdlError, match="has no truth/sites_px"):
+        load_movie(tmp_path / "made")
+
+
+def test_a_method_that_is_not_installed_is_said_once(capsys, monkeypatch):
+    monkeypatch.setitem(disks.PACKAGES, "blobfinder", "no_such_package")
+    cases = [case(), case()]
+    monkeypatch.setattr(disks, "load_case", lambda prefix: cases.pop())
+    assert run(["a", "b", "--methods", "template,blobfinder", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("left out") == 1 and "blobfinder left out: not installed (no_such_package)" in out
+
+
 def test_bench_speed_prints_rates_floor_and_growth(capsys, monkeypatch):
     monkeypatch.setattr(speed, "sample_case", case)
     monkeypatch.setattr(speed, "_GROWTH_SIZES", (128,))
     monkeypatch.setattr(speed, "_GROWTH_DISKS", (9,))
     monkeypatch.setattr(speed, "_GROWTH_SCANS", (2,))
-    monkeypatch.setattr(speed, "lattice_case", lambda size, disks, count: whole(size, disks, min(count, 2)))
+    monkeypatch.setattr(speed, "lattice_case", lambda size, wanted, count: whole(size, wanted, min(count, 2)))
     whole = speed_lattice_case
     assert speed.run(["--methods", "template,blobfinder", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
@@ -96,7 +145,7 @@ def test_bench_speed_prints_rates_floor_and_growth(capsys, monkeypatch):
 
 
 def test_made_lattices_have_as_many_disks_as_asked():
-    for disks in (9, 13, 29):
-        made = speed_lattice_case(256, disks, 1)
+    for wanted in (9, 13, 29):
+        made = speed_lattice_case(256, wanted, 1)
         table = speed.our_finder(made, "template", "cpu")(made.patterns)
-        assert abs(table.n_peaks - disks) <= 1
+        assert abs(table.n_peaks - wanted) <= 1

@@ -27,6 +27,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Movie, in_memory
+from napari_emdl.bench.disks import known
 from napari_emdl.samples.atoms import Conditions, blinking_movie
 
 #: a column counts as found within this distance of its place, a site within the second
@@ -61,8 +62,10 @@ def load_case(prefix: str | Path) -> Case:
         if not path.is_file():
             raise EmdlError(f"there is no {path}: a case is PREFIX.tif and PREFIX_truth.h5")
     with h5py.File(truth) as file:
-        group, pixel_A = file["truth"], float(file.attrs["s"])
-        values = [group[name][()] for name in ("sites_px", "drift_px", "occupied", "blinking")]
+        if "s" not in file.attrs:
+            raise EmdlError(f"{truth} has no attribute s, the pixel size in Å; it is not the truth of such a case")
+        pixel_A = float(file.attrs["s"])
+        values = [known(file, f"truth/{name}", truth) for name in ("sites_px", "drift_px", "occupied", "blinking")]
     calibration = Calibration(pixel_nm=(pixel_A / 10, pixel_A / 10))
     frames = in_memory(np.asarray(tifffile.imread(movie)), "movie", calibration, name=movie.stem)
     assert isinstance(frames, Movie)

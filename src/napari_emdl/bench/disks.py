@@ -1,8 +1,8 @@
 """Disks and strain on cases with exact truth: accuracy, and speed against py4DSTEM on the same patterns in the same run.
 
 A case is PREFIX.emd.h5 (any HDF5 file with one 4-D dataset), PREFIX_probe.npy and PREFIX_truth.h5 with ``truth/F`` (n, 2, 2),
-``truth/g_px`` (2, 2) and ``truth/origin_px``; a disk lies at origin + (h, k) @ g_px @ inv(F). Without a case, the crystal
-positions of the package's sample are used.
+``truth/g_px`` (2, 2) and ``truth/origin_px``; a disk lies at origin + (h, k) @ g_px @ inv(F). A case without F is unstrained,
+such as a bent wedge. Without a case, the crystal positions of the package's sample are used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,27 @@ def load_case(prefix: str | Path) -> Case:
         if not found:
             raise EmdlError(f"{paths[0]} holds no 4-D dataset")
         data = file[found[0]][()]
-    with h5py.File(paths[2]) as file:
-        f = file["truth/F"][()].reshape(-1, 2, 2).astype(float)
-        g, origin = file["truth/g_px"][()].astype(float), file["truth/origin_px"][()].astype(float)
     patterns = data.reshape(-1, *data.shape[-2:])
+    with h5py.File(paths[2]) as file:
+        g, origin = (known(file, f"truth/{name}", paths[2]).astype(float) for name in ("g_px", "origin_px"))
+        still = np.tile(np.eye(2), (len(patterns), 1, 1))
+        f = known(file, "truth/F", paths[2]).reshape(-1, 2, 2).astype(float) if "truth/F" in file else still
+    if len(f) != len(patterns):
+        raise EmdlError(f"{paths[2]} tells the deformation of {len(f)} patterns, the case has {len(patterns)}")
     return Case(Path(base).name, patterns, np.load(paths[1]), f, g, np.broadcast_to(origin.reshape(-1, 2), (len(patterns), 2)))
+
+
+def known(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
+    """Dataset of an open truth file.
+
+    Raises
+    ------
+    EmdlError
+        When there is none of this name.
+    """
+    if not isinstance(file.get(name), h5py.Dataset):
+        raise EmdlError(f"{path} has no {name}; it is not the truth of such a case (see napari-emdl bench --help)")
+    return np.asarray(file[name][()])
 
 
 def sample_case() -> Case:
@@ -132,8 +149,8 @@ def score(case: Case, disks: PeakTable) -> dict[str, float]:
     Returns
     -------
     dict
-        strain_rmse_pct, strain_median_pct (over exx, eyy, exy), gain (slope against the truth), disk_rmse_px, precision,
-        recall (of visible disks), failed (patterns without a lattice), error_over_sigma.
+        strain_rmse_pct, strain_median_pct (over exx, eyy, exy), gain (slope against the truth, NaN without strain),
+        disk_rmse_px, precision, recall (of visible disks), failed (patterns without a lattice), error_over_sigma.
     """
     bright = case.probe > 0.3 * case.probe.max()
     radius = float(np.sqrt(bright.sum() / np.pi))
@@ -178,7 +195,7 @@ def score(case: Case, disks: PeakTable) -> dict[str, float]:
     return {
         "strain_rmse_pct": 100 * float(np.sqrt(np.mean((e - t) ** 2))) if len(t) else float("nan"),
         "strain_median_pct": 100 * float(np.median(np.abs(e - t))) if len(t) else float("nan"),
-        "gain": float((t * e).sum() / max(np.square(t).sum(), 1e-30)),
+        "gain": float((t * e).sum() / np.square(t).sum()) if t.any() else float("nan"),
         "disk_rmse_px": float(np.sqrt(np.mean(np.square(distances)))) if distances else float("nan"),
         "precision": hits / max(1, hits + false),
         "recall": hits / max(1, hits + misses),
@@ -211,7 +228,8 @@ def bound_pct(case: Case) -> float:
     From the Fisher information of every pattern at its true lattice, with the inner intensity of each disk and its background
     free; radius and edge of the aperture are taken as known. An estimator that knows what is inside may be below it.
     """
-    from napari_emdl.diffraction.fit.pattern import Aperture, PatternModel, fisher_information
+    from napari_emdl.diffraction.fit.pattern import fisher_information
+    from napari_emdl.diffraction.fit.patternmodel import Aperture, PatternModel
     from napari_emdl.diffraction.fit.tensor import strain_sigma
 
     probe = probe_from_image(case.probe, (case.patterns.shape[1], case.patterns.shape[2]))
@@ -304,6 +322,8 @@ def blobfinder_finder(case: Case) -> Finder:
 
 #: Finders of other programs.
 FOREIGN: dict[str, Callable[[Case], Finder]] = {"py4dstem": py4dstem_finder, "blobfinder": blobfinder_finder}
+#: The package that each needs.
+PACKAGES = {"py4dstem": "py4DSTEM", "blobfinder": "libertem_blobfinder"}
 
 
 def tune_threshold(case: Case, disks: PeakTable) -> tuple[PeakTable, dict[str, float]]:
@@ -324,6 +344,18 @@ def _available(method: str, case: Case, device: str) -> Finder | str:
     except EmdlError as error:
         return str(error)
     return find
+
+
+def installed(methods: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of the methods whose package is installed, and a line for each other one."""
+    there, notes = [], []
+    for method in methods:
+        package = PACKAGES.get(method)
+        if package is None or find_spec(package) is not None:
+            there.append(method)
+        else:
+            notes.append(f"{method} left out: not installed ({package})")
+    return there, notes
 
 
 def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: int = 3) -> tuple[list[Row], list[str]]:
@@ -387,11 +419,12 @@ def run(args: Sequence[str | Path] = ()) -> int:
     if unknown:
         raise EmdlError(f"there is no method {sorted(unknown)[0]!r}; choose from {', '.join(METHODS)}")
     cases = [load_case(prefix) for prefix in options.cases] or [sample_case()]
+    methods, notes = installed(methods)
     rows: list[Row] = []
     for case in cases:
-        found, notes = measure(case, methods, options.device, max(1, options.rounds))
-        rows += found
-        for note in notes:
-            print(note)
+        found, left_out = measure(case, methods, options.device, max(1, options.rounds))
+        rows, notes = rows + found, notes + left_out
+    for note in notes:
+        print(note)
     print(markdown(rows))
     return 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.bench.disks import FOREIGN, Case, load_case, markdown, measure, our_finder, sample_case
+from napari_emdl.bench.disks import FOREIGN, Case, installed, load_case, markdown, measure, our_finder, sample_case
 from napari_emdl.diffraction.find.probe import synthetic_probe
 
 METHODS = ("template", "light", "fcunet", "py4dstem", "blobfinder")
@@ -87,7 +87,9 @@ def run(args: Sequence[str] = ()) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of timing, best taken")
     parser.add_argument("--no-growth", action="store_true", help="leave out how cost grows")
     options = parser.parse_args(list(args))
-    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    methods, left_out = installed([name.strip() for name in options.methods.split(",") if name.strip()])
+    for line in left_out:
+        print(line)
     for case in [load_case(prefix) for prefix in options.cases] or [sample_case()]:
         rows, notes = measure(case, methods, options.device, max(1, options.rounds))
         print("\n".join([*notes, markdown(rows), ""]))

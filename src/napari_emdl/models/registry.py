@@ -111,6 +111,18 @@ def list_models(task: Task | None = None) -> list[Entry]:
     return [entry for entry in entries if task is None or entry.task == task]
 
 
+def shipped_models(task: Task) -> list[Model]:
+    """Models of the package for a task; what is not as its card says is left out."""
+    found = []
+    for folder in sorted(shipped_folder().glob("*")):
+        try:
+            if read_card(folder).emdl.task == task:
+                found.append(load_model(folder, "shipped"))
+        except ModelError:
+            continue
+    return found
+
+
 def find_model(wanted: str | Path, task: Task | None = None) -> Model:
     """Model by name (the user's before the shipped one), or by path of a folder or zip.
 

@@ -9,15 +9,18 @@ import pytest
 from tests.atoms.conftest import match
 
 from napari_emdl.atoms.find import maps as map_cache
+from napari_emdl.atoms.find import network
 from napari_emdl.atoms.find.card import encode_conditions
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.making import _of_two
 from napari_emdl.atoms.find.network import NetworkColumnFinder
+from napari_emdl.atoms.find.prepared import Preparation
 from napari_emdl.atoms.find.resample import Grid
+from napari_emdl.atoms.find.tiles import spread
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.signals import in_memory
-from napari_emdl.models.registry import find_model, list_models
+from napari_emdl.models.registry import find_model, list_models, shipped_models
 from napari_emdl.models.session import Session
 from napari_emdl.samples.atoms import Conditions, blinking_movie
 
@@ -223,6 +226,47 @@ def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, 
     assert tiled.bright_probability(np.repeat(large, 4, 0)) > 0.7
 
 
+def test_the_contrast_of_very_large_frames_comes_from_a_few_parts(model, session, frame, monkeypatch):
+    monkeypatch.setattr(network, "GLANCE_FROM_PX", 300)
+    monkeypatch.setattr(network, "GLANCE_PX", 160)
+    monkeypatch.setattr(network, "GLANCE_LEAST", 50)
+    frames, _ = frame
+    finder = NetworkColumnFinder(model, 0.1, "unknown", session=session)
+    asked: list[tuple[int, ...]] = []
+    run = finder._run
+    monkeypatch.setattr(finder, "_run", lambda images, *rest: asked.append(images.shape) or run(images, *rest))
+    glanced = finder.bright_probability(frames)
+    assert len(asked) == 5 and max(shape[-1] for shape in asked[:4]) == 160  # four parts, and the densest
+    monkeypatch.setattr(network, "GLANCE_LEAST", 10**6)  # nothing seen in the parts: the whole frame
+    asked.clear()
+    whole = finder.bright_probability(frames)
+    assert len(asked) == 6 and (glanced > 0.5) == (whole > 0.5)
+
+
+def test_frames_are_prepared_once_for_contrast_and_columns(model, session, frame, monkeypatch):
+    frames, _ = frame
+    asks = NetworkColumnFinder(model, 0.1, "unknown", session=session)
+    finds = NetworkColumnFinder(model, 0.1, "bright", session=session, preparation=asks.preparation)
+    made = []
+    plain = Preparation._prepared
+    monkeypatch.setattr(Preparation, "_prepared", lambda self, *given: made.append(1) or plain(self, *given))
+    asks.bright_probability(frames)
+    table = finds.find(frames)
+    assert len(made) == 1
+    other = frames.copy()
+    other[0, 0, 0] += 1
+    finds.find(other)
+    assert len(made) == 2
+    alone = NetworkColumnFinder(model, 0.1, "bright", session=session).find(frames)
+    np.testing.assert_array_equal(table.positions_px(), alone.positions_px())
+
+
+def test_parts_are_spread_from_end_to_end():
+    assert spread(3280, 512, 16) == [0, 1376, 2768]
+    assert spread(700, 512, 16) == [80]
+    assert spread(100, 512, 16) == [0]
+
+
 def test_unknown_conditions_stay_zero():
     layout = {
         "size": 7,
@@ -258,3 +302,8 @@ def test_more_candidates_than_the_network_returns_are_said(model, session, frame
     monkeypatch.setattr(Session, "run", lambda self, feeds, outputs, control=None: few(feeds, outputs, control))
     table = find_columns(movie, pixel_size_A=0.1, contrast="bright")
     assert "1 of 1 frames with more candidates than the network returns" in table.attrs["note"]
+
+
+def test_shipped_models_are_those_of_the_list():
+    listed = [e.name for e in list_models("columns") if e.source == "shipped" and not e.problem]
+    assert [m.name for m in shipped_models("columns")] == listed

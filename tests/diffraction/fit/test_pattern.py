@@ -9,7 +9,7 @@ import napari_emdl as emdl
 from helpers.disks_made import lattice_points
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.signals import in_memory
-from napari_emdl.diffraction.fit.pattern import Aperture, PatternModel
+from napari_emdl.diffraction.fit.patternmodel import Aperture, PatternModel
 
 LATTICE = np.array([[21.0, 2.0], [-1.5, 20.0]])
 SHAPE, RADIUS, EDGE = (128, 128), 6.4, 0.58
@@ -80,7 +80,7 @@ def test_derivatives_of_the_aperture_are_its_slopes():
         (Aperture(RADIUS + step, EDGE).at(row, col)[0] - Aperture(RADIUS - step, EDGE).at(row, col)[0]) / (2 * step),
         (Aperture(RADIUS, EDGE + step).at(row, col)[0] - Aperture(RADIUS, EDGE - step).at(row, col)[0]) / (2 * step),
     ]
-    assert np.allclose(slopes.T, moved, atol=1e-6)
+    assert np.allclose(slopes, moved, atol=1e-6)
 
 
 def test_pixels_that_a_neighbour_reaches_are_not_used():
@@ -91,6 +91,32 @@ def test_pixels_that_a_neighbour_reaches_are_not_used():
     beside = counts + 1
     beside[80:92, 60:72] = 1000  # the disk at g1
     assert np.allclose(model.measure(beside, hk, np.array([64.0, 64.0]), LATTICE)[0], quiet)
+
+
+def test_score_and_information_are_those_of_the_whole_least_squares():
+    """The normal equations from products made once, against the design written out."""
+    model = PatternModel(Aperture(RADIUS, EDGE, 0.05))
+    counts = lit_inside(np.eye(2), np.random.default_rng(4)).astype(float)
+    hk = np.array([[0, 0], [1, 0], [-1, 2]])
+    seen = model.look(counts, hk, np.array([64.1, 63.8]), LATTICE, parameters=4)
+    variance = seen.variance.copy()
+    score, information = model.told(seen, 1)
+    for n in range(len(hk)):
+        design = np.concatenate([seen.lit[n][:, None] * model._inner, model._plane], axis=1)
+        inside = model._inner.shape[1]
+        tilt = (2 / max(seen.background[n], 0.05)) ** 2
+        prior = np.r_[0.01, np.ones(inside - 1), 0.0, tilt, tilt]
+        weight = seen.used[n] / variance[n]
+        normal = (design * weight[:, None]).T @ design + np.diag(prior)
+        solution = np.linalg.solve(normal, design.T @ (weight * seen.counts[n]) + prior * (np.arange(len(prior)) == 0))
+        left = seen.counts[n] - design @ solution
+        even = np.maximum(model._inner @ solution[:inside], 0) * seen.mean[n]
+        slope = np.stack([one[n] * even for one in seen.slope], axis=1)
+        weight = seen.used[n] / seen.variance[n]
+        shared = (design * weight[:, None]).T @ slope
+        expected = (slope * weight[:, None]).T @ slope - shared.T @ np.linalg.solve(normal, shared)
+        np.testing.assert_allclose(information[n], expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+        np.testing.assert_allclose(score[n], slope.T @ (weight * left), rtol=1e-6, atol=1e-6)
 
 
 def test_without_patterns_the_reason_is_said():

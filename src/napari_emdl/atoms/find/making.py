@@ -60,15 +60,11 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
     """The model asked for, or the shipped one for so many foci; None is LoG, with what to tell the user."""
     if params.model == "log":
         return None, ""
-    from napari_emdl.models.registry import find_model, list_models
+    from napari_emdl.models.registry import find_model, shipped_models
 
     if params.model:
         return find_model(params.model, "columns"), ""
-    shipped = [
-        find_model(entry.folder, "columns")
-        for entry in list_models("columns")
-        if entry.source == "shipped" and not entry.problem
-    ]
+    shipped = shipped_models("columns")
     fitting = [m for m in shipped if int((m.card.config.emdl.model_extra or {}).get("images", 1)) == movie.n_foci]
     if fitting:
         return next((m for m in fitting if m.name == "columns"), fitting[0]), ""
@@ -91,6 +87,7 @@ def _network_finder(
     A network that takes no contrast, such as one for focal series along which it changes, is told none.
     """
     from napari_emdl.atoms.find.network import NetworkColumnFinder
+    from napari_emdl.atoms.find.prepared import Preparation
     from napari_emdl.models.session import Session
 
     session = Session(model, run.device, run.workers)
@@ -109,9 +106,12 @@ def _network_finder(
             model, pixel_A, sign, known, params.min_spacing_A, batch=run.batch, session=session,
             reverse_foci=(movie.calibration.defocus_step_A or 0.0) < 0, mode=params.mode, counts=counts,
             pooled=movie.kind == "image",  # in a movie a site may be empty in one frame and full in the next
+            preparation=preparation,
         )  # fmt: skip
 
+    preparation: Preparation | None = None
     told_nothing = finder_for("unknown")
+    preparation = told_nothing.preparation
     most = _most_neighbours(told_nothing, movie, params)
     sample = _Sample(movie, pixel_A, most)
     contrast: str = params.contrast

@@ -6,6 +6,7 @@ The contract of a `columns` model is its card: see ``config.emdl`` (pixel sizes,
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,13 @@ from scipy.special import expit
 
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
-from napari_emdl.atoms.find.clean import cleaned
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
-from napari_emdl.atoms.find.normalise import local_normalise
+from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
-from napari_emdl.atoms.find.tiles import Tile, cut, in_core, tiles
+from napari_emdl.atoms.find.tiles import Tile, cut, in_core, spread, tiles
 from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
@@ -42,8 +42,9 @@ TILE_PX = 1536
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
 PROBE_PX, PROBE_SURE = 320, 0.3
-#: normalised images are cut off at so many local standard deviations, as in training
-CLIP = 10.0
+#: of frames at least so large, network pixels, parts of the second side are asked which hold columns, three by three at most;
+#: fewer map pixels with columns than this say nothing
+GLANCE_FROM_PX, GLANCE_PX, GLANCE_LEAST = 2048, 512, 2000
 
 
 class NetworkColumnFinder:
@@ -74,6 +75,8 @@ class NetworkColumnFinder:
     counts
         Frames behind the means of the near and of the far neighbours, for networks that take them: `find` is then given frames
         as (n, 3, rows, cols), see `neighbours.with_neighbours`. Single frames (n, rows, cols) may be given all the same.
+    preparation
+        Of another finder of this network and pixel size, whose frames need not be prepared again.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class NetworkColumnFinder:
         mode: str = "auto",
         counts: tuple[int, int] = (0, 0),
         pooled: bool = False,
+        preparation: Preparation | None = None,
     ) -> None:
         self.session = session or Session(model, device, threads)
         self.session.require(("image", "conditions"), ("candidates", "logit"))
@@ -132,6 +136,7 @@ class NetworkColumnFinder:
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
         self.mode = mode
         self.reverse_foci = reverse_foci
+        self.preparation = preparation or Preparation(self.network_A, self.channels, self.neighbours)
         self.sublattices = SublatticeStep.of(model)
         #: scores in doubt are decided by the places that the crystal makes equivalent
         self.pooled = pooled and self.sublattices is None
@@ -152,20 +157,23 @@ class NetworkColumnFinder:
         """Columns of frames (n, rows, cols), (n, foci, rows, cols) for a network that takes a focal series, or (n, 3, rows,
         cols) with the means of neighbours."""
         stack = self._checked(frames)
-        tables = [self._sampled.get(self._key(image)) if self._sampled else None for image in stack]
+        digests = [digest_of(image) for image in stack]
+        tables = [self._sampled.get(self._key(digest)) for digest in digests]
         missing = [k for k, fields in enumerate(tables) if fields is None]
         if missing:
-            for k, fields in zip(missing, self._search(stack[missing], control), strict=True):
+            searched = self._search(stack[missing], [digests[k] for k in missing], control)
+            for k, fields in zip(missing, searched, strict=True):
                 tables[k] = fields
         found = [fields for fields in tables if fields is not None]
         table = PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
-        table.attrs["crowded_frames"] = sum(self._key(image) in self._crowded for image in stack) if self._crowded else 0
+        table.attrs["crowded_frames"] = sum(self._key(digest) in self._crowded for digest in digests)
         return table
 
-    def _search(self, stack: NDArray[Any], control: Control | None) -> list[dict[str, NDArray[Any]]]:
+    def _search(self, stack: NDArray[Any], digests: list[bytes], control: Control | None) -> list[dict[str, NDArray[Any]]]:
         """Fields of every frame."""
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
-        images, told, blank = self._prepared(stack, grid)
+        prepared = self.preparation(stack, grid, digests)
+        images, told, blank = prepared.images, self._told(prepared), prepared.blank
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
         maps = self._empty_maps(len(stack), grid)
         for tile in self._tiles(grid.shape):
@@ -173,12 +181,12 @@ class NetworkColumnFinder:
             self._paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
                 if candidates[:, 2].min() >= FLOOR:  # no place was left for more
-                    self._crowded.add(self._key(stack[index]))
+                    self._crowded.add(self._key(digests[index]))
                 if self.sublattices:
                     candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
                 found[index].append(in_core(candidates, tile))
-        for image, values in zip(stack, maps, strict=True):
-            map_cache.shared.put(self._key(image), values)
+        for digest, values in zip(digests, maps, strict=True):
+            map_cache.shared.put(self._key(digest), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
         return [
             empty if is_blank else self._columns(np.concatenate(parts), grid, image)
@@ -191,8 +199,9 @@ class NetworkColumnFinder:
         What was found is kept, so that these frames are not searched again.
         """
         stack = self._checked(frames)
-        tables = self._search(stack, control)
-        self._sampled = {self._key(image): fields for image, fields in zip(stack, tables, strict=True)}
+        digests = [digest_of(image) for image in stack]
+        tables = self._search(stack, digests, control)
+        self._sampled = {self._key(digest): fields for digest, fields in zip(digests, tables, strict=True)}
         scores = np.concatenate([fields["score"] for fields in tables])
         self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
         threshold, f1 = self.threshold.choose(scores, any(self.counts))
@@ -231,14 +240,10 @@ class NetworkColumnFinder:
         stack = self._checked(frames)
         return self._logit_maps(stack, Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A), control)[0]
 
-    def _key(self, images: NDArray[Any]) -> bytes:
+    def _key(self, digest: bytes) -> bytes:
         """What the map of a frame depends on."""
-        about = (
-            f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{images.shape}|{images.dtype}|{self.counts}"
-        )
-        digest = hashlib.blake2b(about.encode() + self.conditions.tobytes(), digest_size=16)
-        digest.update(np.ascontiguousarray(images).tobytes())
-        return digest.digest()
+        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{self.counts}"
+        return hashlib.blake2b(about.encode() + self.conditions.tobytes() + digest, digest_size=16).digest()
 
     def _empty_maps(self, count: int, grid: Grid) -> NDArray[np.float32]:
         return np.zeros((count, *(-(-n // self.stride) for n in grid.shape)), np.float32)
@@ -258,13 +263,29 @@ class NetworkColumnFinder:
         """
         stack = self._checked(frames)
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
-        images, told, blank = self._prepared(stack, grid)
-        maps, _ = self._logit_maps(stack, grid, control)
+        prepared = self.preparation(stack, grid, [digest_of(image) for image in stack])
+        told, maps = self._told(prepared), self._glance(prepared, grid, control)
+        if maps is None:
+            maps, _ = self._logit_maps(stack, grid, control)
         logits = []
-        for index in np.flatnonzero(~blank):
-            part = cut(images[index : index + 1], self._densest(maps[index], grid.shape))
+        for index in np.flatnonzero(~prepared.blank):
+            part = cut(prepared.images[index : index + 1], self._densest(maps[index], grid.shape))
             logits.append(float(self._run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
         return float(expit(np.mean(logits))) if logits else 0.5
+
+    def _glance(self, prepared: Prepared, grid: Grid, control: Control | None) -> NDArray[np.float32] | None:
+        """Logit maps of some parts of large frames, low elsewhere; None where the frames are small, or a part of them shows
+        no column."""
+        if min(grid.shape) < GLANCE_FROM_PX:
+            return None
+        maps = self._empty_maps(len(prepared.images), grid)
+        maps[:] = -np.inf
+        for row, col in itertools.product(*(spread(n, GLANCE_PX, self.multiple) for n in grid.shape)):
+            ends = ((row, row + GLANCE_PX), (col, col + GLANCE_PX))
+            tile = Tile((row, col), (GLANCE_PX, GLANCE_PX), ends)
+            self._paste(maps, self._run(cut(prepared.images, tile), self._told(prepared), ("logit",), control)["logit"], tile)
+        seen = (expit(maps) > PROBE_SURE).sum(axis=(1, 2))
+        return maps if np.all(seen[~prepared.blank] >= GLANCE_LEAST) else None
 
     def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> Tile:
         """The part of a frame, PROBE_PX at most, where most columns are seen."""
@@ -283,14 +304,16 @@ class NetworkColumnFinder:
         """Maps of frames, from the memory where they are still there, and which frames are blank."""
         maps = self._empty_maps(len(stack), grid)
         blank = np.array([_is_blank(images[:1] if self.neighbours else images) for images in stack])
-        keys = [self._key(images) for images in stack]
+        digests = [digest_of(images) for images in stack]
+        keys = [self._key(digest) for digest in digests]
         known = [map_cache.shared.get(key) for key in keys]
         missing = [i for i, values in enumerate(known) if values is None and not blank[i]]
         for index, values in enumerate(known):
             if values is not None:
                 maps[index] = values
         if missing:
-            images, told, _ = self._prepared(stack[missing], grid)
+            prepared = self.preparation(stack[missing], grid, [digests[i] for i in missing])
+            images, told = prepared.images, self._told(prepared)
             fresh = self._empty_maps(len(missing), grid)
             for tile in self._tiles(grid.shape):
                 self._paste(fresh, self._run(cut(images, tile), told, ("logit",), control)["logit"], tile)
@@ -313,35 +336,13 @@ class NetworkColumnFinder:
             )
         return stack[:, ::-1] if self.reverse_foci else stack
 
-    def _prepared(self, stack: NDArray[Any], grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Rescaled, normalised images (n, channels, rows, cols), their conditions, and which are blank."""
-        out = np.zeros((len(stack), self.channels, *grid.shape), np.float32)
-        conditions = np.repeat(self.conditions[None], len(stack), 0)
-        blank = np.zeros(len(stack), bool)
-        for index, images in enumerate(stack):
-            clean = [cleaned(image) for image in images]
-            if clean[0] is None or (not self.neighbours and None in clean):
-                blank[index] = True
-                continue
-            if self.neighbours:
-                for channel, part in enumerate(clean):
-                    if part is not None:
-                        out[index, channel] = self._normalised([part], grid)[0]
-                near, far = (k < len(clean) and clean[k] is not None for k in (1, 2))
+    def _told(self, prepared: Prepared) -> NDArray[np.float32]:
+        """Conditions (n, k) of prepared frames."""
+        conditions = np.repeat(self.conditions[None], len(prepared.images), 0)
+        if self.neighbours:
+            for index, (_, near, far) in enumerate(prepared.present):
                 conditions[index] = with_frames(self.conditions, self.layout, (self.counts[0] * near, self.counts[1] * far))
-            else:
-                out[index] = self._normalised([part for part in clean if part is not None], grid)
-        return out, conditions, blank
-
-    def _normalised(self, parts: list[tuple[NDArray[np.float32], NDArray[np.bool_] | None]], grid: Grid) -> NDArray[np.float32]:
-        """Images that share one background and scale, on the network's grid."""
-        hidden = None
-        for _, mask in parts:
-            if mask is not None:
-                there = grid.resample(mask.astype(np.float32)) > 0.5
-                hidden = there if hidden is None else hidden | there
-        images = local_normalise(np.stack([grid.resample(image) for image, _ in parts]), self.network_A, hidden)
-        return np.clip(images, -CLIP, CLIP)
+        return conditions
 
     def _tiles(self, shape: tuple[int, int]) -> list[Tile]:
         return tiles(shape, self.tile_px, self.margin_px, self.multiple)

@@ -43,6 +43,13 @@ def spans(length: int, tile: int, margin: int, multiple: int) -> list[tuple[int,
     return result
 
 
+def spread(length: int, size: int, multiple: int, most: int = 3) -> list[int]:
+    """Starts of up to `most` parts of `size` pixels along an axis, evenly from end to end; multiples of `multiple`."""
+    count = min(most, max(1, length // size))
+    ends = np.linspace(0, max(0, length - size), count) if count > 1 else [max(0, length - size) / 2]
+    return [int(end) // multiple * multiple for end in ends]
+
+
 def cut(images: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
     """Tile of images (n, channels, rows, cols), filled up with zeros (the mean)."""
     (r0, c0), (height, width) = tile.start, tile.size

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import chi2
+from scipy.special import expit, gammaincinv, logit
 
 from napari_emdl.atoms.fit import hmm
 
@@ -273,8 +272,8 @@ def poisson_interval(count: float, exposure: float, level: float = LEVEL) -> tup
     if not exposure > 0:
         return float("nan"), float("nan")
     tail = (1 - level) / 2
-    low = chi2.ppf(tail, 2 * count) / 2 if count > 0 else 0.0
-    return float(low / exposure), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / exposure)
+    low = gammaincinv(count, tail) if count > 0 else 0.0
+    return float(low / exposure), float(gammaincinv(count + 1, 1 - tail) / exposure)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
 
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
 from napari_emdl.atoms.fit.drift import Alignment
@@ -275,6 +274,8 @@ def _supported(
     area_A2 = max(1.0, shape[0] * shape[1] * pixel_A**2 - solid.sum() * np.pi * 1.2**2)
     expected = far.sum() / area_A2 * np.pi * min(max_distance_A, 0.6) ** 2
     # a cluster has one detection for certain; every one of them is a chance to be fooled
+    from scipy.stats import poisson  # half a second that only this needs
+
     by_chance = float(poisson.isf(0.05 / len(position), expected)) + 2
     least = min(usable, max(np.ceil(min_fraction * usable), by_chance))
     keep = (count >= least) & (share >= min_fraction)

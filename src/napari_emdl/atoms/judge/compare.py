@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from napari_emdl.atoms.fit.events import LEVEL
 from napari_emdl.atoms.fit.result import Occupancy
@@ -91,9 +91,9 @@ def compare(first: Occupancy, second: Occupancy) -> Comparison:
 def _compared(group: str, rate: str, one: np.void, other: np.void, scale: float) -> RateComparison:
     difference = float(other[f"log_{rate}"] - one[f"log_{rate}"]) + scale
     spread = float(np.hypot(one[f"log_{rate}_sd"], other[f"log_{rate}_sd"]))
-    half = float(norm.ppf((1 + LEVEL) / 2)) * spread
+    half = float(ndtri((1 + LEVEL) / 2)) * spread
     low, high = np.exp(difference - half), np.exp(difference + half)
-    p_value = float(2 * norm.sf(abs(difference) / max(spread, 1e-12)))
+    p_value = float(2 * ndtr(-abs(difference) / max(spread, 1e-12)))
     return RateComparison(
         group, rate, float(one[rate]), float(other[rate]), float(np.exp(difference)), float(low), float(high), p_value,
         bool(low > 1 or high < 1),

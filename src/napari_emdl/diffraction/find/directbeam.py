@@ -16,6 +16,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.find.kernels import bin_factor
+from napari_emdl.diffraction.find.patterns import bin_patterns
 
 Floats = NDArray[np.float64]
 
@@ -76,8 +78,10 @@ def _smooth(pattern: Floats, radius_px: float) -> Floats:
 
 
 def _brightest(pattern: Floats, radius_px: float) -> Floats:
-    smooth = _smooth(pattern, radius_px)
-    return np.array(np.unravel_index(int(smooth.argmax()), smooth.shape), float)
+    """Where a pattern is brightest, to half a bin, which is half a radius at most."""
+    binning = bin_factor(radius_px)
+    smooth = _smooth(bin_patterns(pattern[None], binning)[0], radius_px / binning)
+    return np.array(np.unravel_index(int(smooth.argmax()), smooth.shape), float) * binning + (binning - 1) / 2
 
 
 def _beam_at(pattern: Floats, place: Floats, positions: Floats, radius_px: float) -> Beam | None:

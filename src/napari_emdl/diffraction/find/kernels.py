@@ -105,16 +105,30 @@ class Crop:
         return np.hypot(self.rows, self.cols)
 
 
-def shifted_disk(probe: Probe, crop: Crop, shift: tuple[float, float]) -> NDArray[np.float64]:
-    """Probe moved by `shift` (row, col) px, sampled on the crop; cubic interpolation."""
-    half = np.array(probe.shape) // 2
-    where = [crop.rows - shift[0] + half[0], crop.cols - shift[1] + half[1]]
-    return np.clip(ndimage.map_coordinates(probe.image.astype(float), where, order=3, mode="constant"), 0, None)
+@dataclass(frozen=True)
+class Splines:
+    """Cubic splines of a probe, made once for all its shifts."""
+
+    coefficients: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, probe: Probe) -> Splines:
+        """Splines through the pixels of the probe."""
+        return cls(ndimage.spline_filter(probe.image.astype(float), order=3))
+
+    def shifted(self, crop: Crop, shift: tuple[float, float]) -> NDArray[np.float64]:
+        """Probe moved by `shift` (row, col) px, sampled on the crop; zero beyond its image."""
+        half = np.array(self.coefficients.shape) // 2
+        where = [crop.rows - shift[0] + half[0], crop.cols - shift[1] + half[1]]
+        return np.clip(ndimage.map_coordinates(self.coefficients, where, order=3, mode="constant", prefilter=False), 0, None)
 
 
 def polynomials(u: NDArray[np.float64], v: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
     """(P, (degree + 1)(degree + 2) / 2) monomials, ordered by degree."""
-    return np.stack([u ** (n - k) * v**k for n in range(degree + 1) for k in range(n + 1)], axis=1)
+    powers = [(np.ones_like(u), np.ones_like(v))]
+    for _ in range(degree):
+        powers.append((powers[-1][0] * u, powers[-1][1] * v))
+    return np.stack([powers[n - k][0] * powers[k][1] for n in range(degree + 1) for k in range(n + 1)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -157,9 +171,10 @@ def fit_bank(probe: Probe, crop: Crop, step_px: float, reach: int, degree: int) 
     """
     plane = np.linalg.qr(polynomials(crop.rows.astype(float), crop.cols.astype(float), 1))[0]
     blank = Bank(step_px, reach, np.zeros((0, 0), np.float32), (degree + 1) * (degree + 2) // 2)
+    splines = Splines.of(probe)
     blocks = []
     for shift in blank.shifts():
-        disk = shifted_disk(probe, crop, (float(shift[0]), float(shift[1])))
+        disk = splines.shifted(crop, (float(shift[0]), float(shift[1])))
         u, v = (crop.rows - shift[0]) / probe.radius_px, (crop.cols - shift[1]) / probe.radius_px
         columns = disk[:, None] * polynomials(u, v, degree)
         columns -= plane @ (plane.T @ columns)
@@ -170,9 +185,10 @@ def fit_bank(probe: Probe, crop: Crop, step_px: float, reach: int, degree: int) 
 def correlation_bank(probe: Probe, crop: Crop, step_px: float, reach: int) -> Bank:
     """Bank of one filter a shift: the probe minus its surround, as an upsampled DFT of the correlation would give it."""
     blank = Bank(step_px, reach, np.zeros((0, 0), np.float32), 1)
+    splines = Splines.of(probe)
     columns = []
     for shift in blank.shifts():
-        disk = shifted_disk(probe, crop, (float(shift[0]), float(shift[1])))
+        disk = splines.shifted(crop, (float(shift[0]), float(shift[1])))
         kernel = disk - disk.mean()
         columns.append(kernel / np.linalg.norm(kernel))
     return Bank(step_px, reach, np.stack(columns, axis=1).astype(np.float32), 1)

@@ -22,52 +22,84 @@ def gather(
     centre_row: NDArray[np.intp],
     centre_col: NDArray[np.intp],
     crop: Crop,
-    clean: bool,
 ) -> NDArray[np.float32]:
-    """(N, P) electrons of the crop's pixels around whole-pixel centres; beyond the detector its border is repeated.
+    """(N, P) electrons of the crop's pixels around whole-pixel centres; beyond the detector its border is repeated."""
+    rows, cols = patterns.shape[1:]
+    place = (which * rows + centre_row) * cols + centre_col
+    index = place[:, None] + (crop.rows * cols + crop.cols)
+    n = int(max(np.abs(crop.rows).max(), np.abs(crop.cols).max()))
+    outside = (centre_row < n) | (centre_row >= rows - n) | (centre_col < n) | (centre_col >= cols - n)
+    if outside.any():
+        r = np.clip(centre_row[outside, None] + crop.rows, 0, rows - 1)
+        c = np.clip(centre_col[outside, None] + crop.cols, 0, cols - 1)
+        index[outside] = (which[outside, None] * rows + r) * cols + c
+    counts = np.take(patterns.reshape(-1), index).astype(np.float32)
+    counts /= gain[which][:, None]
+    return counts
 
-    With `clean`, a pixel far above or below all its eight neighbours (hot, dead, cosmic ray) takes their extreme.
+
+def without_outliers(patterns: NDArray[Any], gain: NDArray[np.float32]) -> NDArray[Any]:
+    """(n, rows, cols) patterns whose single outlying pixels (hot, dead, cosmic ray) take the extreme of their neighbours.
+
+    Outlying is what lies six sigma beyond all eight neighbours. Pixels at the rim of the detector stay.
     """
     rows, cols = patterns.shape[1:]
-    n = int(max(np.abs(crop.rows).max(), np.abs(crop.cols).max())) + 1
-    span = np.arange(-n, n + 1)
-    r = np.clip(centre_row[:, None] + span, 0, rows - 1)
-    c = np.clip(centre_col[:, None] + span, 0, cols - 1)
-    start = (which * (rows * cols))[:, None] + r * cols
-    square = np.take(patterns.reshape(-1), start[:, :, None] + c[:, None, :]).astype(np.float32)
-    square /= gain[which][:, None, None]
-    if clean:
-        _clean_in_place(square)
-    return square[:, crop.rows + n, crop.cols + n]
+    if min(rows, cols) < 3:
+        return patterns
+    out = patterns
+    for i, (image, unit) in enumerate(zip(patterns, gain, strict=True)):
+        for extreme, beyond, least in ((np.maximum, 12.0, 12.0), (np.minimum, 0.0, 36.0)):
+            near, away = _beside_neighbours(image, extreme)
+            # a difference below `least` electrons is never six sigma, which settles almost all pixels
+            place = np.flatnonzero(away > float(least * unit))
+            far = away[place] / unit > 6 * np.sqrt(near[place] / unit) + beyond
+            row, col = np.divmod(place[far] + cols + 1, cols)
+            inner = (col > 0) & (col < cols - 1)
+            if inner.any():
+                out = patterns.copy() if out is patterns else out
+                out[i, row[inner], col[inner]] = near[place[far][inner]]
+    return out
 
 
-def _clean_in_place(square: NDArray[np.float32]) -> None:
-    """Replace single outlying pixels of (N, s, s) crops by the extreme of their neighbours, six sigma beyond it."""
-    middle = square[:, 1:-1, 1:-1]
-    wide = np.maximum(np.maximum(square[:, :, :-2], square[:, :, 1:-1]), square[:, :, 2:])
-    high = np.maximum(np.maximum(wide[:, :-2], wide[:, 2:]), np.maximum(square[:, 1:-1, :-2], square[:, 1:-1, 2:]))
-    hot = middle > high + 6 * np.sqrt(high) + 12
-    wide = np.minimum(np.minimum(square[:, :, :-2], square[:, :, 1:-1]), square[:, :, 2:])
-    low = np.minimum(np.minimum(wide[:, :-2], wide[:, 2:]), np.minimum(square[:, 1:-1, :-2], square[:, 1:-1, 2:]))
-    dead = middle < low - 6 * np.sqrt(low)
-    if hot.any():
-        middle[hot] = high[hot]
-    if dead.any():
-        middle[dead] = low[dead]
+def _beside_neighbours(image: NDArray[Any], extreme: np.ufunc) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Extreme of the eight neighbours of every pixel, and how far the pixel lies beyond it, flat from pixel (1, 1) on.
+
+    Rows follow each other, so what is said of the first and the last column is wrong.
+    """
+    cols, flat = image.shape[1], np.ascontiguousarray(image).reshape(-1)
+    wide = extreme(extreme(flat[:-2], flat[1:-1]), flat[2:])
+    near = extreme(extreme(wide[: -2 * cols], wide[2 * cols :]), extreme(flat[cols : -cols - 2], flat[cols + 2 : -cols]))
+    away = extreme(near, flat[cols + 1 : -cols - 1])
+    return near, (away - near if extreme is np.maximum else near - away)
+
+
+def _products(crops: NDArray[np.float32], bank: Bank) -> NDArray[np.float32]:
+    """(grid points, filters, N) products of crops (N, P) with a bank; crops come last, so that sums over filters are fast."""
+    centred = crops - crops.mean(axis=1, keepdims=True)
+    return (bank.matrix.T @ centred.T).reshape(-1, bank.n_filters, len(crops))
+
+
+def best_point(crops: NDArray[np.float32], bank: Bank) -> NDArray[np.intp]:
+    """(N,) grid point at which a disk of the bank's highest degree is likeliest."""
+    product = _products(crops, bank)
+    bright = product[:, 0] > 0  # a disk is brighter than its surround
+    return np.asarray((bright * np.square(product, out=product).sum(axis=1)).argmax(axis=0))
 
 
 def likelihood(crops: NDArray[np.float32], bank: Bank) -> NDArray[np.float32]:
-    """(models, N, grid points) drop of chi squared by a disk at each shift, for inner intensities of rising degree."""
-    product = (crops - crops.mean(axis=1, keepdims=True)) @ bank.matrix
-    product = product.reshape(len(crops), -1, bank.n_filters)
-    bright = product[:, :, :1] > 0  # a disk is brighter than its surround
-    square = np.square(product)
-    ends, degree = [], 0
-    while (degree + 1) * (degree + 2) // 2 <= bank.n_filters:
-        ends.append(degree * (degree + 1) // 2)
-        degree += 1
-    by_degree = np.add.reduceat(square, ends, axis=2)
-    return np.moveaxis(np.cumsum(np.where(bright, by_degree, 0), axis=2), 2, 0)
+    """(models, grid points, N) drop of chi squared by a disk at each shift, for inner intensities of rising degree."""
+    product = _products(crops, bank)
+    bright = product[:, 0] > 0
+    square = np.square(product, out=product)
+    gains: list[NDArray[np.float32]] = []
+    start = 0
+    for degree in range(bank.n_filters):
+        stop = start + degree + 1
+        if stop > bank.n_filters:
+            break
+        gains.append(square[:, start:stop].sum(axis=1) + (gains[-1] if gains else 0))
+        start = stop
+    return np.where(bright, np.stack(gains), 0)
 
 
 def locate_both(counts: NDArray[np.float32], bank: Bank) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -102,9 +134,9 @@ def locate(crops: NDArray[np.float32], bank: Bank) -> tuple[NDArray[np.float64],
     gains = likelihood(crops, bank)
     n_pixels = crops.shape[1]
     n_filters = np.array([(d + 1) * (d + 2) // 2 for d in range(len(gains))])
-    evidence = gains.max(axis=2) - DEGREE_PENALTY * np.log(n_pixels) * n_filters[:, None]
+    evidence = gains.max(axis=1) - DEGREE_PENALTY * np.log(n_pixels) * n_filters[:, None]
     degree = evidence.argmax(axis=0)
-    chosen = gains[degree, np.arange(len(crops))].reshape(-1, bank.width, bank.width)
+    chosen = gains[degree, :, np.arange(len(crops))].reshape(-1, bank.width, bank.width)
     total = np.square(crops - crops.mean(axis=1, keepdims=True)).sum(axis=1)
     best = chosen.reshape(len(crops), -1).argmax(axis=1)
     i = np.clip(best // bank.width, 1, bank.width - 2)

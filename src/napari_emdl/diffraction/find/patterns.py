@@ -193,12 +193,13 @@ def estimate_gain(patterns: NDArray[Any]) -> NDArray[np.float32]:
     left, right = sample[:, :, 0:width:2], sample[:, :, 1:width:2]
     square = np.square(left - right).reshape(len(sample), -1, 8).sum(axis=2)
     total = (left + right).reshape(len(sample), -1, 8).sum(axis=2)
-    ratio = np.where(total > 0, square / np.where(total > 0, total, 1), np.nan)
-    gain = np.ones(len(patterns), np.float32)
-    for i, values in enumerate(ratio):
-        known = values[np.isfinite(values)]
-        if known.size >= 16:
-            gain[i] = np.median(known) / 0.92  # median of chi squared with 8 degrees of freedom over its mean
+    ratio = np.where(total > 0, square / np.where(total > 0, total, 1), np.inf)
+    ratio.sort(axis=1)  # what is unknown comes last
+    known = np.isfinite(ratio).sum(axis=1)
+    pick = np.arange(len(ratio))
+    median = 0.5 * (ratio[pick, np.maximum(known - 1, 0) // 2] + ratio[pick, known // 2])
+    # the median of chi squared with 8 degrees of freedom over its mean
+    gain = np.where(known >= 16, median / np.float32(0.92), 1).astype(np.float32)
     if patterns.dtype.kind in "ui":
         gain[(gain < 3) & (gain > 0.2)] = 1.0
     return np.where(gain > 0, gain, 1.0).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, optimize, special
+from scipy import ndimage, special
 
 from napari_emdl.base.errors import EmdlError
 
@@ -163,6 +163,8 @@ def fit_edge(distance: NDArray[np.float64], value: NDArray[np.float64], guess_px
         x, y = x[:: len(x) // _MOST_VALUES + 1], y[:: len(y) // _MOST_VALUES + 1]
     top = float(np.median(y[x < guess_px])) if np.any(x < guess_px) else float(y.max())
     bottom = float(np.percentile(y, 10))
+
+    from scipy import optimize  # not needed for a probe whose shape is known
 
     def model(p: NDArray[np.float64]) -> NDArray[np.float64]:
         return p[2] + (p[3] + p[4] * (x - p[0])) * 0.5 * special.erfc((x - p[0]) / (np.sqrt(2) * abs(p[1]))) - y

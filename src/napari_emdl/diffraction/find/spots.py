@@ -158,7 +158,7 @@ class SpotFinder:
         most = strongest(which, height, 2 * self.params.max_disks + 100)
         which, i, j, height = which[most], i[most], j[most], height[most]
         di, dj = parabola(maps, which, i, j)
-        counts = gather(filled, gain, which, i, j, self._crop, False)
+        counts = gather(filled, gain, which, i, j, self._crop)
         fit = _fit_gaussians(counts.astype(float), self._crop, di, dj, self.sigma_px)
         moved = np.hypot(fit["row"] - di, fit["col"] - dj)
         fits = (

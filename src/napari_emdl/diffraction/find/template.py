@@ -35,7 +35,14 @@ from napari_emdl.diffraction.find.kernels import (
     fit_bank,
 )
 from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
-from napari_emdl.diffraction.find.measure import gather, likelihood, locate_both, photometry, photometry_matrix
+from napari_emdl.diffraction.find.measure import (
+    best_point,
+    gather,
+    locate_both,
+    photometry,
+    photometry_matrix,
+    without_outliers,
+)
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import anscombe, bin_patterns, count_defects, estimate_gain, even_noise, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
@@ -254,13 +261,11 @@ class TemplateFinder:
     ) -> dict[str, NDArray[Any]]:
         centre_row, centre_col = np.rint(row).astype(np.intp), np.rint(col).astype(np.intp)
         sigma = np.hypot(0.25 * self.binning, self.probe.radius_px / np.maximum(score, 1))
-        clean = self.probe.radius_px >= 2
+        if self.probe.radius_px >= 2:
+            patterns = without_outliers(patterns, gain)
+        counts = gather(patterns, gain, which, centre_row, centre_col, self._crop)
         if self._coarse is not None and self._fine is not None and len(which):
-            for _ in range(2):
-                moved = self._recentre(patterns, gain, which, centre_row, centre_col, clean)
-                if not moved:
-                    break
-        counts = gather(patterns, gain, which, centre_row, centre_col, self._crop, clean)
+            self._recentre(patterns, gain, which, centre_row, centre_col, counts)
         if self._fine is not None and len(which):
             shift, sigma = locate_both(counts, self._fine)
             row, col = centre_row + shift[:, 0], centre_col + shift[:, 1]
@@ -283,18 +288,23 @@ class TemplateFinder:
         which: NDArray[Any],
         centre_row: NDArray[np.intp],
         centre_col: NDArray[np.intp],
-        clean: bool,
-    ) -> bool:
-        """Move centres in place to the best whole pixel; True when one went to the end of its reach and may go on."""
+        counts: NDArray[np.float32],
+    ) -> None:
+        """Move centres and their crops in place to the best whole pixel; again where one went to the end of its reach."""
         bank = self._coarse
         assert bank is not None
-        counts = gather(patterns, gain, which, centre_row, centre_col, self._crop, clean)
-        best = likelihood(even_noise(counts), bank)[-1].argmax(axis=1)
-        shift = np.rint(bank.shifts()).astype(np.intp)[best]
         rows, cols = self.detector_shape
-        centre_row[:] = np.clip(centre_row + shift[:, 0], 0, rows - 1)
-        centre_col[:] = np.clip(centre_col + shift[:, 1], 0, cols - 1)
-        return bool(np.any(np.abs(shift) == bank.reach))
+        shifts = np.rint(bank.shifts()).astype(np.intp)
+        moving = np.arange(len(which))
+        for _ in range(2):
+            shift = shifts[best_point(even_noise(counts[moving]), bank)]
+            moved = shift.any(axis=1)
+            moving, shift = moving[moved], shift[moved]
+            centre_row[moving] = np.clip(centre_row[moving] + shift[:, 0], 0, rows - 1)
+            centre_col[moving] = np.clip(centre_col[moving] + shift[:, 1], 0, cols - 1)
+            counts[moving] = gather(patterns, gain, which[moving], centre_row[moving], centre_col[moving], self._crop)
+            if not np.any(np.abs(shift) == bank.reach):
+                break
 
 
 def _max_degree(radius_px: float) -> int:

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 #: Orders looked at for disks in pairs, orders within which the hidden one lies, how much larger its paired share must be.
 _PAIRING_ORDERS = 12
 _HIDDEN_WITHIN = 6
+#: Positions that are asked whether the origin is hidden.
+_HIDDEN_POSITIONS = 4096
 _CLEARLY_PAIRED = 0.1
 
 
@@ -218,6 +220,9 @@ def hidden_origin(disks: PeakTable, origin_px: Floats) -> Floats | None:
     origin_px
         (positions, 2) origin taken so far.
     """
+    if disks.n_positions > _HIDDEN_POSITIONS:  # a share of the positions is all that is asked for
+        some = np.unique(np.linspace(0, disks.n_positions - 1, _HIDDEN_POSITIONS).astype(int))
+        disks, origin_px = disks.select_positions(some), origin_px[some]
     place, of = disks.positions_px(), disks.flat_index()
     if len(place) < 8:
         return None

@@ -18,20 +18,18 @@ chapter 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
+from napari_emdl.diffraction.fit.patternmodel import REWEIGHTED, Aperture, PatternModel
 from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.lattice import LatticeFit
 from napari_emdl.jobs.blockjob import run_block_job
@@ -41,159 +39,25 @@ from napari_emdl.jobs.control import Control
 
 Floats = NDArray[np.float64]
 
-#: Lengths over which the inner intensity changes, in radii, and standard deviation of each in units of the disk's mean.
-INNER_SCALES = ((0.8, 2.0),)
-#: Gauss-Newton steps of a pattern, and of the least squares within.
-_STEPS, _REWEIGHTED = 3, 3
+#: Gauss-Newton steps of a pattern, and rounds of least squares in each.
+_STEPS, _COARSE_ROUNDS = 3, 2
+#: Rounds within a step that settle which disks count.
+_STEP_ROUNDS = 2
+#: A step that moves no disk by more is the last.
+_SETTLED_PX = 0.04
 #: Patterns that radius and edge are fitted to.
 _APERTURE_PATTERNS, _APERTURE_ROUNDS = 24, 3
 #: A disk that is sure of nothing stays where the lattice says, within this many radii.
 _LOOSE_RADII = 1.0
-#: Components of the inner intensity with less than this share of its variance are left out.
-_LEAST_SHARE = 3e-4
+#: The same on the way to the lattice, where what is left out may move it by a few hundredths of a pixel.
+_COARSE_SHARE = 1e-2
 #: Fewest disks of a pattern that is fitted, and the smallest of them.
 _LEAST_DISKS, _LEAST_RADIUS_PX = 5, 2.5
 #: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
 _SHARPEST_PX = 0.45
-#: Width of the zone in which a real edge strays, in units of the edge.
-_ZONE = 2.0
 _NO_DISKS = np.zeros((0, 2), np.int64)
 #: Memory of a pattern while it is worked on.
 _BYTES_A_PIXEL = 64
-#: Expected counts a pixel at least, for its variance.
-_LEAST_COUNTS = 0.05
-
-
-@dataclass(frozen=True)
-class Aperture:
-    """Soft-edged disk: half height at `radius_px`, blurred with a standard deviation of `edge_px`.
-
-    `ripple` is how far the height near a real edge strays from that, pixel by pixel (a hard edge on whole pixels, a ragged
-    aperture). More electrons do not make it less, so that it bounds what the edges of bright disks count.
-    """
-
-    radius_px: float
-    edge_px: float
-    ripple: float = 0.0
-
-    def at(self, row: Floats, col: Floats) -> tuple[Floats, Floats]:
-        """Height, and (..., 4) derivatives by the place (row, col), the radius and the edge, at offsets from the centre."""
-        away = np.hypot(row, col)
-        z = (away - self.radius_px) / (np.sqrt(2) * self.edge_px)
-        slope = np.exp(-np.square(z)) / (np.sqrt(2 * np.pi) * self.edge_px)
-        safe = np.maximum(away, 1e-9)
-        by_edge = slope * (away - self.radius_px) / self.edge_px
-        return 0.5 * special.erfc(z), np.stack([slope * row / safe, slope * col / safe, slope, by_edge], axis=-1)
-
-    def zone(self, row: Floats, col: Floats) -> Floats:
-        """How near to the edge, from 1 on it to 0; as wide as a pixel at least."""
-        width = _ZONE * max(self.edge_px, 0.5)
-        return np.asarray(np.exp(-0.5 * np.square((np.hypot(row, col) - self.radius_px) / width)), dtype=np.float64)
-
-
-class PatternModel:
-    """Scores and information of disks for one aperture; see the module.
-
-    Parameters
-    ----------
-    aperture
-        Of the disks.
-    distortion
-        Of the projector: lattices are those of the undistorted pattern.
-    """
-
-    def __init__(self, aperture: Aperture, distortion: Distortion | None = None) -> None:
-        self.aperture, self.distortion = aperture, distortion
-        radius = aperture.radius_px
-        self._crop = Crop.within(max(1.45 * radius, radius + 3))
-        place = np.stack([self._crop.rows, self._crop.cols], axis=1).astype(float)
-        square = np.square(place[:, None] - place[None]).sum(axis=2)
-        kernel = sum(deviation**2 * np.exp(-square / (2 * (length * radius) ** 2)) for length, deviation in INNER_SCALES)
-        value, vector = np.linalg.eigh(kernel)
-        keep = value > _LEAST_SHARE * value.sum()
-        self._inner = vector[:, keep] * np.sqrt(value[keep])
-        blur = np.exp(-square / 2)
-        self._blur = blur / blur.sum(axis=1, keepdims=True)
-        self.ripple_sums = np.zeros(2)
-
-    def shown(self, place: Floats) -> Floats:
-        """(n, 2) where the camera shows what lies at `place`."""
-        return place if self.distortion is None else self.distortion.distorted(place)
-
-    def fits(self, centre: Floats, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """(n,) disks that lie wholly on the detector."""
-        edge = self.aperture.radius_px
-        return np.asarray(np.all((centre >= edge) & (centre <= np.array(shape) - 1 - edge), axis=1))
-
-    def measure(self, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> tuple[Floats, Floats]:
-        """Score (n, 4) and information (n, 4, 4) of disks (h, k) for their row and col and for radius and edge.
-
-        Parameters
-        ----------
-        counts
-            (rows, cols) electrons.
-        hk
-            (n, 2) indices.
-        origin, g
-            (2,) and (2, 2) in px.
-        """
-        centre = self.shown(origin + hk @ g)
-        moved = centre - (origin + hk @ g)
-        low = np.rint(centre).astype(np.intp)
-        rows, cols = low[:, :1] + self._crop.rows, low[:, 1:] + self._crop.cols
-        inside = (rows >= 0) & (rows < counts.shape[0]) & (cols >= 0) & (cols < counts.shape[1])
-        y = counts[np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)]
-        dr, dc = rows - centre[:, :1], cols - centre[:, 1:]
-        used = (inside & self._own(rows - moved[:, :1], cols - moved[:, 1:], hk, origin, g)).astype(float)
-        height, slope = self.aperture.at(dr, dc)
-        core = height > 0.5
-        outside = used * (height < 0.02)
-        background = (y * outside).sum(axis=1) / np.maximum(outside.sum(axis=1), 1)
-        mean = ((y - background[:, None]) * core).sum(axis=1) / np.maximum(core.sum(axis=1), 1)
-        mean = np.maximum(mean, 0.02 + 0.02 * background)
-        scaled = (height * mean[:, None])[:, :, None]
-        ones = np.ones((len(y), y.shape[1], 1))
-        tilt = np.stack([dr, dc], axis=2) / self.aperture.radius_px
-        design = np.concatenate([scaled, scaled * self._inner, ones, tilt], axis=2)
-        n = design.shape[2]
-        prior = np.zeros((len(y), n))
-        prior[:, 0], prior[:, 1 : n - 3] = 0.01, 1.0
-        prior[:, n - 2 :] = (2 / np.maximum(background, 0.05))[:, None] ** 2
-        zone = self.aperture.zone(dr, dc)
-        least = np.maximum(0.5 * background, _LEAST_COUNTS)[:, None]
-        variance = np.maximum(y @ self._blur.T, least)
-        for _ in range(_REWEIGHTED):
-            weighted = design * (used / variance)[:, :, None]
-            normal = np.matmul(weighted.transpose(0, 2, 1), design)
-            normal[:, np.arange(n), np.arange(n)] += prior
-            right = np.matmul(weighted.transpose(0, 2, 1), y[:, :, None])[:, :, 0]
-            right[:, 0] += prior[:, 0]
-            solution = np.linalg.solve(normal, right[:, :, None])
-            fit = np.matmul(design, solution)[:, :, 0]
-            inner = mean[:, None] * (solution[:, :1, 0] + np.matmul(self._inner, solution[:, 1 : n - 3])[:, :, 0])
-            change = slope * np.maximum(inner, 0)[:, :, None]
-            counted = np.maximum(fit, least)
-            edge = np.square(np.maximum(inner, 0) * zone)
-            variance = counted + self.aperture.ripple**2 * edge
-        self._note_ripple(used * edge, np.square(y - fit), counted)
-        weight = (used / variance)[:, :, None]
-        shared = np.matmul((design * weight).transpose(0, 2, 1), change)
-        information = np.matmul((change * weight).transpose(0, 2, 1), change)
-        information -= np.matmul(shared.transpose(0, 2, 1), np.linalg.solve(normal, shared))
-        score = np.matmul((change * weight).transpose(0, 2, 1), (y - fit)[:, :, None])[:, :, 0]
-        return score, information
-
-    def _note_ripple(self, edge: Floats, square: Floats, counted: Floats) -> None:
-        """Remember how much larger residuals at the edges are than counting makes them."""
-        self.ripple_sums += [float((edge * (square - counted) / counted).sum()), float((np.square(edge) / counted).sum())]
-
-    def _own(self, rows: Floats, cols: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> NDArray[np.bool_]:
-        """Pixels that no disk of a neighbouring lattice point reaches."""
-        place = np.stack([rows - origin[0], cols - origin[1]], axis=2)
-        near = np.rint(place @ np.linalg.inv(g))
-        away = np.linalg.norm(place - near @ g, axis=2)
-        other = (near != hk[:, None]).any(axis=2)
-        return np.asarray(~(other & (away < self.aperture.radius_px + 3 * self.aperture.edge_px)))
 
 
 def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> Floats:
@@ -204,14 +68,23 @@ def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64
 
 
 def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Gauss-Newton step (3, 2) of origin, g1, g2 and the normal matrix (6, 6), disks that disagree counting less."""
+    """Gauss-Newton step (3, 2) of origin, g1, g2 and the normal matrix (6, 6), disks that disagree counting less.
+
+    What a disk disagrees by is taken after the step, so that a few rounds are needed; they cost next to nothing.
+    """
     terms = np.column_stack([np.ones(len(hk)), hk])
     place = information[:, :2, :2] + 1e-9 * np.eye(2)
-    square = np.einsum("na,na->n", score[:, :2], np.linalg.solve(place, score[:, :2, None])[:, :, 0])
-    trust = 1 / (1 + square / 8)
-    normal = np.einsum("n,ni,nab,nj->iajb", trust, terms, place, terms).reshape(6, 6)
-    right = np.einsum("n,ni,na->ia", trust, terms, score[:, :2]).reshape(6)
-    return np.linalg.solve(normal + 1e-6 * np.eye(6), right).reshape(3, 2), normal
+    inverse = np.linalg.inv(place)
+    each = (terms[:, :, None, None, None] * place[:, None, :, None] * terms[:, None, None, :, None]).reshape(len(hk), -1)
+    toward = (terms[:, :, None] * score[:, None, :2]).reshape(len(hk), -1)
+    step = np.zeros((3, 2))
+    for _ in range(_STEP_ROUNDS):
+        left = score[:, :2] - np.einsum("nab,nb->na", place, terms @ step)
+        square = np.einsum("na,nab,nb->n", left, inverse, left)
+        trust = 1 / (1 + square / 8)
+        normal = (trust @ each).reshape(6, 6)
+        step = np.linalg.solve(normal + 1e-6 * np.eye(6), trust @ toward).reshape(3, 2)
+    return step, normal
 
 
 def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.int64], Floats, Floats]]) -> Aperture:
@@ -337,6 +210,7 @@ class _OnPatterns:
 
     def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], model: PatternModel) -> None:
         self.disks, self.fit, self.good, self.model = disks, fit, good, model
+        self.coarse = PatternModel(model.aperture, model.distortion, _COARSE_SHARE)
         self.columns = {name: disks.column(name).astype(float) for name in disks.fields}
         unknown = np.full(disks.n_peaks, np.nan)
         self.columns = {"sigma_px": unknown} | self.columns | dict.fromkeys(("sigma_row_px", "sigma_col_px", "rho"), unknown)
@@ -350,7 +224,9 @@ class _OnPatterns:
         if len(hk) < _LEAST_DISKS:
             whole = slice(int(self.disks.offset[i]), int(self.disks.offset[i + 1]))
             return {name: values[whole] for name, values in self.columns.items()}
-        place, covariance = _fit_pattern(self.model, _electrons(pattern[None]), hk, self.fit.origin[i], self.fit.g[i])
+        place, covariance = _fit_pattern(
+            self.model, self.coarse, _electrons(pattern[None]), hk, self.fit.origin[i], self.fit.g[i]
+        )
         deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
         return {name: values[rows] for name, values in self.columns.items()} | {
             "row": place[:, 0],
@@ -363,15 +239,17 @@ class _OnPatterns:
 
 
 def _fit_pattern(
-    model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats
+    model: PatternModel, coarse: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats
 ) -> tuple[Floats, Floats]:
     """Places (n, 2) of the disks and their covariances (n, 2, 2), each free around the lattice of all of them."""
     limit = 0.1 * model.aperture.radius_px
     for _ in range(_STEPS):
-        score, information = model.measure(counts, hk, origin, g)
+        score, information = coarse.told(coarse.look(counts, hk, origin, g), _COARSE_ROUNDS)
         step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
         origin, g = origin + step[0], g + step[1:]
-    score, information = model.measure(counts, hk, origin, g)
+        if np.abs(step[0] + hk @ step[1:]).max() < _SETTLED_PX:
+            break
+    score, information = model.told(model.look(counts, hk, origin, g), REWEIGHTED)
     loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
     # information is never negative but by rounding
     value, vector = np.linalg.eigh(information[:, :2, :2])
