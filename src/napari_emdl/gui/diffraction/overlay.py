@@ -53,7 +53,7 @@ def _color_limits(scores: Any, low: float) -> tuple[float, float]:
 def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray:
     """(n, 2) lattice points of the fit at the position that lie on the detector; none where it is masked."""
     strain = state.found.strain
-    if strain is None or shape is None or not strain.mask[state.settings.position]:
+    if strain is None or state.coarse is not None or shape is None or not strain.mask[state.settings.position]:
         return np.zeros((0, 2))
     g = np.stack([strain.g1[state.settings.position], strain.g2[state.settings.position]])
     reach = int(np.ceil(max(shape) / np.linalg.norm(g, axis=1).min()))
@@ -67,7 +67,7 @@ def values_here(state: StemState, count: int) -> list[str]:
     row, col = state.settings.position
     parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
     strain = state.found.strain
-    if strain is None:
+    if strain is None or state.coarse is not None:  # its values are of the settings before
         return parts
     if not strain.mask[row, col]:
         from napari_emdl.diffraction.fit.strain import REASONS

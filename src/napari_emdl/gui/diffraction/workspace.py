@@ -40,7 +40,7 @@ from napari_emdl.gui.diffraction.session import StemProjects, project_menu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.diffraction.tour import tour_steps
-from napari_emdl.gui.kit import session, styles
+from napari_emdl.gui.kit import responsive, session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
@@ -71,6 +71,11 @@ class StemWorkspace(Panel):
         self.sets.shown_changed.connect(self._on_shown)
         self.four_maps: FourMaps | None = None
         self.closed = False
+        self._restoring = responsive.Slices(iter(()))
+        self._overlay_timer = QTimer(self)
+        self._overlay_timer.setSingleShot(True)
+        self._overlay_timer.setInterval(0)
+        self._overlay_timer.timeout.connect(self._draw_overlay)
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
@@ -139,6 +144,7 @@ class StemWorkspace(Panel):
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
         state.strain_changed.connect(self._show_overlay)
+        state.coarse_changed.connect(self._show_overlay)
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
@@ -190,7 +196,7 @@ class StemWorkspace(Panel):
     def _on_layer_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
-            QTimer.singleShot(0, self._adopt_first)
+            QTimer.singleShot(responsive.SLICE_MS, self._adopt_first)  # its image is painted first
         elif signal is not None and not isinstance(signal, Datacube):
             self.sets.put_aside()
 
@@ -268,7 +274,8 @@ class StemWorkspace(Panel):
 
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
-        restore(self, opened)
+        self._restoring.finish()
+        self._restoring = responsive.Slices(restore(self, opened), self)
         self.project.took(opened.path)
 
     def close_detectors(self) -> None:
@@ -377,12 +384,19 @@ class StemWorkspace(Panel):
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
+            responsive.begin()  # what the first run brought is there to stay
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""
         self.frame.say(text)
 
     def _show_overlay(self) -> None:
+        """Once all that changed is told: a new fit tells it of disks, map and verdict."""
+        self._overlay_timer.start()
+
+    def _draw_overlay(self) -> None:
+        if self.closed:
+            return
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
             shown = self.strain_step.show_map.currentText()
@@ -409,6 +423,7 @@ class StemWorkspace(Panel):
         if self.closed:
             return
         self.closed = True
+        self._restoring.stop()
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
+from napari_emdl.gui.kit import responsive
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -62,6 +63,7 @@ def camera_of(viewer: Any) -> Any:
 def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
+    responsive.begin()
 
 
 def unregister(viewer: Any, name: str) -> None:
@@ -70,6 +72,8 @@ def unregister(viewer: Any, name: str) -> None:
     panels.pop(name, None)
     if not panels:
         _widgets.pop(bare(viewer), None)
+    if not _widgets:
+        responsive.end()
 
 
 def registered(viewer: Any, name: str) -> Any:
