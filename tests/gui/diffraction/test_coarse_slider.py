@@ -75,4 +75,5 @@ def test_what_is_fitted_coarsely_is_what_the_whole_scan_has_there():
     assert scan.step == 3 and found.shape == (24, 22)
     assert found.mask.all() and scan.whole(found.exx).shape == (70, 66)
     for name in ("exx", "eyy", "exy", "theta_rad"):
-        np.testing.assert_allclose(getattr(found, name), getattr(whole, name)[here], atol=1e-9)
+        # a hundredth of the error: the weights follow the spread of the disks that are fitted
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name)[here], atol=5e-6)

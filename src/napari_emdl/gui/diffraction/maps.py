@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.judge.glance import beyond, most_to_see
+from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.responsive import SLICE_MS
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
@@ -26,7 +27,7 @@ TEXT_PT = 8.0  # of the corner: more hides the map in a small window
 #: Roles of layers that stay above all maps.
 #: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
-DRAWN = ("crosshair", "reference", "profile", "statistics", "regions")
+DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
 
 
 class ScanMaps(QObject):
@@ -166,6 +167,8 @@ class ScanMaps(QObject):
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
             self._soon(name, partial(self._show_map, name))
+        self._later = {"axes": self._show_axes, **self._later}
+        self._idle.start()
         for role in self._extra:
             if self.layer(role) is not None:
                 self._soon(role, partial(self.show_extra, role, None))
@@ -223,8 +226,29 @@ class ScanMaps(QObject):
             low, high = layer.contrast_limits
             layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
             layer.events.contrast_limits.connect(self._link_contrast)
-            layer.events.visible.connect(lambda *_: self._bar_soon(name))
+            layer.events.visible.connect(lambda *_: self._on_visible(name))
             self._bar_soon(name)
+
+    def _show_axes(self) -> None:
+        """Arrows of the strain's x and y in the corner of the map, shown with any of the strain maps."""
+        from napari_emdl.diffraction.judge.glance import axes_on_scan
+
+        axes, layer = axes_on_scan(self.strain), self.layer("axes")
+        if layer is None:
+            layer = self._insert(axes_layer(axes, self.cube.scan_shape, tag("axes", self.cube), self.space))
+        else:
+            layer.data = axes_shapes(axes, self.cube.scan_shape)
+        self._axes_with_maps()
+
+    def _axes_with_maps(self) -> None:
+        layer = self.layer("axes")
+        if layer is not None:
+            maps = [self.layer(name) for name, *_ in styles.STRAIN_MAPS]
+            layer.visible = any(one is not None and one.visible for one in maps)
+
+    def _on_visible(self, name: str) -> None:
+        self._bar_soon(name)
+        self._axes_with_maps()
 
     def _bar_soon(self, name: str) -> None:
         """The colour bar of a map, once it is shown."""
@@ -329,7 +353,7 @@ class ScanMaps(QObject):
         fresh = [i for i, character in enumerate(whole) if character not in self._drawn and character not in whole[:i]]
         if len(fresh) > FRESH_CHARACTERS:
             whole = whole[: fresh[FRESH_CHARACTERS]]
-            self._later["text"] = self._reveal
+            self._later = {"text": self._reveal, **self._later}
             self._idle.start()
         self._drawn |= set(whole)
         overlay = self.viewer.text_overlay

@@ -90,16 +90,11 @@ def outlook_line(outlook: Any) -> str:
     return f"Lattice in {good} of {n} patterns" + (f"; {takes} on this device." if takes else ".")
 
 
-_ARROWS = "→↘↓↙←↖↑↗"
-
-
-def axes_text(strain: Any) -> str:
-    """Which way x and y of the strain point on the map, such as "x ↓ y →"."""
+def axes_note(strain: Any) -> list[str]:
+    """A line where the arrows of x and y are directions on the detector, because its rotation against the scan is not known."""
     from napari_emdl.diffraction.judge.glance import axes_on_scan
 
-    axes = axes_on_scan(strain)
-    signs = [_ARROWS[round(float(np.degrees(np.arctan2(row, col))) / 45) % 8] for row, col in (axes.x, axes.y)]
-    return f"x {signs[0]}  y {signs[1]}{'' if axes.known else ' on the detector'}"
+    return [] if strain is None or axes_on_scan(strain).known else ["x, y on the detector"]
 
 
 def describe(cube: Datacube) -> str:

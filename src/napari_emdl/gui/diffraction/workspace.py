@@ -30,7 +30,7 @@ from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.opendata import OpenData
 from napari_emdl.gui.diffraction.openset import OpenSet, OpenSets
-from napari_emdl.gui.diffraction.overlay import axes_text, describe, outlook_line, show_overlay
+from napari_emdl.gui.diffraction.overlay import axes_note, describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
@@ -42,6 +42,7 @@ from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.diffraction.tour import tour_steps
 from napari_emdl.gui.kit import responsive, session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
+from napari_emdl.gui.kit.fitting import ToolType
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
 from napari_emdl.gui.kit.projects import Keeper, Offer
@@ -74,6 +75,7 @@ class StemWorkspace(Panel):
         self._restoring = responsive.Slices(iter(()))
         self._overlay_timer = QTimer(self)
         self._overlay_timer.setSingleShot(True)
+        self._overlay_at = (0, 0)  # position whose disks are drawn
         self._overlay_timer.setInterval(0)
         self._overlay_timer.timeout.connect(self._draw_overlay)
         self.histogram = ScoreHistogram()
@@ -100,6 +102,7 @@ class StemWorkspace(Panel):
         history.restored.connect(self._put_strain_forms)
         self._build()
         self.virtual = DetectorBar(self.state, self.canvas, lambda: self.detectors, self)
+        self._tool_types = [ToolType(self), ToolType(self.canvas)]
         self._connect()
         self.docks = Docks(self.viewer, self, self.canvas, self._make_four_maps, self.shut_down)
         self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
@@ -391,20 +394,25 @@ class StemWorkspace(Panel):
         self.frame.say(text)
 
     def _show_overlay(self) -> None:
-        """Once all that changed is told: a new fit tells it of disks, map and verdict."""
-        self._overlay_timer.start()
+        """At once at another position; else when all that changed is told: a fit tells it of disks, map and verdict."""
+        if self.state.settings.position != self._overlay_at:
+            self._draw_overlay()
+        else:
+            self._overlay_timer.start()
 
     def _draw_overlay(self) -> None:
         if self.closed:
             return
+        self._overlay_timer.stop()
+        self._overlay_at = self.state.settings.position
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
             shown = self.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
-            strain = self.state.found.strain
-            axes = [] if strain is None else [axes_text(strain)]
-            self.maps.say("\n".join([" · ".join([*text[:2], *axes]), *text[2:], *self.parts.verdict()]))
+            self.maps.say(
+                "\n".join([" · ".join(text[:2]), *text[2:], *axes_note(self.state.found.strain), *self.parts.verdict()])
+            )
 
     # closing
 
@@ -424,6 +432,8 @@ class StemWorkspace(Panel):
             return
         self.closed = True
         self._restoring.stop()
+        for tool_type in self._tool_types:
+            tool_type.close()
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)

@@ -41,6 +41,16 @@ def end() -> None:
         gc.unfreeze()
 
 
+def prepare_units() -> None:
+    """Load the units of all layers; call it in the thread of the window before :func:`prepare_layers` in a worker.
+
+    The first who asks loads them, and a second thread that asks meanwhile would find half of them.
+    """
+    import pint
+
+    pint.get_application_registry().parse_units("pixel")
+
+
 def prepare_layers() -> None:
     """Make layers of every kind that we show, for nobody; call it in a worker before the first one is shown.
 

@@ -17,7 +17,7 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
-from napari_emdl.gui.kit.responsive import prepare_layers
+from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
@@ -306,6 +306,7 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
         prepare_layers()
         return function(control)
 
+    prepare_units()
     job = Job(work, title)
     outcome: list[Any] = []
     loop = QEventLoop()
