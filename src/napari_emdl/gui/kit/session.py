@@ -153,6 +153,13 @@ def tabify(viewer: Any, widget: Any, *names: str) -> None:
         return
 
 
+def bring_forward(viewer: Any, name: str) -> None:
+    """Show the tab of the panel `name`, if it is open."""
+    dock = dock_of(registered(viewer, name))
+    if dock is not None:
+        dock.raise_()
+
+
 def remove_dock(viewer: Any, dock: Any) -> None:
     """Take a dock widget off the window; nothing happens when the window is going down already."""
     with contextlib.suppress(LookupError, RuntimeError, AttributeError):
