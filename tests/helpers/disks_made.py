@@ -55,3 +55,25 @@ def deformation(exx: float, eyy: float, exy: float, turn: float) -> NDArray:
     """Rotation (from the row towards the col axis) after a symmetric stretch."""
     c, s = np.cos(turn), np.sin(turn)
     return np.array([[c, -s], [s, c]]) @ np.array([[1 + exx, exy], [exy, 1 + eyy]])
+
+
+def lattice_scan(shape: tuple[int, int], noise_px: float = 0.05) -> PeakTable:
+    """A large scan of 37 disks a position whose exx runs by 4 % from the first to the last col, of scores between 0.3 and 1."""
+    random, n = np.random.default_rng(0), shape[0] * shape[1]
+    hk = np.array([(h, k) for h in range(-3, 4) for k in range(-3, 4) if h * h + k * k < 12])
+    central = (hk == 0).all(axis=1)
+    exx = np.tile(np.linspace(-0.02, 0.02, shape[1]), shape[0])
+    reciprocal = np.tile(np.eye(2), (n, 1, 1))
+    reciprocal[:, 0, 0] = 1 / (1 + exx)
+    place = 128 + np.einsum("kj,jl,nlm->nkm", hk.astype(float), G, reciprocal)
+    place += noise_px * random.standard_normal(place.shape)
+    score = np.where(central, 1.0, random.uniform(0.3, 1.0, (n, len(hk))))
+    columns = {
+        "row": place[..., 0].ravel(),
+        "col": place[..., 1].ravel(),
+        "score": score.ravel(),
+        "intensity": np.tile(np.where(central, 5000.0, 500.0), n),
+        "sigma_px": np.full(n * len(hk), noise_px),
+    }
+    attrs = {"detector_shape": (256, 256), "default_min_score": 0.4, "probe_radius_px": 5.0}
+    return PeakTable(shape, np.arange(n + 1) * len(hk), columns, attrs)

@@ -49,8 +49,9 @@ class StallLog:
         self.stalls: list[Stall] = []
         self.stage = ""
         self.longest_s: dict[str, float] = {}
+        self.most_cpu_s: dict[str, float] = {}  # of the main thread between two beats: says something on a busy machine too
         self._main = threading.get_ident()
-        self._last_s = time.perf_counter()
+        self._last_s, self._last_cpu_s = time.perf_counter(), time.thread_time()
         self._seen: Counter[str] = Counter()
         self._over = threading.Event()
         self._timer = QTimer()
@@ -75,8 +76,10 @@ class StallLog:
         if gap_s > self.late_s:
             self.stalls.append(Stall(self._last_s, gap_s, self._seen, self.stage))
         self.longest_s[self.stage] = max(gap_s, self.longest_s.get(self.stage, 0.0))
+        cpu_s = time.thread_time() - self._last_cpu_s
+        self.most_cpu_s[self.stage] = max(cpu_s, self.most_cpu_s.get(self.stage, 0.0))
         self._seen = Counter()
-        self._last_s = now
+        self._last_s, self._last_cpu_s = now, time.thread_time()
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH_S):
@@ -86,8 +89,11 @@ class StallLog:
             self._seen[_place(frame)] += 1
 
     def report(self) -> str:
-        """A line for each stage with its longest gap, then a line for each stall."""
-        stages = [f"{stage or 'start'}: longest gap {1000 * gap_s:.0f} ms" for stage, gap_s in self.longest_s.items()]
+        """A line for each stage with its longest gap and its CPU time, then a line for each stall."""
+        stages = [
+            f"{stage or 'start'}: longest gap {1000 * gap_s:.0f} ms, most work in one go {1000 * self.most_cpu_s[stage]:.0f} ms"
+            for stage, gap_s in self.longest_s.items()
+        ]
         return "\n".join(stages + [stall.line() for stall in sorted(self.stalls, key=lambda s: -s.length_s)])
 
 

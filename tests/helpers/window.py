@@ -21,8 +21,9 @@ SMALL = {"shape": (6, 8), "detector": (64, 64)}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def display() -> Iterator[str]:
-    """Name of an X display with GL; Qt's "offscreen" has no GL and will not do."""
+def display(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name of an X display with GL; Qt's "offscreen" has no GL and will not do. Compiled shaders are kept, as a user's are."""
+    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(request.config.cache.mkdir("emdl_shaders")))
     if sys.platform != "linux":
         yield ""
         return

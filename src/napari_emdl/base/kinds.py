@@ -6,6 +6,7 @@ that neither this room nor `io` names a science.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class ResultKind:
 
 _LOADERS: list[Callable[[], tuple[ResultKind, ...]]] = []
 _KINDS: dict[str, ResultKind] = {}
+_LOADING = threading.RLock()
 
 
 def register(load: Callable[[], tuple[ResultKind, ...]]) -> None:
@@ -46,10 +48,11 @@ def register(load: Callable[[], tuple[ResultKind, ...]]) -> None:
 
 
 def kinds() -> dict[str, ResultKind]:
-    """All kinds by name."""
-    while _LOADERS:
-        for kind in _LOADERS.pop(0)():
-            _KINDS[kind.name] = kind
+    """All kinds by name; a second thread waits until all are there."""
+    with _LOADING:
+        while _LOADERS:
+            for kind in _LOADERS.pop(0)():
+                _KINDS[kind.name] = kind
     return _KINDS
 
 

@@ -88,14 +88,25 @@ def open_panels_soon() -> None:
 
 
 def open_panels(viewer: Any) -> None:
-    """Open the 4D-STEM workspace if `viewer` shows a datacube, and the HRTEM panels if it shows the movie of a project."""
+    """Open the 4D-STEM workspace if `viewer` shows a datacube, and the HRTEM panels if it shows a movie or an image."""
     if viewer is None or not session.has_window(viewer):
         return
     if any(True for _ in session.layers_with_signal(viewer, "datacube")):
         session.open_panel(viewer, session.WORKSPACE)
-    for layer, _ in session.layers_with_signal(viewer, "movie", "focal_series", "image"):
+    for layer, signal in session.layers_with_signal(viewer, "movie", "focal_series", "image"):
+        session.open_panel(viewer, session.COLUMNS)
         project = session.tag_of(layer).get("project")
-        if project is not None:
-            session.open_panel(viewer, session.COLUMNS)
-            if project.project.fitted:
-                session.open_panel(viewer, session.DIFFUSION)
+        if project is not None and project.project.fitted:
+            session.open_panel(viewer, session.DIFFUSION)
+        elif signal.kind == "movie":
+            known = ref(viewer)
+            session.when_idle(lambda known=known: _open_behind(known()))
+
+
+def _open_behind(viewer: Any) -> None:
+    """The panel for what comes after the columns, as a tab behind theirs."""
+    if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.COLUMNS) is None:
+        return
+    if session.registered(viewer, session.DIFFUSION) is None:
+        session.open_panel(viewer, session.DIFFUSION)
+        session.when_idle(lambda: session.bring_forward(viewer, session.COLUMNS))

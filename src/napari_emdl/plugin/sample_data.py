@@ -23,9 +23,11 @@ def strained_datacube() -> list[LayerData]:
 
 def blinking_movie() -> list[LayerData]:
     """HRTEM movie of a particle whose surface columns come and go."""
+    from napari_emdl.gui import layers
     from napari_emdl.gui.kit.signals import signal_layers
     from napari_emdl.gui.kit.worker import run_with_progress
     from napari_emdl.samples.atoms import blinking_movie as make
 
     movie, _truth = run_with_progress(lambda control: make(control=control), "simulating a movie")
+    layers.open_panels_soon()
     return signal_layers(movie)

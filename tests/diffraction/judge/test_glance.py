@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers.disks_made import table_of
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.signals import Calibration
+from napari_emdl.diffraction.fit.strain import fit_strain
 from napari_emdl.diffraction.judge.glance import axes_on_scan, beyond, most_to_see
 from napari_emdl.diffraction.judge.outlook import Outlook, spread_positions
 
@@ -19,7 +21,8 @@ def strain(axis_deg=0.0, **known):
     maps["eyy"][:, 4:] += 0.02
     calibration = SimpleNamespace(calibration=Calibration(**known, source=dict.fromkeys(known, "user")))
     sigma = np.full((6, 8, 4), 1e-3)
-    return SimpleNamespace(**maps, mask=np.ones((6, 8), bool), sigma=sigma, axis_deg=axis_deg, calibration=calibration)
+    mask = np.ones((6, 8), bool)
+    return SimpleNamespace(**maps, mask=mask, sigma=sigma, axis_deg=axis_deg, calibration=calibration, attrs={})
 
 
 def test_the_map_that_varies_most_beyond_its_error_is_shown_first():
@@ -31,7 +34,28 @@ def test_the_map_that_varies_most_beyond_its_error_is_shown_first():
     assert most_to_see(found) == "exx"
 
 
-def test_axes_point_where_the_calibration_turns_them():
+@pytest.mark.parametrize(
+    ("rotation_deg", "flip", "axis_deg"), [(0, False, 0), (35, False, 0), (35, False, 20), (-50, True, 20)]
+)
+def test_the_axes_that_are_drawn_are_those_of_the_fit(rotation_deg, flip, axis_deg):
+    """A lattice stretched along the x that is drawn on the scan has that strain as exx, and none as eyy."""
+    turn = np.deg2rad(rotation_deg)
+    known = Calibration(qr_rotation_rad=turn, qr_flip=flip, source={"qr_rotation_rad": "user"})
+    to_scan = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    to_scan = to_scan[:, ::-1] if flip else to_scan
+    drawn = np.array([np.cos(np.deg2rad(axis_deg)), np.sin(np.deg2rad(axis_deg))])
+    along = to_scan.T @ drawn  # the same direction on the detector
+    stretched = np.eye(2) + 0.02 * np.outer(along, along)
+    scan = table_of(np.array([[np.eye(2), np.eye(2), stretched]]))
+    scan.attrs |= {"calibration": known, "detector_shape": (256, 256)}
+    found = fit_strain(scan, reference=(0, 1, 0, 2), axis_deg=axis_deg, min_score=0)
+    axes = axes_on_scan(found)
+    np.testing.assert_allclose(axes.x, drawn, atol=1e-9)
+    assert axes.known
+    np.testing.assert_allclose([found.exx[0, 2], found.eyy[0, 2], found.exy[0, 2]], [0.02, 0, 0], atol=1e-6)
+
+
+def test_axes_of_maps_of_earlier_versions_are_turned_by_the_calibration():
     axes = axes_on_scan(strain(axis_deg=30.0))
     np.testing.assert_allclose(axes.x, [np.cos(np.pi / 6), np.sin(np.pi / 6)])
     assert not axes.known and axes.x @ axes.y == pytest.approx(0)

@@ -350,7 +350,8 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     layer.contrast_limits = (-1e-3, 1e-3)  # nearly all lies beyond: the corner says so
     assert "ε xx ▼" in corner.text and "beyond" in corner.text
     panel.maps.rescale_strain()
-    assert "x ↓  y →" in corner.text and "on the detector" not in corner.text
+    panel.maps.finish()
+    assert panel.maps.layer("axes").visible and "on the detector" not in corner.text
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
     maps, strain = panel.four_maps.maps, panel.state.found.strain
@@ -362,3 +363,41 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert panel.state.settings.position == panel.cross.position == (1, 2)
     row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
     assert (row, col) == (1, 2)
+
+
+def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):
+    """In the lower left corner of the map, inside it, and shown with the strain maps alone."""
+    state = panel.state
+    panel.run_all_button.click()
+    wait_until(lambda: state.found.strain is not None and not state.busy and panel.maps.layer("axes") is not None)
+    layer, (rows, cols) = panel.maps.layer("axes"), panel.state.cube.scan_shape
+
+    def directions() -> np.ndarray:
+        arrows = np.array([path[1] - path[0] for path in layer.data[:2]])
+        return arrows / np.linalg.norm(arrows, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(directions(), [[1, 0], [0, 1]], atol=1e-6)
+    before = state.found.strain
+    panel.strain_step.turn_axis(30.0)
+    wait_until(lambda: state.found.strain is not before and not state.busy)
+    panel.maps.finish()
+    turned = np.deg2rad(30)
+    np.testing.assert_allclose(directions(), [[np.cos(turned), np.sin(turned)], [-np.sin(turned), np.cos(turned)]], atol=1e-6)
+    places = np.concatenate(layer.data)
+    assert (places >= -0.5).all() and (places <= (rows - 0.5, cols - 0.5)).all()
+    assert layer.visible
+    for name in ("exx", "eyy", "exy", "theta_rad"):
+        panel.maps.layer(name).visible = False
+    assert not layer.visible
+
+
+def test_nothing_is_cut_off_in_a_larger_type(panel, qtbot):
+    """Tool buttons take the size of type too, and what is wider than the panel can be scrolled to."""
+    from napari.settings import get_settings
+
+    get_settings().appearance.font_size = 14
+    qtbot.wait(300)
+    assert panel.frame.help_button.font().pointSize() == 14
+    area = panel.frame.scroll_area
+    hidden = area.widget().width() - area.viewport().width()
+    assert hidden <= 0 or area.horizontalScrollBar().maximum() >= hidden

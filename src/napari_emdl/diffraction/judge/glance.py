@@ -55,17 +55,21 @@ class Axes:
 def axes_on_scan(strain: StrainMap) -> Axes:
     """Directions of x and y on the scan.
 
-    On the detector x lies at `axis_deg` from the rows towards the columns, y a quarter turn further. A calibration that knows
-    the rotation (and transposition) from scan to detector takes them to the scan.
+    x lies at `axis_deg` from the rows towards the columns, y a quarter turn further: of the scan where the fit knew the
+    rotation (and transposition) from scan to detector, else of the detector. Maps of versions that fitted on the axes of
+    the detector alone do not say which; theirs are turned to the scan here.
     """
     angle = np.deg2rad(strain.axis_deg)
-    on_detector = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    frame = (strain.attrs.get("axes") or {}).get("frame")
+    if frame is not None:
+        return Axes(axes[0], axes[1], frame == "scan")
     known = strain.calibration.calibration if strain.calibration is not None else None
     if known is None or "qr_rotation_rad" not in known.source:
-        return Axes(on_detector[0], on_detector[1], False)
+        return Axes(axes[0], axes[1], False)
     turn = known.qr_rotation_rad
     undo = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    on_scan = on_detector @ undo.T
+    on_scan = axes @ undo.T
     if known.qr_flip:
         on_scan = on_scan[:, ::-1]
     return Axes(on_scan[0], on_scan[1], True)

@@ -106,7 +106,8 @@ class DiffractionCanvas(QWidget):
 
     def set_detector(self, shape: tuple[int, int], q_pixel_invA: tuple[float, float] | None) -> None:
         """Start over for patterns of `shape` with pixels of `q_pixel_invA`."""
-        self.model.layers.clear()
+        if self.model.layers:  # napari collects garbage even when there is nothing to take off
+            self.model.layers.clear()
         self._later.clear()
         self.shape = shape
         self.space = styles.space(q_pixel_invA, "1/angstrom", AXES)

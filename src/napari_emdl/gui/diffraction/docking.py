@@ -99,8 +99,9 @@ class Docks(QObject):
         """Main and diffraction canvas get about the same width, the panel what it needs."""
         docks = self._both()
         if docks is not None:
-            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - PANEL_PX) * 0.48))
-            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, PANEL_PX], Qt.Orientation.Horizontal)
+            wide = max(PANEL_PX, self.panel.minimumSizeHint().width())
+            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * 0.48))
+            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, wide], Qt.Orientation.Horizontal)
             QTimer.singleShot(50, self.fit_views)
 
     def fit_views(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskLimits, StrainParams
@@ -18,6 +18,8 @@ from napari_emdl.gui.diffraction import jobs
 from napari_emdl.gui.diffraction.data import Found, Settings, StemData
 from napari_emdl.gui.diffraction.followers import Followers
 from napari_emdl.gui.kit.worker import Job, report_error
+
+REST_MS = 200  # a slider that stood still for so long rests
 
 
 class FitState(QObject):
@@ -33,6 +35,8 @@ class FitState(QObject):
         Anything else was changed by hand.
     map_changed
         The Bragg vector map of the disks kept; the basis follows later.
+    coarse_changed
+        A coarse map of the strain is there for the time until the whole one comes: :attr:`coarse`.
     strain_failed
         Why there is no map with the settings as they are; the last map stays.
     fit_started, fit_stale
@@ -51,6 +55,7 @@ class FitState(QObject):
     lattice_changed = Signal()
     map_changed = Signal(object)
     strain_changed = Signal()
+    coarse_changed = Signal()
     strain_failed = Signal(str)
     fit_started = Signal(object)
     fit_stale = Signal()
@@ -70,7 +75,15 @@ class FitState(QObject):
         follow("lattice", lattice, self._on_lattice, cancel_stale=False)
         follow("strain", jobs.fit_strain, self._on_strain, cancel_stale=False)
         follow("fit time", jobs.pattern_fit_s, self._on_fit_time, silent=True)
+        coarse = follow("coarse", jobs.CoarseStrain(), self._on_coarse, cancel_stale=False)
+        coarse.failed.connect(lambda *_: self._go_on())
+        self._keep_waits = False
         self.fit_job: Job | None = None
+        self.coarse: jobs.CoarseView | None = None
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self.fit)
 
     @property
     def cube(self) -> Datacube | None:
@@ -105,9 +118,11 @@ class FitState(QObject):
         self._tell_limits()
 
     def _tell_limits(self) -> None:
+        self._keep_waits = self._look_coarsely()
         self.limits_changed.emit()
         self.overlay_changed.emit()
-        self._refresh_kept()  # lattice and strain follow
+        if not self._keep_waits:
+            self._refresh_kept()  # lattice and strain follow
 
     def set_strain_params(self, params: StrainParams) -> None:
         """Take other settings for the strain and fit again when there is something to fit."""
@@ -120,12 +135,14 @@ class FitState(QObject):
             self._tell_limits()
             return
         self._refresh_lattice()
+        self._look_coarsely()
         self._refit()
 
     def set_reference(self, reference: Any) -> None:
         """None (median of all), "lattice", or a bool mask over the scan; fits again when there is a map."""
         self.settings.reference = reference
         self.settings_changed.emit()
+        self._look_coarsely()
         self._refit()
 
     def set_regions(self, regions: NDArray[np.uint8] | None) -> None:
@@ -195,11 +212,41 @@ class FitState(QObject):
         """Follow other settings: at once with a fit to the peaks, when the user says so with one to the patterns."""
         if self.found.strain is None:
             return
-        if not self.settings.strain_params.needs_patterns:
+        if self._follows_coarsely():
+            self._rest.start()  # the whole scan takes seconds: it waits until the slider rests
+        elif not self.settings.strain_params.needs_patterns:
             self.fit()
         else:
             self.fit_stale.emit()
             self._ask_fit_time()
+
+    def _follows_coarsely(self) -> bool:
+        """True where a coarse map of the strain comes before the whole one."""
+        settings, found = self.settings, self.found
+        one_lattice = not settings.strain_params.needs_patterns and settings.regions is None
+        return one_lattice and found.strain is not None and found.disks is not None and jobs.follows_coarsely(found.disks)
+
+    def _look_coarsely(self) -> bool:
+        """Ask for a coarse map with the settings as they are, where one comes first; True when it does."""
+        follows = self._follows_coarsely()
+        if follows:
+            settings, found = self.settings, self.found
+            what = settings.reference, settings.strain_params, settings.limits
+            self.followers.submit("coarse", self.data, found.disks, found.strain, *what)
+        return follows
+
+    def _on_coarse(self, view: jobs.CoarseView | None, args: Any) -> None:
+        data, _disks, known = args[:3]
+        if view is not None and data is self.data and known is self.found.strain:  # else the whole one was faster
+            self.coarse = view
+            self.coarse_changed.emit()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With the whole table, which had to wait: both cores were for the coarse map."""
+        if self._keep_waits:
+            self._keep_waits = False
+            self._refresh_kept()
 
     def _ask_fit_time(self) -> None:
         disks, cube = self.found.disks, self.cube
@@ -237,6 +284,7 @@ class FitState(QObject):
         if disks is None:
             raise EmdlError("there are no disks yet; press Run to find them first")
         params = settings.strain_params.model_copy(update={"min_score": settings.min_score})
+        self._rest.stop()
         self.cancel_fit()
         if not params.needs_patterns:
             self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
@@ -245,12 +293,16 @@ class FitState(QObject):
 
     def _on_strain(self, strain: Any, args: Any) -> None:
         data, disks = args[:2]
+        if data is self.data and self._rest.isActive():
+            return  # the slider moved on, and a coarse map of where it is now is shown
         if disks is data.found.disks:
             data.found.strain = strain
             if data is self.data:
+                self.coarse = None
                 self.strain_changed.emit()
 
     def _on_failed(self, name: str, line: str) -> None:
         self.message.emit(f"{name}: {line}")
         if name == "strain":
+            self.coarse = None
             self.strain_failed.emit(line)

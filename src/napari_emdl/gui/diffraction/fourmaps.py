@@ -103,7 +103,8 @@ class FourMaps(QWidget):
         column.addWidget(self.view)
         self.setMinimumSize(220, 150)
         self.view.scene().sigMouseClicked.connect(self._on_click)
-        state.strain_changed.connect(self.refresh)
+        for signal in (state.strain_changed, state.coarse_changed, state.strain_failed):
+            signal.connect(lambda *_: self.refresh())
         state.cube_changed.connect(self.refresh)
         state.position_changed.connect(lambda *_: self._show_cross())
         self._apply_theme()
@@ -134,16 +135,20 @@ class FourMaps(QWidget):
             return
         from napari_emdl.diffraction.judge.glance import axes_on_scan, beyond
 
-        axes, values = axes_on_scan(strain), {}
+        axes, values, coarse = axes_on_scan(strain), {}, self.stem.coarse
         for name, one in self.maps.items():
-            values[name] = np.asarray(getattr(strain, name), float) * one.factor
+            shown = getattr(strain, name) if coarse is None else coarse.values[name]
+            values[name] = np.asarray(shown, float) * one.factor
         together = styles.symmetric_limits(*(values[name] for name in ("exx", "eyy", "exy")), least=1e-3)
         for name, one in self.maps.items():
             limits = styles.symmetric_limits(values[name], least=1e-3) if name == "theta_rad" else together
+            if coarse is not None:  # colours stay, so that the map does not flicker
+                limits = one.limits
             one.show(values[name], limits, beyond(values[name], limits))
             one.show_axes(axes, strain.shape)
         self._show_cross()
-        next(iter(self.maps.values())).plot.autoRange(padding=0.02)
+        if coarse is None:
+            next(iter(self.maps.values())).plot.autoRange(padding=0.02)
 
     def _show_cross(self) -> None:
         if self.stem.cube is None:

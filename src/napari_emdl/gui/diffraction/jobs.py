@@ -148,19 +148,28 @@ def within(found: NDArray[np.void], limits: DiskLimits, detector_shape: tuple[in
 
 
 def preload(_control: Control) -> None:
-    """Import what the first pattern, the first fit and the first project need, so that no click waits for it."""
-    import napari_emdl.diffraction.basis
+    """Import what the first pattern, run, fit, project and export need, so that no click waits for it."""
     import napari_emdl.diffraction.find.disks
     import napari_emdl.diffraction.find.limits
     import napari_emdl.diffraction.find.probe
+    import napari_emdl.diffraction.find.spots
+    import napari_emdl.diffraction.judge.outlook
+    import napari_emdl.diffraction.navigation
+    from napari_emdl.gui.kit.responsive import prepare_layers
+
+    prepare_layers()
+    import napari_emdl.diffraction.basis
     import napari_emdl.diffraction.fit.regions
     import napari_emdl.diffraction.fit.strain
     import napari_emdl.diffraction.fit.vectormap
     import napari_emdl.diffraction.judge.evidence
     import napari_emdl.diffraction.judge.glance
-    import napari_emdl.diffraction.judge.outlook
-    import napari_emdl.diffraction.navigation
-    import napari_emdl.io.results  # noqa: F401
+    import napari_emdl.exporting.annotations
+    import napari_emdl.exporting.folder
+    import napari_emdl.exporting.strainfigure  # noqa: F401
+    from napari_emdl.base.kinds import kinds
+
+    kinds()
 
 
 def outlook(control: Control, cube: Datacube, probe: Any, params: DiskParams, run: RunParams) -> Any:
@@ -179,6 +188,52 @@ def fit_strain(
 
     cube = None if is_stand_in(data.cube) else data.cube
     return fit(disks, reference=reference, params=params, control=control, regions=regions, cube=cube)
+
+
+@dataclass(frozen=True)
+class CoarseView:
+    """Strain of every `step`-th row and column as blocks of the scan: (R, C) by component."""
+
+    step: int
+    values: dict[str, NDArray[np.float64]]
+
+
+def follows_coarsely(disks: PeakTable) -> bool:
+    """True for a scan so large that a coarse map comes first."""
+    from napari_emdl.diffraction.fit.coarse import coarse_step
+
+    return coarse_step(disks.shape) > 1
+
+
+class CoarseStrain:
+    """Coarse strain map, in time for a slider; the positions are picked once for a table."""
+
+    def __init__(self) -> None:
+        self._of: Any = None
+        self._scan: Any = None
+
+    def __call__(
+        self,
+        control: Control,
+        data: Any,
+        disks: PeakTable,
+        known: Any,
+        reference: Any,
+        params: StrainParams,
+        limits: DiskLimits,
+    ) -> CoarseView | None:
+        """Meant for :class:`napari_emdl.gui.kit.worker.Latest`; None where only the whole scan can tell."""
+        from napari_emdl.diffraction.fit.coarse import CoarseScan
+
+        if self._of is not disks:
+            self._of, self._scan = disks, CoarseScan(disks)
+        control.check()
+        try:
+            found = self._scan.strain(known, params, limits, reference, control)
+        except EmdlError:
+            return None
+        names = ("exx", "eyy", "exy", "theta_rad")
+        return CoarseView(self._scan.step, {name: self._scan.whole(getattr(found, name)) for name in names})
 
 
 def pattern_fit_s(control: Control, cube: Datacube, disks: PeakTable, params: StrainParams) -> float:

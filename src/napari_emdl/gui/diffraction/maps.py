@@ -15,16 +15,19 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.judge.glance import beyond, most_to_see
+from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
 from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.responsive import SLICE_MS
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
+FRESH_CHARACTERS = 12
 TEXT_PT = 8.0  # of the corner: more hides the map in a small window
 #: Roles of layers that stay above all maps.
 #: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
-DRAWN = ("crosshair", "reference", "profile", "statistics", "regions")
+DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
 
 
 class ScanMaps(QObject):
@@ -48,6 +51,7 @@ class ScanMaps(QObject):
         self._later: dict[str, Callable[[], Any]] = {}  # layers that are not shown: one at a time, between two events
         self._linking = False
         self.strain: Any = None
+        self.coarse: Any = None  # jobs.CoarseView that is shown until the whole map comes
         self.chosen = ""  # role of the map that is on top
         self._values: dict[str, NDArray[np.float32]] = {}
         self._limits: dict[str, tuple[float, float]] = {}
@@ -57,8 +61,9 @@ class ScanMaps(QObject):
         self._timer.timeout.connect(self._flush)
         self._idle = QTimer(self)
         self._said = ""
+        self._drawn: set[str] = set()
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
-        self._idle.setInterval(0)
+        self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
         self._idle.timeout.connect(self._do_one)
 
     def layer(self, role: str) -> Any:
@@ -151,7 +156,7 @@ class ScanMaps(QObject):
         The map that is shown is drawn now, the others one by one between two events.
         """
         first = all(self.layer(name) is None for name, *_ in styles.STRAIN_MAPS)
-        self.strain = strain
+        self.strain, self.coarse = strain, None
         for name, _, factor, _ in styles.STRAIN_MAPS:
             self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
         if first:
@@ -162,9 +167,28 @@ class ScanMaps(QObject):
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
             self._soon(name, partial(self._show_map, name))
+        self._later = {"axes": self._show_axes, **self._later}
+        self._idle.start()
         for role in self._extra:
             if self.layer(role) is not None:
                 self._soon(role, partial(self.show_extra, role, None))
+
+    def show_coarse(self, view: Any) -> None:
+        """A coarse map (:class:`napari_emdl.gui.diffraction.jobs.CoarseView`) in place of those shown; None: the whole ones."""
+        if view is None and self.coarse is None:
+            return
+        self.coarse = view
+        for name, *_ in styles.STRAIN_MAPS:
+            layer = self.layer(name)
+            if layer is not None and layer.visible:
+                layer.data = self._coarse_values(name)
+        self._reveal()
+
+    def _coarse_values(self, name: str) -> NDArray[np.float32]:
+        if self.coarse is None:
+            return self._values[name]
+        factor = next(factor for role, _, factor, _ in styles.STRAIN_MAPS if role == name)
+        return (self.coarse.values[name] * factor).astype(np.float32)
 
     def _soon(self, role: str, draw: Callable[[], Any]) -> None:
         layer = self.layer(role)
@@ -201,8 +225,42 @@ class ScanMaps(QObject):
         if new:
             low, high = layer.contrast_limits
             layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
-            styles.show_colorbar(layer)
             layer.events.contrast_limits.connect(self._link_contrast)
+            layer.events.visible.connect(lambda *_: self._on_visible(name))
+            self._bar_soon(name)
+
+    def _show_axes(self) -> None:
+        """Arrows of the strain's x and y in the corner of the map, shown with any of the strain maps."""
+        from napari_emdl.diffraction.judge.glance import axes_on_scan
+
+        axes, layer = axes_on_scan(self.strain), self.layer("axes")
+        if layer is None:
+            layer = self._insert(axes_layer(axes, self.cube.scan_shape, tag("axes", self.cube), self.space))
+        else:
+            layer.data = axes_shapes(axes, self.cube.scan_shape)
+        self._axes_with_maps()
+
+    def _axes_with_maps(self) -> None:
+        layer = self.layer("axes")
+        if layer is not None:
+            maps = [self.layer(name) for name, *_ in styles.STRAIN_MAPS]
+            layer.visible = any(one is not None and one.visible for one in maps)
+
+    def _on_visible(self, name: str) -> None:
+        self._bar_soon(name)
+        self._axes_with_maps()
+
+    def _bar_soon(self, name: str) -> None:
+        """The colour bar of a map, once it is shown."""
+        layer = self.layer(name)
+        if layer is not None and layer.visible and not styles.has_colorbar(layer):
+            self._later = {f"bar of {name}": partial(self._show_bar, name), **self._later}
+            self._idle.start()
+
+    def _show_bar(self, name: str) -> None:
+        layer = self.layer(name)
+        if layer is not None:
+            styles.show_colorbar(layer)
 
     # errors, residual and reasons, made when they are asked for
 
@@ -277,6 +335,8 @@ class ScanMaps(QObject):
         for layer in self.viewer.layers:
             if role_of(layer) in names and tag_of(layer).get("signal") is self.cube:
                 layer.visible = role_of(layer) == role
+                if layer.visible and self.coarse is not None and role in self._values:
+                    layer.data = self._coarse_values(role)
                 if layer.visible:
                     self.viewer.layers.selection.active = layer  # its contrast and colours are at hand
         self._refresh_ends()
@@ -284,11 +344,23 @@ class ScanMaps(QObject):
     def say(self, text: str) -> None:
         """A few lines in the corner of the main canvas, the last of which says what lies beyond the colours of the map."""
         self._said = text
+        self._reveal()
+
+    def _reveal(self) -> None:
+        """Show as much of the text as has few characters that were never drawn: each of them takes OpenGL 2 ms once."""
+        coarse = "" if self.coarse is None else f"coarse map: every {self.coarse.step}th position"
+        whole = "\n".join(filter(None, (coarse, self._said, "" if coarse else self.ends()))) if self._said else ""
+        fresh = [i for i, character in enumerate(whole) if character not in self._drawn and character not in whole[:i]]
+        if len(fresh) > FRESH_CHARACTERS:
+            whole = whole[: fresh[FRESH_CHARACTERS]]
+            self._later = {"text": self._reveal, **self._later}
+            self._idle.start()
+        self._drawn |= set(whole)
         overlay = self.viewer.text_overlay
-        overlay.text = "\n".join(filter(None, (text, self.ends() if text else "")))
+        overlay.text = whole
         overlay.position = "top_left"
         overlay.font_size = TEXT_PT
-        overlay.visible = bool(text)
+        overlay.visible = bool(whole)
 
     def ends(self) -> str:
         """Which shares of the map on top lie beyond the ends of its colour bar; empty when none does."""

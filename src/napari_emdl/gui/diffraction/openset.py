@@ -91,14 +91,14 @@ class OpenSet(QObject):
             self.canvas.model.layers.remove(layer)
         self._on_canvas = kept
         if self.cross is not None:
-            self.cross.close()
+            self.cross.close(for_good=False)
             self.cross = None
 
-    def close(self) -> None:
-        """Stop what works for it; its layers are the user's now."""
+    def close(self, for_good: bool = True) -> None:
+        """Stop what works for it; its layers are the user's now. The cross stays for the next one unless it is `for_good`."""
         self.detectors.close()
         if self.cross is not None:
-            self.cross.close()
+            self.cross.close(for_good)
             self.cross = None
         self.maps.close()
 
@@ -141,7 +141,7 @@ class OpenSets(QObject):
         assert data.cube is not None
         old = self.of(data.cube)
         if old is not None:
-            old.close()
+            old.close(for_good=False)
             self.all.remove(old)
             self.shown = None if self.shown is old else self.shown
         opened = OpenSet(self.viewer, self.canvas, data, self)

@@ -53,7 +53,7 @@ def _color_limits(scores: Any, low: float) -> tuple[float, float]:
 def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray:
     """(n, 2) lattice points of the fit at the position that lie on the detector; none where it is masked."""
     strain = state.found.strain
-    if strain is None or shape is None or not strain.mask[state.settings.position]:
+    if strain is None or state.coarse is not None or shape is None or not strain.mask[state.settings.position]:
         return np.zeros((0, 2))
     from napari_emdl.diffraction.judge.evidence import lattice_points
 
@@ -65,7 +65,7 @@ def values_here(state: StemState, count: int) -> list[str]:
     row, col = state.settings.position
     parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
     strain = state.found.strain
-    if strain is None:
+    if strain is None or state.coarse is not None:  # its values are of the settings before
         return parts
     if not strain.mask[row, col]:
         from napari_emdl.diffraction.fit.strain import REASONS
@@ -88,16 +88,11 @@ def outlook_line(outlook: Any) -> str:
     return f"Lattice in {good} of {n} patterns" + (f"; {takes} on this device." if takes else ".")
 
 
-_ARROWS = "→↘↓↙←↖↑↗"
-
-
-def axes_text(strain: Any) -> str:
-    """Which way x and y of the strain point on the map, such as "x ↓ y →"."""
+def axes_note(strain: Any) -> list[str]:
+    """A line where the arrows of x and y are directions on the detector, because its rotation against the scan is not known."""
     from napari_emdl.diffraction.judge.glance import axes_on_scan
 
-    axes = axes_on_scan(strain)
-    signs = [_ARROWS[round(float(np.degrees(np.arctan2(row, col))) / 45) % 8] for row, col in (axes.x, axes.y)]
-    return f"x {signs[0]}  y {signs[1]}{'' if axes.known else ' on the detector'}"
+    return [] if strain is None or axes_on_scan(strain).known else ["x, y on the detector"]
 
 
 def describe(cube: Datacube) -> str:

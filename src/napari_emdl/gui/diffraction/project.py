@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,8 +201,8 @@ def opened_layers(opened: Opened) -> list[LayerData]:
     return layers
 
 
-def restore(panel: Panel, opened: Opened) -> None:
-    """Make `panel` as it was when the project was saved; its datacube becomes the project's."""
+def restore(panel: Panel, opened: Opened) -> Iterator[None]:
+    """Make `panel` as it was when the project was saved, in slices; its datacube becomes the project's."""
     project, state = opened.project, panel.state
     if state.cube is not None and _same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
@@ -211,14 +211,19 @@ def restore(panel: Panel, opened: Opened) -> None:
     panel.start(opened.cube, Settings(disk_params=params, strain_params=project.strain, run_params=project.run))
     _put_settings(panel, project)
     assert panel.cross is not None and panel.maps is not None
-    panel.maps.looks = dict(project.display.get("looks") or {})
-    panel.maps.dress()
+    maps = panel.maps
+    maps.looks = dict(project.display.get("looks") or {})
     panel.cross.move_to(*project.position)
+    yield
+    maps.dress()
     _put_canvas(panel, project.display.get("canvas") or {})
+    yield
     _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
+    yield
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
         panel.regions.use_checked(opened.parts[REGIONS])
+    yield
     disks = opened.parts.get(DISKS)
     if disks is not None:
         state.take_disks(disks, opened.parts.get(DONE), Path(project.disks_file) if project.disks_file else None)

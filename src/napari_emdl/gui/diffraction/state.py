@@ -16,6 +16,7 @@ from napari_emdl.gui.diffraction import jobs
 from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.fitstate import FitState
 from napari_emdl.gui.diffraction.scanrun import ScanRun
+from napari_emdl.gui.kit import responsive
 from napari_emdl.gui.kit.worker import Job
 from napari_emdl.workflow.finder import LiveResult
 from napari_emdl.workflow.runs import DISK_RUNS
@@ -73,7 +74,8 @@ class StemState(FitState):
 
     def _add_followers(self) -> None:
         live, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), self.followers.add
-        follow("imports", jobs.preload, lambda *_: None)
+        follow("imports", jobs.preload, lambda *_: responsive.begin())
+        responsive.prepare_units()
         self.followers.submit("imports")
         follow("pattern", jobs.shown_pattern, self._on_pattern)
         follow("probe", jobs.measure_probe, self._on_probe)
@@ -93,7 +95,10 @@ class StemState(FitState):
         """Show another datacube, with all that was found in it; a run that goes on is stopped, what it finished is kept."""
         self.cancel()
         self._preview.stop()
-        self.followers.drop("pattern", "probe", "live", "structure", "outlook", "histogram", "map", "part", "lattice")
+        if self._rest.isActive():
+            self.fit()  # of the datacube that is put aside
+        self.coarse = None
+        self.followers.drop("pattern", "probe", "live", "structure", "outlook", "histogram", "map", "part", "lattice", "coarse")
         self.data = data
         self.cube_changed.emit()
         found = data.found
@@ -282,12 +287,13 @@ class StemState(FitState):
     @property
     def busy(self) -> bool:
         """True while anything runs."""
-        return self.job is not None or self.fit_job is not None or self.followers.busy
+        return self.job is not None or self.fit_job is not None or self.followers.busy or self._rest.isActive()
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
         jobs_going = [job for job in (self.job, self.fit_job) if job is not None]
         self.cancel()
         self._preview.stop()
+        self._rest.stop()
         ended = self.followers.close(timeout_s)
         return ended and all(job.wait(timeout_s) for job in jobs_going)

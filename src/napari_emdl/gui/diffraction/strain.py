@@ -94,6 +94,7 @@ class StrainStep(Step):
         self.rescale_button.clicked.connect(self._on_rescale)
         state.strain_changed.connect(self.show_strain)
         state.strain_failed.connect(self._on_failed)
+        state.coarse_changed.connect(self._show_coarse)
         state.fit_started.connect(self.bar.watch)
         state.fit_stale.connect(self._on_stale)
         state.fit_time_changed.connect(self._show_fit_time)
@@ -141,7 +142,15 @@ class StrainStep(Step):
         except EmdlError as error:
             report_error(error)
 
+    def _show_coarse(self) -> None:
+        """Until the whole map comes."""
+        if self.maps is not None and self.stem.coarse is not None:
+            self.maps.show_coarse(self.stem.coarse)
+            self.tell("ready", "coarse map", "a map of blocks; the whole one follows when the slider rests")
+
     def _on_failed(self, line: str) -> None:
+        if self.maps is not None:
+            self.maps.show_coarse(None)
         old = " The maps shown are from before." if self.stem.found.strain is not None else ""
         self.tell("warning", "not fitted", line)
         self.evidence.setText(f"{line}.{old}")

@@ -30,7 +30,7 @@ from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.opendata import OpenData
 from napari_emdl.gui.diffraction.openset import OpenSet, OpenSets
-from napari_emdl.gui.diffraction.overlay import axes_text, describe, outlook_line, show_overlay
+from napari_emdl.gui.diffraction.overlay import axes_note, describe, outlook_line, show_overlay
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
@@ -40,8 +40,9 @@ from napari_emdl.gui.diffraction.session import StemProjects, project_menu
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.diffraction.tour import tour_steps
-from napari_emdl.gui.kit import session, styles
+from napari_emdl.gui.kit import responsive, session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
+from napari_emdl.gui.kit.fitting import ToolType
 from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
 from napari_emdl.gui.kit.projects import Keeper, Offer
@@ -71,6 +72,12 @@ class StemWorkspace(Panel):
         self.sets.shown_changed.connect(self._on_shown)
         self.four_maps: FourMaps | None = None
         self.closed = False
+        self._restoring = responsive.Slices(iter(()))
+        self._overlay_timer = QTimer(self)
+        self._overlay_timer.setSingleShot(True)
+        self._overlay_at = (0, 0)  # position whose disks are drawn
+        self._overlay_timer.setInterval(0)
+        self._overlay_timer.timeout.connect(self._draw_overlay)
         self.histogram = ScoreHistogram()
         self.canvas.below.addWidget(self.histogram)
         self.limits = Limits(self.state)
@@ -95,6 +102,7 @@ class StemWorkspace(Panel):
         history.restored.connect(self._put_strain_forms)
         self._build()
         self.virtual = DetectorBar(self.state, self.canvas, lambda: self.detectors, self)
+        self._tool_types = [ToolType(self), ToolType(self.canvas)]
         self._connect()
         self.docks = Docks(self.viewer, self, self.canvas, self._make_four_maps, self.shut_down)
         self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
@@ -139,6 +147,7 @@ class StemWorkspace(Panel):
         state.overlay_changed.connect(self._show_overlay)
         state.kept_changed.connect(self._show_overlay)
         state.strain_changed.connect(self._show_overlay)
+        state.coarse_changed.connect(self._show_overlay)
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
@@ -190,7 +199,7 @@ class StemWorkspace(Panel):
     def _on_layer_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
         if session.role_of(event.value) == "navigation" and isinstance(signal, Datacube) and signal is not self.state.cube:
-            QTimer.singleShot(0, self._adopt_first)
+            QTimer.singleShot(responsive.SLICE_MS, self._adopt_first)  # its image is painted first
         elif signal is not None and not isinstance(signal, Datacube):
             self.sets.put_aside()
 
@@ -268,7 +277,8 @@ class StemWorkspace(Panel):
 
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
-        restore(self, opened)
+        self._restoring.finish()
+        self._restoring = responsive.Slices(restore(self, opened), self)
         self.project.took(opened.path)
 
     def close_detectors(self) -> None:
@@ -377,20 +387,32 @@ class StemWorkspace(Panel):
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
+            responsive.begin()  # what the first run brought is there to stay
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""
         self.frame.say(text)
 
     def _show_overlay(self) -> None:
+        """At once at another position; else when all that changed is told: a fit tells it of disks, map and verdict."""
+        if self.state.settings.position != self._overlay_at:
+            self._draw_overlay()
+        else:
+            self._overlay_timer.start()
+
+    def _draw_overlay(self) -> None:
+        if self.closed:
+            return
+        self._overlay_timer.stop()
+        self._overlay_at = self.state.settings.position
         text = show_overlay(self.state, self.canvas, self.histogram)
         if text and self.maps is not None:
             shown = self.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
-            strain = self.state.found.strain
-            axes = [] if strain is None else [axes_text(strain)]
-            self.maps.say("\n".join([" · ".join([*text[:2], *axes]), *text[2:], *self.parts.verdict()]))
+            self.maps.say(
+                "\n".join([" · ".join(text[:2]), *text[2:], *axes_note(self.state.found.strain), *self.parts.verdict()])
+            )
 
     # closing
 
@@ -409,6 +431,9 @@ class StemWorkspace(Panel):
         if self.closed:
             return
         self.closed = True
+        self._restoring.stop()
+        for tool_type in self._tool_types:
+            tool_type.close()
         session.unregister(self.viewer, session.WORKSPACE)
         self.viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)

@@ -49,6 +49,7 @@ class Crosshair(QObject):
         self._scale = np.asarray(space["scale"][-2:], float)
         viewer.mouse_drag_callbacks.append(self._on_drag)
         self._keys = self._bind_keys()
+        self._take_over()
         self._draw()
 
     def _bind_keys(self) -> list[str]:
@@ -87,6 +88,21 @@ class Crosshair(QObject):
         if layer is not None:
             layer.data = lines
             return
+        self._add(lines)
+
+    def _take_over(self) -> None:
+        """Use the cross of the map that was shown before: napari takes long to remove a layer."""
+        layer = self.layer()
+        if layer is None:
+            return
+        layers = self.viewer.layers
+        layers.move(layers.index(layer), len(layers))
+        layer.edge_width = max(self.shape) / 250
+        for name, value in self.space.items():
+            setattr(layer, name, value)
+        layer.visible = True
+
+    def _add(self, lines: np.ndarray) -> None:
         active = self.viewer.layers.selection.active
         layer = self.viewer.add_vectors(
             lines,
@@ -132,14 +148,16 @@ class Crosshair(QObject):
         elif travelled < CLICK_PX and np.allclose(camera.center, start_centre):
             self.move_to(*pressed)
 
-    def close(self) -> None:
-        """Take the cross and its bindings off the viewer."""
+    def close(self, for_good: bool = True) -> None:
+        """Take the bindings off the viewer, and the cross too unless another map comes."""
         if self._on_drag in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_drag)
         unbind(self.viewer, self._keys)
         layer = self.layer()
-        if layer is not None:
+        if layer is not None and for_good:
             self.viewer.layers.remove(layer)
+        elif layer is not None:
+            layer.visible = False
 
 
 def _lets_through(active: Any, event: Any) -> bool:

@@ -55,6 +55,7 @@ class ScoreHistogram(QWidget):
         self.reset.clicked.connect(self._on_reset)
         self.count = QLabel("")
         self.count.setContentsMargins(4, 0, 4, 2)
+        self.count.setWordWrap(True)
         self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.row = row = QFlowLayout()
         row.setContentsMargins(4, 0, 4, 0)

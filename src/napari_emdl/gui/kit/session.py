@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
+from napari_emdl.gui.kit import responsive
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -62,6 +63,7 @@ def camera_of(viewer: Any) -> Any:
 def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
+    responsive.begin()
 
 
 def unregister(viewer: Any, name: str) -> None:
@@ -70,6 +72,8 @@ def unregister(viewer: Any, name: str) -> None:
     panels.pop(name, None)
     if not panels:
         _widgets.pop(bare(viewer), None)
+    if not _widgets:
+        responsive.end()
 
 
 def registered(viewer: Any, name: str) -> Any:
@@ -147,6 +151,13 @@ def tabify(viewer: Any, widget: Any, *names: str) -> None:
         viewer.window._qt_window.tabifyDockWidget(other, mine)
         mine.raise_()
         return
+
+
+def bring_forward(viewer: Any, name: str) -> None:
+    """Show the tab of the panel `name`, if it is open."""
+    dock = dock_of(registered(viewer, name))
+    if dock is not None:
+        dock.raise_()
 
 
 def remove_dock(viewer: Any, dock: Any) -> None:

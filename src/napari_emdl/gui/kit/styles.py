@@ -96,6 +96,12 @@ def show_colorbar(layer: Any, visible: bool = True) -> None:
         colorbar.visible = visible
 
 
+def has_colorbar(layer: Any) -> bool:
+    """True while the layer's colour bar is shown, and where this napari has none."""
+    colorbar = getattr(layer, "colorbar", None)
+    return colorbar is None or bool(colorbar.visible)
+
+
 def apply_look(layer: Any, look: dict[str, Any]) -> None:
     """Give a layer the visibility, opacity, contrast and colours of `look`; what it does not have is left out."""
     limits = look.get("contrast_limits")

@@ -1,7 +1,7 @@
 """Work off the main thread: jobs with progress and cancel, and latest-wins requests for things that follow the mouse.
 
-Nothing is computed here. A function runs in a Python thread that exists only while there is work, so a closed window leaves
-no thread behind; its results come back as Qt signals in the thread of the receiver.
+Nothing is computed here. A function runs in a Python thread that exists only while there is work, or a little longer for what
+follows the mouse, so a closed window leaves no thread behind. Results come back as Qt signals in the thread of the receiver.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.1
+LINGER_S = 10.0  # how long a thread waits for the next request: the window would have to wait for each new one to begin
 
 
 def error_line(error: BaseException) -> str:
@@ -140,7 +142,7 @@ class Latest(_Sender):
         self._function = function
         self._name = name
         self._cancel_stale = cancel_stale
-        self._lock = threading.Lock()
+        self._wake = threading.Condition()
         self._waiting: tuple[Any, ...] | None = None
         self._control: Control | None = None
         self._thread: threading.Thread | None = None
@@ -148,7 +150,7 @@ class Latest(_Sender):
 
     def submit(self, *args: Any) -> None:
         """Ask for `args`; what was asked before and is not done is dropped."""
-        with self._lock:
+        with self._wake:
             if self._closed:
                 return
             self._waiting = args
@@ -156,18 +158,20 @@ class Latest(_Sender):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"napari-emdl {self._name}", daemon=True)
                 self._thread.start()
+            else:
+                self._wake.notify()
         if running is not None and self._cancel_stale:
             running.cancel()
 
     @property
     def busy(self) -> bool:
         """True while a request runs or waits."""
-        with self._lock:
-            return self._thread is not None
+        with self._wake:
+            return self._waiting is not None or self._control is not None
 
     def drop(self) -> None:
         """Forget what waits and cancel what runs."""
-        with self._lock:
+        with self._wake:
             self._waiting = None
             running = self._control
         if running is not None:
@@ -175,8 +179,9 @@ class Latest(_Sender):
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Take no more requests and wait for the thread; True when it has ended."""
-        with self._lock:
+        with self._wake:
             self._closed = True
+            self._wake.notify()
             thread = self._thread
         self.drop()
         if thread is not None:
@@ -185,9 +190,11 @@ class Latest(_Sender):
         return True
 
     def _next(self) -> tuple[tuple[Any, ...], Control] | None:
-        with self._lock:
+        with self._wake:
+            self._control = None
+            self._wake.wait_for(lambda: self._waiting is not None or self._closed, LINGER_S)
             if self._waiting is None:
-                self._thread = self._control = None
+                self._thread = None
                 return None
             args, self._waiting = self._waiting, None
             self._control = Control()
@@ -286,14 +293,21 @@ class JobBar(QWidget):
 def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
     """Run ``function(control)`` in a thread and return its result, with napari's progress bar and a window that stays alive.
 
-    For places that must answer at once (sample data); without a running application the function is simply called.
+    For what reads or makes layers and must answer at once; what napari imports for its first layers is imported there too.
+    Without a running application the function is simply called.
     """
     from napari.utils import progress
     from qtpy.QtWidgets import QApplication
 
     if QApplication.instance() is None:
         return function(Control())
-    job = Job(lambda control, _block: function(control), title)
+
+    def work(control: Control, _block: Callable[..., None]) -> Any:
+        prepare_layers()
+        return function(control)
+
+    prepare_units()
+    job = Job(work, title)
     outcome: list[Any] = []
     loop = QEventLoop()
     with progress(total=100, desc=title) as bar:
