@@ -18,6 +18,7 @@ from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.neighbours import with_support
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
+from napari_emdl.diffraction.find.scaleguess import scale_model
 from napari_emdl.diffraction.find.template import FIELDS
 from napari_emdl.diffraction.find.trained import outside_training
 from napari_emdl.io.objects import is_object
@@ -163,7 +164,7 @@ def find_disks(
         "source": made.source,
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
-    }
+    } | (scale_model() if made.source == MEASURED else {})
     record["n_supported"] = int(table.attrs.get("n_supported", 0))
     table.attrs.update(
         detector_shape=shape,

@@ -75,6 +75,12 @@ def guess_scale(images: list[Floats]) -> ScaleGuess:
     return ScaleGuess(scale * RADII_PX, mean / mean.sum(), max(crystal))
 
 
+def scale_model() -> dict[str, str]:
+    """Name and checksum of the network, for provenance."""
+    model = _session().model
+    return {"model": model.name, "model_sha256": model.sha256}
+
+
 @cache
 def _session() -> Session:
     """The network is small: one core of the CPU does, wherever the others run."""
