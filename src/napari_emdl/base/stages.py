@@ -6,25 +6,26 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, Params, RunParams, StrainParams, _field
+from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, Params, RunParams, StrainParams
+from napari_emdl.base.params.common import field
 
 
 class OpenStage(Params):
     """Open a datacube, an image, movie or focal series, or a result to go on from."""
 
     stage: Literal["open"] = "open"
-    path: str = _field(..., "FILE or FILE::DATASET")
-    options: dict[str, Any] = _field({}, "What the file does not say itself, such as kind, shape or pixel_nm")
+    path: str = field(..., "FILE or FILE::DATASET")
+    options: dict[str, Any] = field({}, "What the file does not say itself, such as kind, shape or pixel_nm")
 
 
 class FindStage(Params):
     """Find disks or columns."""
 
     stage: Literal["find"] = "find"
-    disks: DiskParams | None = _field(None, "Find Bragg disks, with these parameters")
-    columns: ColumnParams | None = _field(None, "Find atomic columns, with these parameters")
-    output: str | None = _field(None, "Result file; empty keeps the peaks for the next stage only")
-    keep_candidates: bool = _field(False, "Write all candidates above the floor, not only those above the threshold")
+    disks: DiskParams | None = field(None, "Find Bragg disks, with these parameters")
+    columns: ColumnParams | None = field(None, "Find atomic columns, with these parameters")
+    output: str | None = field(None, "Result file; empty keeps the peaks for the next stage only")
+    keep_candidates: bool = field(False, "Write all candidates above the floor, not only those above the threshold")
 
     @model_validator(mode="after")
     def _one_kind(self) -> FindStage:
@@ -35,9 +36,9 @@ class FitStage(Params):
     """Fit strain to disks, or occupancy to columns."""
 
     stage: Literal["fit"] = "fit"
-    strain: StrainParams | None = _field(None, "Fit strain, with these parameters")
-    occupancy: OccupancyParams | None = _field(None, "Fit occupancy, with these parameters")
-    output: str | None = _field(None, "Result file")
+    strain: StrainParams | None = field(None, "Fit strain, with these parameters")
+    occupancy: OccupancyParams | None = field(None, "Fit occupancy, with these parameters")
+    output: str | None = field(None, "Result file")
 
     @model_validator(mode="after")
     def _one_kind(self) -> FitStage:
@@ -48,7 +49,7 @@ class ExportStage(Params):
     """Write the last result as CSV, OME-TIFF, PNG figures and JSON provenance."""
 
     stage: Literal["export"] = "export"
-    to: str = _field(..., "Folder")
+    to: str = field(..., "Folder")
 
 
 Stage = Annotated[OpenStage | FindStage | FitStage | ExportStage, Field(discriminator="stage")]
@@ -64,7 +65,7 @@ def _exactly_one(stage: _Kind, first: str, second: str) -> _Kind:
 class Job(Params):
     """Job file: what a panel saves with "Save job" and ``napari-emdl run`` reads. One file reproduces an analysis."""
 
-    stages: tuple[Stage, ...] = _field(..., "What is done, in order: open, find, fit, export")
+    stages: tuple[Stage, ...] = field(..., "What is done, in order: open, find, fit, export")
     run: RunParams = RunParams()
 
     @property
