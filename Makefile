@@ -1,6 +1,7 @@
 # make demo   install into .venv and open napari on the sample datacube (without a display: write demo-out/)
 # make test   install the test extra and what a bare Debian lacks, run all tests
 # make test-random   the tests with many random draws
+# make coverage  lines and branches that the tests of the core reach
 # make lint   ruff, mypy and the walls between the rooms
 # make wheel  build, install into an empty environment, run the demo from it
 # make bench  accuracy and speed tables against peers
@@ -19,7 +20,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 SPHINX_ARGS ?=
 
-.PHONY: help demo environments test test-random lint bench docs wheel system-packages clean
+.PHONY: help demo environments test test-random coverage lint bench docs wheel system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -63,6 +64,10 @@ test: environments system-packages
 # many random draws instead of the fixed ones; what it finds becomes an example in the tests
 test-random: $(VENV)/.test
 	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+coverage: $(VENV)/.test system-packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest-cov
+	$(BIN)/python -m pytest -m "not referee" --ignore tests/gui --cov napari_emdl --cov-branch --cov-report term $(PYTEST_ARGS)
 
 system-packages:
 	@bash scripts/system-packages.sh test

@@ -73,6 +73,35 @@ def test_no_single_frame_counts_for_more_than_exp_30():
     assert hmm.smooth(sure, 0.1, 0.1).log_likelihood[0] == pytest.approx(30 + np.log(0.5 * 0.1 * 0.1), abs=1e-6)
 
 
+@pytest.mark.parametrize(("p_off", "p_on"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0)])
+def test_rates_of_never_and_always_give_finite_chances(p_off, p_on):
+    sure = np.array([[40.0, -40.0], [40.0, -40.0], [-40.0, 40.0], [40.0, -40.0]])
+    smoothed = hmm.smooth(sure, p_off, p_on)
+    for name in ("p_occupied", "log_likelihood", "leaves", "stays_occupied", "arrives", "stays_empty"):
+        assert np.isfinite(getattr(smoothed, name)).all(), name
+    steps = smoothed.leaves + smoothed.stays_occupied + smoothed.arrives + smoothed.stays_empty
+    np.testing.assert_allclose(steps, 3, atol=1e-3)
+    assert hmm.viterbi(sure, p_off, p_on).shape == (4, 2)
+
+
+def test_a_path_has_as_many_events_as_the_posterior_expects():
+    random = np.random.default_rng(4)
+    truth = _blink(400, 30, 0.12, 0.12, random)
+    log_ratio = random.normal(np.where(truth, 0.9, -0.9), 1.35)
+    smoothed, blinking = hmm.smooth(log_ratio, 0.12, 0.12), np.arange(30) < 25
+    expected = (smoothed.leaves + smoothed.arrives)[blinking].sum()
+
+    def events(path):
+        return np.count_nonzero(np.diff(path[:, blinking].astype(int), axis=0))
+
+    plain = hmm.viterbi(log_ratio, 0.12, 0.12)
+    path = hmm.path_as_eventful(log_ratio, 0.12, 0.12, smoothed, blinking)
+    assert events(plain) < 0.8 * expected
+    assert 0.97 * expected < events(path) <= expected
+    nothing = hmm.path_as_eventful(log_ratio, 0.12, 0.12, smoothed, np.zeros(30, bool))
+    np.testing.assert_array_equal(nothing, plain)
+
+
 def test_a_grid_of_rates_gives_the_same_likelihood_as_one_by_one():
     log_ratio = np.random.default_rng(0).normal(size=(40, 3))
     off, on = np.array([0.05, 0.2]), np.array([0.1, 0.3, 0.6])
