@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, range_notes, threshold_of, with_frames
-from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.clean import cleaned, is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
@@ -282,7 +282,7 @@ class NetworkColumnFinder:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Maps of frames, from the memory where they are still there, and which frames are blank."""
         maps = self._empty_maps(len(stack), grid)
-        blank = np.array([_is_blank(images[:1] if self.neighbours else images) for images in stack])
+        blank = np.array([is_blank(images[:1] if self.neighbours else images) for images in stack])
         keys = [self._key(images) for images in stack]
         known = [map_cache.shared.get(key) for key in keys]
         missing = [i for i, values in enumerate(known) if values is None and not blank[i]]
@@ -404,13 +404,3 @@ def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:
         if keep[a] and keep[b]:
             keep[max(a, b)] = False
     return np.flatnonzero(keep)
-
-
-def _is_blank(images: NDArray[Any]) -> bool:
-    """Whether any image of a field of view is constant or has no finite pixel."""
-    for image in images:
-        values = np.asarray(image)
-        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        if not finite.size or not np.ptp(finite) > 0:
-            return True
-    return False
