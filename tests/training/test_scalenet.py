@@ -1,4 +1,4 @@
-"""The scale network: targets, samples, training, calibration, an ONNX graph equal to torch; scans that weights are judged on."""
+"""The scale network: targets, samples, training, calibration, ONNX equal to torch; scans that weights are judged on."""
 
 from __future__ import annotations
 

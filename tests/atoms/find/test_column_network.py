@@ -200,9 +200,12 @@ def test_a_grating_gives_no_columns_and_one_line(model, turn):
 class _Stub:
     """What `_of_two` needs of a finder."""
 
-    def __init__(self, contrast, passing, confidence=None):
+    def __init__(self, contrast, passing, confidence=None, spots=None, refused=False):
         self.contrast, self.passing, self.contrast_confidence = contrast, passing, confidence
         self.caveats, self.readings = Caveats(), {}
+        self.default_min_score = 1.0 if refused else 0.5
+        points = np.zeros((0, 2)) if spots is None else spots
+        self.sampled_spots = [(points, np.full(len(points), 0.9))]
 
 
 def test_both_readings_are_offered_where_the_contrast_is_unsure():
@@ -216,6 +219,18 @@ def test_the_other_reading_is_taken_where_nothing_passes_in_the_first():
     assert (taken.contrast, taken.contrast_confidence) == ("dark", 0.5) and "dark was taken" in str(taken.caveats)
     nothing = _of_two(_Stub("bright", 0.0, 0.6), _Stub("dark", 0.0))
     assert nothing.contrast == "bright" and not nothing.caveats and not nothing.readings
+
+
+def test_a_few_spots_are_not_taken_where_the_other_reading_is_no_crystal():
+    few = np.random.default_rng(1).uniform(0, 100, (3, 2))
+    lattice = np.stack(np.meshgrid(np.arange(5), np.arange(5)), -1).reshape(-1, 2) * 20.0
+    for first, second in (("bright", "dark"), ("dark", "bright")):
+        nothing = _of_two(_Stub("bright", 3.0, 0.6, few), _Stub("dark", 0.0, refused=True))
+        assert nothing.passing == 0 and nothing.default_min_score == 1 and "no columns" in str(nothing.caveats)
+        nothing = _of_two(_Stub(first, 0.0, 0.6, refused=True), _Stub(second, 3.0, spots=few))
+        assert nothing.passing == 0 and not nothing.readings
+        taken = _of_two(_Stub(first, 0.0, 0.6, refused=True), _Stub(second, 25.0, spots=lattice))
+        assert taken.contrast == second and taken.passing == 25
 
 
 def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, frame):

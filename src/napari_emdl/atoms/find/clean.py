@@ -93,3 +93,13 @@ def _solid_edge(same: NDArray[np.bool_]) -> bool:
         if strip[:, :length].reshape(side, -1, side).all((0, 2)).any():
             return True
     return False
+
+
+def is_blank(images: NDArray[Any]) -> bool:
+    """Whether any image of a field of view is constant or has no finite pixel."""
+    for image in images:
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if not finite.size or not np.ptp(finite) > 0:
+            return True
+    return False

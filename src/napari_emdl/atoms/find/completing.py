@@ -11,6 +11,7 @@ from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 from scipy.special import logit
 
+from napari_emdl.atoms.find.clean import cleaned
 from napari_emdl.atoms.find.equivalent import CLEAR, DOUBT
 from napari_emdl.atoms.find.motif import Read, find_motifs, read_places
 
@@ -63,10 +64,9 @@ def with_unit_cells(
         See :func:`completed`.
     """
     sign = -1.0 if contrast == "dark" else 1.0
-    weights = np.array([1, *counts][: len(images)], float)
-    stack = sign * np.asarray(images, np.float64)
-    stack = np.where(np.isfinite(stack), stack, np.nanmean(stack[0]))
-    own, cells = stack[0], np.average(stack, axis=0, weights=weights)
+    clean = [(weight, cleaned(image)) for weight, image in zip((1, *counts), images, strict=False) if weight]
+    seen = [(weight, sign * part[0].astype(np.float64)) for weight, part in clean if part is not None]
+    own, cells = seen[0][1], np.average([image for _, image in seen], axis=0, weights=[weight for weight, _ in seen])
     points = np.stack([columns["row"], columns["col"]], -1).astype(float)
     found = completed(cells, own, points, columns["score"].astype(float), single)
     changed = bool(len(found.added_score) or np.any(np.abs(found.score - columns["score"]) > 1e-6))

@@ -13,7 +13,7 @@ from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
-from napari_emdl.atoms.find.order import NO_LATTICE, ORDERLY, lattice_share, order_of
+from napari_emdl.atoms.find.order import LITTLE_ORDER, NO_LATTICE, ORDERLY, lattice_share, order_of
 from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
@@ -149,6 +149,14 @@ def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkCo
     """The likelier of two readings of an image, bright and dark, with a note that offers the other; the other one where nothing
     passes in the first."""
     confidence = taken.contrast_confidence or 0.5
+    for one, two in ((taken, other), (other, taken)):
+        if one.passing >= 0.5 and two.default_min_score >= NOTHING_PASSES and not _repeats(one):
+            line = (
+                f"no columns: the {one.passing:.0f} {one.contrast} spots above threshold {one.default_min_score:.2f} do not "
+                f"repeat, nor do the {two.contrast} ones; if they are columns, set this threshold"
+            )
+            one.caveats += Caveats([line])
+            one.default_min_score, one.passing = NOTHING_PASSES, 0.0
     if taken.passing < 0.5 <= other.passing:
         taken, other, confidence = other, taken, 0.5
     if taken.passing < 0.5:
@@ -163,6 +171,11 @@ def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkCo
         taken.caveats += Caveats([line])
     taken.contrast_confidence = confidence
     return taken
+
+
+def _repeats(finder: NetworkColumnFinder) -> bool:
+    """Whether the spots that pass, even a few, show any order."""
+    return bool(order_of(finder.sampled_spots, finder.default_min_score).value >= LITTLE_ORDER)
 
 
 def _most_neighbours(finder: NetworkColumnFinder, movie: Movie, params: ColumnParams) -> tuple[int, int]:

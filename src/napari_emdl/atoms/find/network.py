@@ -17,6 +17,7 @@ from scipy.special import expit
 
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
+from napari_emdl.atoms.find.clean import is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
@@ -303,7 +304,7 @@ class NetworkColumnFinder:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Maps of frames, from the memory where they are still there, and which frames are blank."""
         maps = self._empty_maps(len(stack), grid)
-        blank = np.array([_is_blank(images[:1] if self.neighbours else images) for images in stack])
+        blank = np.array([is_blank(images[:1] if self.neighbours else images) for images in stack])
         digests = [digest_of(images) for images in stack]
         keys = [self._key(digest) for digest in digests]
         known = [map_cache.shared.get(key) for key in keys]
@@ -405,13 +406,3 @@ def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:
         if keep[a] and keep[b]:
             keep[max(a, b)] = False
     return np.flatnonzero(keep)
-
-
-def _is_blank(images: NDArray[Any]) -> bool:
-    """Whether any image of a field of view is constant or has no finite pixel."""
-    for image in images:
-        values = np.asarray(image)
-        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        if not finite.size or not np.ptp(finite) > 0:
-            return True
-    return False

@@ -193,7 +193,7 @@ def _smooth_parts(kernel: NDArray[np.float64], radius_px: NDArray[np.float64], v
     out = round_part.copy()
     for part in ((kernel + turned) / 2 - round_part, (kernel - turned) / 2):
         power = mean(part**2)
-        out += part * np.clip(1 - 0.5 * variance / np.maximum(power, 1e-300), 0, 1)
+        out += part * (1 - 0.5 * variance / np.maximum(power, np.maximum(0.5 * variance, 1e-300)))
     return out
 
 
