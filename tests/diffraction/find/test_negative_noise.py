@@ -24,6 +24,8 @@ def test_only_negative_values_of_much_of_a_pattern_are_noise():
     assert np.ptp(raised - noise, axis=None) < 12  # one level for all pixels, but the deepest
     assert count_defects(noise)["n_raised"] == 3
     assert count_defects(noise)["n_cleaned"] == 0
+    assert count_defects(noise - 100)["n_empty"] == 0
+    assert count_defects(np.rint(noise - 60).astype(np.int8))["n_empty"] == 0
 
 
 def test_strain_of_over_subtracted_patterns():

@@ -65,6 +65,26 @@ def test_radius_is_that_of_the_disks_whatever_the_camera_did(kind: str) -> None:
     assert probe.trust == 1 and not probe.note
 
 
+@pytest.mark.parametrize("positions", [1, 16])
+def test_radius_from_single_electrons(positions: int) -> None:
+    """Some thousand electrons a pattern: an electron is no disk, and the patterns of a scan are looked at together."""
+    random = np.random.default_rng(7)
+    mean = expected() - 2.0
+    counts = random.poisson(mean * (6000 / mean.sum()) + 0.01, (1, positions, 192, 192)).astype(np.uint16)
+    probe = measure_probe(in_memory(counts, "datacube"))
+    assert probe.radius_px == pytest.approx(RADIUS, rel=0.12)
+
+
+def test_the_beam_alone_in_all_patterns_is_one_witness() -> None:
+    """A halo that every position shows is no crowd of disks, however many patterns show it."""
+    distance = np.hypot(*np.mgrid[-96:96, -96:96])
+    halo = 3 * (1 + np.square(distance / 9)) ** -1.5
+    counts = np.random.default_rng(9).poisson(halo, (5, 5, 192, 192)).astype(np.uint16)
+    assert measure_probe(in_memory(counts, "datacube")).trust < 1
+    found = find_disks(counts)
+    assert found.filter(min_score=found.attrs["default_min_score"]).n_peaks <= 2
+
+
 @pytest.mark.parametrize("radius", [2.5, 4.0, 10.0, 14.0])
 def test_radius_from_small_to_large(radius: float) -> None:
     counts = np.random.default_rng(1).poisson(expected(radius, n=256, spacing=max(14.0, 2.6 * radius)))

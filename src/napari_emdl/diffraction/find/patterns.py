@@ -170,7 +170,9 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     if kind == "u" and patterns.dtype.itemsize <= 2:
         top = np.iinfo(patterns.dtype).max
         saturated = ((patterns == top) & ~bad).mean(axis=axes) > _SATURATED_SHARE
-    empty = ~np.any(np.nan_to_num(patterns) > 0 if kind == "f" else patterns > 0, axis=axes)
+    known = np.nan_to_num(patterns) if kind == "f" else patterns
+    # a dark level taken too much may leave nothing above zero
+    empty = ~np.any(known > known.min(axis=axes, keepdims=True) if negative_is_noise else known > 0, axis=axes)
     raised = len(patterns) if negative_is_noise else 0
     return {
         "n_raised": raised,
