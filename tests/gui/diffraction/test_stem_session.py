@@ -123,6 +123,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     assert again.maps.layer("eyy").visible and not again.maps.layer("exx").visible
     assert tuple(again.maps.layer("eyy").contrast_limits) == (-1.5, 1.5)
     assert again.canvas.view.currentText() == VIEWS[1] and not again.canvas.log.isChecked()
+    wait_until(lambda: np.isfinite(again.maps.layer("virtual 1").data).all(), what="the virtual image")
     np.testing.assert_allclose(again.maps.layer("virtual 1").data, panel.maps.layer("virtual 1").data, rtol=1e-5)
     assert again.strain_step.profile.shown is not None
     region = again.strain_step.region_layer()
