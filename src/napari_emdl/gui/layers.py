@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -99,12 +100,12 @@ def open_panels(viewer: Any) -> None:
         if project is not None and project.project.fitted:
             session.open_panel(viewer, session.DIFFUSION)
         elif signal.kind == "movie":
-            known = ref(viewer)
-            session.when_idle(lambda known=known: _open_behind(known()))
+            session.when_idle(partial(_open_behind, ref(viewer)))
 
 
-def _open_behind(viewer: Any) -> None:
-    """The panel for what comes after the columns, as a tab behind theirs."""
+def _open_behind(known: ref[Any]) -> None:
+    """The panel for what comes after the columns, as a tab behind theirs; `known` is the viewer."""
+    viewer = known()
     if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.COLUMNS) is None:
         return
     if session.registered(viewer, session.DIFFUSION) is None:

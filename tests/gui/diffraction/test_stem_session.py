@@ -123,6 +123,7 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     assert again.maps.layer("eyy").visible and not again.maps.layer("exx").visible
     assert tuple(again.maps.layer("eyy").contrast_limits) == (-1.5, 1.5)
     assert again.canvas.view.currentText() == VIEWS[1] and not again.canvas.log.isChecked()
+    wait_until(lambda: np.isfinite(again.maps.layer("virtual 1").data).all(), what="the virtual image")
     np.testing.assert_allclose(again.maps.layer("virtual 1").data, panel.maps.layer("virtual 1").data, rtol=1e-5)
     assert again.strain_step.profile.shown is not None
     region = again.strain_step.region_layer()
@@ -130,7 +131,8 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     region.data = [region.data[0] + np.array([0.0, 2.0])]  # what was restored still acts
     wait_until(lambda: not np.array_equal(state.settings.reference, mask))
     again.project.open(moved / target.name)  # once more, over itself: nothing is doubled
-    wait_until(lambda: np.array_equal(state.settings.reference, mask) and not state.busy, what="the project again")
+    same = lambda: np.array_equal(state.settings.reference, mask) and not (again.restoring or state.busy)  # noqa: E731
+    wait_until(same, what="the project again")
     names = [layer.name for layer in again.viewer.layers]
     assert len(names) == len(set(names)) and len(again.detectors.layers()) == 1
 

@@ -281,6 +281,11 @@ class StemWorkspace(Panel):
         self._restoring = responsive.Slices(restore(self, opened), self)
         self.project.took(opened.path)
 
+    @property
+    def restoring(self) -> bool:
+        """True while a project is being put on the canvases."""
+        return self._restoring.going
+
     def close_detectors(self) -> None:
         """Take the virtual detectors off; their images stay."""
         if self.detectors is not None:
