@@ -42,6 +42,8 @@ _AGREES = 0.04
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
 #: Factor on a vote for a radius that the scale network excludes; the least probability with which it tells a radius.
 _UNLIKELY, _TOLD = 0.02, 0.5
+#: Logarithm of the radius by which the edge of the disks may differ from what the network tells: it knows them to a tenth.
+_APART = 0.25
 #: Edge width over radius of disks whose edge cannot be measured.
 _USUAL_EDGE = 0.1
 _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
@@ -151,8 +153,9 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     scale = measure_scale(looked_at, likely=lambda radii_px: _UNLIKELY + (1 - _UNLIKELY) * guess.relative(radii_px))
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
-    agreed = guess.crystal > 0.5 and scale.support > 0 and guess.chance(scale.radius_px) > _TOLD
-    if not agreed and guess.crystal > 0.5 and guess.chance(guess.radius_px) > _TOLD:
+    radius, edge = _common_edge(looked_at, scale) if scale.support else (float("nan"), 0.5)
+    told = guess.crystal > 0.5 and guess.chance(guess.radius_px) > _TOLD
+    if told and not abs(np.log(radius / guess.radius_px)) < _APART:
         return _guessed(guess, direct, shape)
     if not scale.support:
         if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
@@ -160,8 +163,7 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
             return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=note, trust=0.0)
         note = f"the probe radius of {direct[0]:.1f} px is that of the brightest spot alone: {_ADVICE}"
         return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
-    radius, edge = _common_edge(looked_at, scale)
-    sure = agreed or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
+    sure = told or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
         radius, edge = direct
         sure |= scale.support >= 2 and scale.share > 0.5 * _SURE_SHARE
