@@ -46,8 +46,8 @@ LIGHT_FLOOR = 4.5
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
 SITE_CAPTURE = 0.35
-#: Score of a disk that lies off a convincing lattice, as a factor.
-OFF_LATTICE = 0.4
+#: Odds of a disk that lies off a convincing lattice are divided by this: a faint one falls, one beyond doubt (another grain) stays.
+OFF_LATTICE = 25.0
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
@@ -343,7 +343,7 @@ class NetworkFinder:
             found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
-        found.score = np.where(strange, OFF_LATTICE * found.score, found.score)
+        found.score = np.where(strange, found.score / (found.score + OFF_LATTICE * (1 - found.score)), found.score)
         return found
 
     def _passes(self, found: Found) -> int:
