@@ -46,7 +46,7 @@ LIGHT_FLOOR = 4.5
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
 SITE_CAPTURE = 0.35
-#: Odds of a disk that lies off a convincing lattice are divided by this: a faint one falls, one beyond doubt (another grain) stays.
+#: Odds of a disk off a convincing lattice are divided by this: a faint one falls, one beyond doubt (another grain) stays.
 OFF_LATTICE = 25.0
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7

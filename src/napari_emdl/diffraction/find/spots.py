@@ -122,7 +122,7 @@ class SpotFinder:
     def _noise(self, maps: NDArray[Any]) -> NDArray[Any]:
         """Spread of the filtered image about each place, without strong spots and the dark rings about them."""
         reach = 16 * self.sigma_px
-        noise = local_spread(maps, reach, crowded=True)
+        noise = np.maximum(local_spread(maps, reach, crowded=True), _LEAST_SPREAD)
         size = 2 * int(np.ceil(_RING * self.sigma_px)) + 1
         window = (0, *(min(2 * int(reach) + 1, n) for n in self.detector_shape))
         for _ in range(2):
