@@ -18,7 +18,7 @@ def strain():
     exx[0, 0] = np.nan
     known = SimpleNamespace(calibration=Calibration(pixel_nm=(1.5, 1.5), qr_rotation_rad=0.0))
     maps = {"exx": exx, "eyy": exx / 2, "exy": exx / 4, "theta_rad": exx}
-    return SimpleNamespace(**maps, shape=exx.shape, axis_deg=0.0, calibration=known)
+    return SimpleNamespace(**maps, shape=exx.shape, axis_deg=0.0, calibration=known, attrs={})
 
 
 def test_a_figure_is_as_wide_as_asked_and_says_where_its_scale_ends(strain):

@@ -65,6 +65,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of panels that a test before left open do not wait for requests while this one counts its own."""
+    from napari_emdl.gui.kit import worker
+
+    monkeypatch.setattr(worker, "LINGER_S", 1.0)
+
+
 @pytest.fixture
 def wait_until(qtbot: Any) -> Callable[..., None]:
     """Run the event loop until a condition holds; fails after `timeout_s`."""

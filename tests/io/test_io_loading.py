@@ -151,6 +151,15 @@ def test_hot_and_dead_pixels_and_nothing_else(mean: float) -> None:
     assert mask is not None and np.argwhere(mask).tolist() == expected
 
 
+@pytest.mark.parametrize("frames, mean", [(1, 0.001), (1, 0.03), (1, 0.2), (6, 0.01)])
+def test_single_electrons_are_not_hot(frames: int, mean: float) -> None:
+    data = poisson((1, frames, 256, 256), mean).astype("f4")
+    assert in_memory(data, "datacube").missing(data) is None
+    data[:, :, 100, 120] = 500
+    mask = in_memory(data, "datacube").missing(data)
+    assert mask is not None and np.argwhere(mask.reshape(-1, 256, 256)[0]).tolist() == [[100, 120]]
+
+
 @pytest.mark.parametrize("radius", [0.45, 0.8, 2.0])
 def test_bragg_disks_however_small_are_not_hot(radius: float) -> None:
     rr, cc = np.mgrid[:64, :64]

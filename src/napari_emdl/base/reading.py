@@ -230,11 +230,17 @@ def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:
     except EmdlError:
         raise
     except yaml.MarkedYAMLError as caught:
+        if "nesting depth" in str(caught.problem):  # the C library has a limit of its own
+            raise OpenError(_too_deep(label)) from caught
         mark = caught.problem_mark
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise OpenError(f"{label} is not valid YAML: {caught.problem or first_line(caught)}{where}") from caught
     except Exception as caught:  # bad dates, surrogates and the like
         raise OpenError(f"{label} is not valid YAML ({first_line(caught)})") from caught
+
+
+def _too_deep(label: str) -> str:
+    return f"{label} is nested deeper than {YAML_DEPTH} levels, more than any settings file needs"
 
 
 def _yaml_text(source: str | Path | bytes, label: str) -> str:
@@ -267,7 +273,7 @@ def _check_yaml(text: str, label: str) -> None:
         depth += isinstance(token, opening) - isinstance(token, closing)
         aliases += isinstance(token, yaml.AliasToken)
         if depth > YAML_DEPTH:
-            raise OpenError(f"{label} is nested deeper than {YAML_DEPTH} levels, more than any settings file needs")
+            raise OpenError(_too_deep(label))
         if aliases > YAML_ALIASES:
             raise OpenError(f"{label} has more than {YAML_ALIASES} aliases, more than any settings file needs")
         if number > YAML_NODES:

@@ -48,4 +48,4 @@ def page(size_px: int, font: str, white: bool, seed: int) -> np.ndarray:
 def test_text_has_no_columns(size_px: int, font: str, white: bool, pixel_A: float) -> None:
     table = find_columns(page(size_px, font, white, size_px), pixel_size_A=pixel_A)
     assert not len(table.filter(min_score=table.attrs["default_min_score"]).positions_px())
-    assert "no columns" in table.attrs["warning"]
+    assert "no columns" in table.attrs["note"]

@@ -95,7 +95,7 @@ def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
     wait_until(lambda: "ε xx is not quantitative" in workspace.viewer.text_overlay.text)
     assert "camera length" in workspace.strain_step.evidence.text()
     workspace.strain_step.show_map.setCurrentText("θ")
-    assert "not quantitative" not in workspace.viewer.text_overlay.text
+    wait_until(lambda: "not quantitative" not in workspace.viewer.text_overlay.text, 5)
 
 
 def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):

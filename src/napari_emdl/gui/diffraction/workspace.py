@@ -392,7 +392,7 @@ class StemWorkspace(Panel):
             self.disks_step.unfold(False)
             self.strain_step.unfold()
             self.export_step.unfold()
-            responsive.begin()  # what the first run brought is there to stay
+            responsive.more()  # what the first run brought is there to stay
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""

@@ -24,12 +24,18 @@ _before_s: float | None = None
 
 
 def begin() -> None:
-    """Leave out of collections what is there now, and let workers give way sooner; may be called again as more is imported."""
+    """Leave out of collections what is there now, and let workers give way sooner, until :func:`end`."""
     global _before_s
     if _before_s is None:
         _before_s = sys.getswitchinterval()
         sys.setswitchinterval(min(SWITCH_S, _before_s))
     gc.freeze()
+
+
+def more() -> None:
+    """Leave out what was imported since as well; nothing where no panel is open any more."""
+    if _before_s is not None:
+        gc.freeze()
 
 
 def end() -> None:

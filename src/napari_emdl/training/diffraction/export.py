@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import yaml
 from torch import nn
@@ -151,6 +152,21 @@ def export_onnx(model: nn.Module, kind: str, path: Path) -> None:
             do_constant_folding=True,
             dynamo=False,
         )
+    _without_identities(path)
+
+
+def _without_identities(path: Path) -> None:
+    """Take out nodes that only name weights again (a network that is used several times): they would go through the CPU."""
+    model = onnx.load(path)
+    weights = {item.name for item in model.graph.initializer}
+    names = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in weights}
+    kept = [node for node in model.graph.node if node.output[0] not in names]
+    for node in kept:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    if names:
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+        onnx.save(model, path)
 
 
 def sha256(path: Path) -> str:
