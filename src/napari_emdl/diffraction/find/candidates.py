@@ -19,6 +19,9 @@ FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 #: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its
 #: circumference that has an edge; and by the factor where both are missing.
 MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
+#: Score of a disk off a convincing lattice, as a factor; where more than this share of the sure disks is off it, what the odds
+#: are divided by instead.
+OFF_LATTICE, MANY_STRAYS, OFF_LATTICE_ODDS = 0.4, 0.2, 25.0
 _FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse", "moved")
 #: Fields of disks measured by a refiner that knows directions.
 ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
@@ -112,6 +115,24 @@ def evidence(patterns: NDArray[np.float32], found: Found, alone: NDArray[np.bool
     doubt = UNSURE_PROBE + 0.4 * (probe.trust - 0.5) if probe.trust < 1 else 1.0
     trusted = np.where(alone, doubt, 1.0).astype(np.float64)
     return trusted * np.clip((around - LEAST_AROUND) / (MOST_AROUND - LEAST_AROUND), 0.0, 1.0)
+
+
+def off_lattice(found: Found, strange: NDArray[np.bool_], sure: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) scores, those of disks off their pattern's lattice lowered.
+
+    Parameters
+    ----------
+    strange
+        (n,) disks off the lattice.
+    sure
+        (n,) disks beyond reasonable doubt. Where only a few of these are strange, all strange ones fall. Where many are, they
+        are another grain or a distortion, and those that are sure stay.
+    """
+    n = int(found.which.max(initial=0)) + 1
+    strays, all_sure = np.bincount(found.which[sure & strange], minlength=n), np.bincount(found.which[sure], minlength=n)
+    many = (strays > MANY_STRAYS * all_sure)[found.which]
+    lowered = np.where(many, found.score / (found.score + OFF_LATTICE_ODDS * (1 - found.score)), OFF_LATTICE * found.score)
+    return np.where(strange, lowered, found.score)
 
 
 def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float64]:

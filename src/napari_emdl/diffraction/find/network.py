@@ -18,7 +18,16 @@ from napari_emdl.base.caveats import DEVICE, RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.find.candidates import ELLIPSE_FIELDS, Found, evidence, hidden, inside, located, unlike
+from napari_emdl.diffraction.find.candidates import (
+    ELLIPSE_FIELDS,
+    Found,
+    evidence,
+    hidden,
+    inside,
+    located,
+    off_lattice,
+    unlike,
+)
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
@@ -46,8 +55,6 @@ LIGHT_FLOOR = 4.5
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
 SITE_CAPTURE = 0.35
-#: Odds of a disk off a convincing lattice are divided by this: a faint one falls, one beyond doubt (another grain) stays.
-OFF_LATTICE = 25.0
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
@@ -343,7 +350,7 @@ class NetworkFinder:
             found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
-        found.score = np.where(strange, found.score / (found.score + OFF_LATTICE * (1 - found.score)), found.score)
+        found.score = off_lattice(found, strange, found.score >= CONFIDENT_SCORE)
         return found
 
     def _passes(self, found: Found) -> int:

@@ -154,8 +154,9 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
     radius, edge = _common_edge(looked_at, scale) if scale.support else (float("nan"), 0.5)
-    told = guess.crystal > 0.5 and guess.chance(guess.radius_px) > _TOLD
-    if told and not abs(np.log(radius / guess.radius_px)) < _APART:
+    told = guess.chance(guess.radius_px) > _TOLD
+    agree = told and abs(np.log(radius / guess.radius_px)) < _APART
+    if told and guess.crystal > 0.5 and not agree:
         return _guessed(guess, direct, shape)
     if not scale.support:
         if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
@@ -163,7 +164,7 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
             return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=note, trust=0.0)
         note = f"the probe radius of {direct[0]:.1f} px is that of the brightest spot alone: {_ADVICE}"
         return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
-    sure = told or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
+    sure = (agree and guess.crystal > 0.5) or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
         radius, edge = direct
         sure |= scale.support >= 2 and scale.share > 0.5 * _SURE_SHARE
