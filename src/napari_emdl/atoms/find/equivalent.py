@@ -112,15 +112,14 @@ def _fills(hull: Delaunay, tree: cKDTree, columns_px: Floats, vector: Floats, sp
 
 def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> NDArray[np.bool_]:
     """(n,) True where a vector leads from a column to another."""
-    return np.asarray(tree.query(columns_px + vector)[0] < _OFF * spacing)
+    return np.isfinite(tree.query(columns_px + vector, distance_upper_bound=_OFF * spacing)[0])
 
 
 def steps_obeyed(lattice: Translations) -> NDArray[np.int64]:
     """(n,) how many of the four steps from each clear column lead to another."""
     columns = np.asarray(lattice.columns.data)
     steps = (*lattice.vectors, *-lattice.vectors)
-    near = [lattice.columns.query(columns + step)[0] < _OFF * lattice.spacing_px for step in steps]
-    return np.sum(near, axis=0)
+    return np.sum([_leads(lattice.columns, columns, step, lattice.spacing_px) for step in steps], axis=0)
 
 
 def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]:
@@ -139,8 +138,8 @@ def _mean_of_peers(
     third = lattice.columns.query(flat, k=3)[0][:, 2]
     low, high = position_px.min(axis=0), position_px.max(axis=0)
     inside = (third < 1.6 * lattice.spacing_px) & np.all((flat >= low) & (flat <= high), axis=1)
-    away, which = cKDTree(position_px).query(flat)
-    seen = np.where(away < _OFF * lattice.spacing_px, score[which], 0.0)
+    which = cKDTree(position_px).query(flat, distance_upper_bound=_OFF * lattice.spacing_px)[1]
+    seen = np.append(score, 0.0)[which]  # where nothing is near, the index is the number of candidates
     inside, seen = inside.reshape(len(of), -1), seen.reshape(len(of), -1)
     count = inside.sum(axis=1)
     return np.where(inside, seen, 0).sum(axis=1) / np.maximum(count, 1), count
