@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
 from helpers.workspace import run_all, show
 from napari_emdl.base.signals import Datacube
@@ -188,7 +189,8 @@ def test_the_threshold_acts_at_once_without_a_new_run(workspace, wait_until):
     table, before = state.found.disks, state.found.kept.n_peaks
     scores = np.sort(state.data.here()["score"])
     workspace.histogram.spin.setValue(float(scores[-3]) - 1e-3)
-    wait_until(lambda: len(workspace.canvas.layer("disks").data) == 3, 5)
+    QApplication.processEvents()
+    assert len(workspace.canvas.layer("disks").data) == 3  # without waiting for a worker
     wait_until(lambda: state.found.kept.n_peaks < before)
     assert state.found.disks is table
     workspace.histogram.reset.click()
@@ -203,7 +205,8 @@ def test_limits_on_intensity_and_sigma_act_without_a_new_run(workspace, wait_unt
     form.editors["min_intensity"].put(least)
     here = state.data.kept_here()
     assert len(here) < len(state.data.here()) and here["intensity"].min() >= least
-    wait_until(lambda: len(workspace.canvas.layer("disks").data) == len(here), 5)
+    QApplication.processEvents()
+    assert len(workspace.canvas.layer("disks").data) == len(here)
     wait_until(lambda: state.found.kept.n_peaks < before and state.found.strain is not strain)
     assert state.found.kept.column("intensity").min() >= least * (1 - 1e-5) and state.found.disks is table
     form.editors["min_intensity"].put(None)
@@ -516,7 +519,8 @@ def test_presets_undo_and_redo_of_the_limits(workspace, wait_until):
     tools.history.settle()
     dragged = state.limits
     workspace.limits.form.editors["min_spacing_px"].put(25.0)
-    wait_until(lambda: len(workspace.canvas.layer("disks").data) == len(state.data.kept_here()), 5)
+    QApplication.processEvents()
+    assert len(workspace.canvas.layer("disks").data) == len(state.data.kept_here())
     tools.history.settle()
     wait_until(lambda: state.found.kept.n_peaks < default)
     tools.undo_button.click()

@@ -164,7 +164,7 @@ def find_disks(
         "source": made.source,
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
-    } | (scale_model() if made.source == MEASURED else {})
+    } | (scale_model() if made.source == MEASURED and made.trust > 0 else {})
     record["n_supported"] = int(table.attrs.get("n_supported", 0))
     table.attrs.update(
         detector_shape=shape,

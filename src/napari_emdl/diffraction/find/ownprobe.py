@@ -178,10 +178,13 @@ def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[in
 
 def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple[int, int]) -> Probe:
     """Probe of the radius that the network tells, where no circle has it: that of the direct beam if it is the same."""
-    radius, edge = guess.radius_px, _USUAL_EDGE * guess.radius_px
+    radius, edge, note = guess.radius_px, _USUAL_EDGE * guess.radius_px, ""
     if direct is not None and guess.chance(direct[0]) > _TOLD:
         radius, edge = direct
-    return synthetic_probe(float(np.clip(radius, 0.5, min(shape) / 2 - 1)), shape, float(np.clip(edge, 0.5, 3.0)), MEASURED)
+    else:
+        note = f"the probe radius of {radius:.1f} px is told by the scale network alone, no edge of the disks has it: {_ADVICE}"
+    radius = float(np.clip(radius, 0.5, min(shape) / 2 - 1))
+    return replace(synthetic_probe(radius, shape, float(np.clip(edge, 0.5, 3.0)), MEASURED), note=note)
 
 
 def _telling(images: list[Floats], beams: list[_Beam | None]) -> list[Floats]:
