@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,15 @@ def test_spread_knows_where_the_bright_ones_lie() -> None:
     away = np.linalg.norm(position - 128, axis=1)
     assert spread_of(position, np.exp(-away / 50)).falls < -0.9
     assert spread_of(position, np.exp(-away / 50)).gathered < 0.6
+
+
+def test_reflections_all_alike_are_kept_where_they_are_paired_and_a_network_sees_a_crystal():
+    """An export as logarithm makes 80 reflections nearly as bright as each other."""
+    position = lattice()
+    alike = np.random.default_rng(2).uniform(90, 110, len(position))
+    scattered = np.random.default_rng(3).uniform(20, 236, position.shape)
+    probe = synthetic_probe(5.0, SHAPE, source=MEASURED)
+    seen = replace(probe, crystal=0.97)
+    assert keep_plausible(table_of(position, alike), seen, 0.5, SHAPE).n_peaks == len(position)
+    assert keep_plausible(table_of(position, alike), probe, 0.5, SHAPE).n_peaks == 0
+    assert keep_plausible(table_of(scattered, alike), seen, 0.5, SHAPE).n_peaks == 0

@@ -78,7 +78,10 @@ def measure_probe(cube: Datacube) -> Probe:
     vacuum = _vacuum_probe(cube, picked, images, beams)
     if vacuum is not None:
         return vacuum
-    return _from_disks(images, beams, (cube.detector_shape[0], cube.detector_shape[1]))
+    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in _telling(images, beams)]
+    guess = guess_scale(looked_at)
+    probe = _from_disks(images, beams, looked_at, guess, (cube.detector_shape[0], cube.detector_shape[1]))
+    return replace(probe, crystal=guess.crystal)
 
 
 def _clean(cube: Datacube, index: int) -> Floats:
@@ -146,10 +149,10 @@ def _centred(image: Floats, beam: _Beam | None) -> Floats:
     return ndimage.shift(image, half - beam.centre, order=3, mode="nearest")
 
 
-def _from_disks(images: list[Floats], beams: list[_Beam | None], shape: tuple[int, int]) -> Probe:
+def _from_disks(
+    images: list[Floats], beams: list[_Beam | None], looked_at: list[Floats], guess: ScaleGuess, shape: tuple[int, int]
+) -> Probe:
     """Synthetic probe of the radius on which the disks of the patterns agree, the direct beam being one of them."""
-    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in _telling(images, beams)]
-    guess = guess_scale(looked_at)
     scale = measure_scale(looked_at, likely=lambda radii_px: _UNLIKELY + (1 - _UNLIKELY) * guess.relative(radii_px))
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1

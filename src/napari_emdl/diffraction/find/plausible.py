@@ -35,6 +35,8 @@ _FALLS, _FALLS_CLEARLY = -0.3, -0.5
 _GATHERED = 1.25
 #: Share of the disks in pairs about the best centre, over what chance gives, that is an order.
 _PAIRED, _PAIRS_OVER_CHANCE = 0.5, 2.0
+#: Where disks are many and all alike: least probability of a crystal by the scale network, and share of disks in pairs.
+_CRYSTAL, _NEARLY_ALL = 0.9, 0.8
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def keep_plausible(
     shown = table.filter(min_score=min_score).compact()
     counts = np.diff(shown.offset)
     rich = np.flatnonzero(counts >= _LEAST_DISKS)
-    refused = [int(i) for i in rich if not _convinces(shown, int(i), probe.radius_px, detector_shape, most)]
+    refused = [int(i) for i in rich if not _convinces(shown, int(i), probe, detector_shape, most)]
     if not refused or len(refused) <= 0.5 * len(rich):
         return table
     gone = np.isin(table.flat_index(), refused)
@@ -76,8 +78,8 @@ def keep_plausible(
     return kept
 
 
-def _convinces(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple[int, int], most: int) -> bool:
-    peaks = shown.at(i)
+def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int, int], most: int) -> bool:
+    peaks, radius_px = shown.at(i), probe.radius_px
     intensity = np.clip(peaks["intensity"].astype(float), 0, None)
     many = len(peaks) >= _LEAST_ALIKE
     if not many and intensity.max() > _BEAM * np.median(intensity):
@@ -88,9 +90,11 @@ def _convinces(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple
     if many and falls:
         return True
     few_kept = len(peaks) >= most and most < _USUAL_MOST
+    paired = paired_share(position, radius_px)
     if many and seen.beam < _ALIKE and not few_kept:
-        return False
-    if seen.falls < _FALLS_CLEARLY or paired_share(position, radius_px) > _PAIRED:
+        # an export as logarithm makes reflections all alike; a network takes it for a crystal's pattern still
+        return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL
+    if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
         return True
     one = shown.select_positions([i])
     return bool(lattices_of(one, max(radius_px, 2.0), np.array(detector_shape) / 2).good[0])

@@ -34,6 +34,8 @@ class Probe:
     trust
         1 where it was given or many disks agree on it, 0.5 where few do, 0.25 where only one spot tells it, 0 where there is
         no disk in the data.
+    crystal
+        Probability that the data are a crystal's patterns, where the scale network was asked; else 0.
     """
 
     image: NDArray[np.float32]
@@ -42,6 +44,7 @@ class Probe:
     source: str
     note: str = ""
     trust: float = 1.0
+    crystal: float = 0.0
 
     @property
     def shape(self) -> tuple[int, int]:
