@@ -15,6 +15,7 @@ from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
 from napari_emdl.atoms.find.order import LITTLE_ORDER, NO_LATTICE, ORDERLY, lattice_share, order_of
 from napari_emdl.atoms.find.shape import roundness
+from napari_emdl.atoms.find.structurefactor import MOST_PLACES, lattice_places
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
@@ -226,9 +227,12 @@ def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
     """
     order = order_of(finder.sampled_spots, finder.default_min_score)
     reason = ""
-    if order.none:
+    in_doubt = order.none or order.value < ORDERLY
+    if in_doubt and lattice_places(finder.sampled_spots, finder.default_min_score) >= MOST_PLACES:
+        in_doubt = False
+    if in_doubt and order.none:
         reason = f"do not repeat as the columns of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1)"
-    elif order.value < ORDERLY and lattice_share(finder.sampled_spots, finder.default_min_score) < NO_LATTICE:
+    elif in_doubt and lattice_share(finder.sampled_spots, finder.default_min_score) < NO_LATTICE:
         reason = "repeat along lines at most, as letters do, and form no lattice"
     elif order.spots >= LEAST_ON_STRIPES and _on_stripes(finder, sample):
         reason = "lie on stripes, as of a grating or of lattice fringes"
