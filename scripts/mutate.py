@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_S = 300
-LIBRARIES = ("numpy", "scipy.ndimage", "scipy.optimize", "scipy.sparse.linalg", "scipy.spatial", "h5py", "pydantic", "hypothesis")
+LIBRARIES = ("numpy", "scipy.ndimage", "scipy.optimize", "scipy.sparse.linalg", "scipy.spatial", "h5py", "pydantic")
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
