@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import napari_emdl
+from helpers.earlier import unpack_earlier
 
 PACKAGE = Path(napari_emdl.__file__).parent
 CORE = ("base", "diffraction", "atoms", "models", "io", "jobs", "workflow", "exporting", "samples", "bench", "cli")
@@ -96,6 +97,15 @@ def modules_after(code: str) -> set[str]:
 def test_importing_the_package_is_light() -> None:
     loaded = modules_after("import napari_emdl")
     assert not loaded & (QT | SCIENCE | {"h5py", "dask", "rsciio", "matplotlib"})
+
+
+def test_what_a_file_holds_is_told_without_scipy_and_networks(tmp_path: Path) -> None:
+    """`info` starts in the time that numpy, h5py and pydantic take."""
+    files_of = unpack_earlier(tmp_path)
+    told = "; ".join(f"print(io.info({str(files_of / name)!r})['kind'])" for name in ("cube.npy", "disks.h5", "columns.h5"))
+    loaded = modules_after(f"import napari_emdl.cli\nfrom napari_emdl import io\n{told}")
+    assert {"datacube", "disks", "columns"} <= loaded  # the lines that it printed
+    assert not loaded & (QT | {"scipy", "onnxruntime", "dask", "matplotlib", "skimage", "rsciio", "torch", "pandas"})
 
 
 def test_importing_the_core_needs_no_qt_and_no_onnxruntime() -> None:

@@ -10,9 +10,10 @@ import tifffile
 from helpers.disks_made import G, deformation, lattice_points, pattern
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.bench import disks, speed
+from napari_emdl.bench import diskfinders, disks, speed
+from napari_emdl.bench.cases import Case, load_case
 from napari_emdl.bench.columns import load_case as load_movie
-from napari_emdl.bench.disks import Case, load_case, markdown, measure, run, score, tune_threshold
+from napari_emdl.bench.disks import markdown, measure, run, score, tune_threshold
 from napari_emdl.bench.speed import lattice_case as speed_lattice_case
 from napari_emdl.diffraction.find.probe import synthetic_probe
 
@@ -123,7 +124,7 @@ def test_a_truth_that_is_none_is_one_line(tmp_path):
 
 
 def test_a_method_that_is_not_installed_is_said_once(capsys, monkeypatch):
-    monkeypatch.setitem(disks.PACKAGES, "blobfinder", "no_such_package")
+    monkeypatch.setitem(diskfinders.PACKAGES, "blobfinder", "no_such_package")
     cases = [case(), case()]
     monkeypatch.setattr(disks, "load_case", lambda prefix: cases.pop())
     assert run(["a", "b", "--methods", "template,blobfinder", "--rounds", "1"]) == 0

@@ -13,7 +13,7 @@ def show(viewer, cube) -> StemWorkspace:
     panel.disks_step.form.editors["method"].put("template")
     for data in signal_layers(cube):
         viewer._add_layer_from_data(*data)
-    panel._adopt_first()
+    panel.adopting.newest()
     return panel
 
 

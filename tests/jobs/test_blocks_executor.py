@@ -118,6 +118,33 @@ def test_dask_gives_what_threads_give() -> None:
     assert sorted(fed.values()) == [10, 11, 12]
 
 
+class OpensANetwork:
+    """Counts how often it is unpickled."""
+
+    opened = 0
+
+    def __setstate__(self, state: object) -> None:
+        type(self).opened += 1
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"a network": 1}
+
+    def __call__(self, block: Block) -> int:
+        return block.start
+
+
+@pytest.mark.slow
+def test_a_worker_opens_a_network_once_whatever_the_number_of_blocks() -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        executor = DaskExecutor(cluster.scheduler_address, workers=3)
+        try:
+            found = dict(executor.map(OpensANetwork(), make_blocks(6, 1), Control()))
+        finally:
+            executor.close()
+    assert sorted(found.values()) == [0, 1, 2, 3, 4, 5] and OpensANetwork.opened == 1
+
+
 @pytest.mark.slow
 def test_a_cluster_without_workers_is_said_and_the_job_goes_on_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")

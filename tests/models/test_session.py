@@ -39,6 +39,7 @@ def test_constants_are_bound_once(model_folder: Path) -> None:
         np.testing.assert_allclose(session.run({"x": feeds(n)["x"]})["y"], 2 * feeds(n)["x"] + 5)
     np.testing.assert_allclose(session.run(feeds())["y"], 2 * feeds()["x"] + 1)  # a fed value wins
     again = pickle.loads(pickle.dumps(session))
+    assert again.threads == 1  # a worker of a cluster computes as many blocks at once as it has threads
     np.testing.assert_allclose(again.run({"x": feeds()["x"]})["y"], 2 * feeds()["x"] + 5)
 
 

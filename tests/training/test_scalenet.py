@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from napari_emdl.bench.disks import load_case  # noqa: E402
+from napari_emdl.bench.cases import load_case  # noqa: E402
 from napari_emdl.diffraction.find.scaleview import LEVELS, RADII_PX  # noqa: E402
 from napari_emdl.models.registry import load_model  # noqa: E402
 from napari_emdl.models.session import Session  # noqa: E402

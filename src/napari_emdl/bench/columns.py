@@ -27,7 +27,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Movie, in_memory
-from napari_emdl.bench.disks import known
+from napari_emdl.bench.cases import known
 from napari_emdl.samples.atoms import Conditions, blinking_movie
 
 #: a column counts as found within this distance of its place, a site within the second

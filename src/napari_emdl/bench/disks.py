@@ -1,27 +1,25 @@
 """Disks and strain on cases with exact truth: accuracy, and speed against py4DSTEM on the same patterns in the same run.
 
-A case is PREFIX.emd.h5 (any HDF5 file with one 4-D dataset), PREFIX_probe.npy and PREFIX_truth.h5 with ``truth/F`` (n, 2, 2),
-``truth/g_px`` (2, 2) and ``truth/origin_px``; a disk lies at origin + (h, k) @ g_px @ inv(F). A case without F is unstrained,
-such as a bent wedge. Without a case, the crystal positions of the package's sample are used.
+See :mod:`napari_emdl.bench.cases` for the files. Without a case, the crystal positions of the package's sample are used.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.find.probe import Probe, probe_from_image
+from napari_emdl.bench.cases import Case, load_case, sample_case
+from napari_emdl.bench.diskfinders import FOREIGN, Finder, installed, our_finder
+from napari_emdl.diffraction.find.probe import probe_from_image
 from napari_emdl.diffraction.fit.strain import disk_weights, fit_strain
 from napari_emdl.diffraction.fit.tensor import strain_components
 
@@ -30,18 +28,6 @@ METHODS = ("template", "light", "fcunet", "fcunet-plain", "py4dstem", "blobfinde
 TOLERANCE_PX = 2.0
 #: Places whose counts stand this many sigma above the local background ought to be found.
 VISIBLE_SIGMA = 5.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """Patterns (n, H, W), vacuum probe (H, W), deformation (n, 2, 2), unstrained basis (2, 2) and origin (n, 2)."""
-
-    name: str
-    patterns: NDArray[Any]
-    probe: NDArray[Any]
-    deformation: NDArray[np.float64]
-    g_px: NDArray[np.float64]
-    origin_px: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -61,58 +47,6 @@ class Row:
     bound_pct: float
     patterns_per_s: float
     ratio: float
-
-
-def load_case(prefix: str | Path) -> Case:
-    """Case of the files that begin with `prefix` (with or without ``.emd.h5``)."""
-    base = str(prefix).removesuffix(".emd.h5")
-    paths = [Path(base + end) for end in (".emd.h5", "_probe.npy", "_truth.h5")]
-    for path in paths:
-        if not path.is_file():
-            raise EmdlError(f"{path} is missing; a case needs PREFIX.emd.h5, PREFIX_probe.npy and PREFIX_truth.h5")
-    with h5py.File(paths[0]) as file:
-        found: list[str] = []
-        file.visititems(lambda name, item: found.append(name) if getattr(item, "ndim", 0) == 4 else None)
-        if not found:
-            raise EmdlError(f"{paths[0]} holds no 4-D dataset")
-        data = file[found[0]][()]
-    patterns = data.reshape(-1, *data.shape[-2:])
-    with h5py.File(paths[2]) as file:
-        g, origin = (known(file, f"truth/{name}", paths[2]).astype(float) for name in ("g_px", "origin_px"))
-        still = np.tile(np.eye(2), (len(patterns), 1, 1))
-        f = known(file, "truth/F", paths[2]).reshape(-1, 2, 2).astype(float) if "truth/F" in file else still
-    if len(f) != len(patterns):
-        raise EmdlError(f"{paths[2]} tells the deformation of {len(f)} patterns, the case has {len(patterns)}")
-    return Case(Path(base).name, patterns, np.load(paths[1]), f, g, np.broadcast_to(origin.reshape(-1, 2), (len(patterns), 2)))
-
-
-def known(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
-    """Dataset of an open truth file.
-
-    Raises
-    ------
-    EmdlError
-        When there is none of this name.
-    """
-    if not isinstance(file.get(name), h5py.Dataset):
-        raise EmdlError(f"{path} has no {name}; it is not the truth of such a case (see napari-emdl bench --help)")
-    return np.asarray(file[name][()])
-
-
-def sample_case() -> Case:
-    """Crystal positions of the sample datacube."""
-    from napari_emdl.samples.diffraction import strained_datacube
-
-    cube, truth = strained_datacube((10, 20))
-    use = truth["crystal"]
-    return Case(
-        "sample",
-        np.asarray(cube.data[:, :])[use],
-        truth["probe"],
-        truth["deformation"][use],
-        truth["g_px"],
-        truth["origin_px"][use],
-    )
 
 
 def visible(pattern: NDArray[Any], places: NDArray[np.float64], radius_px: float) -> NDArray[np.bool_]:
@@ -249,83 +183,6 @@ def bound_pct(case: Case) -> float:
     return 100 * float(np.sqrt(np.mean(np.square(sigma))))
 
 
-Finder = Callable[[NDArray[Any]], PeakTable]
-
-
-def our_finder(case: Case, method: str, device: str) -> Finder:
-    """Disks by :func:`napari_emdl.find_disks` with default settings, above the default threshold."""
-    from napari_emdl.diffraction.find.disks import find_disks
-
-    probe: Probe = probe_from_image(case.probe, (case.patterns.shape[1], case.patterns.shape[2]))
-
-    def find(patterns: NDArray[Any]) -> PeakTable:
-        table = find_disks(patterns[None], probe=probe, method=method, device=device)
-        return table.filter(min_score=table.attrs["default_min_score"]).reshape((len(patterns),))
-
-    return find
-
-
-def py4dstem_finder(case: Case) -> Finder:
-    """py4DSTEM's correlation with a sigmoid kernel and multicorr refinement; all peaks, intensity as score."""
-    from py4DSTEM import Probe as TheirProbe
-    from py4DSTEM.braggvectors.diskdetection import _find_Bragg_disks_single
-
-    theirs = TheirProbe(case.probe.astype(float))
-    bright = case.probe > 0.3 * case.probe.max()
-    radius = float(np.sqrt(bright.sum() / np.pi))
-    origin = tuple(np.argwhere(bright).mean(axis=0))
-    kernel = theirs.get_kernel(mode="sigmoid", origin=origin, radii=(radius, 2 * radius), returncalc=True)
-    template = np.conj(np.fft.fft2(np.asarray(kernel)))
-
-    def find(patterns: NDArray[Any]) -> PeakTable:
-        lists = []
-        for pattern in patterns:
-            peaks = _find_Bragg_disks_single(
-                pattern.astype(float),
-                template,
-                corrPower=0.9,
-                sigma_cc=1,
-                subpixel="multicorr",
-                upsample_factor=16,
-                minRelativeIntensity=0.001,
-                minPeakSpacing=radius,
-                edgeBoundary=int(np.ceil(radius)),
-                maxNumPeaks=100,
-                _template_space="fourier",
-            )
-            values = peaks.data if hasattr(peaks, "data") else peaks
-            bright = np.asarray(values["intensity"])
-            lists.append({"row": values["qx"], "col": values["qy"], "intensity": bright, "score": bright})
-        return PeakTable.from_lists(lists)
-
-    return find
-
-
-def blobfinder_finder(case: Case) -> Finder:
-    """LiberTEM-blobfinder's correlation with a radial gradient, refined in the crop of each peak; elevation as score."""
-    from libertem_blobfinder.common.correlation import get_peaks, process_frames_fast
-    from libertem_blobfinder.common.patterns import RadialGradient
-
-    template = RadialGradient(radius=float(np.sqrt((case.probe > 0.3 * case.probe.max()).sum() / np.pi)))
-
-    def find(patterns: NDArray[Any]) -> PeakTable:
-        lists = []
-        for pattern in patterns.astype(np.float32):
-            places = get_peaks(pattern, template, 100)
-            _, refined, height, elevation = process_frames_fast(template, pattern[None], places)
-            place = refined[0].astype(float)
-            lists.append({"row": place[:, 0], "col": place[:, 1], "intensity": height[0], "score": elevation[0]})
-        return PeakTable.from_lists(lists)
-
-    return find
-
-
-#: Finders of other programs.
-FOREIGN: dict[str, Callable[[Case], Finder]] = {"py4dstem": py4dstem_finder, "blobfinder": blobfinder_finder}
-#: The package that each needs.
-PACKAGES = {"py4dstem": "py4DSTEM", "blobfinder": "libertem_blobfinder"}
-
-
 def tune_threshold(case: Case, disks: PeakTable) -> tuple[PeakTable, dict[str, float]]:
     """Disks above the intensity that gives the lowest strain error against the truth: generous to what is compared with."""
     levels = np.quantile(disks.column("score"), np.linspace(0, 0.9, 10)) if disks.n_peaks else [0.0]
@@ -344,18 +201,6 @@ def _available(method: str, case: Case, device: str) -> Finder | str:
     except EmdlError as error:
         return str(error)
     return find
-
-
-def installed(methods: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of the methods whose package is installed, and a line for each other one."""
-    there, notes = [], []
-    for method in methods:
-        package = PACKAGES.get(method)
-        if package is None or find_spec(package) is not None:
-            there.append(method)
-        else:
-            notes.append(f"{method} left out: not installed ({package})")
-    return there, notes
 
 
 def measure(case: Case, methods: Sequence[str], device: str = "auto", rounds: int = 3) -> tuple[list[Row], list[str]]:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.bench.disks import FOREIGN, Case, installed, load_case, markdown, measure, our_finder, sample_case
+from napari_emdl.bench.cases import Case, load_case, sample_case
+from napari_emdl.bench.diskfinders import FOREIGN, installed, our_finder
+from napari_emdl.bench.disks import markdown, measure
 from napari_emdl.diffraction.find.probe import synthetic_probe
 
 METHODS = ("template", "light", "fcunet", "py4dstem", "blobfinder")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
@@ -150,6 +149,8 @@ def _sample(disks: PeakTable, origin_px: ArrayLike) -> tuple[list[Floats], Float
 
 def _clusters(sample: list[Floats], min_length_px: float) -> tuple[Floats, float]:
     """Centres of the most populated, shortest clusters of difference vectors, and the spread within one."""
+    from scipy import ndimage  # results are opened without it
+
     differences = [(p[:, None] - p[None])[np.triu_indices(len(p), 1)] for p in sample]
     v = np.concatenate(differences) if differences else np.zeros((0, 2))
     length = np.linalg.norm(v, axis=1)

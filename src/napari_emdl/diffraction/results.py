@@ -13,7 +13,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, Ellipse, with_calibration
 from napari_emdl.diffraction.fit.projector import Distortion
-from napari_emdl.diffraction.fit.strain import Evidence, StrainMap
+from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap
 from napari_emdl.io.formats import emd
 from napari_emdl.io.packing import Classes, read_dataclass, write_dataclass
 from napari_emdl.io.results import add_provenance, read_peaks, write_peaks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -141,6 +142,7 @@ class DaskExecutor:
         """
         pending: dict[Any, Block] = {}
         waiting = iter(blocks)
+        packed = _Packed(fn)
         watch = _ClusterWatch(self._client, control)
         try:
             while True:
@@ -148,7 +150,7 @@ class DaskExecutor:
                 watch.look()
                 while len(pending) < self.workers and (block := next(waiting, None)) is not None:
                     given = (block,) if feed is None else (block, feed(block))
-                    pending[self._client.submit(fn, *given, pure=False)] = block
+                    pending[self._client.submit(packed, *given, pure=False)] = block
                 if not pending:
                     return
                 done = [future for future in pending if future.done()]
@@ -164,6 +166,26 @@ class DaskExecutor:
         """Leave the cluster as it was."""
         if self._own:
             self._client.close()
+
+
+class _Packed:
+    """A function pickled once for all blocks; a worker unpacks it once, so that it opens a network once."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        import cloudpickle
+
+        self.packed: bytes = cloudpickle.dumps(fn)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return _unpacked(self.packed)(*arguments)
+
+
+@functools.lru_cache(maxsize=2)  # two jobs may take turns on a worker; more would hold on to memory
+def _unpacked(packed: bytes) -> Callable[..., Any]:
+    import cloudpickle
+
+    function: Callable[..., Any] = cloudpickle.loads(packed)
+    return function
 
 
 class _ClusterWatch:

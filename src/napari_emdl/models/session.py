@@ -92,8 +92,9 @@ class Session:
             self.test()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # On another computer (Dask) the network is opened again from the same folder, on what that computer has.
-        return _reopen, (self.model, self.device, self.threads, {n: v.numpy() for n, v in self._constants.items()})
+        # On another computer (Dask) the network is opened again from the same folder, on what that computer has. A worker
+        # computes as many blocks at once as it has threads, each with one.
+        return _reopen, (self.model, self.device, {n: v.numpy() for n, v in self._constants.items()})
 
     @property
     def note(self) -> str:
@@ -334,8 +335,8 @@ def _load(folder: Path, tensor: Tensor) -> NDArray[Any]:
         raise ModelError(f"{folder.name}: the test tensor {path.name} cannot be read ({error})") from error
 
 
-def _reopen(model: Model, device: str, threads: int | None, constants: dict[str, NDArray[Any]]) -> Session:
-    session = Session(model, device, threads, check=False)
+def _reopen(model: Model, device: str, constants: dict[str, NDArray[Any]]) -> Session:
+    session = Session(model, device, threads=1, check=False)
     for name, value in constants.items():
         session.set_constant(name, value)
     return session

@@ -11,7 +11,8 @@ from helpers.disks_made import G, deformation, table_of
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RegionParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions, segment_positions
+from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions
+from napari_emdl.diffraction.fit.segment import segment_positions
 from napari_emdl.diffraction.fit.strain import COMPONENTS, REASONS, fit_strain
 
 #: A second phase: another shape of the cell, turned.

@@ -200,7 +200,7 @@ def measure_origin(disks: PeakTable) -> Floats:
     if not len(place):
         return out
     brightest = _brightest(of, bright, np.ones(len(of), bool))
-    spacing = _nearest_neighbour(place, of)
+    spacing = nearest_neighbour(place, of)
     centre = _mode(place[brightest], spacing)
     # half the shortest distance between disks tells the central one from its neighbours
     near = np.hypot(place[:, 0] - centre[0], place[:, 1] - centre[1]) < 0.5 * spacing
@@ -228,7 +228,7 @@ def hidden_origin(disks: PeakTable, origin_px: Floats) -> Floats | None:
         return None
     # about any other lattice point the disks lie to one side
     aside = max(abs(float(np.median(place[:, k] - origin_px[:, k][of]))) for k in (0, 1))
-    if aside < 0.3 * _nearest_neighbour(place, of):
+    if aside < 0.3 * nearest_neighbour(place, of):
         return None
     try:
         g = find_basis(disks, origin_px).g
@@ -283,7 +283,7 @@ def _mode(points: Floats, reach_px: float) -> Floats:
     return start
 
 
-def _nearest_neighbour(place: Floats, of: NDArray[np.int64]) -> float:
+def nearest_neighbour(place: Floats, of: NDArray[np.int64]) -> float:
     """Typical distance between neighbouring disks of one pattern."""
     from scipy.spatial import cKDTree
 

@@ -13,7 +13,9 @@ from napari_emdl.gui.diffraction.data import Settings
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.export import ExportStep
+from napari_emdl.gui.diffraction.frame import Frame
 from napari_emdl.gui.diffraction.lattice import LatticeStep
+from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
@@ -43,8 +45,18 @@ class Panel(QWidget):
     run_all_button: QPushButton
     steps: tuple[Step, ...]
     regions: RegionsBox
-    closed: bool
+    limits: Limits
+    frame: Frame
     notices: Notices
+
+    @property
+    def closed(self) -> bool:
+        """True once it has let go of everything."""
+        raise NotImplementedError
+
+    def say(self, text: str) -> None:
+        """One line, or a few, at the bottom of the panel."""
+        raise NotImplementedError
 
     def open(self, cube: Datacube) -> None:
         """Work on `cube`, or go back to it."""

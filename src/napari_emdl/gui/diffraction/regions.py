@@ -305,7 +305,7 @@ class RegionsBox(QWidget):
 
 
 def _segment(control: Any, kept: Any, number: int, params: StrainParams) -> NDArray[np.uint8]:
-    from napari_emdl.diffraction.fit.regions import segment_positions
+    from napari_emdl.diffraction.fit.segment import segment_positions
 
     # what is kept has passed the limits already
     return segment_positions(kept, number, params.model_copy(update={"min_score": 0.0}), control)
