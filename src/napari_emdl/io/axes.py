@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Calibration, Kind
+from napari_emdl.base.timing import Timing
 from napari_emdl.base.units import parse_unit
 from napari_emdl.io.sources import Source
 from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
@@ -89,6 +90,8 @@ class Found:
         Lines that the user must see.
     scan
         (rows, cols) of a flat scan, when the file says or suggests it.
+    timing
+        Reads when the frames were taken; called for movies only, since it may have to read every frame's header.
     """
 
     data: Source
@@ -101,6 +104,7 @@ class Found:
     mask: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     scan: tuple[int, int] | None = None
+    timing: Callable[[], Timing] | None = None
 
 
 def axis_value(axis: Axis, dimension: str) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -17,6 +18,7 @@ from napari_emdl.base.params import OpenParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import SMALL_ARRAY_BYTES, first_line, read_small_npy
 from napari_emdl.base.signals import Datacube, Kind, Movie
+from napari_emdl.base.timing import Timing
 from napari_emdl.io.axes import KIND_WORDS, Found
 from napari_emdl.io.making import make_signal
 
@@ -179,7 +181,12 @@ def _some_frames(found: Found, how: OpenParams) -> tuple[Found, OpenParams]:
         raise OpenError(f"{found.name} holds {count} frames; {first}:{last} does not lie in them")
     data = CroppedSource(found.data, [(first, last), *((0, n) for n in found.data.shape[1:])])
     axes = (replace(found.axes[0], size=last - first), *found.axes[1:])
-    return replace(found, data=data, axes=axes, scan=None), how.model_copy(update={"frames": None})
+    timing = None if found.timing is None else partial(_part_of, found.timing, first, last)
+    return replace(found, data=data, axes=axes, scan=None, timing=timing), how.model_copy(update={"frames": None})
+
+
+def _part_of(timing: Callable[[], Timing], first: int, last: int) -> Timing:
+    return timing().part(first, last)
 
 
 def read_mask(text: str | Path) -> NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.base.timing import spread_frames, whole_steps
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.provenance import fingerprint, provenance
@@ -118,7 +119,7 @@ def fit_occupancy(
     attrs: dict[str, Any] = {
         "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
         source, "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else
-        None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
+        None), "frame_steps": None if movie is None or movie.frame_steps is None else movie.frame_steps.tolist(), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
     attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
@@ -207,8 +208,13 @@ def decode(
             attrs["notes"].append(f"{usable} usable frames are too few for a hidden Markov model: occupancy is by detection")
         p, path, classes, log_ratio = _by_detection(detected, valid)
     else:
-        model = siteclasses.fit_site_classes(evidence, detected, control=control, start=start, shown=sites.shown)
-        p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
+        rows = whole_steps(attrs.get("frame_steps"), len(evidence))
+        seen = [None if values is None else spread_frames(values, rows, False) for values in (detected, start)]
+        model = siteclasses.fit_site_classes(
+            spread_frames(evidence, rows, np.nan), seen[0], control=control, start=seen[1], shown=sites.shown
+        )
+        shown = slice(None) if rows is None else rows
+        p, path, classes, log_ratio = model.p_occupied[shown], model.path[shown], model.class_probability, model.log_ratio[shown]
         attrs |= {
             "rate_spread": rate_spread_of_emissions(model, evidence),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
+from napari_emdl.base.timing import Timing, by_stamps
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.sources import FramesSource, RecordSource, Source
 
@@ -27,6 +29,9 @@ _MAX_FRAME_PX = 2**28
 _READ_STAMPS = 4096
 #: A gap at the end of a row is longer than the others by this many times their spread; so is a single one.
 _LONG_GAP, _LONE_GAP = 12.0, 100.0
+#: Frames of a movie whose time stamps are read; each is a look at another place of the file.
+_TIMED_FRAMES = 50_000
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,10 @@ def _read(path: Path) -> Found:
     notes += said
     axes = (Axis(count, navigate=True), Axis(header.rows, letter="Q"), Axis(header.cols, letter="K"))
     source = _source(path, header, count)
-    return Found(source, axes, name=path.stem, metadata=facts, signal_type="diffraction", notes=tuple(notes), scan=scan)
+    timing = partial(_timing, path, count, header)
+    return Found(
+        source, axes, name=path.stem, metadata=facts, signal_type="diffraction", notes=tuple(notes), scan=scan, timing=timing
+    )
 
 
 def _header(path: Path) -> MibHeader:
@@ -239,14 +247,9 @@ def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     """Frames a row, when a gap after every n-th frame, and only there, is clearly longer than the others."""
     if count < 4 or header.mode == "R64":
         return None
-    record = np.dtype([("head", f"S{header.head}"), ("rest", f"V{header.frame_bytes}")])
-    heads = np.memmap(path, record, "r", shape=(count,))["head"]
-    stamps = []
-    for head in heads[: min(count, _READ_STAMPS)]:
-        stamp = _stamp_s(bytes(head))
-        if stamp is None:
-            return None
-        stamps.append(stamp)
+    stamps = _stamps_s(path, min(count, _READ_STAMPS), header)
+    if stamps is None:
+        return None
     gaps = np.diff(stamps)
     middle = float(np.median(gaps))
     spread = 1.4826 * float(np.median(np.abs(gaps - middle)))
@@ -259,6 +262,25 @@ def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     # a single gap is believed only when it is far longer than the clock's noise
     sure = len(expected) >= 2 or bool(far[1][long].all())
     return cols if cols > 1 and sure and np.array_equal(long, expected) else None
+
+
+def _stamps_s(path: Path, count: int, header: MibHeader) -> NDArray[np.float64] | None:
+    """Time stamps of the first frames, over midnight too; None where a frame has none."""
+    record = np.dtype([("head", f"S{header.head}"), ("rest", f"V{header.frame_bytes}")])
+    stamps = []
+    for head in np.memmap(path, record, "r", shape=(count,))["head"]:
+        stamp = _stamp_s(bytes(head))
+        if stamp is None:
+            return None
+        stamps.append(stamp)
+    days = np.cumsum(np.diff(stamps, prepend=stamps[:1]) < -_DAY_S / 2)
+    return np.asarray(stamps) + _DAY_S * days
+
+
+def _timing(path: Path, count: int, header: MibHeader) -> Timing:
+    """Interval and gaps of a movie by its time stamps."""
+    stamps = _stamps_s(path, count, header) if count <= _TIMED_FRAMES else None
+    return Timing() if stamps is None else by_stamps(stamps, 1e-6)
 
 
 def _stamp_s(head: bytes) -> float | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line, parse_xml
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line
 from napari_emdl.base.signals import Calibration
-from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
+from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
 from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
 from napari_emdl.io.views import TransposedSource
 
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
-_RESOLUTION_UNIT = {2: "inch", 3: "cm"}
-#: Units of printers, and the pixel (nm) from which on resolutions in them are a printer's.
-_PRINTERS, _PRINTED_NM = ("inch", "inches", "cm"), 1000.0
-
 
 #: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
 _UNBOUNDED = {8: "deflate", 32946: "deflate", 34925: "lzma"}
@@ -147,10 +143,14 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
         letters = letters.replace("S", "I")
         data = _source(path, chosen, number)
-    scales = _scales(file, chosen)
+    scales, said = scales_of(file, chosen, number)
+    notes += said
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
-    return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"}, notes=tuple(notes))
+    facts = {"format": f"TIFF ({chosen.kind})"}
+    frames = next((a.size for a in axes if a.letter == "T"), 1)
+    timing = partial(ome_timing, file.ome_metadata, number, frames) if file.is_ome and frames > 1 else None
+    return Found(data, axes, Calibration(), path.stem, metadata=facts, notes=tuple(notes), timing=timing)
 
 
 def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str]]:
@@ -277,76 +277,3 @@ def _name_stack_axes(axes: tuple[Axis, ...], letters: str, file: Any) -> tuple[A
             letter = "T" if n == 0 and not has_time and len(stack) == 1 else ""
         out[i] = Axis(axes[i].size, axes[i].name, axes[i].scale, axes[i].units, letter)
     return tuple(out)
-
-
-def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
-    """Axis letter -> (step, unit) from OME, ImageJ, DM, Thermo Fisher, Olympus or plain resolution tags."""
-    page = series.keyframe
-    tags = page.tags
-    if file.is_ome:
-        return _ome_scales(file.ome_metadata)
-    if 65003 in tags and 65009 in tags:  # DigitalMicrograph: units 65003-65005 and scales 65009-65011 of x, y, z
-        out = {}
-        for letter, unit_tag, scale in (("X", 65003, 65009), ("Y", 65004, 65010), (series.axes[0], 65005, 65011)):
-            if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
-                out[letter] = (float(tags[scale].value), tags[unit_tag].value)
-        return out
-    if vendor := _vendor_scales(page):
-        return vendor
-    out = {}
-    imagej = file.imagej_metadata or {}
-    unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
-    if unit:
-        for letter, name in (("Y", "YResolution"), ("X", "XResolution")):
-            pixels, per = _tag(tags, name) or (0, 0)
-            parsed = parse_unit(str(unit))
-            # 72 or 300 dots an inch are for printers, in inches as in cm, and say nothing about the specimen
-            printed = parsed is not None and unit in _PRINTERS and pixels and per / pixels * parsed[1] > _PRINTED_NM
-            if pixels and per and not printed:
-                out[letter] = (per / pixels, str(unit))
-    if imagej.get("finterval"):
-        time = {"T": (float(imagej["finterval"]), str(imagej.get("tunit", "s")))}
-        # a stack whose only other axis is Z or C is a movie, see _name_stack_axes
-        out |= time | {letter: time["T"] for letter in "ZC" if "T" not in series.axes}
-    if imagej.get("spacing") and "T" in series.axes:
-        out["Z"] = (float(imagej["spacing"]), str(imagej.get("zunit", unit or "")))
-    return out
-
-
-def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
-    """Pixel size in m that Thermo Fisher (FEI) and Olympus (SIS) write into tags of their own."""
-    fei = page.tags.get(34682) or page.tags.get(34680)  # FEI_HELIOS, FEI_SFEG
-    scan = fei.value.get("Scan") if fei is not None and isinstance(fei.value, Mapping) else None
-    sis = page.tags.get(33560)
-    sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
-    for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
-        x, y = values.get(cols), values.get(rows)
-        if isinstance(x, float) and isinstance(y, float) and min(x, y) > 0:
-            return {"X": (x, "m"), "Y": (y, "m")}
-    return {}
-
-
-def _tag(tags: Any, name: str) -> Any:
-    tag = tags.get(name)
-    return None if tag is None else (int(tag.value) if isinstance(tag.value, int) else tag.value)
-
-
-def _ome_scales(xml: str) -> dict[str, tuple[float, str]]:
-    try:
-        root = parse_xml(xml, "the OME metadata")
-    except OpenError:
-        return {}
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        return {}
-    out = {}
-    for letter, size, unit, default in (
-        ("X", "PhysicalSizeX", "PhysicalSizeXUnit", "µm"),
-        ("Y", "PhysicalSizeY", "PhysicalSizeYUnit", "µm"),
-        ("Z", "PhysicalSizeZ", "PhysicalSizeZUnit", "µm"),
-        ("T", "TimeIncrement", "TimeIncrementUnit", "s"),
-    ):
-        if size in pixels.attrib:
-            with contextlib.suppress(ValueError):
-                out[letter] = (float(pixels.attrib[size]), pixels.attrib.get(unit, default))
-    return out

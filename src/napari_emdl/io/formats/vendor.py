@@ -1,10 +1,10 @@
-"""Vendor formats through RosettaSciIO, lazily: DM, blockfile, TVIPS, Velox and what HyperSpy writes."""
+"""Vendor formats through RosettaSciIO, lazily: DM, blockfile, Velox and what HyperSpy writes."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,11 +23,9 @@ PLUGINS: Mapping[str, str] = {
     ".dm3": "digitalmicrograph",
     ".dm4": "digitalmicrograph",
     ".blo": "blockfile",
-    ".tvips": "tvips",
     ".mrcz": "mrcz",
     ".emd": "emd",
     ".hspy": "hspy",
-    ".zspy": "zspy",
     ".prz": "pantarhei",
 }
 #: Read at once: the lazy reader takes packed bytes for values.
@@ -97,14 +95,19 @@ def read_vendor(path: Path, plugin: str, dataset: str | None = None) -> Found:
 
 
 def _read(path: Path, plugin: str, dataset: str | None) -> Found:
-    signals = _signals(path, plugin)
-    images = {i: s for i, s in enumerate(signals) if len(s["data"].shape) >= 2 and not _spectral(s)}
-    if not images:
-        raise OpenError(f"{path.name} holds no images" + (", only spectra" if signals else ""))
-    number = _choose(images, dataset, path.name)
+    images = images_of(_signals(path, plugin), path.name)
+    number = choose_image(images, dataset, path.name)
     signal = images[number]
     source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
     return found_in_signal(signal, source, plugin, path.stem)
+
+
+def images_of(signals: Sequence[dict[str, Any]], name: str) -> dict[int, dict[str, Any]]:
+    """The signals of a file that are images, by their number."""
+    images = {i: s for i, s in enumerate(signals) if len(s["data"].shape) >= 2 and not _spectral(s)}
+    if not images:
+        raise OpenError(f"{name} holds no images" + (", only spectra" if signals else ""))
+    return images
 
 
 def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name: str) -> Found:
@@ -162,7 +165,8 @@ def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[A
     return tuple(replace(axis, letter=letters[i], navigate=i in scan) for i, axis in enumerate(axes)), ()
 
 
-def _choose(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str) -> int:
+def choose_image(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str) -> int:
+    """Number of the image to open: the one named by its title or number, else the only one of the most axes."""
     titles = {i: str(_get(s.get("metadata", {}), "General.title") or i) for i, s in images.items()}
     if dataset is not None:
         named = [number for number, title in titles.items() if dataset == title]
