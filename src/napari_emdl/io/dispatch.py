@@ -198,7 +198,8 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
 
 def _read_hdf5(path: Path, dataset: str | None) -> Found:
     from napari_emdl.io.formats.hdf5 import read_hdf5, written_by
-    from napari_emdl.io.hdf5gate import Gate, check_dataset, refuse_foreign_storage
+    from napari_emdl.io.formats.hyperspy import read_hspy
+    from napari_emdl.io.hdf5gate import Gate, check_dataset, check_whole, refuse_foreign_storage
 
     with one_line(path.name, "HDF5 file"), Gate(path) as gate:
         writer = written_by(gate)
@@ -206,6 +207,10 @@ def _read_hdf5(path: Path, dataset: str | None) -> Found:
             refuse_foreign_storage(gate.file, path.name)
             for _, item in gate.datasets():
                 check_dataset(item, path.name, gate.folder)
+            if writer == "hyperspy" and (found := read_hspy(path, gate, dataset)) is not None:
+                return found
+            for _, item in gate.datasets():  # the library that reads them unpacks whatever is there
+                check_whole(item, path.name)
         else:
             writer = ""
     if writer:

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.io.axes import Found
 from napari_emdl.io.formats.vendor import choose_image, found_in_signal, images_of
+from napari_emdl.io.hdf5gate import Gate
+from napari_emdl.io.hdf5source import Hdf5Source
 from napari_emdl.io.zarrsource import ZarrSource, open_store
 
 _METADATA = ("General", "Signal", "Acquisition_instrument/TEM")
@@ -40,6 +43,29 @@ def read_zspy(path: Path, dataset: str | None = None) -> Found:
         number = choose_image(images, dataset, path.name)
         source = ZarrSource(path, f"Experiments/{names[number]}/data")
         return found_in_signal(images[number], source, "zspy", path.stem)
+
+
+def read_hspy(path: Path, gate: Gate, dataset: str | None = None) -> Found | None:
+    """Open a ``.hspy`` file lazily; None where it is older than the layout with a group an axis (before HyperSpy 1.5).
+
+    Parameters
+    ----------
+    path, gate
+        File, and the gate that holds it open.
+    dataset
+        Title or number of the signal, for files with several.
+    """
+    experiments = gate.get("Experiments")
+    if not isinstance(experiments, h5py.Group):
+        return None
+    groups = {name: item for name, item in gate.children(experiments) if isinstance(item, h5py.Group) and "data" in item}
+    if not groups or any("axis-0" not in group for group in groups.values()):
+        return None
+    names = sorted(groups)
+    images = images_of([_signal(groups[name], name) for name in names], path.name)
+    number = choose_image(images, dataset, path.name)
+    source = Hdf5Source(path, f"/Experiments/{names[number]}/data")
+    return found_in_signal(images[number], source, "hspy", path.stem)
 
 
 def _signal(group: Any, name: str) -> dict[str, Any]:
