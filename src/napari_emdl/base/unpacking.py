@@ -13,7 +13,7 @@ from napari_emdl.base.errors import OpenError
 _ZSTD_MAGIC, _ZSTD_SKIPPABLE = 0xFD2FB528, range(0x184D2A50, 0x184D2A60)
 _ZSTD_BLOCK = 128 * 1024
 #: Most a byte becomes, of packings that do not say how long they are; a stream too short for the limit is not looked at.
-_MOST = {"zlib": 1032, "gzip": 1032, "lzma": 8000, "bz2": 50_000}
+_MOST = {"zlib": 1032, "gzip": 1032, "lzma": 8000, "bz2": 10**9}
 
 
 def check_packed(packed: Any, codec: str, limit: int, name: str) -> None:

@@ -153,7 +153,10 @@ def guess_kind(found: Found) -> Kind:
         if "F" in letters or "T" in letters:
             return "focal_series"
         return "datacube"
-    raise OpenError(f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened")
+    more = "; save the datacubes or movies of it one by one" if count > 4 else ""
+    raise OpenError(
+        f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
+    )
 
 
 def letters_for(found: Found, kind: Kind) -> str:

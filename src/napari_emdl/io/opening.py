@@ -230,7 +230,11 @@ def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
     if is_object(path):
         return found_in_object(path), ""
 
-    file, dataset, files = _paths(path)
+    try:
+        file, dataset, files = _paths(path)
+        exists = bool(files) or file.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise OpenError(f"{str(path)[:200]} cannot be opened: {first_line(error)[:100]}") from error
     where = str(file) if dataset is None else f"{file}::{dataset}"
     if files:
         from napari_emdl.io.sequence import read_sequence
@@ -239,8 +243,8 @@ def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
         if missing:
             raise OpenError(f"{missing[0]} does not exist")
         return read_sequence(files, file.name), where
-    if not file.exists():
-        raise OpenError(f"{file} does not exist")
+    if not exists:
+        raise OpenError(f"{file} is a link to a place that does not exist" if file.is_symlink() else f"{file} does not exist")
     if how.dtype is not None:
         from napari_emdl.io.formats.raw import RawLayout, read_raw
 

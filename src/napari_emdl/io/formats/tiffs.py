@@ -21,6 +21,7 @@ from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
 from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
 from napari_emdl.io.views import TransposedSource
 
+_WHITE_IS_ZERO, _PALETTE = 0, 3
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
 
 #: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
@@ -143,14 +144,58 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
         letters = letters.replace("S", "I")
         data = _source(path, chosen, number)
+    if _palette(chosen.keyframe) is not None:
+        data, coloured = _palette_source(path, chosen, number)
+        notes += [LUMINANCE_NOTE] if coloured else []
     scales, said = scales_of(file, chosen, number)
-    notes += said
+    notes += [*said, *_shown_otherwise(chosen.keyframe)]
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
     facts = {"format": f"TIFF ({chosen.kind})"}
     frames = next((a.size for a in axes if a.letter == "T"), 1)
     timing = partial(ome_timing, file.ome_metadata, number, frames) if file.is_ome and frames > 1 else None
     return Found(data, axes, Calibration(), path.stem, metadata=facts, notes=tuple(notes), timing=timing)
+
+
+def _shown_otherwise(page: Any) -> list[str]:
+    """Lines where viewers show the image otherwise than its values lie in the file."""
+    notes = []
+    if int(page.photometric) == _WHITE_IS_ZERO:
+        notes.append("the file stores white as zero: what viewers show bright has low values here")
+    turned = page.tags.get("Orientation")
+    if turned is not None and turned.value != 1:
+        notes.append(f"the file asks viewers to turn or flip it (orientation {turned.value}); it is opened as it is stored")
+    return notes
+
+
+def _palette(page: Any) -> NDArray[np.uint16] | None:
+    """(values,) luminance of the colours of a palette; None where there is none, or it only repeats the values as greys."""
+    if int(page.photometric) != _PALETTE or page.colormap is None:
+        return None
+    colours = np.asarray(page.colormap)
+    ramp = np.round(np.linspace(0, 65535, colours.shape[1]))
+    if (colours == colours[0]).all() and np.abs(colours[0] - ramp).max() <= 256:
+        return None
+    return np.asarray(np.rint(np.tensordot((0.299, 0.587, 0.114), colours.astype(float), 1)), np.uint16)
+
+
+class _Paletted:
+    """Reads page i of a series as the luminance of its palette's colours."""
+
+    def __init__(self, pages: _Pages, luminance: NDArray[np.uint16]) -> None:
+        self.pages, self.luminance = pages, luminance
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        return self.luminance[self.pages(index)]
+
+
+def _palette_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
+    """Images of a palette as one channel, and whether it has colours."""
+    luminance, colours = _palette(series.keyframe), np.asarray(series.keyframe.colormap)
+    assert luminance is not None
+    leading, frame = tuple(series.shape[:-2]), series.shape[-2:]
+    source: Source = FramesSource(_Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
+    return (source if leading else TransposedSource(source, (1, 2))), not (colours == colours[0]).all()
 
 
 def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str]]:
