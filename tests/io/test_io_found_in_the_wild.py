@@ -119,10 +119,10 @@ def test_names_that_no_file_can_have_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "loop.npy").symlink_to(tmp_path / "loop.npy")
     (tmp_path / "gone.npy").symlink_to(tmp_path / "nowhere.npy")
     for name in (tmp_path / ("n" * 300 + ".npy"), "a\0b.npy", tmp_path / "loop.npy", tmp_path / "gone.npy"):
-        with pytest.raises(OpenError, match="cannot be opened|does not exist"):
+        with pytest.raises(OpenError, match=r"cannot be opened|does not exist"):
             io.open(name)
     np.save(tmp_path / "five.npy", np.zeros((2, 3, 4, 8, 8), "u2"))
-    with pytest.raises(OpenError, match="5 axes .*one by one"):
+    with pytest.raises(OpenError, match=r"5 axes .*one by one"):
         io.open(tmp_path / "five.npy")
 
 
@@ -133,7 +133,11 @@ def test_tiffs_that_viewers_show_otherwise(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "turned.tif", image, extratags=[(274, "H", 1, 6, True)])
     assert "orientation 6" in io.open(tmp_path / "turned.tif").notes[0]
     ramp = np.tile(np.arange(256, dtype="u2") * 257, (3, 1))
-    for name, colours in (("grey", ramp), ("falling", ramp[:, ::-1]), ("colour", np.stack([ramp[0], ramp[0][::-1], ramp[0] * 0]))):
+    for name, colours in (
+        ("grey", ramp),
+        ("falling", ramp[:, ::-1]),
+        ("colour", np.stack([ramp[0], ramp[0][::-1], ramp[0] * 0])),
+    ):
         tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="palette", colormap=colours)
     np.testing.assert_array_equal(np.asarray(io.open(tmp_path / "grey.tif").data[...]), image)
     falling = io.open(tmp_path / "falling.tif")
@@ -212,7 +216,7 @@ def test_pieces_that_unpack_to_more_than_they_say(tmp_path: Path, kind: str) -> 
         store.write_bytes(bomb_of(kind, zeros))
         opened = io.open(tmp_path / "a.zarr")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(OpenError, match="unpacks to more than|cannot be read|larger packed than unpacked"):
+    with pytest.raises(OpenError, match=r"unpacks to more|cannot be read|larger packed"):
         opened.data[...]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB: the bombs hold 600 MB and more
 

@@ -27,7 +27,9 @@ def write_seq(path: Path, times_s: np.ndarray) -> None:
     record = (len(raw) - 8192) // len(FRAMES)
     for i, time in enumerate(times_s):
         whole, rest = divmod(float(time), 1.0)
-        struct.pack_into("<iHH", raw, 8192 + i * record + FRAMES[0].nbytes, 1_700_000_000 + int(whole), int(round(rest * 1e3)), 0)
+        struct.pack_into(
+            "<iHH", raw, 8192 + i * record + FRAMES[0].nbytes, 1_700_000_000 + int(whole), int(round(rest * 1e3)), 0
+        )
     path.write_bytes(bytes(raw))
 
 
@@ -75,7 +77,11 @@ def write_h5(path: Path, times_s: np.ndarray) -> None:
         group.attrs.update(NX_class="NXdata", signal="counts", axes=["t", "y", "x"])
         file["entry"].attrs["NX_class"] = "NXentry"
         group["counts"] = FRAMES
-        for name, values, unit in (("t", 1e3 * times_s, "ms"), ("y", np.arange(16) * 0.02, "nm"), ("x", np.arange(12) * 0.02, "nm")):
+        for name, values, unit in (
+            ("t", 1e3 * times_s, "ms"),
+            ("y", np.arange(16) * 0.02, "nm"),
+            ("x", np.arange(12) * 0.02, "nm"),
+        ):
             group[name] = values
             group[name].attrs["units"] = unit
 

@@ -1,4 +1,4 @@
-"""Networks as AtomAI users have them: its U-Net and its dilated network, built layer by layer as in AtomAI and exported by torch.
+"""Networks as AtomAI users have them: its U-Net and its dilated network, built as in AtomAI and exported by torch.
 
 AtomAI itself is not needed. Layers, their order and the defaults follow ``atomai.nets.fcnn`` (Unet, dilnet) and
 ``atomai.nets.blocks`` (ConvBlock: convolution, leaky ReLU, batch norm; UpsampleBlock: interpolation, then a 1 x 1 convolution);

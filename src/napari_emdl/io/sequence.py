@@ -68,7 +68,9 @@ def _insitu_timing(frames: Sequence[Path]) -> Timing:
         return Timing()
     a_second = int(round(float(np.median(whole))))
     places = [[int(n) for n in re.findall(r"(?:Hour|Minute|Second|Frame)_(\d+)", "/".join(p.parts[-4:]))] for p in frames]
-    numbers = [3600 * h * a_second + 60 * m * a_second + s * a_second + place[-1] for place in places for h, m, s in [place[:3]]]
+    numbers = [
+        3600 * h * a_second + 60 * m * a_second + s * a_second + place[-1] for place in places for h, m, s in [place[:3]]
+    ]
     return replace(by_numbers(numbers, "frames"), interval_s=1.0 / float(np.median(whole)))
 
 

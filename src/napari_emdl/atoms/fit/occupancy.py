@@ -119,9 +119,11 @@ def fit_occupancy(
     attrs: dict[str, Any] = {
         "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
         source, "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else
-        None), "frame_steps": None if movie is None or movie.frame_steps is None else movie.frame_steps.tolist(), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
+        None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
+    if movie is not None and movie.frame_steps is not None:
+        attrs["frame_steps"] = movie.frame_steps.tolist()
     attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
     return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
 
@@ -214,7 +216,12 @@ def decode(
             spread_frames(evidence, rows, np.nan), seen[0], control=control, start=seen[1], shown=sites.shown
         )
         shown = slice(None) if rows is None else rows
-        p, path, classes, log_ratio = model.p_occupied[shown], model.path[shown], model.class_probability, model.log_ratio[shown]
+        p, path, classes, log_ratio = (
+            model.p_occupied[shown],
+            model.path[shown],
+            model.class_probability,
+            model.log_ratio[shown],
+        )
         attrs |= {
             "rate_spread": rate_spread_of_emissions(model, evidence),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,

@@ -55,7 +55,8 @@ class Occupancy(ShownResult):
     alignment
         Drift with flags and quality of the frames.
     attrs
-        Small facts: pixel_A, frame_interval_s, frame_steps (time of each frame in intervals where there are gaps), dose_e_per_A2, method, separation, pooled rates, notes.
+        Small facts: pixel_A, frame_interval_s, frame_steps (time of each frame in intervals, where there are gaps),
+        dose_e_per_A2, method, separation, pooled rates, notes.
     """
 
     sites_px: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Extended headers that Thermo Fisher (FEI) programs put into MRC files: pixel size, mode, beam energy and time of every frame.
+"""Extended headers that Thermo Fisher (FEI) programs put into MRC files: pixel size, mode, energy and time of every frame.
 
 ``FEI1`` and ``FEI2`` after the description that CCP-EM publishes (metadata blocks of fixed layout, each field valid where its bit
 is set); before them, 128 bytes an image as tomography programs wrote.
@@ -87,7 +87,9 @@ def _modern(first: bytes, size: int, order: str) -> FeiHeader:
 
 def fei_timing(path: Path, header: FeiHeader, count: int, order: str) -> Timing:
     """Interval and gaps by the time stamps (days) of the blocks, one a frame."""
-    stamp = np.dtype({"names": ["mask", "days"], "formats": ["<u4", order + "f8"], "offsets": [8, 12], "itemsize": header.block})
+    stamp = np.dtype(
+        {"names": ["mask", "days"], "formats": ["<u4", order + "f8"], "offsets": [8, 12], "itemsize": header.block}
+    )
     blocks = np.memmap(path, stamp, "r", 1024, (count,))
     if not (blocks["mask"] & 1).all():
         return Timing()

@@ -70,7 +70,9 @@ def _read(path: Path) -> Found:
     diffraction = behind >= _LEAST_FRAME_HEADER and _first_mode(path, size) == 2
     energy = float(header["tension"])
     calibration = Calibration().override("file", energy_keV=_keV(energy))
-    scale, units = (float(header["pixel"]), "1/nm" if diffraction else "nm") if b"HYPERSPY" in header["writer"] else (None, None)
+    scale, units = (
+        (float(header["pixel"]), "1/nm" if diffraction else "nm") if b"HYPERSPY" in header["writer"] else (None, None)
+    )
     axes = [Axis(source.shape[0], navigate=True)]
     axes += [Axis(n, scale=scale, units=units, navigate=False) for n in (rows, cols)]
     notes += _scan_note(fields) if diffraction and fields is not None else []

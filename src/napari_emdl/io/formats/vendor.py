@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ PLUGINS: Mapping[str, str] = {
 }
 #: Read at once: the lazy reader takes packed bytes for values.
 _WHOLE = {"pantarhei"}
+_TITANX_NOTE = (
+    "recorded on a TitanX: its patterns lag behind the scan by two columns, which py4DSTEM moves and this program leaves"
+)
 _DIFFRACTION = {"diffraction", "electron_diffraction"}
 
 
@@ -99,7 +103,12 @@ def _read(path: Path, plugin: str, dataset: str | None) -> Found:
     number = choose_image(images, dataset, path.name)
     signal = images[number]
     source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
-    return found_in_signal(signal, source, plugin, path.stem)
+    found = found_in_signal(signal, source, plugin, path.stem)
+    if plugin == "emd" and len(found.axes) == 3:
+        from napari_emdl.io.formats.velox import velox_timing
+
+        return replace(found, timing=partial(velox_timing, path, source.shape))
+    return found
 
 
 def images_of(signals: Sequence[dict[str, Any]], name: str) -> dict[int, dict[str, Any]]:
@@ -131,9 +140,22 @@ def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name
     }
     axes = _name_time(axes, signal)
     notes: tuple[str, ...] = ()
+    scan = None
     if plugin == "digitalmicrograph" and len(axes) == 4:
         axes, notes = _dm_scan(axes, signal)
-    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes)
+    elif plugin == "digitalmicrograph" and len(axes) == 3 and (scan := _titanx_scan(signal)) is not None:
+        signal_type, notes = "diffraction", (_TITANX_NOTE,)
+    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes, scan=scan)
+
+
+def _titanx_scan(signal: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(rows, cols) of a scan that NCEM's TitanX keeps as a stack, its shape in tags of its own."""
+    tags = _get(signal.get("original_metadata", {}), "ImageList.TagGroup0.ImageTags.4D STEM Tags") or {}
+    try:
+        shape = int(tags["Scan shape Y"]), int(tags["Scan shape X"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return shape if min(shape) > 0 and shape[0] * shape[1] <= signal["data"].shape[0] else None
 
 
 def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[Axis, ...], tuple[str, ...]]:
