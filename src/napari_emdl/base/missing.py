@@ -86,11 +86,22 @@ def border_of(frame: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
     same = np.asarray(frame == np.asarray(value, frame.dtype))
     if not (same[0].any() or same[-1].any() or same[:, 0].any() or same[:, -1].any()):
         return np.zeros(frame.shape, bool)
-    # single zeros of a counted image do not hang together once thinned
-    solid = ndimage.binary_opening(np.pad(same, 2, mode="edge"), np.ones((3, 3), bool))[2:-2, 2:-2] & same
+    # thinning looks two pixels far: strips along the edges tell whether anything there is left of it
+    strips = same[:6], same[-6:][::-1], same[:, :6].T, same[:, -6:].T[::-1]
+    if not any(_solid(strip)[0].any() for strip in strips):
+        return np.zeros(frame.shape, bool)
+    solid = _solid(same)
     labels, _ = ndimage.label(solid)
     rim = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     return np.isin(labels, rim[rim > 0])
+
+
+def _solid(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What hangs together: single zeros of a counted image do not, once thinned."""
+    from scipy import ndimage
+
+    opened = ndimage.binary_opening(np.pad(same, 2, mode="edge"), np.ones((3, 3), bool))[2:-2, 2:-2]
+    return np.asarray(opened & same)
 
 
 def fill_missing(frame: NDArray[Any], bad: NDArray[np.bool_], least: int = 6) -> None:
@@ -223,13 +234,15 @@ def _beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray
     none = np.zeros_like(empty)
     if not empty.any() or not total.sum() > 0:
         return none
-    labels, _ = ndimage.label(empty)
     reach = max(2.0, 0.04 * min(empty.shape))
     profiles = total.sum(axis=1, dtype=np.float64), total.sum(axis=0, dtype=np.float64)
     centre = [float(profile @ np.arange(len(profile)) / profile.sum()) for profile in profiles]
     spans = [slice(max(0, int(np.ceil(at - reach))), int(at + reach) + 1) for at in centre]
     rows, cols = (np.arange(span.start, min(span.stop, n)) for span, n in zip(spans, empty.shape, strict=True))
     near = np.hypot(rows[:, None] - centre[0], cols[None, :] - centre[1]) <= reach
+    if not (empty[spans[0], spans[1]] & near).any():
+        return none
+    labels, _ = ndimage.label(empty)
     at_centre = labels[spans[0], spans[1]]
     areas = np.bincount(labels.ravel())
     for number in np.unique(at_centre[near & (at_centre > 0)]):

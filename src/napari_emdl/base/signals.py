@@ -98,6 +98,9 @@ class Signal(Shown):
         Vendor metadata worth showing, flat, small; "notes" are lines that the user must see.
     given_mask
         (rows, cols) bool of the detector or frame, True where a pixel is known to be missing: from the file or the user.
+    frame_steps
+        (frames,) time of each frame of a movie after the first, in frame intervals, where time stamps or file numbers have
+        gaps; None where the frames follow evenly.
     """
 
     data: LazyArray
@@ -107,6 +110,7 @@ class Signal(Shown):
     name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     given_mask: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+    frame_steps: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     NDIM = {"datacube": 4, "movie": 3, "focal_series": 4, "image": 2}
 
@@ -235,6 +239,14 @@ class Movie(Signal):
     def frame(self, index: int) -> NDArray[Any]:
         """One frame (row, col), or (focus, row, col) of a focal series."""
         return self.data[:, :] if self.kind == "image" else self.data[index]
+
+    @property
+    def frame_times_s(self) -> NDArray[np.float64] | None:
+        """(frames,) time of each frame after the first, gaps included; None where the frame interval is not known."""
+        interval_s = self.calibration.frame_interval_s
+        if interval_s is None or self.kind == "image":
+            return None
+        return interval_s * (np.arange(float(self.n_frames)) if self.frame_steps is None else self.frame_steps)
 
     @property
     def pixel_A(self) -> float | None:

@@ -95,8 +95,8 @@ def _of_signal(xarray: Any, signal: Signal) -> xr.DataArray:
         for i, dim in enumerate(dims[:2]):
             steps[dim] = (None if known.pixel_nm is None else known.pixel_nm[i], "nm")
     coords = {dim: _axis(dim, signal.shape[dims.index(dim)], *step) for dim, step in steps.items()}
-    if "frame" in dims and known.frame_interval_s:
-        coords["time"] = ("frame", _steps(signal.shape[0], known.frame_interval_s), {"units": "s"})
+    if (times_s := getattr(signal, "frame_times_s", None)) is not None:
+        coords["time"] = ("frame", times_s, {"units": "s"})
     data = from_array(signal.data, chunks=chunks, asarray=False, name=False, meta=np.empty((0,) * len(dims), signal.dtype))
     return xarray.DataArray(data, dims=dims, coords=coords, name=signal.name or signal.kind, attrs={"kind": signal.kind})
 
@@ -137,8 +137,8 @@ def _of_occupancy(xarray: Any, occupancy: Any) -> xr.Dataset:
         "mean_occupancy": ("site", occupancy.mean_occupancy()),
     }
     coords: dict[str, Any] = {"group": ("site", occupancy.group_names)}
-    if interval_s := occupancy.attrs.get("frame_interval_s"):
-        coords["time"] = ("frame", _steps(occupancy.n_frames, interval_s), {"units": "s"})
+    if (times_s := occupancy.frame_times_s()) is not None:
+        coords["time"] = ("frame", times_s, {"units": "s"})
     facts = {name: occupancy.attrs[name] for name in ("pixel_A", "dose_e_per_A2") if occupancy.attrs.get(name)}
     return xarray.Dataset(fields, coords, facts)
 

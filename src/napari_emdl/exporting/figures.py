@@ -177,8 +177,11 @@ def draw_raster(figure: Figure, occupancy: Any) -> None:
     values = np.where(occupancy.valid, occupancy.p_occupied, np.nan)[:, order].T
     axes.set_facecolor(_MASKED)
     drawn = axes.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    interval_s = occupancy.attrs.get("frame_interval_s")
+    times_s = occupancy.frame_times_s()
     axes.set(title="occupancy in time", ylabel="site (most occupied first)", xlabel="frame")
-    if interval_s:
+    if occupancy.attrs.get("frame_steps") is not None:
+        axes.set_xlabel("frame (gaps in time are not drawn)")
+    elif times_s is not None:
+        interval_s = float(occupancy.attrs["frame_interval_s"])
         axes.secondary_xaxis("top", functions=(lambda f: f * interval_s, lambda s: s / interval_s)).set_xlabel("time (s)")
     figure.colorbar(drawn, ax=axes, label="chance of being occupied")

@@ -142,6 +142,7 @@ def frame_columns(occupancy: Any, flags: tuple[str, ...]) -> dict[str, Any]:
     alignment = occupancy.alignment
     return {
         "frame": np.arange(len(occupancy.shift_px)),
+        **({} if (times_s := occupancy.frame_times_s()) is None else {"time_s": times_s}),
         "shift_row_px": occupancy.shift_px[:, 0],
         "shift_col_px": occupancy.shift_px[:, 1],
         "quality": alignment.quality,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Calibration, Kind
+from napari_emdl.base.timing import Timing
 from napari_emdl.base.units import parse_unit
 from napari_emdl.io.sources import Source
 from napari_emdl.io.views import FlatSource, StackSource, TransposedSource
@@ -89,6 +90,8 @@ class Found:
         Lines that the user must see.
     scan
         (rows, cols) of a flat scan, when the file says or suggests it.
+    timing
+        Reads when the frames were taken; called for movies only, since it may have to read every frame's header.
     """
 
     data: Source
@@ -101,6 +104,7 @@ class Found:
     mask: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     scan: tuple[int, int] | None = None
+    timing: Callable[[], Timing] | None = None
 
 
 def axis_value(axis: Axis, dimension: str) -> float | None:
@@ -149,7 +153,10 @@ def guess_kind(found: Found) -> Kind:
         if "F" in letters or "T" in letters:
             return "focal_series"
         return "datacube"
-    raise OpenError(f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened")
+    more = "; save the datacubes or movies of it one by one" if count > 4 else ""
+    raise OpenError(
+        f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
+    )
 
 
 def letters_for(found: Found, kind: Kind) -> str:

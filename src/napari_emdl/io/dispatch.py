@@ -139,6 +139,10 @@ def _read_lone(path: Path, magic: str, ending: str, how: OpenParams) -> Found | 
         from napari_emdl.io.formats.video import read_video
 
         return read_video(path)
+    if ending == ".tvips" and not magic:
+        from napari_emdl.io.formats.tvips import read_tvips
+
+        return read_tvips(path)
     if magic == "mrc" or (not magic and ending in (".mrc", ".mrcs", ".ali")):
         from napari_emdl.io.formats.mrc import read_mrc
 
@@ -158,9 +162,9 @@ def _read_folder(path: Path, dataset: str | None) -> Found:
     from napari_emdl.io.formats.zarrs import is_zarr, read_zarr
 
     if path.suffix.lower() == ".zspy":
-        from napari_emdl.io.formats.vendor import read_vendor
+        from napari_emdl.io.formats.hyperspy import read_zspy
 
-        return read_vendor(path, "zspy", dataset)
+        return read_zspy(path, dataset)
     if is_zarr(path):
         return read_zarr(path, dataset)
     if dataset is not None:
@@ -175,12 +179,15 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
         from napari_emdl.io.formats.raw import read_npz
 
         return read_npz(path, dataset)
-    if ending in (".zspy", ".prz"):
+    if ending == ".zspy":
+        from napari_emdl.io.formats.hyperspy import read_zspy
+
+        return read_zspy(path, dataset)
+    if ending == ".prz":
         from napari_emdl.io.formats.raw import check_unpacked_size
         from napari_emdl.io.formats.vendor import PLUGINS, read_vendor
 
-        if ending == ".prz":
-            check_unpacked_size(path)
+        check_unpacked_size(path)
         return read_vendor(path, PLUGINS[ending], dataset)
     if ending == ".zip":
         from napari_emdl.io.formats.zarrs import read_zarr
@@ -191,7 +198,8 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
 
 def _read_hdf5(path: Path, dataset: str | None) -> Found:
     from napari_emdl.io.formats.hdf5 import read_hdf5, written_by
-    from napari_emdl.io.hdf5gate import Gate, check_dataset, refuse_foreign_storage
+    from napari_emdl.io.formats.hyperspy import read_hspy
+    from napari_emdl.io.hdf5gate import Gate, check_dataset, check_whole, refuse_foreign_storage
 
     with one_line(path.name, "HDF5 file"), Gate(path) as gate:
         writer = written_by(gate)
@@ -199,6 +207,10 @@ def _read_hdf5(path: Path, dataset: str | None) -> Found:
             refuse_foreign_storage(gate.file, path.name)
             for _, item in gate.datasets():
                 check_dataset(item, path.name, gate.folder)
+            if writer == "hyperspy" and (found := read_hspy(path, gate, dataset)) is not None:
+                return found
+            for _, item in gate.datasets():  # the library that reads them unpacks whatever is there
+                check_whole(item, path.name)
         else:
             writer = ""
     if writer:

@@ -296,6 +296,12 @@ def check_pieces(dataset: h5py.Dataset, name: str, index: tuple[Any, ...]) -> No
             check_unpacks(dataset.id.read_direct_chunk(corner)[1], unpacked, label)
 
 
+def check_whole(dataset: h5py.Dataset, name: str) -> None:
+    """:func:`check_pieces` for all pieces of a dataset that is small in the file, as one made to fill memory is."""
+    if dataset.chunks and dataset.id.get_storage_size() < SMALL_ARRAY_BYTES:
+        check_pieces(dataset, name, tuple(slice(0, n) for n in dataset.shape))
+
+
 def _corners(index: tuple[Any, ...], chunks: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """First items of the pieces in which a selection lies."""
     ranges = []

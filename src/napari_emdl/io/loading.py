@@ -75,7 +75,10 @@ def cropped(signal: S, ranges: Sequence[tuple[int, int]]) -> S:
         return signal
     (r0, r1), (c0, c1) = ranges[-2:]
     mask = None if signal.given_mask is None else signal.given_mask[r0:r1, c0:c1]
-    return replace(signal, data=CroppedSource(signal.data, ranges), given_mask=mask)
+    steps = signal.frame_steps
+    if steps is not None:
+        steps = steps[slice(*ranges[0])] - steps[ranges[0][0]]
+    return replace(signal, data=CroppedSource(signal.data, ranges), given_mask=mask, frame_steps=steps)
 
 
 def binned(signal: S, scan: int, detector: int) -> S:

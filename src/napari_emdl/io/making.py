@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.physics import wavelength_A
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
+from napari_emdl.base.timing import Timing
 from napari_emdl.io.axes import (
     KIND_WORDS,
     ORDER,
@@ -167,13 +168,16 @@ def make_signal(
             "the axis order is wrong, or the file is damaged"
         )
     user = dict(overrides or {})
-    calibration, said = _axis_calibration(found.calibration, by_letter, kind, user.get("energy_keV"))
+    timing = found.timing() if found.timing is not None and kind == "movie" and data.shape[0] > 1 else Timing()
+    known = found.calibration.override("file", frame_interval_s=timing.interval_s)
+    calibration, said = _axis_calibration(known, by_letter, kind, user.get("energy_keV"))
     calibration, left_out = _without_impossible(calibration)
     calibration = calibration.override("user", **user)
-    notes += [*said, *left_out, *_implausible(calibration, kind)]
+    notes += [*said, *left_out, *_implausible(calibration, kind), *timing.notes]
     make = Datacube if kind == "datacube" else Movie
     metadata = dict(found.metadata) | ({"notes": tuple(notes)} if notes else {})
-    return make(data, kind, calibration, path, layer, metadata, _frame_mask(found.mask, letters, kind))
+    mask = _frame_mask(found.mask, letters, kind)
+    return make(data, kind, calibration, path, layer, metadata, mask, timing.steps)
 
 
 def _first_patterns(found: Found, letters: str, count: int) -> Found:

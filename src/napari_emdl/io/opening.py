@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -17,6 +18,7 @@ from napari_emdl.base.params import OpenParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import SMALL_ARRAY_BYTES, first_line, read_small_npy
 from napari_emdl.base.signals import Datacube, Kind, Movie
+from napari_emdl.base.timing import Timing
 from napari_emdl.io.axes import KIND_WORDS, Found
 from napari_emdl.io.making import make_signal
 
@@ -179,7 +181,12 @@ def _some_frames(found: Found, how: OpenParams) -> tuple[Found, OpenParams]:
         raise OpenError(f"{found.name} holds {count} frames; {first}:{last} does not lie in them")
     data = CroppedSource(found.data, [(first, last), *((0, n) for n in found.data.shape[1:])])
     axes = (replace(found.axes[0], size=last - first), *found.axes[1:])
-    return replace(found, data=data, axes=axes, scan=None), how.model_copy(update={"frames": None})
+    timing = None if found.timing is None else partial(_part_of, found.timing, first, last)
+    return replace(found, data=data, axes=axes, scan=None, timing=timing), how.model_copy(update={"frames": None})
+
+
+def _part_of(timing: Callable[[], Timing], first: int, last: int) -> Timing:
+    return timing().part(first, last)
 
 
 def read_mask(text: str | Path) -> NDArray[np.bool_]:
@@ -223,7 +230,11 @@ def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
     if is_object(path):
         return found_in_object(path), ""
 
-    file, dataset, files = _paths(path)
+    try:
+        file, dataset, files = _paths(path)
+        exists = bool(files) or file.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise OpenError(f"{str(path)[:200]} cannot be opened: {first_line(error)[:100]}") from error
     where = str(file) if dataset is None else f"{file}::{dataset}"
     if files:
         from napari_emdl.io.sequence import read_sequence
@@ -232,8 +243,8 @@ def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
         if missing:
             raise OpenError(f"{missing[0]} does not exist")
         return read_sequence(files, file.name), where
-    if not file.exists():
-        raise OpenError(f"{file} does not exist")
+    if not exists:
+        raise OpenError(f"{file} is a link to a place that does not exist" if file.is_symlink() else f"{file} does not exist")
     if how.dtype is not None:
         from napari_emdl.io.formats.raw import RawLayout, read_raw
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Calibration
+from napari_emdl.base.timing import Timing, by_numbers
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, read_plain, read_plain_frame
 from napari_emdl.io.formats.raw import read_npy
@@ -53,17 +55,58 @@ def read_folder(folder: Path) -> Found:
     frames = insitu_frames(folder)
     if frames:
         found = read_sequence(frames, folder.name)
-        interval_s = _insitu_interval_s(frames)
-        calibration = found.calibration.override("file", frame_interval_s=interval_s)
-        return replace(found, calibration=calibration, metadata={**found.metadata, "format": "Gatan in-situ tree"})
+        facts = {**found.metadata, "format": "Gatan in-situ tree"}
+        return replace(found, metadata=facts, timing=partial(_insitu_timing, tuple(frames)))
     return read_sequence(folder_frames(folder), folder.name)
 
 
-def _insitu_interval_s(frames: Sequence[Path]) -> float | None:
-    """Frame interval from the frames in each whole Second_ folder; the first and last second may be partial."""
+def _insitu_timing(frames: Sequence[Path]) -> Timing:
+    """Interval by the frames in each whole Second_ folder (the first and last may be partial), gaps by folders and numbers."""
     counts = list(Counter(p.parent for p in frames).values())
     whole = counts[1:-1]
-    return 1.0 / float(np.median(whole)) if whole else None
+    if not whole:
+        return Timing()
+    a_second = int(round(float(np.median(whole))))
+    places = [[int(n) for n in re.findall(r"(?:Hour|Minute|Second|Frame)_(\d+)", "/".join(p.parts[-4:]))] for p in frames]
+    numbers = [
+        3600 * h * a_second + 60 * m * a_second + s * a_second + place[-1] for place in places for h, m, s in [place[:3]]
+    ]
+    return replace(by_numbers(numbers, "frames"), interval_s=1.0 / float(np.median(whole)))
+
+
+def _numbered_timing(paths: Sequence[Path]) -> Timing:
+    """Gaps by the number in which the files' names differ."""
+    parts = [re.split(r"(\d+)", path.stem) for path in paths]
+    if len({len(part) for part in parts}) != 1:
+        return Timing()
+    differing = [i for i in range(len(parts[0])) if len({part[i] for part in parts}) > 1]
+    if len(differing) != 1 or not parts[0][differing[0]].isdigit():
+        return Timing()
+    return by_numbers([int(part[differing[0]]) for part in parts])
+
+
+def _check_pixel(paths: Sequence[Path], calibration: Calibration) -> tuple[str, ...]:
+    """A line where some of the files that are looked at have another pixel size than the first."""
+    known = calibration.pixel_nm
+    others = {paths[len(paths) // 2], paths[-1]} - {paths[0]}
+    for path in sorted(others) if known is not None else ():
+        other = _frame_calibration(path).pixel_nm
+        if known is not None and other is not None and not np.allclose(other, known, rtol=1e-3):
+            return (
+                f"{path.name} has another pixel size than {paths[0].name} ({other[0]:.4g} and {known[0]:.4g} nm); "
+                "all frames are taken to have that of the first",
+            )
+    return ()
+
+
+def _frame_calibration(path: Path) -> Calibration:
+    """Calibration of one image file as it would be opened alone; an empty one where it cannot be read."""
+    from napari_emdl.io.making import make_signal
+
+    try:
+        return make_signal(_read_one(path), str(path), "image").calibration
+    except OpenError:
+        return Calibration()
 
 
 @dataclass(frozen=True)
@@ -104,9 +147,11 @@ def read_sequence(paths: Sequence[Path], name: str) -> Found:
             raise OpenError(f"{first.name} holds {shape}, not one image; open it alone, or move it out of the folder")
         read = _DmFrame.like(found) if isinstance(found.data, RawSource) and ending in (".dm3", ".dm4") else _read_frame
         axes = tuple(replace(a, letter=letter, navigate=None) for a, letter in zip(found.axes, "YX", strict=True))
+        notes += _check_pixel(paths, _frame_calibration(first))
     source = FramesSource(_Files(tuple(paths), read), (len(paths),), shape, dtype, name)
     facts = {"format": f"{ending[1:]} sequence", "first": first.name, "last": paths[-1].name}
-    return Found(source, (Axis(len(paths), letter="T"), *axes), calibration, name, "movie", facts, notes=notes)
+    timing = partial(_numbered_timing, tuple(paths))
+    return Found(source, (Axis(len(paths), letter="T"), *axes), calibration, name, "movie", facts, notes=notes, timing=timing)
 
 
 def _read_one(path: Path) -> Found:

@@ -13,6 +13,7 @@ from napari_emdl.atoms.fit.drift import identity
 from napari_emdl.atoms.fit.events import dwell_times, find_events, kaplan_meier, poisson_interval, rate_posterior, raw_rates
 from napari_emdl.atoms.fit.occupancy import decode
 from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.atoms.fit.sitetable import event_table
 from napari_emdl.atoms.fit.siteclasses import fit_site_classes
 from napari_emdl.atoms.fit.sites import FACET, Sites
 from napari_emdl.atoms.judge.compare import compare
@@ -88,7 +89,7 @@ def test_intervals_hold_the_truth_in_nine_of_ten_repeats():
     assert 0.82 <= np.mean(held) <= 0.98
 
 
-def occupancy_of(p_off, p_on, noise, seed, sites=60, frames=120, dose=None) -> Occupancy:
+def occupancy_of(p_off, p_on, noise, seed, sites=60, frames=120, dose=None, kept=None, steps=None) -> Occupancy:
     random = np.random.default_rng(seed)
     occupied = np.ones((frames, 3 * sites), bool)
     occupied[:, :sites] = _blink(frames, sites, p_off, p_on, random)
@@ -98,9 +99,24 @@ def occupancy_of(p_off, p_on, noise, seed, sites=60, frames=120, dose=None) -> O
     where = np.stack([np.arange(count) * 20.0, np.zeros(count)], -1)
     zeros = np.zeros(count)
     table = Sites(where, zeros, zeros.astype(bool), np.full(count, FACET, np.uint8), zeros.astype(np.uint8))
-    attrs = {"method": "hmm", "frame_interval_s": 0.5, "dose_e_per_A2": dose}
+    attrs = {"method": "hmm", "frame_interval_s": 0.5, "dose_e_per_A2": dose, "frame_steps": steps}
+    if kept is not None:
+        y, occupied = y[kept], occupied[kept]
     valid = np.ones_like(occupied)
-    return decode(table, identity(np.zeros((frames, 2))), y, y > 2, valid, attrs)
+    return decode(table, identity(np.zeros((len(y), 2))), y, y > 2, valid, attrs)
+
+
+def test_rates_and_times_follow_the_gaps_between_frames():
+    kept = np.flatnonzero(np.arange(600) % 9 < 3)  # three frames, then six that were not recorded
+    told = occupancy_of(0.05, 0.1, 0.7, 3, frames=600, kept=kept, steps=kept.astype(float).tolist())
+    untold = occupancy_of(0.05, 0.1, 0.7, 3, frames=600, kept=kept)
+    row = told.rates[0]
+    assert row["frames"] == len(kept) and told.p_occupied.shape[0] == len(kept)
+    assert row["p_off_low"] < 0.05 < row["p_off_high"] and row["p_on_low"] < 0.1 < row["p_on_high"]
+    assert untold.rates[0]["p_off_low"] > 0.06  # one step in three is nine frames long
+    times = event_table(told)["time_s"]
+    np.testing.assert_allclose(times, 0.5 * kept[told.events["frame"].astype(int)])
+    assert told.dwell_times(True).frames.max() <= 3  # nothing is known of what lasted over a gap
 
 
 def test_equal_rates_at_unequal_doses_are_found_equal():

@@ -27,6 +27,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Movie
+from napari_emdl.base.timing import spread_frames, whole_steps
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.provenance import fingerprint, provenance
@@ -121,6 +122,8 @@ def fit_occupancy(
         None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},
     }  # fmt: skip
+    if movie is not None and movie.frame_steps is not None:
+        attrs["frame_steps"] = movie.frame_steps.tolist()
     attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
     return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
 
@@ -207,8 +210,18 @@ def decode(
             attrs["notes"].append(f"{usable} usable frames are too few for a hidden Markov model: occupancy is by detection")
         p, path, classes, log_ratio = _by_detection(detected, valid)
     else:
-        model = siteclasses.fit_site_classes(evidence, detected, control=control, start=start, shown=sites.shown)
-        p, path, classes, log_ratio = model.p_occupied, model.path, model.class_probability, model.log_ratio
+        rows = whole_steps(attrs.get("frame_steps"), len(evidence))
+        seen = [None if values is None else spread_frames(values, rows, False) for values in (detected, start)]
+        model = siteclasses.fit_site_classes(
+            spread_frames(evidence, rows, np.nan), seen[0], control=control, start=seen[1], shown=sites.shown
+        )
+        shown = slice(None) if rows is None else rows
+        p, path, classes, log_ratio = (
+            model.p_occupied[shown],
+            model.path[shown],
+            model.class_probability,
+            model.log_ratio[shown],
+        )
         attrs |= {
             "rate_spread": rate_spread_of_emissions(model, evidence),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,

@@ -17,6 +17,7 @@ from napari_emdl.atoms.fit.siteclasses import BLINKING
 from napari_emdl.atoms.fit.sites import GROUPS, Lattice, Sites
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.showing import ShownResult
+from napari_emdl.base.timing import spread_frames, whole_steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Occupancy(ShownResult):
     alignment
         Drift with flags and quality of the frames.
     attrs
-        Small facts: pixel_A, frame_interval_s, dose_e_per_A2, method, separation, pooled rates, notes.
+        Small facts: pixel_A, frame_interval_s, frame_steps (time of each frame in intervals, where there are gaps),
+        dose_e_per_A2, method, separation, pooled rates, notes.
     """
 
     sites_px: NDArray[np.float64]
@@ -106,7 +108,17 @@ class Occupancy(ShownResult):
         use = self.class_probability[:, BLINKING] > 0.5
         if group is not None:
             use &= self.groups == group
-        return events.dwell_times(self.occupied[:, use], self.valid[:, use], state)
+        places = whole_steps(self.attrs.get("frame_steps"), self.n_frames)
+        occupied, valid = (spread_frames(values[:, use], places, False) for values in (self.occupied, self.valid))
+        return events.dwell_times(occupied, valid, state)
+
+    def frame_times_s(self) -> NDArray[np.float64] | None:
+        """(T,) time of each frame after the first, gaps included; None where the frame interval is not known."""
+        interval_s, steps = self.attrs.get("frame_interval_s"), self.attrs.get("frame_steps")
+        if not interval_s:
+            return None
+        even = steps is None or len(steps) != self.n_frames
+        return float(interval_s) * (np.arange(float(self.n_frames)) if even else np.asarray(steps, np.float64))
 
     def with_groups(self, groups: NDArray[np.uint8]) -> Occupancy:
         """Same occupancy with sites grouped by hand; rates by group are made again."""
@@ -189,6 +201,11 @@ def pooled_rates(result: Occupancy) -> NDArray[np.void]:
     """Rate table: all sites, then each group that has any."""
     blinking = result.class_probability[:, BLINKING]
     pooled = (result.attrs.get("pooled_p_off", 0.1), result.attrs.get("pooled_p_on", 0.1))
+    places = whole_steps(result.attrs.get("frame_steps"), result.n_frames)
+    log_ratio, p_occupied = (
+        spread_frames(values.astype(np.float64), places, 0.0) for values in (result.log_ratio, result.p_occupied)
+    )
+    detected, valid = (spread_frames(values, places, False) for values in (result.detected, result.valid))
     spread = result.attrs.get("rate_spread", (0.0, 0.0))
     rows = []
     for code, name in [(None, "all"), *enumerate(GROUPS)]:
@@ -197,11 +214,15 @@ def pooled_rates(result: Occupancy) -> NDArray[np.void]:
             continue
         rows.append(
             events.rate_row(
-                str(name), members, log_ratio=result.log_ratio.astype(np.float64), blinking=blinking,
-                p_occupied=result.p_occupied.astype(np.float64), detected=result.detected, valid=result.valid, pooled=pooled,
+                str(name), members, log_ratio=log_ratio, blinking=blinking, p_occupied=p_occupied, detected=detected,
+                valid=valid, pooled=pooled,
                 spread=(float(spread[0]), float(spread[1])),
                 events=result.events, frame_interval_s=result.attrs.get("frame_interval_s"),
                 dose_e_per_A2=result.attrs.get("dose_e_per_A2"),
             )
         )  # fmt: skip
-    return np.concatenate(rows) if rows else np.zeros(0, events.RATE)
+    if not rows:
+        return np.zeros(0, events.RATE)
+    table = np.concatenate(rows)
+    table["frames"] = result.n_frames
+    return table

@@ -37,9 +37,9 @@ def event_table(occupancy: Occupancy) -> dict[str, NDArray[Any]]:
     events = occupancy.events
     names = np.array(occupancy.group_names, dtype=object)
     table: dict[str, NDArray[Any]] = {"frame": events["frame"].astype(np.int64)}
-    interval_s = occupancy.attrs.get("frame_interval_s")
-    if interval_s:
-        table["time_s"] = events["frame"] * float(interval_s)
+    times_s = occupancy.frame_times_s()
+    if times_s is not None:
+        table["time_s"] = times_s[events["frame"].astype(np.intp)]
     table["site"] = events["site"].astype(np.int64)
     table["kind"] = np.where(events["arrives"], "appeared", "vanished")
     table["group"] = names[events["site"]]

@@ -31,7 +31,7 @@ def read_empad_xml(path: Path) -> Found:
         raw = _beside(path, name)
         series = _number(root, "series_count")
         scan = _size(root, "pix_y"), _size(root, "pix_x")
-        found = _read(raw, None if series else scan if all(scan) else _scan_in_name(name))
+        found = _read(raw, None if series else scan if all(scan) else _scan_in_name(name) or _scan_acquired(root, raw))
         step = _step_nm(root, found.scan)
         pixel = _float(_text(root, "calibrated_pixelsize"))
         calibration = Calibration().override(
@@ -105,6 +105,16 @@ def _plausible(path: Path) -> bool:
 def _scan_in_name(name: str) -> tuple[int, int] | None:
     match = re.search(r"_x(\d{1,5})_y(\d{1,5})(?=\D|$)", name, re.IGNORECASE)
     return (int(match.group(2)), int(match.group(1))) if match and int(match.group(1)) and int(match.group(2)) else None
+
+
+def _scan_acquired(root: ElementTree.Element, raw: Path) -> tuple[int, int] | None:
+    """Scan of the acquisition that newer files describe, when it has as many positions as there are frames."""
+    frames = raw.stat().st_size // _FRAME_BYTES
+    for entry in root.iter("scan_parameters"):
+        shape = _size(entry, "scan_resolution_y"), _size(entry, "scan_resolution_x")
+        if shape[0] * shape[1] == frames and entry.get("mode") in ("acquire", "search"):
+            return shape
+    return None
 
 
 def _text(root: ElementTree.Element, name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
+from napari_emdl.base.timing import Timing, by_stamps
+from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found, pick
 from napari_emdl.io.formats import app5, dectris
 from napari_emdl.io.formats.h5meta import (
@@ -175,7 +178,10 @@ def image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tupl
 def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
     """Axes and calibration of a dataset by the layout it lies in."""
     calibration = loose_calibration(dataset)
-    axes = _emd_axes(dataset, gate) or _nexus_axes(dataset, gate) or tuple(Axis(int(n)) for n in dataset.shape)
+    vectors = _emd_vectors(dataset, gate) or _nexus_vectors(dataset, gate)
+    axes = tuple(_dim_axis(*vector, size, gate.path.name) for vector, size in zip(vectors, dataset.shape, strict=False))
+    axes = axes or tuple(Axis(int(n)) for n in dataset.shape)
+    timing = _time_axis(vectors, axes, gate)
     layout = "HDF5"
     group = calibration_group(dataset, gate)
     if group is not None:
@@ -205,33 +211,46 @@ def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
         notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as axes='QKRC') if the scan comes last",)
     mask = dectris.pixel_mask(gate, tuple(dataset.shape[-2:]))
     metadata = {"format": layout, "dataset": dataset.name}
-    return Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes)
+    return Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes, timing=timing)
 
 
-def _emd_axes(dataset: h5py.Dataset, gate: Gate) -> tuple[Axis, ...]:
-    """Axes from the dim vectors beside an EMD array: dim0, dim1, ... of EMD 1.0, dim1, dim2, ... of EMD 0.x."""
+#: Axis vector of a dataset and the name it has in the file; None where there is none.
+_Vector = tuple[Any, str]
+
+
+def _emd_vectors(dataset: h5py.Dataset, gate: Gate) -> list[_Vector]:
+    """Dim vectors beside an EMD array: dim0, dim1, ... of EMD 1.0, dim1, dim2, ... of EMD 0.x."""
     parent = dataset.parent
     first = 0 if "dim0" in parent else 1
     vectors = [gate.get(f"dim{i + first}", parent) for i in range(dataset.ndim)]
     if any(not isinstance(v, h5py.Dataset) or v.ndim != 1 for v in vectors):
-        return ()
-    return tuple(_dim_axis(vector, size, gate.path.name) for vector, size in zip(vectors, dataset.shape, strict=True))
+        return []
+    return [(vector, "") for vector in vectors]
 
 
-def _nexus_axes(dataset: h5py.Dataset, gate: Gate) -> tuple[Axis, ...]:
+def _nexus_vectors(dataset: h5py.Dataset, gate: Gate) -> list[_Vector]:
     """Axes that an NXdata group names for its signal."""
     names = attribute(dataset.parent, "axes", None)
     if names is None or np.size(names) != dataset.ndim:
-        return ()
-    axes = []
-    for name, size in zip(np.ravel(names), dataset.shape, strict=True):
-        vector = gate.get(text_of(name), dataset.parent)
-        usable = isinstance(vector, h5py.Dataset) and vector.ndim == 1
-        axes.append(_dim_axis(vector, size, gate.path.name, text_of(name)) if usable else Axis(int(size), text_of(name)))
-    return tuple(axes)
+        return []
+    found = [gate.get(text_of(name), dataset.parent) for name in np.ravel(names)]
+    usable = [v if isinstance(v, h5py.Dataset) and v.ndim == 1 else None for v in found]
+    return [(vector, text_of(name)) for vector, name in zip(usable, np.ravel(names), strict=True)]
 
 
-def _dim_axis(vector: Any, size: int, file: str, name: str = "") -> Axis:
+def _time_axis(vectors: list[_Vector], axes: tuple[Axis, ...], gate: Gate) -> Callable[[], Timing] | None:
+    """Timing by the axis of a movie that is in units of time and has a value for every frame."""
+    for (vector, _), axis in zip(vectors, axes, strict=False):
+        parsed = parse_unit(axis.units)
+        if parsed is not None and parsed[0] == "time" and vector is not None and vector.shape == (axis.size,) and axis.size > 2:
+            times = np.asarray(read_small(vector, gate.path.name), np.float64) * parsed[1]
+            return partial(by_stamps, times)
+    return None
+
+
+def _dim_axis(vector: Any, name: str, size: int, file: str) -> Axis:
+    if vector is None:
+        return Axis(int(size), name)
     name, units = name or text_of(attribute(vector, "name")), text_of(attribute(vector, "units"))
     units = units.replace("_", " ").replace("n m", "nm")
     scale = None

@@ -7,8 +7,10 @@ after every n-th frame. A suggestion is said to be one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
+from napari_emdl.base.timing import Timing, by_stamps
 from napari_emdl.io.axes import Axis, Found
+from napari_emdl.io.hdf5source import ConcatSource
 from napari_emdl.io.sources import FramesSource, RecordSource, Source
 
 _TYPES = {"U08": ">u1", "U16": ">u2", "U32": ">u4", "U64": ">u8"}
@@ -27,6 +31,9 @@ _MAX_FRAME_PX = 2**28
 _READ_STAMPS = 4096
 #: A gap at the end of a row is longer than the others by this many times their spread; so is a single one.
 _LONG_GAP, _LONE_GAP = 12.0, 100.0
+#: Frames of a movie whose time stamps are read; each is a look at another place of the file.
+_TIMED_FRAMES = 50_000
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +92,19 @@ def _read(path: Path) -> Found:
     notes = [f"the file ends within a frame ({rest} bytes are left out)"] if rest else []
     facts: dict[str, Any] = {"format": f"Merlin .mib ({header.mode})"}
     facts |= {"exposure_s": header.exposure_s} if header.exposure_s else {}
-    scan, said = _scan(path, count, header)
+    parts = _continued(path, header, count) if not rest else []
+    source = _source(path, header, count)
+    if parts:
+        source = ConcatSource([source, *(_source(part, header, frames) for part, frames in parts)])
+        count = source.shape[0]
+        notes.append(f"the recording goes on in {', '.join(part.name for part, _ in parts)}: {count} frames in all")
+    scan, said = _scan(path, count, header, whole=not parts)
     notes += said
     axes = (Axis(count, navigate=True), Axis(header.rows, letter="Q"), Axis(header.cols, letter="K"))
-    source = _source(path, header, count)
-    return Found(source, axes, name=path.stem, metadata=facts, signal_type="diffraction", notes=tuple(notes), scan=scan)
+    timing = None if parts else partial(_timing, path, count, header)
+    return Found(
+        source, axes, name=path.stem, metadata=facts, signal_type="diffraction", notes=tuple(notes), scan=scan, timing=timing
+    )
 
 
 def _header(path: Path) -> MibHeader:
@@ -184,9 +199,35 @@ def _quad(values: NDArray[Any], rows: int, cols: int) -> NDArray[Any]:
     return np.concatenate([top, bottom])
 
 
+def _continued(path: Path, header: MibHeader, count: int) -> list[tuple[Path, int]]:
+    """Further files of a recording and their frames: NAME2.mib after NAME1.mib, whose frame numbers go on where it ends."""
+    match = re.fullmatch(r"(.*?)(\d+)", path.stem)
+    number = _first_number(path)
+    if match is None or number is None:
+        return []
+    found: list[tuple[Path, int]] = []
+    while True:
+        name = f"{match.group(1)}{int(match.group(2)) + len(found) + 1:0{len(match.group(2))}d}{path.suffix}"
+        part = path.with_name(name)
+        frames = part.stat().st_size // (header.head + header.frame_bytes) if part.is_file() else 0
+        number += found[-1][1] if found else count
+        # a recording of its own begins at 1, and one of other frames has another header
+        if not frames or _first_number(part) != number or _header(part) != header:
+            return found
+        found.append((part, frames))
+
+
+def _first_number(path: Path) -> int | None:
+    """Number of the first frame of a file, from its header."""
+    with path.open("rb") as file:
+        parts = file.read(64).decode("latin-1").split(",")
+    return int(parts[1]) if parts[0] == "MQ1" and len(parts) > 1 and parts[1].strip().isdigit() else None
+
+
 def _hdr(path: Path) -> dict[str, str] | None:
     """Entries of the .hdr file beside a .mib, whatever the case of its ending and its encoding."""
-    for candidate in path.parent.glob(f"{_escaped(path.stem)}.*"):
+    stems = dict.fromkeys((path.stem, path.stem.rstrip("0123456789"), path.stem.rstrip("0123456789").rstrip("_-")))
+    for candidate in (file for stem in stems if stem for file in path.parent.glob(f"{_escaped(stem)}.*")):
         if candidate.suffix.lower() == ".hdr" and candidate.stat().st_size < 2**20:
             raw = candidate.read_bytes()
             try:
@@ -211,8 +252,11 @@ def _int(entries: dict[str, str], name: str) -> int:
         return 0
 
 
-def _scan(path: Path, count: int, header: MibHeader) -> tuple[tuple[int, int] | None, list[str]]:
-    """(rows, cols) of the scan as the .hdr file says or the time stamps suggest, and what must be said of it."""
+def _scan(path: Path, count: int, header: MibHeader, whole: bool = True) -> tuple[tuple[int, int] | None, list[str]]:
+    """(rows, cols) of the scan as the .hdr file says or the time stamps suggest, and what must be said of it.
+
+    The stamps of a recording in several files (`whole` is False) are not looked at.
+    """
     entries = _hdr(path)
     if entries is not None:
         cols, rows = _int(entries, "ScanX"), _int(entries, "ScanY")
@@ -222,12 +266,12 @@ def _scan(path: Path, count: int, header: MibHeader) -> tuple[tuple[int, int] | 
         if rows > 0 and cols > 1:
             if rows * cols <= count:
                 return (rows, cols), []
-            whole = count // cols
-            if whole:
-                lost = count - whole * cols
-                text = f"the recording was stopped: {whole} of {rows} rows of the scan are whole"
-                return (whole, cols), [text + (f", {lost} frames of the next row are left out" if lost else "")]
-    suggested = _suggested_cols(path, count, header)
+            full = count // cols
+            if full:
+                lost = count - full * cols
+                text = f"the recording was stopped: {full} of {rows} rows of the scan are whole"
+                return (full, cols), [text + (f", {lost} frames of the next row are left out" if lost else "")]
+    suggested = _suggested_cols(path, count, header) if whole else None
     if suggested is not None and count % suggested == 0:
         rows = count // suggested
         text = f"the scan shape {rows} x {suggested} is a guess from the time stamps; give shape=(rows, cols) if it is another"
@@ -239,14 +283,9 @@ def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     """Frames a row, when a gap after every n-th frame, and only there, is clearly longer than the others."""
     if count < 4 or header.mode == "R64":
         return None
-    record = np.dtype([("head", f"S{header.head}"), ("rest", f"V{header.frame_bytes}")])
-    heads = np.memmap(path, record, "r", shape=(count,))["head"]
-    stamps = []
-    for head in heads[: min(count, _READ_STAMPS)]:
-        stamp = _stamp_s(bytes(head))
-        if stamp is None:
-            return None
-        stamps.append(stamp)
+    stamps = _stamps_s(path, min(count, _READ_STAMPS), header)
+    if stamps is None:
+        return None
     gaps = np.diff(stamps)
     middle = float(np.median(gaps))
     spread = 1.4826 * float(np.median(np.abs(gaps - middle)))
@@ -259,6 +298,25 @@ def _suggested_cols(path: Path, count: int, header: MibHeader) -> int | None:
     # a single gap is believed only when it is far longer than the clock's noise
     sure = len(expected) >= 2 or bool(far[1][long].all())
     return cols if cols > 1 and sure and np.array_equal(long, expected) else None
+
+
+def _stamps_s(path: Path, count: int, header: MibHeader) -> NDArray[np.float64] | None:
+    """Time stamps of the first frames, over midnight too; None where a frame has none."""
+    record = np.dtype([("head", f"S{header.head}"), ("rest", f"V{header.frame_bytes}")])
+    stamps = []
+    for head in np.memmap(path, record, "r", shape=(count,))["head"]:
+        stamp = _stamp_s(bytes(head))
+        if stamp is None:
+            return None
+        stamps.append(stamp)
+    days = np.cumsum(np.diff(stamps, prepend=stamps[:1]) < -_DAY_S / 2)
+    return np.asarray(stamps) + _DAY_S * days
+
+
+def _timing(path: Path, count: int, header: MibHeader) -> Timing:
+    """Interval and gaps of a movie by its time stamps."""
+    stamps = _stamps_s(path, count, header) if count <= _TIMED_FRAMES else None
+    return Timing() if stamps is None else by_stamps(stamps, 1e-6)
 
 
 def _stamp_s(head: bytes) -> float | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found
+from napari_emdl.io.formats.fei import read_fei, timing_of
 from napari_emdl.io.sources import RawSource
 
 _TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -41,8 +43,6 @@ def _read(path: Path) -> Found:
         cells = struct.unpack(order + "3i", head[28:40])
         lengths_A = struct.unpack(order + "3f", head[40:52])
         beyond = struct.unpack(order + "i", head[92:96])[0]
-        file.seek(1024)
-        extended = file.read(48) if beyond == 128 * 1024 else b""
     if mode not in _TYPES:
         raise OpenError(f"{path.name} holds MRC data of mode {mode}; 0, 1, 2, 6 and 12 are read")
     if min(cols, rows, count) < 1 or beyond < 0:
@@ -52,7 +52,10 @@ def _read(path: Path) -> Found:
         dtype = np.dtype("u1")
     source = RawSource(path, (count, rows, cols), dtype, 1024 + beyond)
     notes: list[str] = []
-    pixel_nm = _cell_nm(cells, lengths_A, extended, order)
+    fei = read_fei(path, head, beyond, order)
+    pixel_nm = _cell_nm(cells, lengths_A) if fei.pixel is None else (fei.pixel[0] * 1e9, fei.pixel[1] * 1e9)
+    if fei.diffraction:
+        pixel_nm = None
     if pixel_nm == (0.1, 0.1):
         pixel_nm = None
         notes.append("a pixel of exactly 1 \u00c5 is what programs write where they know none; give the pixel size")
@@ -61,18 +64,20 @@ def _read(path: Path) -> Found:
     if info:
         return _with_info(path, source, info, facts)
     axes: tuple[Axis, ...] = (Axis(count, letter="T"), Axis(rows, letter="Y"), Axis(cols, letter="X"))
+    if fei.diffraction and fei.pixel is not None:
+        steps = zip((rows, cols), fei.pixel, strict=True)
+        axes = (Axis(count, navigate=True), *(Axis(n, scale=step, units="1/m", navigate=False) for n, step in steps))
     if count == 1:
         source, axes = RawSource(path, (rows, cols), dtype, 1024 + beyond), axes[1:]
-    calibration = Calibration().override("file", pixel_nm=pixel_nm)
-    return Found(source, axes, calibration, path.stem, metadata=facts, notes=tuple(notes))
+    calibration = Calibration().override("file", pixel_nm=pixel_nm, energy_keV=fei.energy_keV)
+    return Found(
+        source, axes, calibration, path.stem, metadata=facts, signal_type="diffraction" if fei.diffraction else "",
+        notes=tuple(notes), timing=timing_of(path, fei, count, order),
+    )  # fmt: skip
 
 
-def _cell_nm(cells: tuple[int, ...], lengths_A: tuple[float, ...], extended: bytes, order: str) -> tuple[float, float] | None:
-    """(row, col) pixel size in nm from the cell, or from FEI's extended header (m)."""
-    if extended:
-        pixel_m = struct.unpack(order + "f", extended[44:48])[0]
-        if 1e-13 < pixel_m < 1e-5:
-            return pixel_m * 1e9, pixel_m * 1e9
+def _cell_nm(cells: tuple[int, ...], lengths_A: tuple[float, ...]) -> tuple[float, float] | None:
+    """(row, col) pixel size in nm from the cell."""
     sizes = [lengths_A[i] / cells[i] * 0.1 if cells[i] > 0 else 0.0 for i in (1, 0)]
     if not all(np.isfinite(s) and 0 < s < 1e6 for s in sizes):
         return None
@@ -81,10 +86,11 @@ def _cell_nm(cells: tuple[int, ...], lengths_A: tuple[float, ...], extended: byt
 
 def _direct_electron(path: Path) -> dict[str, str]:
     """Entries of the info file beside a movie of Direct Electron; empty when there is none."""
-    match = re.match(r"(\d{8}_\d+)_", path.name)
-    if match is None or "movie" not in path.name:
+    match = re.match(r"(\d{8}_\d+)_.*movie|(.+)_movie", path.name)
+    if match is None:
         return {}
-    for candidate in sorted(path.parent.glob(f"{match.group(1)}_*info.txt")):
+    stem = escape(match.group(1) or match.group(2))
+    for candidate in sorted([*path.parent.glob(f"{stem}_info.txt"), *path.parent.glob(f"{stem}_*info.txt")]):
         if candidate.stat().st_size > 2**20:
             continue
         lines = candidate.read_bytes().decode("utf-8", "replace").splitlines()

@@ -6,6 +6,7 @@ Layout after the readers of PIMS and LiberTEM.
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
+from napari_emdl.base.timing import Timing, by_stamps
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.sources import RecordSource
 
@@ -56,24 +58,21 @@ def _read(path: Path) -> Found:
         if path.with_name(path.name + ending).is_file()
     ]
     source = RecordSource(path, (count,), (rows, cols), dtype, 0, offset, footer=record - frame_bytes)
-    interval = _interval_s(path, offset, record, image_bytes, count)
-    if interval is None and np.isfinite(rate_Hz) and 1e-3 < rate_Hz < 1e6:
-        interval = 1.0 / rate_Hz
+    interval = 1.0 / rate_Hz if np.isfinite(rate_Hz) and 1e-3 < rate_Hz < 1e6 else None
     facts: dict[str, Any] = {"format": "Norpix .seq", "bits": real_bits or bits}
     axes = (Axis(count, letter="T"), Axis(rows, letter="Y"), Axis(cols, letter="X"))
     calibration = Calibration().override("file", frame_interval_s=interval)
-    return Found(source, axes, calibration, path.stem, metadata=facts, notes=tuple(notes))
+    timing = partial(_timing, path, offset, record, image_bytes, count)
+    return Found(source, axes, calibration, path.stem, metadata=facts, notes=tuple(notes), timing=timing)
 
 
-def _interval_s(path: Path, offset: int, record: int, image_bytes: int, count: int) -> float | None:
-    """Mean time between frames by the stamps (s, ms, \u00b5s) after the first and the last one."""
-    if count < 2 or record < image_bytes + 8:
-        return None
-    times = []
-    with path.open("rb") as file:
-        for number in (0, count - 1):
-            file.seek(offset + number * record + image_bytes)
-            seconds, milli, micro = struct.unpack("<iHH", file.read(8))
-            times.append(seconds + milli * 1e-3 + micro * 1e-6)
-    interval = (times[1] - times[0]) / (count - 1)
-    return interval if 1e-7 < interval < 1e5 else None
+def _timing(path: Path, offset: int, record: int, image_bytes: int, count: int) -> Timing:
+    """Interval and gaps by the stamps (s, ms, \u00b5s) behind the frames."""
+    if record < image_bytes + 8:
+        return Timing()
+    stamp = {"names": ["s", "ms", "us"], "formats": ["<i4", "<u2", "<u2"]}
+    layout = np.dtype({**stamp, "offsets": [image_bytes, image_bytes + 4, image_bytes + 6], "itemsize": record})
+    stamps = np.memmap(path, layout, "r", offset, (count,))
+    times = stamps["s"].astype(np.float64) + stamps["ms"] * 1e-3 + stamps["us"] * 1e-6
+    # cameras without microseconds leave them at zero
+    return by_stamps(times, 1e-6 if np.any(stamps["us"]) else 1e-3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.signals import Calibration
+from napari_emdl.base.timing import Timing, by_stamps
 from napari_emdl.io.axes import Axis, Found, pick
 from napari_emdl.io.sources import FramesSource, first_line
 
 _TYPES = {1: "u1", 2: "<u2", 3: "<u4", 4: "i1", 5: "<i2", 6: "<i4", 7: "<f4", 8: "<f8", 9: "<c8", 10: "<c16"}
 _IMAGES, _SPECTRA = 0x4122, 0x4120
-_POSITION_TAG = 0x4142
+_TIME_TAG, _POSITION_TAG = 0x4152, 0x4142
 _ELEMENT_HEADER = np.dtype(
     [
         ("x0", "<f8"),
@@ -151,7 +153,22 @@ def _read(path: Path, file: BinaryIO) -> Found:
     frames = _Frames(path, offsets, rows, cols, kind)
     source = FramesSource(frames, [d.size for d in leading], (rows, cols), kind, path.name)
     calibration = Calibration().override("file", energy_keV=mode.energy_keV)
-    return Found(source, tuple(axes), calibration, path.stem, metadata={"format": "TIA .ser"} | mode.metadata)
+    facts = {"format": "TIA .ser"} | mode.metadata
+    timing = partial(_timing, path, tags)
+    return Found(source, tuple(axes), calibration, path.stem, metadata=facts, timing=timing)
+
+
+def _timing(path: Path, tags: NDArray[np.int64]) -> Timing:
+    """Interval and gaps by the tag behind every image: its type, and whole seconds since 1970."""
+    stamps = []
+    with open(path, "rb") as file:
+        for at in tags:
+            file.seek(int(at))
+            raw = file.read(8)
+            if len(raw) < 8 or int.from_bytes(raw[:2], "little") not in (_TIME_TAG, _POSITION_TAG):
+                return Timing()
+            stamps.append(int.from_bytes(raw[4:], "little"))
+    return by_stamps(stamps, 1.0)
 
 
 def _reciprocal(element: Any) -> bool | None:

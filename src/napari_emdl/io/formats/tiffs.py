@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line, parse_xml
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line
 from napari_emdl.base.signals import Calibration
-from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
+from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
 from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
 from napari_emdl.io.views import TransposedSource
 
+_WHITE_IS_ZERO, _PALETTE = 0, 3
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
-_RESOLUTION_UNIT = {2: "inch", 3: "cm"}
-#: Units of printers, and the pixel (nm) from which on resolutions in them are a printer's.
-_PRINTERS, _PRINTED_NM = ("inch", "inches", "cm"), 1000.0
-
 
 #: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
 _UNBOUNDED = {8: "deflate", 32946: "deflate", 34925: "lzma"}
@@ -147,10 +144,58 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
         letters = letters.replace("S", "I")
         data = _source(path, chosen, number)
-    scales = _scales(file, chosen)
+    if _palette(chosen.keyframe) is not None:
+        data, coloured = _palette_source(path, chosen, number)
+        notes += [LUMINANCE_NOTE] if coloured else []
+    scales, said = scales_of(file, chosen, number)
+    notes += [*said, *_shown_otherwise(chosen.keyframe)]
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
-    return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"}, notes=tuple(notes))
+    facts = {"format": f"TIFF ({chosen.kind})"}
+    frames = next((a.size for a in axes if a.letter == "T"), 1)
+    timing = partial(ome_timing, file.ome_metadata, number, frames) if file.is_ome and frames > 1 else None
+    return Found(data, axes, Calibration(), path.stem, metadata=facts, notes=tuple(notes), timing=timing)
+
+
+def _shown_otherwise(page: Any) -> list[str]:
+    """Lines where viewers show the image otherwise than its values lie in the file."""
+    notes = []
+    if int(page.photometric) == _WHITE_IS_ZERO:
+        notes.append("the file stores white as zero: what viewers show bright has low values here")
+    turned = page.tags.get("Orientation")
+    if turned is not None and turned.value != 1:
+        notes.append(f"the file asks viewers to turn or flip it (orientation {turned.value}); it is opened as it is stored")
+    return notes
+
+
+def _palette(page: Any) -> NDArray[np.uint16] | None:
+    """(values,) luminance of the colours of a palette; None where there is none, or it only repeats the values as greys."""
+    if int(page.photometric) != _PALETTE or page.colormap is None:
+        return None
+    colours = np.asarray(page.colormap)
+    ramp = np.round(np.linspace(0, 65535, colours.shape[1]))
+    if (colours == colours[0]).all() and np.abs(colours[0] - ramp).max() <= 256:
+        return None
+    return np.asarray(np.rint(np.tensordot((0.299, 0.587, 0.114), colours.astype(float), 1)), np.uint16)
+
+
+class _Paletted:
+    """Reads page i of a series as the luminance of its palette's colours."""
+
+    def __init__(self, pages: _Pages, luminance: NDArray[np.uint16]) -> None:
+        self.pages, self.luminance = pages, luminance
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        return self.luminance[self.pages(index)]
+
+
+def _palette_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
+    """Images of a palette as one channel, and whether it has colours."""
+    luminance, colours = _palette(series.keyframe), np.asarray(series.keyframe.colormap)
+    assert luminance is not None
+    leading, frame = tuple(series.shape[:-2]), series.shape[-2:]
+    source: Source = FramesSource(_Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
+    return (source if leading else TransposedSource(source, (1, 2))), not (colours == colours[0]).all()
 
 
 def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str]]:
@@ -277,76 +322,3 @@ def _name_stack_axes(axes: tuple[Axis, ...], letters: str, file: Any) -> tuple[A
             letter = "T" if n == 0 and not has_time and len(stack) == 1 else ""
         out[i] = Axis(axes[i].size, axes[i].name, axes[i].scale, axes[i].units, letter)
     return tuple(out)
-
-
-def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
-    """Axis letter -> (step, unit) from OME, ImageJ, DM, Thermo Fisher, Olympus or plain resolution tags."""
-    page = series.keyframe
-    tags = page.tags
-    if file.is_ome:
-        return _ome_scales(file.ome_metadata)
-    if 65003 in tags and 65009 in tags:  # DigitalMicrograph: units 65003-65005 and scales 65009-65011 of x, y, z
-        out = {}
-        for letter, unit_tag, scale in (("X", 65003, 65009), ("Y", 65004, 65010), (series.axes[0], 65005, 65011)):
-            if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
-                out[letter] = (float(tags[scale].value), tags[unit_tag].value)
-        return out
-    if vendor := _vendor_scales(page):
-        return vendor
-    out = {}
-    imagej = file.imagej_metadata or {}
-    unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
-    if unit:
-        for letter, name in (("Y", "YResolution"), ("X", "XResolution")):
-            pixels, per = _tag(tags, name) or (0, 0)
-            parsed = parse_unit(str(unit))
-            # 72 or 300 dots an inch are for printers, in inches as in cm, and say nothing about the specimen
-            printed = parsed is not None and unit in _PRINTERS and pixels and per / pixels * parsed[1] > _PRINTED_NM
-            if pixels and per and not printed:
-                out[letter] = (per / pixels, str(unit))
-    if imagej.get("finterval"):
-        time = {"T": (float(imagej["finterval"]), str(imagej.get("tunit", "s")))}
-        # a stack whose only other axis is Z or C is a movie, see _name_stack_axes
-        out |= time | {letter: time["T"] for letter in "ZC" if "T" not in series.axes}
-    if imagej.get("spacing") and "T" in series.axes:
-        out["Z"] = (float(imagej["spacing"]), str(imagej.get("zunit", unit or "")))
-    return out
-
-
-def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
-    """Pixel size in m that Thermo Fisher (FEI) and Olympus (SIS) write into tags of their own."""
-    fei = page.tags.get(34682) or page.tags.get(34680)  # FEI_HELIOS, FEI_SFEG
-    scan = fei.value.get("Scan") if fei is not None and isinstance(fei.value, Mapping) else None
-    sis = page.tags.get(33560)
-    sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
-    for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
-        x, y = values.get(cols), values.get(rows)
-        if isinstance(x, float) and isinstance(y, float) and min(x, y) > 0:
-            return {"X": (x, "m"), "Y": (y, "m")}
-    return {}
-
-
-def _tag(tags: Any, name: str) -> Any:
-    tag = tags.get(name)
-    return None if tag is None else (int(tag.value) if isinstance(tag.value, int) else tag.value)
-
-
-def _ome_scales(xml: str) -> dict[str, tuple[float, str]]:
-    try:
-        root = parse_xml(xml, "the OME metadata")
-    except OpenError:
-        return {}
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        return {}
-    out = {}
-    for letter, size, unit, default in (
-        ("X", "PhysicalSizeX", "PhysicalSizeXUnit", "µm"),
-        ("Y", "PhysicalSizeY", "PhysicalSizeYUnit", "µm"),
-        ("Z", "PhysicalSizeZ", "PhysicalSizeZUnit", "µm"),
-        ("T", "TimeIncrement", "TimeIncrementUnit", "s"),
-    ):
-        if size in pixels.attrib:
-            with contextlib.suppress(ValueError):
-                out[letter] = (float(pixels.attrib[size]), pixels.attrib.get(unit, default))
-    return out

@@ -1,12 +1,13 @@
-"""Vendor formats through RosettaSciIO, lazily: DM, blockfile, TVIPS, Velox and what HyperSpy writes."""
+"""Vendor formats through RosettaSciIO, lazily: DM, blockfile, Velox and what HyperSpy writes."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ PLUGINS: Mapping[str, str] = {
     ".dm3": "digitalmicrograph",
     ".dm4": "digitalmicrograph",
     ".blo": "blockfile",
-    ".tvips": "tvips",
     ".mrcz": "mrcz",
     ".emd": "emd",
     ".hspy": "hspy",
-    ".zspy": "zspy",
     ".prz": "pantarhei",
 }
 #: Read at once: the lazy reader takes packed bytes for values.
 _WHOLE = {"pantarhei"}
+_TITANX_NOTE = (
+    "recorded on a TitanX: its patterns lag behind the scan by two columns, which py4DSTEM moves and this program leaves"
+)
 _DIFFRACTION = {"diffraction", "electron_diffraction"}
 
 
@@ -97,14 +99,24 @@ def read_vendor(path: Path, plugin: str, dataset: str | None = None) -> Found:
 
 
 def _read(path: Path, plugin: str, dataset: str | None) -> Found:
-    signals = _signals(path, plugin)
-    images = {i: s for i, s in enumerate(signals) if len(s["data"].shape) >= 2 and not _spectral(s)}
-    if not images:
-        raise OpenError(f"{path.name} holds no images" + (", only spectra" if signals else ""))
-    number = _choose(images, dataset, path.name)
+    images = images_of(_signals(path, plugin), path.name)
+    number = choose_image(images, dataset, path.name)
     signal = images[number]
     source = _raw_source(path, plugin, signal) or ArraySource(_Opener(path, plugin, number), path.name)
-    return found_in_signal(signal, source, plugin, path.stem)
+    found = found_in_signal(signal, source, plugin, path.stem)
+    if plugin == "emd" and len(found.axes) == 3:
+        from napari_emdl.io.formats.velox import velox_timing
+
+        return replace(found, timing=partial(velox_timing, path, source.shape))
+    return found
+
+
+def images_of(signals: Sequence[dict[str, Any]], name: str) -> dict[int, dict[str, Any]]:
+    """The signals of a file that are images, by their number."""
+    images = {i: s for i, s in enumerate(signals) if len(s["data"].shape) >= 2 and not _spectral(s)}
+    if not images:
+        raise OpenError(f"{name} holds no images" + (", only spectra" if signals else ""))
+    return images
 
 
 def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name: str) -> Found:
@@ -128,9 +140,22 @@ def found_in_signal(signal: Mapping[str, Any], source: Source, plugin: str, name
     }
     axes = _name_time(axes, signal)
     notes: tuple[str, ...] = ()
+    scan = None
     if plugin == "digitalmicrograph" and len(axes) == 4:
         axes, notes = _dm_scan(axes, signal)
-    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes)
+    elif plugin == "digitalmicrograph" and len(axes) == 3 and (scan := _titanx_scan(signal)) is not None:
+        signal_type, notes = "diffraction", (_TITANX_NOTE,)
+    return Found(source, axes, _calibration(signal, metadata), name, None, facts, signal_type, notes=notes, scan=scan)
+
+
+def _titanx_scan(signal: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(rows, cols) of a scan that NCEM's TitanX keeps as a stack, its shape in tags of its own."""
+    tags = _get(signal.get("original_metadata", {}), "ImageList.TagGroup0.ImageTags.4D STEM Tags") or {}
+    try:
+        shape = int(tags["Scan shape Y"]), int(tags["Scan shape X"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return shape if min(shape) > 0 and shape[0] * shape[1] <= signal["data"].shape[0] else None
 
 
 def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[Axis, ...], tuple[str, ...]]:
@@ -162,7 +187,8 @@ def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[A
     return tuple(replace(axis, letter=letters[i], navigate=i in scan) for i, axis in enumerate(axes)), ()
 
 
-def _choose(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str) -> int:
+def choose_image(images: Mapping[int, dict[str, Any]], dataset: str | None, name: str) -> int:
+    """Number of the image to open: the one named by its title or number, else the only one of the most axes."""
     titles = {i: str(_get(s.get("metadata", {}), "General.title") or i) for i, s in images.items()}
     if dataset is not None:
         named = [number for number, title in titles.items() if dataset == title]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.sources import MAX_CHUNK_BYTES, ArraySource
+from napari_emdl.io.zarrsource import ZarrSource, open_store
 
 _ABTEM_LETTERS = {"DiffractionPatterns": ("Q", "K"), "Images": ("Y", "X")}
 
@@ -21,18 +18,6 @@ _ABTEM_LETTERS = {"DiffractionPatterns": ("Q", "K"), "Images": ("Y", "X")}
 def is_zarr(path: Path) -> bool:
     """True for a folder that is a zarr store."""
     return path.is_dir() and any((path / name).is_file() for name in (".zgroup", ".zarray", "zarr.json", ".zattrs"))
-
-
-@dataclass(frozen=True)
-class _Opener:
-    path: Path
-    dataset: str
-
-    def __call__(self) -> Any:
-        import zarr
-
-        store = zarr.open(str(self.path), mode="r")
-        return store[self.dataset] if self.dataset else store
 
 
 def read_zarr(path: Path, dataset: str | None = None) -> Found:
@@ -50,30 +35,26 @@ def read_zarr(path: Path, dataset: str | None = None) -> Found:
 
 
 def _read(path: Path, dataset: str | None) -> Found:
-    import zarr
-
-    store: Any = zarr.open(str(path), mode="r")
+    store: Any = open_store(path)
     if not hasattr(store, "attrs") or (hasattr(store, "shape") and hasattr(store, "dtype")):
-        return _found(path, store, "", {})
+        return _found(path, "", {})
     attributes = dict(store.attrs)
     if dataset is None:
         names = [n for n, a in _arrays(store) if len(a.shape) >= 2 and a.dtype.kind in "biufc"]
         most = max((len(store[n].shape) for n in names), default=0)
         dataset = pick([n for n in names if len(store[n].shape) == most], "arrays", path.name)
     try:
-        array = store[dataset]
+        store[dataset]
     except KeyError as error:
         held = ", ".join(n for n, _ in _arrays(store))
         raise OpenError(f"{path.name} has no array {dataset!r}; it holds {held or 'none'}") from error
-    return _found(path, array, dataset, attributes)
+    return _found(path, dataset, attributes)
 
 
 def list_arrays(path: Path) -> list[tuple[str, tuple[int, ...], Any]]:
     """Arrays of a store that can be images: (name, shape, type)."""
-    import zarr
-
     with one_line(path.name, "zarr store"):
-        store: Any = zarr.open(str(path), mode="r")
+        store: Any = open_store(path)
         held = () if hasattr(store, "shape") else _arrays(store)
         return [(n, tuple(a.shape), a.dtype) for n, a in held if len(a.shape) >= 2 and a.dtype.kind in "biuf"]
 
@@ -87,15 +68,9 @@ def _arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _arrays(item, f"{prefix}{name}/")
 
 
-def _found(path: Path, array: Any, dataset: str, attributes: Mapping[str, Any]) -> Found:
-    piece = float(np.prod([float(n) for n in getattr(array, "chunks", None) or (1,)])) * array.dtype.itemsize
-    if piece > MAX_CHUNK_BYTES:
-        raise OpenError(
-            f"{path.name} is packed in pieces of {piece / 2**20:.0f} MB, and at most {MAX_CHUNK_BYTES // 2**20} MB can be read "
-            "at once; pack it anew, a frame a piece"
-        )
+def _found(path: Path, dataset: str, attributes: Mapping[str, Any]) -> Found:
     number = dataset.removeprefix("array")
-    source = ArraySource(_Opener(path, dataset), path.name)
+    source = ZarrSource(path, dataset)
     keywords = attributes.get(f"kwargs{number}")
     if isinstance(keywords, Mapping):
         axes, calibration, signal_type = _abtem(keywords, str(attributes.get(f"type{number}", "")), source.shape)
