@@ -47,6 +47,7 @@ from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
 from napari_emdl.gui.kit.projects import Keeper, Offer
 from napari_emdl.gui.kit.steps import Step
+from napari_emdl.gui.kit.suggest import Suggestion
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
 
@@ -123,6 +124,7 @@ class StemWorkspace(Panel):
             self.frame.hint,
             self.frame.status,
         )
+        self.suggestion = Suggestion(self.viewer, self.notices, self)
         self.outlook, self.run_all_button = self.frame.outlook, self.frame.run_all_button
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -239,6 +241,7 @@ class StemWorkspace(Panel):
         self.state.show(chosen.data)
         self.title.setText("\n".join(filter(None, (describe(chosen.cube), chosen.navigation))))
         self.hint.hide()
+        self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
 
@@ -448,6 +451,7 @@ class StemWorkspace(Panel):
         self.parts.release()
         self.sets.close()
         self.state.close()
+        self.suggestion.close()
         self.export_step.close_jobs()
         self.project.close()
         self.canvas.release()
