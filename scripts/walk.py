@@ -49,6 +49,7 @@ class Walk:
     clicks: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     pictures: int = 0
+    pixel_A: float = 0.2
 
     @property
     def window(self) -> Any:
@@ -173,7 +174,16 @@ def walk(way: Walk, path: Path) -> None:
     names = panels_of(way.viewer)
     print("  panels:", ", ".join(names))
     from napari_emdl.gui.kit import session
+    from qtpy.QtWidgets import QPushButton
 
+    if session.WORKSPACE not in names:  # whoever reads nothing still presses the button of an orange box
+        offered = names[session.COLUMNS].notices.findChildren(QPushButton, "notice_action")
+        if offered:
+            way.click(offered[0], offered[0].text())
+            way.until(lambda: session.registered(way.viewer, session.WORKSPACE) is not None, "the workspace", 60)
+            way.wait(2)
+            way.picture("as-4d-stem")
+            names = panels_of(way.viewer)
     if session.WORKSPACE in names:
         diffraction(way, names[session.WORKSPACE])
     elif session.DIFFUSION in names:
@@ -197,7 +207,12 @@ def diffraction(way: Walk, panel: Any) -> None:
     way.wait(1)
     panel.maps.finish()
     way.picture("after-run")
-    way.click(panel.export_step.figure_button, panel.export_step.figure_button.text())
+    if panel.state.cube.n_patterns == 1:
+        with way.save_as("figure.png"):
+            way.click(panel.export_step.pattern_button, "Pattern figure")
+        way.until(figure_there(way, "figure.png"), "a figure", 120)
+        return
+    way.click(panel.export_step.figure_button, "Strain figure")
     way.wait(2)
     dialog = panel.export_step.figure_dialog
     if dialog is not None:
@@ -208,10 +223,26 @@ def diffraction(way: Walk, panel: Any) -> None:
     way.until(figure_there(way, "figure.png"), "a figure", 120)
 
 
+def type_pixel(way: Walk, panel: Any) -> None:
+    """Type the pixel size into the box that asks for it."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    if panel.session.movie.pixel_A is not None:
+        return
+    way.picture("asks-pixel")
+    editor = panel.pixel_box.form.editors["pixel_size_A"]
+    way.click(editor.lineEdit(), "pixel size")
+    QTest.keyClicks(editor, str(way.pixel_A))
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    way.until(lambda: panel.session.movie.pixel_A is not None, "the pixel size to be taken", 20)
+
+
 def image(way: Walk, panel: Any) -> None:
     """An image: its columns are found by themselves; figure, save."""
     way.wait(2)
-    way.until(lambda: panel.session.candidates.n_done > 0 or panel.hint.isVisible(), "columns")
+    type_pixel(way, panel)
+    way.until(lambda: panel.session.candidates.n_done > 0, "columns")
     way.wait(1)
     way.picture("columns")
     with way.save_as("figure.png"):
@@ -222,7 +253,8 @@ def image(way: Walk, panel: Any) -> None:
 def movie(way: Walk, columns: Any, diffusion: Any) -> None:
     """A movie: fit, export."""
     way.wait(2)
-    way.until(lambda: columns.session.candidates.n_done > 0 or columns.hint.isVisible(), "columns")
+    type_pixel(way, columns)
+    way.until(lambda: columns.session.candidates.n_done > 0, "columns")
     way.wait(1)
     way.picture("columns")
     way.click_tab(diffusion, "Surface diffusion")
@@ -244,6 +276,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("walk-out"))
     parser.add_argument("--size", default="1366x768")
+    parser.add_argument("--pixel", type=float, default=0.2, help="pixel size in Å that is typed where it is asked for")
     parser.add_argument("--most", type=int, default=6)
     given = parser.parse_args()
     failed = 0
@@ -258,7 +291,7 @@ def main() -> int:
             for old in folder.glob("*.p*"):
                 old.unlink()
             viewer = napari.Viewer(show=True)
-            way = Walk(viewer, folder)
+            way = Walk(viewer, folder, pixel_A=given.pixel)
             way.window.resize(*(int(part) for part in given.size.split("x")))
             way.wait(1)
             print(path.name, flush=True)
