@@ -76,7 +76,8 @@ class Walk:
 
     def picture(self, name: str, window: Any = None) -> None:
         """Take a picture of a window, the main one when None."""
-        self.wait(0.4)
+        self.wait(1.0)
+        self.viewer.window._qt_viewer.canvas.native.repaint()
         self.pictures += 1
         (window or self.window).grab().save(str(self.out / f"{self.pictures:02d}-{name}.png"))
 
@@ -209,10 +210,10 @@ def diffraction(way: Walk, panel: Any) -> None:
     way.picture("after-run")
     if panel.state.cube.n_patterns == 1:
         with way.save_as("figure.png"):
-            way.click(panel.export_step.pattern_button, "Pattern figure")
+            way.click(panel.frame.figure_button, "Figure")
         way.until(figure_there(way, "figure.png"), "a figure", 120)
         return
-    way.click(panel.export_step.figure_button, "Strain figure")
+    way.click(panel.frame.figure_button, "Figure")
     way.wait(2)
     dialog = panel.export_step.figure_dialog
     if dialog is not None:

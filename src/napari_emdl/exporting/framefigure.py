@@ -86,11 +86,11 @@ def draw_frame(made: Any, signal: Signal, position: tuple[int, ...], peaks: Fram
         figures.add_scale_bar(axes, values.shape, pixel[1], "1/Å" if diffraction else "nm")
     name = "pattern" if diffraction else "frame"
     alone = all(n == 1 for n in signal.shape[:-2])
-    title = f"{name} {', '.join(map(str, position))}" if position and not alone else name
+    title = [f"{name} {', '.join(map(str, position))}"] if position and not alone else []
     if peaks is not None:
         said = _draw_disks(made, axes, peaks) if diffraction else _draw_columns(axes, peaks, values.shape)
-        title += f": {said}" + ("" if peaks.min_score is None else f" (score ≥ {peaks.min_score:.3g})")
-    axes.set_title(title, fontsize=10)
+        title.append(said + ("" if peaks.min_score is None else f" (score ≥ {peaks.min_score:.3g})"))
+    axes.set_title(": ".join(title) or name, fontsize=10)
 
 
 def _draw_disks(made: Any, axes: Any, peaks: FramePeaks) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QFrame, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractSpinBox, QFrame, QVBoxLayout, QWidget
 
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.gui.atoms.session import AtomsSession
@@ -42,6 +42,8 @@ class PixelBox(QFrame):
         self.measure_button = button(
             "Measure…", "Pick a known lattice spacing in the Fourier transform of this frame", "measure_pixel", self.measure
         )
+        field: Any = self.form.editors["pixel_size_A"]
+        field.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)  # nobody steps to a pixel size
         self._usual = str(self.form.editors["pixel_size_A"].specialValueText())
         self.source = line(name="pixel_source", dim=True)
         column = QVBoxLayout(self)

@@ -107,8 +107,7 @@ class ExportStep(Step):
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
-        cube = self.stem.cube
-        self.figure_button.setEnabled(strain and cube is not None and cube.n_patterns > 1)  # one position is no map
+        self.figure_button.setEnabled(strain and self.stem.data.has_map)
         self.pattern_button.setEnabled(self.stem.found.pattern is not None)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.save_job_button.setEnabled(self.stem.cube is not None)
@@ -143,6 +142,13 @@ class ExportStep(Step):
             return f"{len(names)} files in {target}"
 
         return self._start("export", work)
+
+    def figure(self) -> None:
+        """The figure there is: of the strain maps, or of a lone pattern."""
+        if self.stem.data.has_map:
+            self.open_figure()
+        else:
+            self.save_pattern()
 
     def open_figure(self) -> FigureDialog | None:
         """Dialog of a strain figure; it does not block the window."""

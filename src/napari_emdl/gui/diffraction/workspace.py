@@ -153,6 +153,10 @@ class StemWorkspace(Panel):
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
+        for signal in (state.cube_changed, state.strain_changed):
+            signal.connect(lambda *_: self.frame.show_results(state.found.strain is not None))
+        self.frame.figure_button.clicked.connect(lambda *_: self.export_step.figure())
+        self.frame.export_button.clicked.connect(lambda *_: self.export_step.export())
         for signal in (state.outlook_changed, state.disks_changed, state.job_started, state.job_ended):
             signal.connect(self._show_outlook)
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
@@ -237,6 +241,8 @@ class StemWorkspace(Panel):
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
         styles.show_scale_bar(self.viewer)
+        self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
+        self.docks.lone = chosen.cube.n_patterns == 1
         self._show_settings(chosen.data.settings)
         self.state.show(chosen.data)
         self.title.setText("\n".join(filter(None, (describe(chosen.cube), chosen.navigation))))
@@ -393,7 +399,7 @@ class StemWorkspace(Panel):
             if counts is not None:
                 counts.visible = False  # it was there to see the scan fill in
             self.disks_step.unfold(False)
-            self.strain_step.unfold()
+            (self.lattice_step if self.state.data.lone else self.strain_step).unfold()
             self.export_step.unfold()
             responsive.more()  # what the first run brought is there to stay
 
