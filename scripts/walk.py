@@ -42,6 +42,10 @@ class Walk:
         What was clicked, one by one.
     remarks
         What a user would stumble over.
+    pixel_A
+        Pixel size that is typed where it is asked for.
+    still_s
+        How long the window is left alone before a picture.
     """
 
     viewer: Any
@@ -50,6 +54,7 @@ class Walk:
     remarks: list[str] = field(default_factory=list)
     pictures: int = 0
     pixel_A: float = 0.2
+    still_s: float = 1.0
 
     @property
     def window(self) -> Any:
@@ -76,7 +81,7 @@ class Walk:
 
     def picture(self, name: str, window: Any = None) -> None:
         """Take a picture of a window, the main one when None."""
-        self.wait(1.0)
+        self.wait(self.still_s)
         self.viewer.window._qt_viewer.canvas.native.repaint()
         self.pictures += 1
         (window or self.window).grab().save(str(self.out / f"{self.pictures:02d}-{name}.png"))
@@ -162,7 +167,7 @@ def panels_of(viewer: Any) -> dict[str, Any]:
     """Panels of ours that are open."""
     from napari_emdl.gui.kit import session
 
-    names = (session.WORKSPACE, session.COLUMNS, session.DIFFUSION)
+    names = (session.WORKSPACE, session.COLUMNS)
     return {name: panel for name in names if (panel := session.registered(viewer, name)) is not None}
 
 
@@ -170,10 +175,10 @@ def walk(way: Walk, path: Path) -> None:
     """Open a file and click on what offers itself until there is a figure."""
     way.drop(path)
     way.until(lambda: panels_of(way.viewer), "a panel", 60)
-    way.wait(3)
+    way.until(lambda: not any(panel.suggestion.busy for panel in panels_of(way.viewer).values()), "a look at the file")
+    way.wait(3 * way.still_s)
     way.picture("opened")
     names = panels_of(way.viewer)
-    print("  panels:", ", ".join(names))
     from napari_emdl.gui.kit import session
     from qtpy.QtWidgets import QPushButton
 
@@ -182,13 +187,14 @@ def walk(way: Walk, path: Path) -> None:
         if offered:
             way.click(offered[0], offered[0].text())
             way.until(lambda: session.registered(way.viewer, session.WORKSPACE) is not None, "the workspace", 60)
-            way.wait(2)
+            way.wait(2 * way.still_s)
             way.picture("as-4d-stem")
             names = panels_of(way.viewer)
     if session.WORKSPACE in names:
         diffraction(way, names[session.WORKSPACE])
-    elif session.DIFFUSION in names:
-        movie(way, names[session.COLUMNS], names[session.DIFFUSION])
+    elif names[session.COLUMNS].session.movie.kind == "movie":
+        way.until(lambda: session.registered(way.viewer, session.DIFFUSION) is not None, "the diffusion panel", 60)
+        movie(way, names[session.COLUMNS], session.registered(way.viewer, session.DIFFUSION))
     else:
         image(way, names[session.COLUMNS])
 
@@ -201,11 +207,11 @@ def figure_there(way: Walk, name: str) -> Callable[[], bool]:
 def diffraction(way: Walk, panel: Any) -> None:
     """A datacube or a pattern: Run all, figure, save."""
     way.until(lambda: not panel.state.busy and panel.state.found.probe is not None, "the probe")
-    way.wait(1)
+    way.wait(way.still_s)
     way.picture("settled")
     way.click(panel.run_all_button, "Run all")
     way.until(lambda: not panel.state.busy and panel.state.found.disks is not None, "the run")
-    way.wait(1)
+    way.wait(way.still_s)
     panel.maps.finish()
     way.picture("after-run")
     if panel.state.cube.n_patterns == 1:
@@ -214,7 +220,7 @@ def diffraction(way: Walk, panel: Any) -> None:
         way.until(figure_there(way, "figure.png"), "a figure", 120)
         return
     way.click(panel.frame.figure_button, "Figure")
-    way.wait(2)
+    way.wait(2 * way.still_s)
     dialog = panel.export_step.figure_dialog
     if dialog is not None:
         way.until(lambda: not dialog._draw.busy, "the preview")
@@ -241,10 +247,10 @@ def type_pixel(way: Walk, panel: Any) -> None:
 
 def image(way: Walk, panel: Any) -> None:
     """An image: its columns are found by themselves; figure, save."""
-    way.wait(2)
+    way.wait(2 * way.still_s)
     type_pixel(way, panel)
     way.until(lambda: panel.session.candidates.n_done > 0, "columns")
-    way.wait(1)
+    way.wait(way.still_s)
     way.picture("columns")
     with way.save_as("figure.png"):
         way.click(panel.figure_button, "Figure")
@@ -253,21 +259,21 @@ def image(way: Walk, panel: Any) -> None:
 
 def movie(way: Walk, columns: Any, diffusion: Any) -> None:
     """A movie: fit, export."""
-    way.wait(2)
+    way.wait(2 * way.still_s)
     type_pixel(way, columns)
     way.until(lambda: columns.session.candidates.n_done > 0, "columns")
-    way.wait(1)
+    way.wait(way.still_s)
     way.picture("columns")
     way.click_tab(diffusion, "Surface diffusion")
     way.picture("diffusion")
     way.click(diffusion.fit_button, diffusion.fit_button.text())
     way.until(lambda: diffusion.session.occupancy is not None and diffusion.fitting.job is None, "the occupancy")
-    way.wait(1)
+    way.wait(way.still_s)
     way.picture("fitted")
     with way.save_as("exported"):
         way.click(diffusion.export_button, "Export")
     way.until(figure_there(way, "occupancy_map.png"), "a figure", 300)
-    way.wait(1)
+    way.wait(way.still_s)
     way.picture("exported")
 
 
@@ -294,7 +300,7 @@ def main() -> int:
             viewer = napari.Viewer(show=True)
             way = Walk(viewer, folder, pixel_A=given.pixel)
             way.window.resize(*(int(part) for part in given.size.split("x")))
-            way.wait(1)
+            way.wait(way.still_s)
             print(path.name, flush=True)
             try:
                 walk(way, path.resolve())

@@ -245,17 +245,20 @@ class StemWorkspace(Panel):
         self.docks.lone = chosen.cube.n_patterns == 1
         self._show_settings(chosen.data.settings)
         self.state.show(chosen.data)
-        self.title.setText("\n".join(filter(None, (describe(chosen.cube), chosen.navigation))))
+        self._show_title(chosen)
         self.hint.hide()
         self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
 
+    def _show_title(self, shown: OpenSet) -> None:
+        self.title.setText("\n".join(filter(None, (describe(shown.cube), shown.navigation))))
+
     def _name_navigation(self, opened: OpenSet, what: str) -> None:
         """Say what the navigation image is."""
-        opened.navigation = f"navigation image: {what}"
+        opened.navigation = "" if opened.data.lone else f"navigation image: {what}"
         if opened is self.sets.shown:
-            self.title.setText(f"{describe(opened.cube)}\n{opened.navigation}")
+            self._show_title(opened)
 
     def _show_settings(self, settings: Settings) -> None:
         """Forms as the datacube has its parameters; nothing acts on it."""
@@ -424,6 +427,8 @@ class StemWorkspace(Panel):
             shown = self.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             self.say(" · ".join([*text[:2], *values, self.disks_step.badge.device]))
+            if self.state.data.lone:
+                return  # there is no map to write on
             self.maps.say(
                 "\n".join([" · ".join(text[:2]), *text[2:], *axes_note(self.state.found.strain), *self.parts.verdict()])
             )

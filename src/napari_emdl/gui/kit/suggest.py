@@ -53,6 +53,11 @@ class Suggestion(QObject):
         if signal is not None and not _told(signal) and (not isinstance(signal, Datacube) or signal.n_patterns == 1):
             self._latest.submit(signal)
 
+    @property
+    def busy(self) -> bool:
+        """True while it looks."""
+        return self._latest.busy
+
     def _on_kind(self, kind: str, args: Any) -> None:
         signal = args[0]
         if signal is not self.signal or not kind or (kind == "pattern") == isinstance(signal, Datacube):
@@ -109,9 +114,9 @@ def _replace(viewer: Any, signal: Any, layers: list[LayerTuple]) -> None:
     """Take the layer off, close the panels that have nothing to show any more, and show the file in its own."""
     if not session.has_window(viewer):
         return
-    add_layers(viewer, layers)
     for layer in [layer for layer in viewer.layers if session.signal_of(layer) is signal]:
         viewer.layers.remove(layer)
+    add_layers(viewer, layers)
     cube = isinstance(signal, Datacube)
     if not cube and not any(True for _ in session.layers_with_signal(viewer, "movie", "focal_series", "image")):
         for name in (session.COLUMNS, session.DIFFUSION):
