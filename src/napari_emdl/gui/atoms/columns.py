@@ -211,7 +211,7 @@ class ColumnsPanel(ScrollPanel):
         self.readings.hide()
         self.columns_layer.remove()
         movie = self.session.movie
-        self.suggestion.follow(movie)
+        self.suggestion.follow(movie, self.session.layer)
         if movie is not None:
             self.counts.set_frames(movie.n_frames)
             show_scale_bar(self.viewer)

@@ -144,7 +144,7 @@ class ExportStep(Step):
         return self._start("export", work)
 
     def figure(self) -> None:
-        """The figure there is: of the strain maps, or of a lone pattern."""
+        """The figure there is: of the strain maps, or of the pattern at the cross-hair."""
         if self.stem.data.has_map:
             self.open_figure()
         else:

@@ -153,8 +153,8 @@ class StemWorkspace(Panel):
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
-        for signal in (state.cube_changed, state.strain_changed):
-            signal.connect(lambda *_: self.frame.show_results(state.found.strain is not None))
+        for signal in (state.cube_changed, state.disks_changed, state.job_started, state.job_ended):
+            signal.connect(lambda *_: self.frame.show_results(state.found.disks is not None))
         self.frame.figure_button.clicked.connect(lambda *_: self.export_step.figure())
         self.frame.export_button.clicked.connect(lambda *_: self.export_step.export())
         for signal in (state.outlook_changed, state.disks_changed, state.job_started, state.job_ended):

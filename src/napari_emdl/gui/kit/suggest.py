@@ -37,15 +37,16 @@ class Suggestion(QObject):
         super().__init__(parent)
         self.viewer, self.notices = viewer, notices
         self.signal: Signal | None = None
+        self._layer: Any = None
         self.line = ""
         self._latest = Latest(_kind, "looking at the picture", parent=self)
         self._latest.done.connect(self._on_kind)
 
-    def follow(self, signal: Signal | None) -> None:
-        """Another file is shown; what its own units say is not doubted."""
+    def follow(self, signal: Signal | None, layer: Any = None) -> None:
+        """Another file is shown, by `layer` where it has no tag; what its own units say is not doubted."""
         if signal is self.signal:
             return
-        self.signal = signal
+        self.signal, self._layer = signal, layer
         self._latest.drop()
         if self.line:
             self.notices.dismiss(self.line)
@@ -70,12 +71,13 @@ class Suggestion(QObject):
 
     def _reopen(self, signal: Any) -> None:
         """Open the file as the other thing, in place of what it was taken for."""
+        layer = self._layer
         if not isinstance(signal, Datacube) and signal.n_frames > 1 and signal.path:
             start = OpenParams(kind="stack")
-            ask_how(self.viewer, signal.path, "", start, then=lambda: _replace(self.viewer, signal, []))
+            ask_how(self.viewer, signal.path, "", start, then=lambda: _replace(self.viewer, signal, layer, []))
             return
         job = work(lambda: signal_layers(_other(signal)), "opening")
-        job.returned.connect(lambda layers: _replace(self.viewer, signal, layers))
+        job.returned.connect(lambda layers: _replace(self.viewer, signal, layer, layers))
         job.failed.connect(lambda error: self.notices.tell(error_line(error)))
         job.start()
 
@@ -110,11 +112,11 @@ def _other(signal: Any) -> Signal:
     return in_memory(array, made, name=signal.name)  # type: ignore[arg-type]
 
 
-def _replace(viewer: Any, signal: Any, layers: list[LayerTuple]) -> None:
+def _replace(viewer: Any, signal: Any, shown: Any, layers: list[LayerTuple]) -> None:
     """Take the layer off, close the panels that have nothing to show any more, and show the file in its own."""
     if not session.has_window(viewer):
         return
-    for layer in [layer for layer in viewer.layers if session.signal_of(layer) is signal]:
+    for layer in [layer for layer in viewer.layers if session.signal_of(layer) is signal or layer is shown]:
         viewer.layers.remove(layer)
     add_layers(viewer, layers)
     cube = isinstance(signal, Datacube)
