@@ -52,7 +52,9 @@ class Frame(QWidget):
         self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
         self.run_all_button.setEnabled(False)
         self.results, self.figure_button, self.export_button = QWidget(), QPushButton("Figure …"), QPushButton("Export …")
-        self.figure_button.setToolTip("A figure ready to print: of the strain maps, or of the pattern with its disks where there are none")
+        self.figure_button.setToolTip(
+            "A figure ready to print: of the strain maps, or of the pattern with its disks where there are none"
+        )
         self.export_button.setToolTip("Tables, images and figures into a folder (step 5 has more)")
         keep = QHBoxLayout(self.results)
         keep.setContentsMargins(0, 0, 0, 0)

@@ -103,7 +103,11 @@ def describe(cube: Datacube) -> str:
     rows, cols = cube.scan_shape
     height, width = cube.detector_shape
     known = cube.calibration
-    parts = ["one pattern" if cube.n_patterns == 1 else f"scan {rows} x {cols}", f"detector {height} x {width}", str(cube.dtype)]
+    parts = [
+        "one pattern" if cube.n_patterns == 1 else f"scan {rows} x {cols}",
+        f"detector {height} x {width}",
+        str(cube.dtype),
+    ]
     if known.pixel_nm:
         parts.append(f"step {np.mean(known.pixel_nm):.3g} nm")
     if known.q_pixel_invA:

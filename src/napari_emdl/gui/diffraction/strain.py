@@ -322,7 +322,9 @@ class StrainStep(Step):
 
 
 #: What a lone pattern is told.
-LONE = "One pattern has nothing to be compared with. For its strain take an ideal lattice as reference: give g1 and g2 (step 3)."
+LONE = (
+    "One pattern has nothing to be compared with. For its strain take an ideal lattice as reference: give g1 and g2 (step 3)."
+)
 
 
 def evidence(strain: Any, component: str = "exx") -> str:
