@@ -112,10 +112,11 @@ class Walk:
 
     def click_tab(self, panel: Any, name: str) -> None:
         """Bring a panel forward by its tab, where it is not in front."""
-        from napari_emdl.gui.kit import session
         from qtpy.QtCore import Qt
         from qtpy.QtTest import QTest
         from qtpy.QtWidgets import QTabBar
+
+        from napari_emdl.gui.kit import session
 
         if not panel.visibleRegion().isEmpty():
             return
@@ -179,8 +180,9 @@ def walk(way: Walk, path: Path) -> None:
     way.wait(3 * way.still_s)
     way.picture("opened")
     names = panels_of(way.viewer)
-    from napari_emdl.gui.kit import session
     from qtpy.QtWidgets import QPushButton
+
+    from napari_emdl.gui.kit import session
 
     if session.WORKSPACE not in names:  # whoever reads nothing still presses the button of an orange box
         offered = names[session.COLUMNS].notices.findChildren(QPushButton, "notice_action")
