@@ -47,6 +47,7 @@ class DiffusionPanel(ScrollPanel):
         self.session = session_of(self.viewer)
         self.layers = SiteLayers(self.viewer)
         self.fitting = OccupancyFollower(self.session, self)
+        self._jobs: list[Job] = []  # that write files
         self.tools = SiteTools(self.session, self.layers, self)
         self.keeper = enter(self.session, "diffusion", self)
         self._build()
@@ -320,6 +321,7 @@ class DiffusionPanel(ScrollPanel):
         job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
         job.cancelled.connect(lambda: self.status.setText(f"{name} cancelled"))
         self.status.setText(f"{name} …")
+        self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         return job.start()
 
     # -- what a project keeps of the panel
@@ -351,6 +353,10 @@ class DiffusionPanel(ScrollPanel):
         if self._mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._mouse)
         self.fitting.close()
+        for job in self._jobs:
+            job.cancel()
+        for job in self._jobs:
+            job.wait(2.0)
         leave(self.session, "diffusion")
 
 

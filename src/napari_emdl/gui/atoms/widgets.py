@@ -64,6 +64,7 @@ class ScrollPanel(QWidget):
         holder.installEventFilter(self)
         self.closed = False
         self._docked = False
+        self.behind = False  # it is opened for later, behind the tab that is shown
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Follow what is in it: a dock that was laid out before does not ask again."""
@@ -85,7 +86,7 @@ class ScrollPanel(QWidget):
         super().showEvent(event)
         if not self._docked and dock_of(self) is not None:
             self._docked = True
-            when_idle(lambda: tabify(self.viewer, self, *PANELS) if not self.closed else None)
+            when_idle(lambda: tabify(self.viewer, self, *PANELS, behind=self.behind) if not self.closed else None)
 
     def shut_down(self) -> None:
         """Stop what runs; panels say how."""
