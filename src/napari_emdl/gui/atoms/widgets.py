@@ -103,7 +103,8 @@ class ScrollPanel(QWidget):
 
     def event(self, event: Any) -> bool:
         """Stop what runs when the window goes."""
-        if event.type() == QEvent.Type.DeferredDelete:
+        taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None  # how napari closes a dock
+        if taken_out or event.type() == QEvent.Type.DeferredDelete:
             self._close()
         return bool(super().event(event))
 
