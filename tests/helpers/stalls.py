@@ -1,4 +1,4 @@
-"""What holds up the window: a heartbeat in the main thread, and a watcher that looks at its stack while the beat is late."""
+"""What holds up the window: a heartbeat in the main thread, and a watcher that looks at its stack."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class StallLog:
         self.stage = ""
         self.longest_s: dict[str, float] = {}
         self.most_cpu_s: dict[str, float] = {}  # of the main thread between two beats: says something on a busy machine too
+        self.most_seen: dict[str, Counter[str]] = {}  # where it was then
         self._main = threading.get_ident()
         self._last_s, self._last_cpu_s = time.perf_counter(), time.thread_time()
         self._seen: Counter[str] = Counter()
@@ -77,14 +78,13 @@ class StallLog:
             self.stalls.append(Stall(self._last_s, gap_s, self._seen, self.stage))
         self.longest_s[self.stage] = max(gap_s, self.longest_s.get(self.stage, 0.0))
         cpu_s = time.thread_time() - self._last_cpu_s
-        self.most_cpu_s[self.stage] = max(cpu_s, self.most_cpu_s.get(self.stage, 0.0))
+        if cpu_s > self.most_cpu_s.get(self.stage, 0.0):
+            self.most_cpu_s[self.stage], self.most_seen[self.stage] = cpu_s, self._seen
         self._seen = Counter()
         self._last_s, self._last_cpu_s = now, time.thread_time()
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH_S):
-            if time.perf_counter() - self._last_s < self.late_s:
-                continue
             frame: Any = sys._current_frames().get(self._main)
             self._seen[_place(frame)] += 1
 
@@ -92,6 +92,7 @@ class StallLog:
         """A line for each stage with its longest gap and its CPU time, then a line for each stall."""
         stages = [
             f"{stage or 'start'}: longest gap {1000 * gap_s:.0f} ms, most work in one go {1000 * self.most_cpu_s[stage]:.0f} ms"
+            + "".join(f"\n    {count} x {place}" for place, count in self.most_seen.get(stage, Counter()).most_common(4))
             for stage, gap_s in self.longest_s.items()
         ]
         return "\n".join(stages + [stall.line() for stall in sorted(self.stalls, key=lambda s: -s.length_s)])

@@ -21,6 +21,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, Signal
 from napari_emdl.exporting import figures, tables
 from napari_emdl.exporting.dataframes import to_dataframe, to_xarray
+from napari_emdl.exporting.framefigure import FramePeaks, draw_frame, frame_values, shown_range, species_of
 
 dataframe, xarray = to_dataframe, to_xarray
 _SCREEN_DPI, _THUMBNAIL_PX = 110, 160
@@ -126,11 +127,19 @@ def at(thing: Any, position: tuple[int, ...], signal: Any) -> Figure:
         For a position outside, a result without patterns or frames, or a file that is gone.
     """
     if isinstance(thing, Signal):
-        return _drawn(lambda made: _draw_frame(made, thing, _position(position, thing.shape[:-2]), None), 5.2, 4.6)
+        return _drawn(lambda made: draw_frame(made, thing, _position(position, thing.shape[:-2])), 5.2, 4.6)
     peaks = thing if isinstance(thing, PeakTable) else None
     source = signal if signal is not None else _source(thing)
-    lead = peaks.shape if peaks is not None else source.shape[:-2]
-    return _drawn(lambda made: _draw_frame(made, source, _position(position, lead), peaks), 5.2, 4.6)
+    place = _position(position, peaks.shape if peaks is not None else source.shape[:-2])
+    shown = None if peaks is None else _peaks_at(peaks, place)
+    return _drawn(lambda made: draw_frame(made, source, place, shown), 5.2, 4.6)
+
+
+def _peaks_at(peaks: PeakTable, place: tuple[int, ...]) -> FramePeaks:
+    """Peaks of a position that the finder stands by."""
+    rows = standing(peaks)[place if len(place) > 1 else (place[0] if place else 0)]
+    least = peaks.attrs.get("default_min_score") if peaks.mask is None else None
+    return FramePeaks(rows, float(peaks.attrs.get("probe_radius_px") or 5.0), species_of(peaks.attrs), least)
 
 
 def _source(thing: Any) -> Signal:
@@ -146,70 +155,6 @@ def _position(position: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, .
     if len(position) != len(shape) or any(not -n <= i < n for i, n in zip(position, shape, strict=True)):
         raise EmdlError(f"there is no position {position}; positions lie in {' x '.join(map(str, shape))}")
     return tuple(int(i) % n for i, n in zip(position, shape, strict=True))
-
-
-def _frame(signal: Signal, position: tuple[int, ...]) -> NDArray[np.float32]:
-    """Pattern or frame as float32, NaN where the detector has no value; the middle focus of a focal series."""
-    if signal.kind == "focal_series" and len(position) == 1:
-        position = (*position, signal.shape[1] // 2)
-    if signal.kind == "image":
-        position = ()
-    frame = signal.data[position if position else (slice(None), slice(None))]
-    return signal.values(np.asarray(frame), np.nan)
-
-
-def _shown(frame: NDArray[Any], diffraction: bool) -> tuple[NDArray[Any], float, float]:
-    """Values to draw (logarithm of a pattern) and their range."""
-    values = np.log10(1 + np.clip(frame, 0, None)) if diffraction else frame
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return values, 0.0, 1.0
-    low, high = np.percentile(finite, (1, 99.8))
-    return values, float(low), float(max(high, low + 1e-9))
-
-
-def _draw_frame(made: Any, signal: Signal, position: tuple[int, ...], peaks: PeakTable | None) -> None:
-    diffraction = isinstance(signal, Datacube)
-    values, low, high = _shown(_frame(signal, position), diffraction)
-    axes = made.subplots()
-    axes.set_facecolor("0.75")
-    axes.imshow(np.ma.masked_invalid(values), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    known = signal.calibration
-    pixel = (known.q_pixel_invA if diffraction else known.pixel_nm) or (None, None)
-    if pixel[1] is not None:
-        figures.add_scale_bar(axes, values.shape, pixel[1], "1/Å" if diffraction else "nm")
-    name = "pattern" if diffraction else "frame"
-    title = f"{name} {', '.join(map(str, position))}" if position else name
-    if peaks is not None:
-        title += f": {_draw_peaks(made, axes, peaks, position, diffraction)}"
-    axes.set_title(title, fontsize=10)
-
-
-def _draw_peaks(made: Any, axes: Any, peaks: PeakTable, position: tuple[int, ...], diffraction: bool) -> str:
-    """Rings of the probe's radius, or dots by species; those above the default threshold where the table is not filtered."""
-    from matplotlib.collections import EllipseCollection
-
-    found = standing(peaks)[position if len(position) > 1 else (position[0] if position else 0)]
-    least = peaks.attrs.get("default_min_score") if peaks.mask is None else None
-    places = np.stack([found["col"], found["row"]], axis=-1)
-    said = f"{len(found)} {'disks' if diffraction else 'columns'}" + ("" if least is None else f" (score ≥ {least:.3g})")
-    if diffraction:
-        size = np.full(len(found), 2 * float(peaks.attrs.get("probe_radius_px") or 5.0))
-        rings = EllipseCollection(size, size, 0, units="xy", offsets=places, transOffset=axes.transData, facecolors="none")
-        rings.set(array=found["score"], cmap="turbo", linewidth=1.2)
-        axes.add_collection(rings)
-        made.colorbar(rings, ax=axes, label="score", shrink=0.85)
-        return said
-    species = [str(name) for name in peaks.attrs.get("species") or ["column"]]
-    index = found["species"].astype(int) if "species" in peaks.fields else np.zeros(len(found), int)
-    for i, name in enumerate(species):
-        chosen = places[index == i]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=32, facecolors="none", edgecolors=f"C{i + 1}", linewidths=1.2, label=name)
-    if len(species) > 1:
-        axes.legend(fontsize=8, loc="upper right")
-    return said
 
 
 # Summary
@@ -292,8 +237,8 @@ def _thumbnail(thing: Any) -> str | None:
 
 def _thumbnail_values(thing: Any) -> tuple[NDArray[Any], float, float, str]:
     if isinstance(thing, Signal):
-        frame = _frame(thing, tuple(n // 2 for n in thing.shape[:-2]))
-        return (*_shown(frame, isinstance(thing, Datacube)), "gray")
+        frame = frame_values(thing, tuple(n // 2 for n in thing.shape[:-2]))
+        return (*shown_range(frame, isinstance(thing, Datacube)), "gray")
     kind = kind_of(thing).name
     if kind == "strain":
         limit = figures.symmetric_limit(thing.exx)
@@ -303,6 +248,6 @@ def _thumbnail_values(thing: Any) -> tuple[NDArray[Any], float, float, str]:
     if kind == "occupancy":
         return occupancy_map(thing), 0.0, 1.0, "viridis"
     if kind == "disks":
-        return (*_shown(bragg_vector_map(standing(thing)), True), "inferno")
+        return (*shown_range(bragg_vector_map(standing(thing)), True), "inferno")
     counts = np.atleast_2d(standing(thing).counts()).astype(float)
     return counts, 0.0, float(max(1.0, counts.max(initial=0))), "viridis"

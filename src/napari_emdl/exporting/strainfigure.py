@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -122,13 +123,14 @@ def _draw_axes(panel: Any, axes: Any, shape: tuple[int, int], font_pt: float) ->
     size = 0.14 * min(shape)
     corner = np.array([shape[0] - 0.5 - 1.8 * size, shape[1] - 0.5 - 1.8 * size])
     color = "black" if axes.known else "0.35"
+    halo = [withStroke(linewidth=2, foreground="white")]  # it lies on any colour
     for vector, name in ((axes.x, "x"), (axes.y, "y")):
         row, col = corner + size * vector
-        panel.annotate(
-            "", (col, row), (corner[1], corner[0]), arrowprops={"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0}
-        )
+        look = {"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0, "path_effects": halo}
+        panel.annotate("", (col, row), (corner[1], corner[0]), arrowprops=look)
         row, col = corner + 1.4 * size * vector
-        panel.text(col, row, name, color=color, ha="center", va="center", fontsize=font_pt - 1, style="italic")
+        text = panel.text(col, row, name, color=color, ha="center", va="center", fontsize=font_pt, style="italic")
+        text.set_path_effects(halo)
 
 
 def save_strain_figure(path: str | Path, strain: Any, style: FigureStyle | None = None, reference: Any = None) -> Path:

@@ -109,5 +109,5 @@ def _open_behind(known: ref[Any]) -> None:
     if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.COLUMNS) is None:
         return
     if session.registered(viewer, session.DIFFUSION) is None:
-        session.open_panel(viewer, session.DIFFUSION)
+        session.open_panel(viewer, session.DIFFUSION).behind = True
         session.when_idle(lambda: session.bring_forward(viewer, session.COLUMNS))

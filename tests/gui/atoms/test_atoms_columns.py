@@ -207,7 +207,7 @@ def test_unknown_pixel_size_is_said_and_measured(show, sample, wait_until):
     from napari_emdl.gui.atoms.pixelsize import PixelSizeDialog
 
     dialog = PixelSizeDialog(panel.session.movie, 0, panel)
-    dialog.measured.connect(panel.use_measured_pixel)
+    dialog.measured.connect(lambda pixel_A: panel.session.use_pixel_A(pixel_A, "measured"))
     wait_until(lambda: dialog._spectrum is not None)
     spectrum = dialog._spectrum
     rows, cols = np.indices(spectrum.shape)
@@ -220,7 +220,7 @@ def test_unknown_pixel_size_is_said_and_measured(show, sample, wait_until):
     assert panel.session.movie.pixel_A == pytest.approx(movie.pixel_A, rel=1e-3)
     np.testing.assert_allclose(panel.session.layer.scale[-2:], movie.pixel_A / 10, rtol=1e-3)
     wait_until(lambda: panel.session.candidates.n_done >= 1, what="columns with the measured pixel size")
-    assert "measured" in panel.pixel_source.text()
+    assert "measured" in panel.pixel_box.source.text()
 
 
 def test_settings_find_the_frame_again(panel, wait_until):

@@ -24,3 +24,7 @@ def test_a_movie_opens_its_panels(make_napari_viewer, wait_until, tmp_path, fram
     wait_until(lambda: {name for name in known if session.registered(viewer, name) is not None} == names)
     panel = session.registered(viewer, session.COLUMNS)
     wait_until(lambda: panel.isVisible(), what="the columns in front")
+    if frames > 1:  # also when the window places the second panel late
+        diffusion = session.registered(viewer, session.DIFFUSION)
+        session.tabify(viewer, diffusion, session.COLUMNS, behind=diffusion.behind)
+        wait_until(lambda: not panel.visibleRegion().isEmpty(), what="the columns in front")

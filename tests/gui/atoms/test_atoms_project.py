@@ -110,7 +110,7 @@ def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movi
     assert again.model_box.currentData() == "log" and again.conditions.value().contrast == "bright"
     assert fits.form.value().min_site_fraction == 0.2 and fits.heatmap.currentText() == "Transitions"
     assert again.threshold.slider.value() == 140 and "mine" in viewer.layers
-    assert "measured" not in again.pixel_source.text() and "typed" in again.pixel_source.text()
+    assert "measured" not in again.pixel_box.source.text() and "typed" in again.pixel_box.source.text()
 
     viewer = make_napari_viewer(show=True)  # File > Open shows the movie and opens the panels that were used
     viewer.open(str(moved / target.name), plugin="napari-emdl")

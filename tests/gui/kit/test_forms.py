@@ -60,3 +60,19 @@ def test_a_value_that_does_not_fit_gives_one_line(qtbot):
 def test_labels_read_like_words():
     assert label_of("min_spacing_px") == "Spacing"
     assert label_of("max_sigma_px") == "Max sigma"
+
+
+@pytest.mark.parametrize(("model", "name", "typed"), [(ColumnParams, "pixel_size_A", 0.2), (RunParams, "workers", 3)])
+def test_what_is_typed_replaces_the_word_of_an_unset_field(qtbot, model, name, typed):
+    """Wherever the click puts the cursor in it."""
+    from qtpy.QtCore import Qt
+
+    form = ParamsForm(model)
+    qtbot.addWidget(form)
+    form.show()
+    editor = form.editors[name]
+    assert editor.get() is None
+    qtbot.mouseClick(editor.lineEdit(), Qt.MouseButton.LeftButton, pos=editor.lineEdit().rect().center())
+    qtbot.keyClicks(editor, str(typed))
+    qtbot.keyClick(editor, Qt.Key.Key_Return)
+    assert editor.get() == typed

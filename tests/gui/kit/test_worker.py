@@ -60,6 +60,27 @@ def test_errors_are_told(qtbot):
     assert error_line(failed.args[0]) == "no disks: lower the threshold"
 
 
+def test_a_job_whose_window_is_closed_ends_without_a_word(qtbot, monkeypatch):
+    from qtpy.QtCore import QCoreApplication, QEvent, QObject
+
+    go_on, loud = threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", loud.append)
+
+    def work(control, on_block):
+        go_on.wait(10)
+        on_block(1, 1)
+        control.report(1, 1)
+
+    owner = QObject()
+    job = Job(work, "test", owner).start()
+    thread = job._thread
+    owner.deleteLater()
+    QCoreApplication.sendPostedEvents(owner, QEvent.Type.DeferredDelete)
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive() and not loud
+
+
 def test_error_lines_have_no_traceback():
     assert error_line(FileNotFoundError(2, "No such file or directory", "a.h5")) == "No such file or directory: a.h5"
     assert error_line(ZeroDivisionError("one\ntwo")).startswith("unexpected ZeroDivisionError: one (")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.gui.atoms.finding import ColumnsFollower
 from napari_emdl.gui.atoms.hand import ColumnTools
-from napari_emdl.gui.atoms.jobs import column_models, save_result
+from napari_emdl.gui.atoms.jobs import column_models, save_figure, save_result
 from napari_emdl.gui.atoms.layers import ColumnsLayer
+from napari_emdl.gui.atoms.pixelbox import PixelBox
 from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.readings import ReadingsRow
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
 from napari_emdl.gui.atoms.widgets import (
-    NO_MOVIE,
     EditBar,
     Fold,
     MovieBox,
@@ -37,13 +38,11 @@ from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.styles import show_scale_bar
+from napari_emdl.gui.kit.suggest import Suggestion
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 from napari_emdl.workflow.parameters import with_overrides
 
 CONDITIONS = ("contrast", "mode", "energy_keV", "cs_um", "defocus_nm")
-#: The form shows four decimals; a smaller difference was not typed by anyone.
-PIXEL_ROUNDING_A = 6e-5
-NO_PIXEL = "The pixel size is unknown. Type it below, or measure it from a lattice spacing you know."
 
 
 class ColumnsPanel(ScrollPanel):
@@ -71,9 +70,11 @@ class ColumnsPanel(ScrollPanel):
     def _build(self) -> None:
         self.project_row = ProjectRow(self.session, self.keeper)
         self.notices = self.project_row.notices
+        self.suggestion = Suggestion(self.viewer, self.notices, self)
         self.movie_box = MovieBox(self.session)
         self.badge = DeviceBadge()
-        self.hint = line(NO_MOVIE, "hint")
+        self.pixel_box = PixelBox(self.session)
+        self.hint, self.pixel = self.pixel_box.hint, self.pixel_box.form
         self.model_box = named(QComboBox(), "model")
         self.model_box.setToolTip("Network that finds the columns, or the classical Laplacian of Gaussian")
         self.tune_button = button(
@@ -83,14 +84,6 @@ class ColumnsPanel(ScrollPanel):
             self.tune,
         )
         self.conditions = ParamsForm(ColumnParams, include=CONDITIONS)
-        self.pixel = ParamsForm(ColumnParams, include=("pixel_size_A",))
-        self.measure_button = button(
-            "Measure…",
-            "Pick a known lattice spacing in the Fourier transform of this frame",
-            "measure_pixel",
-            self.measure_pixel,
-        )
-        self.pixel_source = line(name="pixel_source", dim=True)
         self.run_form = ParamsForm(RunParams, include=("device", "batch", "max_memory", "workers"))
         self.readings = ReadingsRow(self.session)
         self.threshold = ThresholdRow(
@@ -106,6 +99,9 @@ class ColumnsPanel(ScrollPanel):
             "Start again", "Forget the frames that are done and begin with the first", "restart", lambda: self.run(restart=True)
         )
         self.save_button = button("Save…", "Save columns, with edits, as HDF5", "save", self.save)
+        self.figure_button = button(
+            "Figure…", "The frame that is shown, with its columns: PNG, PDF or SVG", "figure", self.figure
+        )
         self.bar = JobBar("frames")
         self.status = line(name="status", dim=True)
         self.edit_bar = EditBar()
@@ -114,25 +110,24 @@ class ColumnsPanel(ScrollPanel):
         body = self.body
         body.addWidget(self.project_row)
         body.addWidget(row(self.movie_box, self.badge, stretch=(1,)))
-        body.addWidget(self.hint)
+        body.addWidget(self.pixel_box)
         body.addWidget(row(self.model_box, self.tune_button, stretch=(1,)))
-        body.addWidget(row(self.pixel, self.measure_button, stretch=(1,)))
-        body.addWidget(self.pixel_source)
         body.addWidget(Fold("Imaging conditions", self.conditions, opened=True))
         body.addWidget(Fold("Device and memory", self.run_form))
         body.addWidget(self.readings)
         body.addWidget(self.threshold)
         body.addWidget(self.average)
         body.addWidget(self.limits)
-        body.addWidget(row(self.run_button, self.restart_button, self.save_button, stretch=(2, 1, 1)))
+        body.addWidget(row(self.run_button, self.restart_button, stretch=(2, 1)))
+        body.addWidget(row(self.figure_button, self.save_button, stretch=(1, 1)))
         body.addWidget(self.bar)
         body.addWidget(self.status)
         body.addWidget(self.counts)
         body.addWidget(self.edit_bar)
         body.addStretch(1)
         self._working: list[QWidget] = [
-            self.model_box, self.tune_button, self.pixel, self.measure_button, self.conditions, self.threshold, self.average,
-            self.limits, self.run_button, self.save_button, self.edit_bar, self.counts,
+            self.model_box, self.tune_button, self.conditions, self.threshold, self.average, self.limits, self.run_button,
+            self.save_button, self.edit_bar, self.counts,
         ]  # fmt: skip
         self._list_models()
 
@@ -190,19 +185,18 @@ class ColumnsPanel(ScrollPanel):
         """Other settings make other candidates: the frame shown is found again at once."""
         session = self.session
         try:
-            typed = self.pixel.values()["pixel_size_A"]
+            new_pixel_A = self.pixel_box.typed_A()
             values = {**self.conditions.values(), **self.average.values(), "model": self.model_box.currentData()}
             columns = with_overrides(ColumnParams, session.data.settings.columns, values)
             run = self.run_form.value()
         except EmdlError as error:
             self.status.setText(report_error(error))
             return
-        movie, settings = session.movie, session.data.settings
-        new_pixel = typed and movie is not None and abs(typed - (movie.pixel_A or 0.0)) > PIXEL_ROUNDING_A
-        if not new_pixel and (columns, run) == (settings.columns, settings.run):
+        settings = session.data.settings
+        if new_pixel_A is None and (columns, run) == (settings.columns, settings.run):
             return  # nothing was changed: what is there stays
-        if new_pixel:
-            session.set_pixel_A(typed, "user")
+        if new_pixel_A is not None:
+            session.set_pixel_A(new_pixel_A, "user")
         settings.columns, settings.run = columns, run
         if self.finding.job is None:
             self._find_anew()
@@ -217,9 +211,8 @@ class ColumnsPanel(ScrollPanel):
         self.readings.hide()
         self.columns_layer.remove()
         movie = self.session.movie
+        self.suggestion.follow(movie, self.session.layer)
         if movie is not None:
-            with QSignalBlocker(self.pixel):
-                self.pixel.put(ColumnParams(pixel_size_A=movie.pixel_A))
             self.counts.set_frames(movie.n_frames)
             show_scale_bar(self.viewer)
         several = movie is not None and movie.n_frames > 1
@@ -237,11 +230,8 @@ class ColumnsPanel(ScrollPanel):
         """Hints, enabled buttons and the text of Run for what there is."""
         movie = self.session.movie
         known = movie is not None and movie.pixel_A is not None
-        self.hint.setVisible(not known)
-        self.hint.setText(NO_MOVIE if movie is None else NO_PIXEL)
         for widget in self._working:
             widget.setEnabled(movie is not None)
-        self.pixel_source.setText(self.session.pixel_text())
         running = self.finding.job is not None
         total = movie.n_frames if movie is not None else 0
         left_over = self.finding.can_resume()
@@ -250,7 +240,13 @@ class ColumnsPanel(ScrollPanel):
         self.run_button.setText(resume if left_over else "Run on movie" if total > 1 else "Run")
         self.restart_button.setVisible(left_over)
         self.run_button.setEnabled(known and not running)
-        self.save_button.setEnabled(movie is not None and done == total and not running)
+        self.run_button.setVisible(total != 1)  # the columns of an image are found by themselves
+        self._enable_saving()
+
+    def _enable_saving(self) -> None:
+        candidates = self.session.candidates
+        self.save_button.setEnabled(candidates.complete and self.finding.job is None)
+        self.figure_button.setEnabled(candidates.rows(self.session.frame) is not None)
 
     # -- current frame
 
@@ -280,6 +276,7 @@ class ColumnsPanel(ScrollPanel):
         counts = np.bincount(kind, minlength=len(species))[: len(species)]
         self.edit_bar.show_counts(species, counts.tolist(), int(np.sum(keys < 0)))
         self.edit_bar.set_undo(session.edits.can_undo, session.edits.can_redo)
+        self._enable_saving()
 
     def _columns_changed(self, frames: range | None) -> None:
         attrs = self.session.candidates.attrs
@@ -300,7 +297,7 @@ class ColumnsPanel(ScrollPanel):
         frames = f"{done} of {total} frames " if total > 1 else ""
         caveats = f"; {Caveats.of(attrs)}" if Caveats.of(attrs) else ""
         self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{caveats}")
-        self.save_button.setEnabled(done == total and self.finding.job is None)
+        self._enable_saving()
 
     def _limits_changed(self) -> None:
         self._show_points()
@@ -336,30 +333,33 @@ class ColumnsPanel(ScrollPanel):
     def save_to(self, path: str) -> None:
         """Save the columns as they are shown, hand edits included."""
         table = self.session.data.columns()
-        job = Job(lambda _control, _block: save_result(table, path), "saving", self)
+        self._write(lambda: save_result(table, path), "saving")
+
+    def figure(self) -> None:
+        """Ask for a file and draw the frame that is shown, with its columns, into it."""
+        movie = self.session.movie
+        if movie is None:
+            return
+        proposed = str(Path(movie.path).with_suffix(".columns.png")) if movie.path else "columns.png"
+        path, _ = QFileDialog.getSaveFileName(self, "Save figure", proposed, "Figure (*.png *.pdf *.svg)")
+        if path:
+            self.figure_to(path)
+
+    def figure_to(self, path: str) -> None:
+        """Draw the frame that is shown, with its columns as edits and threshold leave them."""
+        session = self.session
+        found = session.data.shown(session.frame)
+        if session.movie is not None and found is not None:
+            movie, frame, rows, species = session.movie, session.frame, found[0], tuple(session.species)
+            self._write(lambda: save_figure(movie, frame, rows, species, path), "figure")
+
+    def _write(self, function: Callable[[], str], name: str) -> None:
+        job = Job(lambda _control, _block: function(), name, self)
         job.returned.connect(self.status.setText)
-        job.failed.connect(lambda error: self.status.setText(report_error(error, "saving")))
+        job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
         job.start()
 
-    # -- pixel size, tuning
-
-    def measure_pixel(self) -> None:
-        """Open the Fourier transform of the current frame to pick a known spacing in."""
-        from napari_emdl.gui.atoms.pixelsize import PixelSizeDialog
-
-        if self.session.movie is None:
-            return
-        dialog = PixelSizeDialog(self.session.movie, self.session.frame, self)
-        dialog.measured.connect(self.use_measured_pixel)
-        dialog.open()
-
-    def use_measured_pixel(self, pixel_A: float) -> None:
-        """Take over a pixel size measured in the Fourier transform."""
-        self.session.set_pixel_A(pixel_A, "measured")
-        with QSignalBlocker(self.pixel):
-            self.pixel.put(ColumnParams(pixel_size_A=pixel_A))
-        if self.finding.job is None:
-            self._find_anew()
+    # -- tuning
 
     def tune(self) -> None:
         """Open the dialog that tunes the network to the imaging conditions."""
@@ -383,5 +383,6 @@ class ColumnsPanel(ScrollPanel):
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
         self.finding.close()
+        self.suggestion.close()
         self.readings.close_workers()
         leave(self.session, "columns")

@@ -22,6 +22,7 @@ from napari_emdl.gui.atoms.events import EventsTable
 from napari_emdl.gui.atoms.fitting import OccupancyFollower
 from napari_emdl.gui.atoms.hand import SiteTools
 from napari_emdl.gui.atoms.jobs import export_result, save_result
+from napari_emdl.gui.atoms.pixelbox import PixelBox
 from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.sites import HEATMAPS, SiteLayers
@@ -33,7 +34,6 @@ from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 
 FORM = ("method", "evidence", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
-NO_PIXEL = "<b>The pixel size is unknown.</b><br>Type or measure it in Plugins &gt; EM deep learning &gt; HRTEM columns."
 NO_COLUMNS = "The columns of this movie are not found yet: the button finds them first, as set in the HRTEM columns panel."
 ONE_FRAME = "<b>This is a single image.</b><br>Occupancy needs a movie: open one with several frames."
 
@@ -47,6 +47,7 @@ class DiffusionPanel(ScrollPanel):
         self.session = session_of(self.viewer)
         self.layers = SiteLayers(self.viewer)
         self.fitting = OccupancyFollower(self.session, self)
+        self._jobs: list[Job] = []  # that write files
         self.tools = SiteTools(self.session, self.layers, self)
         self.keeper = enter(self.session, "diffusion", self)
         self._build()
@@ -67,6 +68,7 @@ class DiffusionPanel(ScrollPanel):
         self.notices = self.project_row.notices
         self.movie_box = MovieBox(self.session)
         self.hint = line(NO_MOVIE, "hint")
+        self.pixel_box = PixelBox(self.session, asks_only=True)
         self.form = ParamsForm(OccupancyParams, include=FORM)
         self.fit_button = button("Fit occupancy", "Drift, sites, and which of them are occupied when", "fit", self.fit)
         self.export_button = button("Export…", "Tables (CSV), heatmaps (TIFF, PNG), annotated movie", "export", self.export)
@@ -96,6 +98,7 @@ class DiffusionPanel(ScrollPanel):
         body.addWidget(self.project_row)
         body.addWidget(self.movie_box)
         body.addWidget(self.hint)
+        body.addWidget(self.pixel_box)
         body.addWidget(row(self.fit_button, self.save_button, self.export_button, stretch=(2, 1, 1)))
         body.addWidget(self.bar)
         self.video = named(QCheckBox("Export an annotated movie (MP4) as well"), "export_video")
@@ -116,6 +119,8 @@ class DiffusionPanel(ScrollPanel):
         session.occupancy_changed.connect(self._show_occupancy)
         session.settings_changed.connect(self._put_settings)
         session.message.connect(self.status.setText)
+        session.pixel_changed.connect(self._show_state)
+        self.pixel_box.form.changed.connect(self._take_pixel)
         self.form.changed.connect(self._take_settings)
         self.threshold.follow(session)
         self.heatmap.currentTextChanged.connect(self.layers.set_heatmap)
@@ -150,6 +155,12 @@ class DiffusionPanel(ScrollPanel):
         except EmdlError as error:
             self.status.setText(report_error(error))
 
+    def _take_pixel(self) -> None:
+        """A pixel size that was typed where the panel asks for it."""
+        typed = self.pixel_box.typed_A()
+        if typed is not None:
+            self.session.use_pixel_A(typed, "user")
+
     def _movie_changed(self) -> None:
         self.fitting.stop()
         self.tools.clear()
@@ -168,12 +179,11 @@ class DiffusionPanel(ScrollPanel):
             problem = NO_MOVIE
         elif movie.n_frames < 2:
             problem = ONE_FRAME
-        elif movie.pixel_A is None:
-            problem = NO_PIXEL
+        asks = not problem and movie is not None and movie.pixel_A is None
         self.hint.setText(problem or NO_COLUMNS)
-        self.hint.setVisible(bool(problem) or not ready)
+        self.hint.setVisible(bool(problem) or not (ready or asks))
         running = self.fitting.job is not None
-        self.fit_button.setEnabled(not problem and not running)
+        self.fit_button.setEnabled(not problem and not asks and not running)
         again = self.session.occupancy is not None
         more = f" with {len(self.tools.new)} new sites" if self.tools.new else ""
         self.fit_button.setText(f"Fit again{more}" if again else "Fit occupancy" if ready else "Find columns and fit")
@@ -311,6 +321,7 @@ class DiffusionPanel(ScrollPanel):
         job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
         job.cancelled.connect(lambda: self.status.setText(f"{name} cancelled"))
         self.status.setText(f"{name} …")
+        self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         return job.start()
 
     # -- what a project keeps of the panel
@@ -342,6 +353,10 @@ class DiffusionPanel(ScrollPanel):
         if self._mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._mouse)
         self.fitting.close()
+        for job in self._jobs:
+            job.cancel()
+        for job in self._jobs:
+            job.wait(2.0)
         leave(self.session, "diffusion")
 
 

@@ -88,6 +88,14 @@ def save_result(result: Any, path: str) -> str:
     return f"saved {save(result, path)}"
 
 
+def save_figure(movie: Movie, frame: int, rows: Any, species: tuple[str, ...], path: str) -> str:
+    """Draw a frame with its columns and say so."""
+    from napari_emdl.exporting.framefigure import FramePeaks, save_frame_figure
+
+    position = () if movie.kind == "image" else (frame,)
+    return f"saved {save_frame_figure(path, movie, position, FramePeaks(rows, species=species))}"
+
+
 def export_result(result: Any, movie: Movie, folder: str, video: bool) -> Callable[[Control, Callable[..., None]], str]:
     """Job that exports tables, maps and figures, and the annotated movie if wanted; says what was written."""
 

@@ -29,6 +29,8 @@ class AtomsSession(QObject):
     movie_changed, frame_changed, columns_changed, limits_changed, occupancy_changed
         Another movie; another frame; candidates of a range of frames (None: all are gone); the limits or the finder's own
         threshold; the occupancy that is shown.
+    pixel_changed
+        The movie has another pixel size.
     settings_changed
         Parameters were replaced from outside (project, job, defaults): forms are to show them.
     message
@@ -43,6 +45,7 @@ class AtomsSession(QObject):
     limits_changed = QtSignal()
     settings_changed = QtSignal()
     occupancy_changed = QtSignal()
+    pixel_changed = QtSignal()
     message = QtSignal(str)
     restored = QtSignal(object)
 
@@ -173,6 +176,13 @@ class AtomsSession(QObject):
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
                 layer.units = (*layer.units[:-2], "nm", "nm")
             self.viewer.reset_view()
+            self.pixel_changed.emit()
+
+    def use_pixel_A(self, pixel_A: float, source: str) -> None:
+        """Override the pixel size and find the columns anew."""
+        self.set_pixel_A(pixel_A, source)
+        self.forget_columns()
+        self.frame_changed.emit(self.frame)
 
     def pixel_text(self) -> str:
         """Where the pixel size comes from, and the field of view; nothing when it is unknown."""

@@ -64,6 +64,7 @@ class ScrollPanel(QWidget):
         holder.installEventFilter(self)
         self.closed = False
         self._docked = False
+        self.behind = False  # it is opened for later, behind the tab that is shown
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Follow what is in it: a dock that was laid out before does not ask again."""
@@ -85,7 +86,7 @@ class ScrollPanel(QWidget):
         super().showEvent(event)
         if not self._docked and dock_of(self) is not None:
             self._docked = True
-            when_idle(lambda: tabify(self.viewer, self, *PANELS) if not self.closed else None)
+            when_idle(lambda: tabify(self.viewer, self, *PANELS, behind=self.behind) if not self.closed else None)
 
     def shut_down(self) -> None:
         """Stop what runs; panels say how."""
@@ -102,7 +103,8 @@ class ScrollPanel(QWidget):
 
     def event(self, event: Any) -> bool:
         """Stop what runs when the window goes."""
-        if event.type() == QEvent.Type.DeferredDelete:
+        taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None  # how napari closes a dock
+        if taken_out or event.type() == QEvent.Type.DeferredDelete:
             self._close()
         return bool(super().event(event))
 

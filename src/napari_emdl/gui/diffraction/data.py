@@ -143,6 +143,16 @@ class StemData:
         kept = {name: getattr(like, name) for name in ("disk_params", "strain_params", "run_params")}
         return cls(cube, Settings(middle, output=jobs.run_file(cube, output_folder), **kept))
 
+    @property
+    def lone(self) -> bool:
+        """True for a single pattern: nothing to compare with, no map."""
+        return self.cube is not None and self.cube.n_patterns == 1
+
+    @property
+    def has_map(self) -> bool:
+        """True where the strain is a map, or says something of a lone pattern: against an ideal lattice."""
+        return self.found.strain is not None and (not self.lone or isinstance(self.settings.reference, str))
+
     def is_done(self) -> bool:
         """True where the disks of the position were found by a run, finished or not."""
         return self.found.done is not None and bool(self.found.done[self.settings.position])

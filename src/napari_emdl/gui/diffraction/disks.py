@@ -199,7 +199,7 @@ class DisksStep(Step):
             found = stem.found
             done = int(found.done.sum()) if found.done is not None else 0
             per = (stem.found.disks if found.kept is None else found.kept).n_peaks / max(done, 1)
-            text = f"{per:.1f} a pattern"
+            text = f"{per:.0f} found" if stem.data.lone else f"{per:.1f} a pattern"
             if done < stem.cube.n_patterns:
                 self.tell("warning", f"{done:,} of {stem.cube.n_patterns:,} patterns", "stopped before the end; Resume goes on")
             else:

@@ -14,6 +14,8 @@ from napari_emdl.gui.kit import session
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
 LEAST_CANVAS_PX = 290
+#: Part of the width that the pattern gets where the scan has one position.
+LONE_SHARE = 0.8
 
 
 class Docks(QObject):
@@ -49,6 +51,8 @@ class Docks(QObject):
         super().__init__(panel)
         self.viewer, self.panel, self.canvas, self._make_four = viewer, panel, canvas, make_four
         self.closed = False
+        self.lone = False  # a single pattern: its scan has nothing to see
+        self._lone_shared = False
         self.canvas_dock: Any = None
         self.four_dock: Any = None
         if session.has_window(viewer):
@@ -100,13 +104,16 @@ class Docks(QObject):
         docks = self._both()
         if docks is not None:
             wide = max(PANEL_PX, self.panel.minimumSizeHint().width())
-            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * 0.48))
+            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * (LONE_SHARE if self.lone else 0.48)))
             docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, wide], Qt.Orientation.Horizontal)
             QTimer.singleShot(50, self.fit_views)
 
     def fit_views(self) -> None:
         """Show scan and pattern whole."""
         if not self.closed:
+            if self.lone != self._lone_shared:
+                self._lone_shared = self.lone
+                self._share_width()
             self.viewer.reset_view()
             self.canvas.fit()
 

@@ -15,6 +15,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.stages import FindStage, FitStage, OpenStage
 from napari_emdl.base.stages import Job as JobFile
 from napari_emdl.gui.diffraction.figures import FigureDialog
+from napari_emdl.gui.diffraction.overlay import fitted_points
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.worker import Job, report_error
@@ -51,6 +52,8 @@ class ExportStep(Step):
         self.figure_button = QPushButton("Strain figure …")
         self.figure_button.setToolTip("Choose maps, range, colours, width and type of a figure; save it or copy it")
         self.figure_dialog: FigureDialog | None = None
+        self.pattern_button = QPushButton("Pattern figure …")
+        self.pattern_button.setToolTip("The pattern at the cross-hair with its disks and lattice: PNG, PDF or SVG")
         self.disks_button = QPushButton("Save disks …")
         self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
         self.strain_button = QPushButton("Save strain …")
@@ -73,6 +76,7 @@ class ExportStep(Step):
         for i, button in enumerate(
             (
                 self.figure_button,
+                self.pattern_button,
                 self.disks_button,
                 self.strain_button,
                 self.load_button,
@@ -87,13 +91,14 @@ class ExportStep(Step):
         self.content.addWidget(self.note)
         self.export_button.clicked.connect(lambda *_: self.export())
         self.figure_button.clicked.connect(lambda *_: self.open_figure())
+        self.pattern_button.clicked.connect(lambda *_: self.save_pattern())
         self.disks_button.clicked.connect(lambda *_: self.save("disks"))
         self.strain_button.clicked.connect(lambda *_: self.save("strain"))
         self.load_button.clicked.connect(lambda *_: self.load())
         self.save_job_button.clicked.connect(lambda *_: self.save_job())
         self.load_job_button.clicked.connect(lambda *_: self.load_job())
-        for signal in (state.cube_changed, state.disks_changed, state.strain_changed):
-            signal.connect(self.refresh)
+        for signal in (state.cube_changed, state.disks_changed, state.strain_changed, state.pattern_changed):
+            signal.connect(lambda *_: self.refresh())
         self.refresh()
 
     def refresh(self) -> None:
@@ -102,7 +107,8 @@ class ExportStep(Step):
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
-        self.figure_button.setEnabled(strain)
+        self.figure_button.setEnabled(strain and self.stem.data.has_map)
+        self.pattern_button.setEnabled(self.stem.found.pattern is not None)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.save_job_button.setEnabled(self.stem.cube is not None)
         self.tell(
@@ -137,6 +143,13 @@ class ExportStep(Step):
 
         return self._start("export", work)
 
+    def figure(self) -> None:
+        """The figure there is: of the strain maps, or of the pattern at the cross-hair."""
+        if self.stem.data.has_map:
+            self.open_figure()
+        else:
+            self.save_pattern()
+
     def open_figure(self) -> FigureDialog | None:
         """Dialog of a strain figure; it does not block the window."""
         strain, reference = self.stem.found.strain, self.stem.settings.reference
@@ -154,6 +167,26 @@ class ExportStep(Step):
             self.figure_dialog.close_workers()
             self.figure_dialog.close()
             self.figure_dialog = None
+
+    def save_pattern(self, path: str | Path | None = None) -> Job | None:
+        """Draw the pattern at the cross-hair, with its disks and lattice, into a file."""
+        stem, cube = self.stem, self.stem.cube
+        if cube is None or stem.found.pattern is None:
+            return None
+        path = path or QFileDialog.getSaveFileName(self, "Save figure", "pattern.png", "Figure (*.png *.pdf *.svg)")[0]
+        if not path:
+            return None
+        target, position, disks, probe = Path(path), stem.settings.position, stem.data.kept_here(), stem.found.probe
+        lattice = fitted_points(stem, cube.detector_shape)
+
+        def work(control: Any, _block: Any) -> str:
+            from napari_emdl.exporting.framefigure import FramePeaks, save_frame_figure
+
+            radius_px = float(probe.radius_px) if probe is not None else 5.0
+            peaks = None if disks is None else FramePeaks(disks, radius_px, lattice_px=lattice)
+            return f"saved {save_frame_figure(target, cube, position, peaks).name}"
+
+        return self._start("figure", work)
 
     def save(self, what: str, path: str | Path | None = None) -> Job | None:
         """Write disks or strain as an HDF5 result file."""

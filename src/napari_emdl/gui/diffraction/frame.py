@@ -51,6 +51,17 @@ class Frame(QWidget):
         self.run_all_button.setObjectName("run_all")
         self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
         self.run_all_button.setEnabled(False)
+        self.results, self.figure_button, self.export_button = QWidget(), QPushButton("Figure …"), QPushButton("Export …")
+        self.figure_button.setToolTip(
+            "A figure ready to print: of the strain maps, or of the pattern with its disks where there are none"
+        )
+        self.export_button.setToolTip("Tables, images and figures into a folder (step 5 has more)")
+        keep = QHBoxLayout(self.results)
+        keep.setContentsMargins(0, 0, 0, 0)
+        for made, name in ((self.figure_button, "figure"), (self.export_button, "export_results")):
+            made.setObjectName(name)
+            keep.addWidget(made)
+        self.results.hide()
         self.help_button = QToolButton()
         self.help_button.setText("?")
         self.help_button.setToolTip("Keys, the way through, and a guided tour")
@@ -66,7 +77,7 @@ class Frame(QWidget):
         for widget in (above[0], self.notices, self.tour, *above[1:], self.title, self.hint):
             column.addWidget(widget)
         column.addLayout(top)
-        for widget in (self.outlook, bar, *steps):
+        for widget in (self.results, self.outlook, bar, *steps):
             column.addWidget(widget)
         column.addStretch(1)
         self.scroll_area = Column(inner)
@@ -90,6 +101,10 @@ class Frame(QWidget):
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
         self._fit_status()
+
+    def show_results(self, there: bool) -> None:
+        """What can be done with results, once there are any."""
+        self.results.setVisible(there)
 
     def show_outlook(self, line: str) -> None:
         """What a run would give; an empty line takes it away."""

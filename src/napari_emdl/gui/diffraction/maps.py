@@ -62,6 +62,7 @@ class ScanMaps(QObject):
         self._idle = QTimer(self)
         self._said = ""
         self._drawn: set[str] = set()
+        self._directions: Any = None  # of the axes that are drawn
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
         self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
         self._idle.timeout.connect(self._do_one)
@@ -234,10 +235,12 @@ class ScanMaps(QObject):
         from napari_emdl.diffraction.judge.glance import axes_on_scan
 
         axes, layer = axes_on_scan(self.strain), self.layer("axes")
+        directions = np.array([axes.x, axes.y])
         if layer is None:
             layer = self._insert(axes_layer(axes, self.cube.scan_shape, tag("axes", self.cube), self.space))
-        else:
+        elif not np.array_equal(directions, self._directions):  # napari makes all shapes and their text anew
             layer.data = axes_shapes(axes, self.cube.scan_shape)
+        self._directions = directions
         self._axes_with_maps()
 
     def _axes_with_maps(self) -> None:

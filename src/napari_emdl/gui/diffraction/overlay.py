@@ -63,7 +63,8 @@ def fitted_points(state: StemState, shape: tuple[int, int] | None) -> np.ndarray
 def values_here(state: StemState, count: int) -> list[str]:
     """Position, number of disks, and strain with its error or why it is masked."""
     row, col = state.settings.position
-    parts = [f"({row}, {col})", f"{count} disk{'s' if count != 1 else ''}"]
+    said = f"{count} disk{'s' if count != 1 else ''}"
+    parts = ["one pattern" if state.data.lone else f"({row}, {col})", said]
     strain = state.found.strain
     if strain is None or state.coarse is not None:  # its values are of the settings before
         return parts
@@ -71,7 +72,7 @@ def values_here(state: StemState, count: int) -> list[str]:
         from napari_emdl.diffraction.fit.strain import REASONS
 
         return [*parts, f"masked: {REASONS[int(strain.reason[row, col])]}"]
-    for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS):
+    for i, (name, title, factor, unit) in enumerate(styles.STRAIN_MAPS if state.data.has_map else ()):
         value, sigma = getattr(strain, name)[row, col] * factor, strain.sigma[row, col, i] * factor
         parts.append(f"{title} {value:+.2f} ± {sigma:.2f} {unit}")
     return [*parts, f"residual {strain.residual_px[row, col]:.2f} px, {int(strain.n_indexed[row, col])} indexed"]
@@ -84,6 +85,8 @@ def outlook_line(outlook: Any) -> str:
     n, good = len(outlook.lattice), int(outlook.lattice.sum())
     if outlook.problem:
         return f"⚠ {outlook.problem[0].upper()}{outlook.problem[1:]}. Try another method, probe or least score."
+    if n == 1 and outlook.n_patterns == 1:
+        return "There is a lattice in this pattern." if good else "There is no lattice in this pattern."
     takes = f"a run takes about {duration(outlook.run_s)} with {outlook.params.method}" if outlook.n_patterns > n else ""
     return f"Lattice in {good} of {n} patterns" + (f"; {takes} on this device." if takes else ".")
 
@@ -100,7 +103,11 @@ def describe(cube: Datacube) -> str:
     rows, cols = cube.scan_shape
     height, width = cube.detector_shape
     known = cube.calibration
-    parts = [f"scan {rows} x {cols}", f"detector {height} x {width}", str(cube.dtype)]
+    parts = [
+        "one pattern" if cube.n_patterns == 1 else f"scan {rows} x {cols}",
+        f"detector {height} x {width}",
+        str(cube.dtype),
+    ]
     if known.pixel_nm:
         parts.append(f"step {np.mean(known.pixel_nm):.3g} nm")
     if known.q_pixel_invA:

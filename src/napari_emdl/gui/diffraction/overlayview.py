@@ -55,6 +55,8 @@ class OverlayView(QTimer):
             shown = panel.strain_step.show_map.currentText()
             values = [part for part in text[2:] if part.startswith((f"{shown} ", "masked"))]  # the map's corner has them all
             panel.say(" · ".join([*text[:2], *values, panel.disks_step.badge.device]))
+            if state.data.lone:
+                return  # there is no map to write on
             panel.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes_note(state.found.strain), *self._parts.verdict()]))
 
     def show_outlook(self, *_: Any) -> None:

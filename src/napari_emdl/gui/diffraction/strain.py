@@ -308,6 +308,10 @@ class StrainStep(Step):
         strain = self.stem.found.strain
         if strain is None or self.maps is None:
             return
+        if not self.stem.data.has_map:
+            self.tell("ready", "one pattern, no map", LONE)
+            self.evidence.setText(LONE)
+            return
         self.maps.show_strain(strain)
         self._show_chosen()
         fitted = float(np.mean(strain.mask))
@@ -315,6 +319,12 @@ class StrainStep(Step):
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
         self.tell("warning" if warnings or fitted < 0.5 else "done", text, " · ".join((f"lattice fitted at {text}", *warnings)))
         self.evidence.setText(evidence(strain, MAP_TITLES.get(self.show_map.currentText(), "exx")))
+
+
+#: What a lone pattern is told.
+LONE = (
+    "One pattern has nothing to be compared with. For its strain take an ideal lattice as reference: give g1 and g2 (step 3)."
+)
 
 
 def evidence(strain: Any, component: str = "exx") -> str:

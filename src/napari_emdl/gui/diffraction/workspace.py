@@ -48,6 +48,7 @@ from napari_emdl.gui.kit.help import show_help
 from napari_emdl.gui.kit.histogram import ScoreHistogram
 from napari_emdl.gui.kit.projects import Keeper, Offer
 from napari_emdl.gui.kit.steps import Step
+from napari_emdl.gui.kit.suggest import Suggestion
 from napari_emdl.gui.kit.switcher import Switcher
 from napari_emdl.gui.kit.worker import report_error
 
@@ -118,6 +119,7 @@ class StemWorkspace(Panel):
             self.parts.release,
             self.sets.close,
             self.state.close,
+            self.suggestion.close,
             self.export_step.close_jobs,
             self.project.close,
             self.canvas.release,
@@ -138,6 +140,7 @@ class StemWorkspace(Panel):
             self.frame.hint,
             self.frame.status,
         )
+        self.suggestion = Suggestion(self.viewer, self.notices, self)
         self.outlook, self.run_all_button = self.frame.outlook, self.frame.run_all_button
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -160,6 +163,10 @@ class StemWorkspace(Panel):
         state.message.connect(self.say)
         state.strain_changed.connect(self._on_first_strain)
         state.block_found.connect(self._on_block)
+        for signal in (state.cube_changed, state.disks_changed, state.job_started, state.job_ended):
+            signal.connect(lambda *_: self.frame.show_results(state.found.disks is not None))
+        self.frame.figure_button.clicked.connect(lambda *_: self.export_step.figure())
+        self.frame.export_button.clicked.connect(lambda *_: self.export_step.export())
         state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.all_four.toggled.connect(lambda on: self.docks.show_four(on))
@@ -203,18 +210,24 @@ class StemWorkspace(Panel):
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
         styles.show_scale_bar(self.viewer)
+        self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
+        self.docks.lone = chosen.cube.n_patterns == 1
         self.forms.show(chosen.data.settings)
         self.state.show(chosen.data)
-        self.title.setText("\n".join(filter(None, (describe(chosen.cube), chosen.navigation))))
+        self._show_title(chosen)
         self.hint.hide()
+        self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
 
+    def _show_title(self, shown: OpenSet) -> None:
+        self.title.setText("\n".join(filter(None, (describe(shown.cube), shown.navigation))))
+
     def _name_navigation(self, opened: OpenSet, what: str) -> None:
         """Say what the navigation image is."""
-        opened.navigation = f"navigation image: {what}"
+        opened.navigation = "" if opened.data.lone else f"navigation image: {what}"
         if opened is self.sets.shown:
-            self.title.setText(f"{describe(opened.cube)}\n{opened.navigation}")
+            self._show_title(opened)
 
     @property
     def maps(self) -> ScanMaps | None:
@@ -296,7 +309,7 @@ class StemWorkspace(Panel):
             if counts is not None:
                 counts.visible = False  # it was there to see the scan fill in
             self.disks_step.unfold(False)
-            self.strain_step.unfold()
+            (self.lattice_step if self.state.data.lone else self.strain_step).unfold()
             self.export_step.unfold()
             responsive.more()  # what the first run brought is there to stay
 

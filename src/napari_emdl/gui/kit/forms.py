@@ -106,7 +106,18 @@ def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
     return low, high
 
 
-class _Number(QDoubleSpinBox):
+class _TypedOver:
+    """Spin box whose word for None gives way to what is typed, wherever the click put the cursor."""
+
+    def keyPressEvent(self, event: Any) -> None:
+        box: Any = self  # of a spin box
+        shown = box.text()
+        if event.text().strip() and shown and shown == box.specialValueText() and not box.lineEdit().hasSelectedText():
+            box.selectAll()
+        super().keyPressEvent(event)  # type: ignore[misc]
+
+
+class _Number(_TypedOver, QDoubleSpinBox):
     """Float with as many decimals as it needs; where None is allowed the lowest value stands for it and reads `empty`."""
 
     def __init__(self, empty: str | None, low: float | None, high: float | None, default: float | None, unit: str):
@@ -135,7 +146,7 @@ class _Number(QDoubleSpinBox):
         self.setValue(self.minimum() if value is None else float(value))
 
 
-class _Integer(QSpinBox):
+class _Integer(_TypedOver, QSpinBox):
     """Integer; where None is allowed the lowest value stands for it and reads `empty`."""
 
     def __init__(self, empty: str | None, low: float | None, high: float | None, unit: str):

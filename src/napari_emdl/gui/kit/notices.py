@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QMessageBox, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_emdl.gui.kit import session
 
 MOST = 4
+#: Title of a button, and what it does.
+Action = tuple[str, Callable[[], Any]]
 
 
 class Notices(QFrame):
@@ -30,8 +43,8 @@ class Notices(QFrame):
         """Lines that are there, newest first."""
         return list(self._rows)
 
-    def tell(self, line: str) -> None:
-        """Show a line; the oldest goes when there are many."""
+    def tell(self, line: str, action: Action | None = None) -> None:
+        """Show a line, with a button for its `action`; the oldest goes when there are many."""
         if line in self._rows:
             return
         row = QFrame()
@@ -46,15 +59,25 @@ class Notices(QFrame):
         close.setText("✕")
         close.setToolTip("Dismiss")
         close.clicked.connect(lambda *_: self.dismiss(line))
-        inside = QHBoxLayout(row)
+        inside = QGridLayout(row)
         inside.setContentsMargins(4, 2, 2, 2)
-        inside.addWidget(text, 1)
-        inside.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
+        inside.setColumnStretch(0, 1)
+        inside.addWidget(text, 0, 0)
+        inside.addWidget(close, 0, 1, Qt.AlignmentFlag.AlignTop)
+        if action is not None:
+            inside.addWidget(self._button(line, *action), 1, 0, 1, 2)
         self._rows = {line: row, **self._rows}
         self._column.insertWidget(0, row)
         for old in list(self._rows)[MOST:]:
             self.dismiss(old)
         self.show()
+
+    def _button(self, line: str, title: str, function: Callable[[], Any]) -> QPushButton:
+        """Button that does what helps; the line has done its work then."""
+        button = QPushButton(title)
+        button.setObjectName("notice_action")
+        button.clicked.connect(lambda *_: (self.dismiss(line), function()))
+        return button
 
     def dismiss(self, line: str) -> None:
         """Take a line away."""

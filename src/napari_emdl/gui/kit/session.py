@@ -142,14 +142,14 @@ def dock_of(widget: Any) -> Any:
     return widget
 
 
-def tabify(viewer: Any, widget: Any, *names: str) -> None:
-    """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, and bring it to the front."""
+def tabify(viewer: Any, widget: Any, *names: str, behind: bool = False) -> None:
+    """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, in front of it or `behind`."""
     mine = dock_of(widget)
     for other in (dock_of(registered(viewer, name)) for name in names):
         if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
             continue
         viewer.window._qt_window.tabifyDockWidget(other, mine)
-        mine.raise_()
+        (other if behind else mine).raise_()
         return
 
 

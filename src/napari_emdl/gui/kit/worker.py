@@ -51,9 +51,9 @@ def report_error(error: BaseException, where: str = "") -> str:
 class _Sender(QObject):
     """Emits from a worker thread, also when the Qt side has gone meanwhile."""
 
-    def _send(self, signal: Any, *args: Any) -> None:
+    def _send(self, signal: str, *args: Any) -> None:
         try:
-            signal.emit(*args)
+            getattr(self, signal).emit(*args)
         except RuntimeError:  # the window was closed and Qt deleted this object
             logger.debug("dropped a result: its window is closed")
 
@@ -110,22 +110,22 @@ class Job(_Sender):
         if progress.done < progress.total and now - self._last_progress_s < PROGRESS_INTERVAL_S:
             return
         self._last_progress_s = now
-        self._send(self.progressed, progress)
+        self._send("progressed", progress)
 
     def _on_block(self, block: Any, result: Any = None) -> None:
-        self._send(self.block, block, result)
+        self._send("block", block, result)
 
     def _run(self) -> None:
         try:
             result = self._function(self.control, self._on_block)
         except Cancelled:
-            self._send(self.cancelled)
+            self._send("cancelled")
         except Exception as error:
-            self._send(self.failed, error)
+            self._send("failed", error)
         else:
-            self._send(self.returned, result)
+            self._send("returned", result)
         finally:
-            self._send(self.finished)
+            self._send("finished")
 
 
 class Latest(_Sender):
@@ -208,10 +208,10 @@ class Latest(_Sender):
             except Cancelled:
                 continue
             except Exception as error:
-                self._send(self.failed, error)
+                self._send("failed", error)
                 continue
             if not (control.cancelled and self._cancel_stale):
-                self._send(self.done, result, args)
+                self._send("done", result, args)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,133 @@
+"""A file that seems to be opened as the wrong thing: said in the panel, with a button that opens it as the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject
+
+from napari_emdl.base.params import OpenParams
+from napari_emdl.base.signals import Datacube, Signal, in_memory
+from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.notices import Notices
+from napari_emdl.gui.kit.opening import add_layers, ask_how, work
+from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.gui.kit.worker import Latest, error_line
+
+PATTERN = "{name} looks like a diffraction pattern, not like an image of atoms."
+PATTERNS = "The frames of {name} look like diffraction patterns, not like images of atoms."
+IMAGE = "{name} looks like an image, not like a diffraction pattern."
+
+
+class Suggestion(QObject):
+    """Looks at what a panel shows, in a worker, and says so where it looks like something else.
+
+    Parameters
+    ----------
+    viewer
+        napari viewer.
+    notices
+        Where it is said.
+    """
+
+    def __init__(self, viewer: Any, notices: Notices, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.viewer, self.notices = viewer, notices
+        self.signal: Signal | None = None
+        self._layer: Any = None
+        self.line = ""
+        self._latest = Latest(_kind, "looking at the picture", parent=self)
+        self._latest.done.connect(self._on_kind)
+
+    def follow(self, signal: Signal | None, layer: Any = None) -> None:
+        """Another file is shown, by `layer` where it has no tag; what its own units say is not doubted."""
+        if signal is self.signal:
+            return
+        self.signal, self._layer = signal, layer
+        self._latest.drop()
+        if self.line:
+            self.notices.dismiss(self.line)
+            self.line = ""
+        if signal is not None and not _told(signal) and (not isinstance(signal, Datacube) or signal.n_patterns == 1):
+            self._latest.submit(signal)
+
+    @property
+    def busy(self) -> bool:
+        """True while it looks."""
+        return self._latest.busy
+
+    def _on_kind(self, kind: str, args: Any) -> None:
+        signal = args[0]
+        if signal is not self.signal or not kind or (kind == "pattern") == isinstance(signal, Datacube):
+            return
+        several = not isinstance(signal, Datacube) and signal.n_frames > 1
+        text = IMAGE if isinstance(signal, Datacube) else PATTERNS if several else PATTERN
+        self.line = text.format(name=signal.name or "This")
+        title = "Open as an image" if isinstance(signal, Datacube) else "Open as 4D-STEM"
+        self.notices.tell(self.line, (title, partial(self._reopen, signal)))
+
+    def _reopen(self, signal: Any) -> None:
+        """Open the file as the other thing, in place of what it was taken for."""
+        layer = self._layer
+        if not isinstance(signal, Datacube) and signal.n_frames > 1 and signal.path:
+            start = OpenParams(kind="stack")
+            ask_how(self.viewer, signal.path, "", start, then=lambda: _replace(self.viewer, signal, layer, []))
+            return
+        job = work(lambda: signal_layers(_other(signal)), "opening")
+        job.returned.connect(lambda layers: _replace(self.viewer, signal, layer, layers))
+        job.failed.connect(lambda error: self.notices.tell(error_line(error)))
+        job.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._latest.close()
+
+
+def _kind(_control: Any, signal: Signal) -> str:
+    from napari_emdl.diffraction.find.recognise import kind_of_picture
+
+    return kind_of_picture(signal)
+
+
+def _told(signal: Signal) -> bool:
+    """True where units or the user say what it is."""
+    known = signal.calibration.q_pixel_invA if isinstance(signal, Datacube) else signal.calibration.pixel_nm
+    return known is not None
+
+
+def _other(signal: Any) -> Signal:
+    """A pattern as an image, an image as a pattern: of the file where there is one."""
+    from napari_emdl.io import open as open_file
+
+    kind = "image" if isinstance(signal, Datacube) else "pattern"
+    if signal.path:
+        options = {k: v for k, v in (signal.metadata.get("open_options") or {}).items() if k not in ("kind", "axes")}
+        opened: Signal = open_file(signal.path, kind, **options)
+        return opened
+    frame = np.asarray(signal.data[...]).reshape(signal.shape[-2:])
+    array, made = (frame, "image") if kind == "image" else (frame[None, None], "datacube")
+    return in_memory(array, made, name=signal.name)  # type: ignore[arg-type]
+
+
+def _replace(viewer: Any, signal: Any, shown: Any, layers: list[LayerTuple]) -> None:
+    """Take the layer off, close the panels that have nothing to show any more, and show the file in its own."""
+    if not session.has_window(viewer):
+        return
+    for layer in [layer for layer in viewer.layers if session.signal_of(layer) is signal or layer is shown]:
+        viewer.layers.remove(layer)
+    add_layers(viewer, layers)
+    cube = isinstance(signal, Datacube)
+    if not cube and not any(True for _ in session.layers_with_signal(viewer, "movie", "focal_series", "image")):
+        for name in (session.COLUMNS, session.DIFFUSION):
+            panel = session.registered(viewer, name)
+            if panel is not None:
+                session.remove_dock(viewer, panel)
+    _soon(viewer, session.COLUMNS if cube else session.WORKSPACE)
+
+
+def _soon(viewer: Any, name: str) -> None:
+    open_it: Callable[[], Any] = partial(session.open_panel, viewer, name)
+    session.when_idle(lambda: open_it() if session.has_window(viewer) else None)
