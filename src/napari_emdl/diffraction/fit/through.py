@@ -150,7 +150,7 @@ class Through:
         expected_s = self.expected_s
         if expected_s > _LONGEST_S:
             return self._peaks(
-                f"the patterns too would take about {expected_s / 60:.0f} minutes of a core; --fit both takes them"
+                f"the patterns too would take about {expected_s / 60:.0f} minutes of a core; fit to 'both' to take them"
             )
         try:
             return self._both(seen)
@@ -201,9 +201,7 @@ class Through:
                 "apertures are cut on whole pixels), so the strain is fitted to the peaks and not to the patterns"
             )
             return self._peaks("the edges of the disks are ragged", **known, warning=text)
-        table = measure_on_patterns(
-            self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job()
-        )
+        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job())
         return Made(table, self.refit(table, None), "pattern", **known)
 
     def _cepstra(self, cube: Datacube) -> Made:
