@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.diffraction.fit.patternmodel import Aperture
 from napari_emdl.diffraction.fit.sigma import scale_of
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit
@@ -26,12 +27,14 @@ Floats = NDArray[np.float64]
 
 #: Above this ripple an aperture is ragged, and errors of a fit to patterns are larger than they say, by this factor.
 _RAGGED, _RAGGED_FACTOR = 0.06, 1.3
+#: Below this radius in px few pixels lie inside a disk and not on its edge: the same.
+_SMALL_PX, _SMALL_FACTOR = 4.3, 1.6
 #: Two fits that differ by this many times what their errors say: the peaks count alone, in the scan or at a position.
 _APART, _APART_HERE = 1.5, 4.5
 #: A share of the patterns below this changes nothing that is worth the time.
 LEAST_SHARE = 0.05
 #: Correlation of the errors of both fits.
-_CORRELATION = 0.3
+_CORRELATION = 0.25
 #: Positions from which on a difference that all share is one of the references.
 _ENOUGH = 8
 #: Median of the square of a normal variate.
@@ -73,7 +76,7 @@ def weigh(
     patterns: LatticeFit,
     good: NDArray[np.bool_],
     there: NDArray[np.bool_],
-    ripple: float,
+    aperture: Aperture,
     shape: tuple[int, ...] | None,
 ) -> Weights:
     """Weights of two fits of the same positions.
@@ -82,8 +85,8 @@ def weigh(
     ----------
     good, there
         (n,) positions fitted to peaks, and to patterns.
-    ripple
-        Of the aperture.
+    aperture
+        Of the disks.
     shape
         (R, C) of the scan, for errors held against neighbours; None for positions that are no neighbours.
     """
@@ -100,10 +103,11 @@ def weigh(
         values.append(value)
         factors.append(factor)
         errors.append(factor * error)
-    if ripple > _RAGGED:
-        errors[1], factors[1] = _RAGGED_FACTOR * errors[1], _RAGGED_FACTOR * factors[1]
-    of_peaks, of_patterns = (float(np.nanmedian(error)) for error in errors)
-    share = of_peaks**2 / max(of_peaks**2 + of_patterns**2, 1e-30)
+    more = max(_RAGGED_FACTOR if aperture.ripple > _RAGGED else 1.0, _SMALL_FACTOR if aperture.radius_px < _SMALL_PX else 1.0)
+    errors[1], factors[1] = more * errors[1], more * factors[1]
+    of_peaks, of_patterns = (max(float(np.nanmedian(error)), 1e-15) for error in errors)
+    common = _CORRELATION * of_peaks * of_patterns
+    share = float(np.clip((of_peaks**2 - common) / (of_peaks**2 + of_patterns**2 - 2 * common), 0, 1))
     difference = values[1] - values[0]
     if int(both.sum()) >= _ENOUGH:
         difference = difference - np.nanmedian(difference, axis=0)
@@ -111,7 +115,7 @@ def weigh(
     apart = float(np.sqrt(np.nanmedian(np.square(relative)) / _MEDIAN_SQUARE))
     with np.errstate(invalid="ignore"):
         far = (np.abs(relative) > _APART_HERE * max(1.0, apart)).any(axis=1)
-    return Weights(share, apart, (factors[0], factors[1]), of_patterns / max(of_peaks, 1e-30), good & (~there | far))
+    return Weights(share, apart, (factors[0], factors[1]), of_patterns / of_peaks, good & (~there | far))
 
 
 def merged(peaks: LatticeFit, patterns: LatticeFit, weights: Weights, good: NDArray[np.bool_]) -> LatticeFit:

@@ -172,12 +172,12 @@ class Through:
         if int(self.good.sum()) > _LARGE:
             at = np.flatnonzero(self.good)[np.linspace(0, int(self.good.sum()) - 1, _TRIAL).astype(int)]
             few = self.refit(measure_some(self.chosen, cube, self.fit, at, **model, control=self.control), at)
-            tried = weigh(_at(self.fit, at), few, np.ones(len(at), bool), self.fitted(few), aperture.ripple, None)
+            tried = weigh(_at(self.fit, at), few, np.ones(len(at), bool), self.fitted(few), aperture, None)
             if tried.share < LEAST_SHARE:
                 return self._peaks(_surer(tried), **known)
         table = measure_on_patterns(self.chosen, cube, self.fit, self.good, **model, **self._job())
         other = self.refit(table, None)
-        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture.ripple, self.disks.shape)
+        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape)
         if weights.contradict:
             return self._peaks(
                 f"a fit to the patterns differs from them by {weights.apart:.1f} times what the errors of both say", **known
