@@ -14,14 +14,17 @@ aperture can mislead, then count alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.diffraction.fit.patternmodel import Aperture
 from napari_emdl.diffraction.fit.sigma import scale_of
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import LatticeFit
+
+if TYPE_CHECKING:
+    from napari_emdl.diffraction.fit.patternmodel import Aperture
 
 Floats = NDArray[np.float64]
 
