@@ -121,10 +121,13 @@ def weigh(
     return Weights(share, apart, (factors[0], factors[1]), of_patterns / of_peaks, good & (~there | far))
 
 
-def merged(peaks: LatticeFit, patterns: LatticeFit, weights: Weights, good: NDArray[np.bool_]) -> LatticeFit:
+def merged(
+    peaks: LatticeFit, patterns: LatticeFit, weights: Weights, good: NDArray[np.bool_], ideal: bool = False
+) -> LatticeFit:
     """Lattices of both fits together, indices and residuals those of the peaks.
 
-    Where both differ a little more than their errors say, the errors are widened by as much.
+    Where both differ a little more than their errors say, the errors are widened by as much. What they differ by at all
+    positions alike is an error too against an `ideal` lattice, while a reference of the same scan takes it out.
     """
     w, (of_peaks, of_patterns) = weights.share, weights.factors
     use = good & ~weights.alone
@@ -135,4 +138,8 @@ def merged(peaks: LatticeFit, patterns: LatticeFit, weights: Weights, good: NDAr
     origin, g = peaks.origin.copy(), peaks.g.copy()
     origin[use] += w * (patterns.origin[use] - peaks.origin[use])
     g[use] += w * (patterns.g[use] - peaks.g[use])
-    return replace(peaks, origin=origin, g=g, covariance=covariance * max(1.0, weights.apart) ** 2)
+    covariance *= max(1.0, weights.apart) ** 2
+    if ideal and use.any():
+        alike = max(w, 1 - w) * np.median((patterns.g - peaks.g)[use], axis=0).ravel()
+        covariance[use, 2:, 2:] += np.outer(alike, alike)
+    return replace(peaks, origin=origin, g=g, covariance=covariance)

@@ -83,6 +83,7 @@ def fit_one_lattice(
             output,
             control,
             measured.distortion,
+            _ideal(reference, params),
         ).make(cube)
     chosen, fit = made.disks, made.fit
     reason = reasons_of(fit, basis.g, params)
@@ -198,9 +199,12 @@ def prepared(
     return disks, measured, basis if disks is chosen else _basis(disks, params, measured, reference)
 
 
+def _ideal(reference: Any, params: StrainParams) -> bool:
+    return params.reference_lattice or (isinstance(reference, str) and reference == "lattice")
+
+
 def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:
-    ideal = params.reference_lattice or (isinstance(reference, str) and reference == "lattice")
-    if ideal and (params.g1 is None or params.g2 is None):
+    if _ideal(reference, params) and (params.g1 is None or params.g2 is None):
         raise EmdlError("an ideal reference lattice needs g1 and g2; give both in pixels")
     return find_or_given(disks, params, measured.origin_px.reshape(-1, 2))
 
@@ -234,7 +238,7 @@ def _reference_lattice(
     g: Floats, good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams
 ) -> tuple[Floats, int]:
     """Reference lattice and the number of positions that made it."""
-    if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
+    if _ideal(reference, params):
         return np.array([params.g1, params.g2], dtype=float), 0
     inside = reference_of(good, shape, reference, params)
     if not inside.any():

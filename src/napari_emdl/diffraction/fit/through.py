@@ -106,6 +106,8 @@ class Through:
         Lattices of other disks, at the given positions or at all.
     fitted
         Where lattices are fits.
+    ideal
+        True where the reference is an ideal lattice and not of the scan.
     """
 
     disks: PeakTable
@@ -119,6 +121,7 @@ class Through:
     output: str | Path | None = None
     control: Control | None = None
     distortion: Distortion | None = None
+    ideal: bool = False
 
     def make(self, cube: Datacube | None) -> Made:
         """What is asked for, and for "auto" the best that can be had.
@@ -188,7 +191,7 @@ class Through:
         if alone := int(weights.alone.sum()):
             places = f"{alone:,} positions" if alone > 1 else "one position"
             why += f"; at {places} the two are too far apart and the peaks count alone"
-        return Made(self.chosen, merged(self.fit, other, weights, self.good), "both", why, weights=weights, **known)
+        return Made(self.chosen, merged(self.fit, other, weights, self.good, self.ideal), "both", why, weights=weights, **known)
 
     def _pattern(self, cube: Datacube) -> Made:
         from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
