@@ -59,7 +59,7 @@ def write_files(out: Path, method: DiskMethod | None = None) -> dict[str, float]
     params = DiskParams() if method is None else DiskParams(method=method)
     disks = find_disks(cube, probe=truth["probe"], params=params)
     kept = disks.filter(min_score=disks.attrs["default_min_score"])
-    strain = fit_strain(kept, reference=truth["reference"], cube=cube, fit="pattern")
+    strain = fit_strain(kept, reference=truth["reference"], cube=cube)
     save(kept, out / "disks.h5")
     save(strain, out / "strain.h5")
     export(kept, out / "disks")

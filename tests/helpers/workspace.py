@@ -19,6 +19,7 @@ def show(viewer, cube) -> StemWorkspace:
 
 def run_all(panel, wait_until) -> None:
     panel.run_all_button.click()
-    wait_until(lambda: panel.state.found.strain is not None, 60, "a strain map")
+    done = lambda: panel.state.found.strain is not None and not panel.state.busy  # noqa: E731
+    wait_until(done, 120, "a strain map of peaks, then of peaks and patterns")
     panel.maps.finish()
     panel.strain_step.show_map.setCurrentText("ε xx")  # whichever has most to see

@@ -39,6 +39,7 @@ def test_jobs_of_version_0_2(tmp_path: Path) -> None:
     assert [stage.stage for stage in job.stages] == ["open", "find", "fit"]
     assert job.input == str(folder / "movie.npy") and job.stages[-1].output == str(folder / "out_occupancy.h5")
     assert job.section("columns").model == "log" and job.section("occupancy").method == "hmm"
+    assert read_job(folder / "job_strain.yaml").section("strain").fit == "peaks", "there was no other fit"
 
 
 @pytest.mark.parametrize(

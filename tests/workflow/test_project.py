@@ -117,3 +117,10 @@ def test_a_killed_session_is_offered_to_its_science(tmp_path: Path, monkeypatch:
     assert not own.path.exists()
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "movie.npy")], check=False, env=os.environ)
     assert len(autosave.crashed_sessions("atoms")) == 1 and autosave.crashed_sessions("diffraction") == []
+
+
+def test_a_project_of_before_there_was_a_choice_of_fits_keeps_the_peaks() -> None:
+    written = DiffractionProject(scan_shape=(2, 3), detector_shape=(8, 8)).model_dump(mode="json")
+    assert written["strain"]["fit"] == "auto" and DiffractionProject.model_validate(written).strain.fit == "auto"
+    del written["strain"]["fit"]
+    assert DiffractionProject.model_validate(written).strain.fit == "peaks"

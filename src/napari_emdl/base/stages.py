@@ -89,6 +89,8 @@ class Job(Params):
         unknown = sorted(set(values) - {"command", "input", "output", "run", *_SECTIONS})
         if unknown:
             raise ValueError(f"there is no entry {unknown[0]!r} in a job")
+        if isinstance(values.get("strain"), dict):  # there was no other fit
+            values = {**values, "strain": {"fit": "peaks"} | values["strain"]}
         command, missing = values["command"], [name for name in ("input", "output") if not values.get(name)]
         if missing:
             raise ValueError(f"the job has no {missing[0]!r}")

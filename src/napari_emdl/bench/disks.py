@@ -147,7 +147,7 @@ def error_over_sigma(case: Case, disks: PeakTable) -> float:
         return float("nan")
     g1, g2 = case.g_px
     try:
-        found = fit_strain(disks, g1=(g1[0], g1[1]), g2=(g2[0], g2[1]), reference="lattice")
+        found = fit_strain(disks, g1=(g1[0], g1[1]), g2=(g2[0], g2[1]), reference="lattice", fit="peaks")
     except EmdlError:
         return float("nan")
     true = strain_components(case.g_px @ np.linalg.inv(case.deformation), case.g_px)[:, :3]

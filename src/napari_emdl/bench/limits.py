@@ -56,7 +56,7 @@ def measure(disks: PeakTable, rounds: int) -> list[tuple[str, Seconds]]:
     centre = (SIZE[0] // 2, SIZE[1] // 2)
     vector_map = VectorMap(disks, np.array(SIZE) / 2, SIZE, centre)
     kept = within_limits(disks, limits.model_copy(update={"min_spacing_px": None, "edge_px": None}))
-    params = StrainParams(**limits.model_dump())
+    params = StrainParams(**limits.model_dump(), fit="peaks")
     return [
         ("once a table: distances", _best(lambda: prepare(disks), 1)),
         ("once a table: places in the vector map", _best(lambda: VectorMap(disks, np.array(SIZE) / 2, SIZE, centre), 1)),

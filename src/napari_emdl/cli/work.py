@@ -167,10 +167,9 @@ def strain(
     from napari_emdl.jobs.executor import call_there
 
     with terminal_control("fitting strain") as control:
-        if params.needs_patterns and cube is None:
-            signal = source_of(found, source or None)
-            cube = signal if isinstance(signal, Datacube) else None
-        patterns = cube if params.needs_patterns else None
+        if params.takes_patterns and cube is None:
+            cube = _cube_behind(found, source, params)
+        patterns = cube if params.takes_patterns else None
         beside = None if output is None or patterns is None else parts_of(output)[0]
         fit = partial(fit_strain, run=run, output=beside)
         compute = partial(call_there, fit, run, control, found, params=params, cube=patterns)
@@ -181,6 +180,8 @@ def strain(
     valid = int(np.count_nonzero(fitted.mask))
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
+    if how := (fitted.attrs.get("fit") or {}).get("text"):
+        typer.echo(f"  {how}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
         listed = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])
@@ -195,6 +196,17 @@ def strain(
         g = ", ".join(f"({row:.2f}, {col:.2f})" for row, col in facts["reference_g"])
         typer.echo(f"  region {number}: {facts['fitted']:,} of {facts['positions']:,} positions, g1 and g2 {g} px")
     return fitted
+
+
+def _cube_behind(found: PeakTable, source: str, params: StrainParams) -> Datacube | None:
+    """Datacube the disks were found in; None where it is gone and the fit can do without."""
+    try:
+        signal = source_of(found, source or None)
+    except OpenError:
+        if params.needs_patterns:
+            raise
+        return None
+    return signal if isinstance(signal, Datacube) else None
 
 
 def _spread(values: Any) -> float:

@@ -101,6 +101,8 @@ def _result_info(path: Path) -> dict[str, Any]:
         out |= {key: result.attrs[key] for key in ("species", "pixel_A", "method", "default_min_score") if key in result.attrs}
     elif kind == "strain":
         out |= {"shape": list(result.exx.shape), "n_fitted": int(result.mask.sum()), "axis_deg": float(result.axis_deg)}
+        if how := (result.attrs.get("fit") or {}).get("text"):
+            out["fit"] = how
     else:
         out |= {"shape": list(result.p_occupied.shape), "n_sites": len(result.sites_px), "n_frames": len(result.shift_px)}
     return out | {"caveats": Caveats.of(result).texts, "provenance": read_provenance(path)}

@@ -76,6 +76,14 @@ class DiffractionProject(Params):
     fitted: bool = False
     display: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before_fits(cls, values: Any) -> Any:
+        """A project writes all its settings; one that does not name the fit is of a version that knew only the peaks."""
+        if isinstance(values, Mapping) and isinstance(values.get("strain"), Mapping):
+            return {**values, "strain": {"fit": "peaks", **values["strain"]}}
+        return values
+
 
 class AtomsProject(Params):
     """What is set in the HRTEM panels.

@@ -401,3 +401,28 @@ def test_nothing_is_cut_off_in_a_larger_type(panel, qtbot):
     area = panel.frame.scroll_area
     hidden = area.widget().width() - area.viewport().width()
     assert hidden <= 0 or area.horizontalScrollBar().maximum() >= hidden
+
+
+def test_run_all_shows_the_peaks_at_once_then_takes_the_patterns_and_a_slider_follows_with_peaks(
+    make_napari_viewer, small_sample, wait_until
+):
+    whole = small_sample[0]
+    panel = show(make_napari_viewer(show=True), in_memory(np.asarray(whole.data)[:2, 3:8], "datacube", whole.calibration))
+    wait_until(lambda: panel.state.found.live is not None)
+    step, state = panel.strain_step, panel.state
+    maps, said = [], []
+    state.strain_changed.connect(lambda: maps.append(state.found.strain.attrs["fit"]["wanted"]))
+    state.message.connect(said.append)
+    run_all(panel, wait_until)
+    assert maps == ["peaks", "auto"], "the numbers change once, by the fit that was announced"
+    text = state.found.strain.attrs["fit"]["text"]
+    assert any(f"the strain is {text}" in line for line in said) and text in step.evidence.text().lower()
+    assert step.fit_time.isHidden()
+    panel.histogram.step(1)
+    wait_until(lambda: len(maps) == 3 and not state.busy, what="the map of the peaks")
+    assert maps[-1] == "peaks" and state.fit_job is None
+    assert step.fit_time.isVisible() and "Fit strain takes the patterns too" in step.fit_time.text()
+    wait_until(lambda: "about" in step.fit_time.text(), what="how long it takes")
+    step.fit_button.click()
+    wait_until(lambda: maps[-1] == "auto" and not state.busy, what="peaks and patterns")
+    assert step.fit_time.isHidden()

@@ -150,11 +150,12 @@ class StrainParams(DiskLimits):
         ge=-360,
         le=360,
     )
-    fit: Literal["peaks", "pattern", "cepstrum"] = field(
-        "peaks",
+    fit: Literal["auto", "both", "peaks", "pattern", "cepstrum"] = field(
+        "auto",
         "peaks: to the positions of the disks; pattern: to the patterns themselves, all disks at once with whatever intensity "
-        "inside; cepstrum: to the periods of each pattern, blunter, but independent of the disks; the last two take the "
-        "datacube",
+        "inside; both: to peaks and patterns, each by its error; cepstrum: to the periods of each pattern, blunter, but "
+        "independent of the disks; auto: both where the datacube is at hand and it does not take too long, else peaks. All "
+        "but peaks take the datacube",
         label="Fit to",
     )
     check: Literal["none", "cepstrum", "pattern", "both"] = field(
@@ -177,5 +178,10 @@ class StrainParams(DiskLimits):
 
     @property
     def needs_patterns(self) -> bool:
-        """Whether the fit goes through the datacube, which takes its time, and not through the peaks alone."""
+        """Whether the fit cannot do without the datacube."""
+        return self.fit not in ("auto", "peaks") or self.check != "none"
+
+    @property
+    def takes_patterns(self) -> bool:
+        """Whether the fit goes through the datacube where it is at hand, which takes its time."""
         return self.fit != "peaks" or self.check != "none"

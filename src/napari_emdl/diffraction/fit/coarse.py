@@ -71,7 +71,7 @@ class CoarseScan:
         """
         blocks = np.ix_(self.rows, self.cols)
         g1, g2 = (tuple(float(v) for v in g) for g in known.attrs["basis_g"])
-        own = {"g1": params.g1 or g1, "g2": params.g2 or g2, "reference": None, "check": "none"}
+        own = {"g1": params.g1 or g1, "g2": params.g2 or g2, "reference": None, "fit": "peaks", "check": "none"}
         passed = dict.fromkeys(DiskLimits.model_fields) | {"min_score": 0.0}  # the limits are applied here
         kept = within_limits(self.disks, limits, None if control is None else control.check)
         measured = known.calibration

@@ -205,6 +205,25 @@ def measure_on_patterns(
     return made
 
 
+def measure_some(
+    disks: PeakTable,
+    cube: Datacube,
+    fit: LatticeFit,
+    positions: NDArray[np.int64],
+    aperture: Aperture,
+    distortion: Distortion | None = None,
+    control: Control | None = None,
+) -> PeakTable:
+    """As :func:`measure_on_patterns`, a table (len(positions),) of some positions of the scan alone."""
+    work = _OnPatterns(disks, fit, np.ones(disks.n_positions, bool), PatternModel(aperture, distortion))
+    tables = []
+    for number, i in enumerate(positions.tolist()):
+        if control is not None:
+            control.check()
+        tables.append(work(cube.patterns(i, i + 1), Block(number, i, i + 1)))
+    return PeakTable.concatenate(tables)
+
+
 class _OnPatterns:
     """Disks of a block of patterns, measured around their lattices; picklable."""
 

@@ -102,7 +102,7 @@ def fit_strain_regions(
         Settings; ``params.phases`` has lattice vectors and references of single regions.
 
     cube
-        The patterns, for ``params.fit == "pattern"``; opened from where the disks were found when None.
+        The patterns, for fits that take them; opened from where the disks were found when None.
     calibration
         Origin, ellipse and units when they are measured already.
 
@@ -226,6 +226,11 @@ def _join(
     names = {
         n: f"region {n}" + (f" ({phases[n].name})" if n in phases and phases[n].name else "") for n in np.unique(labels) if n
     }
+    alone = np.zeros(labels.shape, bool)
+    for number, fit in fits.items():
+        if fit.peaks_alone is not None:
+            alone |= fit.peaks_alone & (labels == number)
+    how = {str(n): fit.attrs["fit"] for n, fit in fits.items()}
     return StrainMap(
         **fields,
         mask=mask,
@@ -241,11 +246,21 @@ def _join(
             "caveats": first.attrs.get("caveats"),
             "axes": first.attrs["axes"],
             "distortion": first.attrs["distortion"],
+            "fit": _fit_of_all(how, names, params.fit),
             "regions": facts,
             "provenance": first.attrs["provenance"] | own | {"regions": facts},
         },
         region=labels,
+        peaks_alone=None if all(fit.peaks_alone is None for fit in fits.values()) else alone,
     )
+
+
+def _fit_of_all(how: dict[str, dict[str, Any]], names: dict[int, str], wanted: str) -> dict[str, Any]:
+    """What the regions were fitted to: in one sentence where they agree."""
+    texts = {facts["text"] for facts in how.values()}
+    kinds = {facts["fit"] for facts in how.values()}
+    text = texts.pop() if len(texts) == 1 else "; ".join(f"{names[int(n)]}: {facts['text']}" for n, facts in how.items())
+    return {"wanted": wanted, "fit": kinds.pop() if len(kinds) == 1 else "several", "text": text}
 
 
 def _facts(fit: StrainMap, phase: RegionParams | None, inside: NDArray[np.bool_]) -> dict[str, Any]:
@@ -257,6 +272,7 @@ def _facts(fit: StrainMap, phase: RegionParams | None, inside: NDArray[np.bool_]
         "fitted": int(fit.mask.sum()),
         "basis_g": np.asarray(fit.attrs["basis_g"]).tolist(),
         "basis_source": fit.attrs["basis_source"],
+        "fit": fit.attrs["fit"],
         "reference_g": fit.reference_g.tolist(),
         "reference_source": fit.attrs["reference_source"],
         "indexed_fraction": found.indexed_fraction,

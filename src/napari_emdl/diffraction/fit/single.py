@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,10 @@ from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.fit.sigma import scale_of
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, strain_sigma
+from napari_emdl.diffraction.fit.through import Made, Through, cube_of
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
-from napari_emdl.jobs.provenance import fingerprint
 
 Floats = NDArray[np.float64]
 
@@ -42,8 +41,6 @@ Floats = NDArray[np.float64]
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is not a fit.
 _MAX_RESIDUAL = 0.1
-#: Edges of disks that stray by more than this share of the height are not what the pattern fit takes them for.
-_RAGGED = 0.05
 
 
 def fit_one_lattice(
@@ -72,37 +69,37 @@ def fit_one_lattice(
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
-    aperture: dict[str, float] | None = None
+    made = Made(chosen, fit)
     if params.fit != "peaks":
-        seen = _cube_of(disks) if cube is None else cube
-        patterns = _Patterns(seen, run or RunParams(), output, disks, params, control, measured.distortion)
-        good = reasons_of(fit, basis.g, params) == 0
-        if params.fit == "pattern":
-            chosen, aperture = patterns.disks(chosen, fit, good)
-            fit = _fit(chosen, measured, basis, params)
-        else:
-            fit = patterns.cepstra(chosen, fit, good)
+        made = Through(
+            disks,
+            params,
+            chosen,
+            fit,
+            reasons_of(fit, basis.g, params) == 0,
+            lambda table, at: _fit(table, measured, basis, params, at),
+            lambda found: reasons_of(found, basis.g, params) == 0,
+            run or RunParams(),
+            output,
+            control,
+            measured.distortion,
+            _ideal(reference, params),
+        ).make(cube)
+    chosen, fit = made.disks, made.fit
     reason = reasons_of(fit, basis.g, params)
     if control is not None:
         control.check()
         control.report(2, 3, "strain")
     reference_g, inliers = _reference_lattice(fit.g, reason == 0, disks.shape, reference, params)
-    if measured.distortion is not None and params.fit != "cepstrum":
+    if measured.distortion is not None and made.kind != "cepstrum":
         common = reference_of(reason == 0, disks.shape, reference, params) if inliers else None
         _add_shared(fit, chosen, measured.distortion, common)
     result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
     scale = scale_of(np.stack([result[name] for name in COMPONENTS[:3]], axis=-1), result["sigma"][..., :3])
     result["sigma"] = scale.factor * result["sigma"]
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
-    if aperture is not None and aperture["ripple"] > _RAGGED:
-        text = (
-            f"the edges of the disks are ragged ({100 * aperture['ripple']:.0f} % from pixel to pixel, as where simulated "
-            "apertures are cut on whole pixels), so the strain is fitted to the peaks and not to the patterns"
-        )
-        evidence = replace(evidence, warnings=(*evidence.warnings, text))
-    if measured.distortion is not None and params.fit == "cepstrum":
-        text = "the cepstra are those of the patterns as recorded: the projector's distortion is not corrected in them"
-        evidence = replace(evidence, warnings=(*evidence.warnings, text))
+    if made.warning:
+        evidence = replace(evidence, warnings=(*evidence.warnings, made.warning))
     described = described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
         inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
@@ -112,11 +109,13 @@ def fit_one_lattice(
         "reference": described,
         "basis": {"source": basis.source, "how": BASIS_HOW[basis.source], "g_px": basis.g},
         "axes": axes_of(measured, params.axis_deg),
-        "aperture": aperture,
+        "fit": made.facts(params.fit),
+        "aperture": made.aperture,
         "sigma_scale": scale.to_json(),
         "distortion": None if measured.distortion is None else measured.distortion.facts(),
     }
     attrs = {
+        "fit": facts["fit"],
         "sigma_scale": facts["sigma_scale"],
         "distortion": facts["distortion"],
         "basis_g": basis.g,
@@ -130,10 +129,11 @@ def fit_one_lattice(
     }
     if control is not None:
         control.report(3, 3, "done")
-    strain = StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs)
+    alone = made.weights.alone.reshape(disks.shape) if made.kind == "both" and made.weights is not None else None
+    strain = StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs, peaks_alone=alone)
     if params.check == "none":
         return strain
-    return _checked(strain, disks, params, reference, _cube_of(disks) if cube is None else cube, run, control)
+    return _checked(strain, disks, params, reference, cube_of(disks) if cube is None else cube, run, control)
 
 
 def _checked(
@@ -164,72 +164,25 @@ def _checked(
     return result
 
 
-def _fit(disks: PeakTable, measured: DiffractionCalibration, basis: Basis, params: StrainParams) -> LatticeFit:
-    """Lattices of all positions from the basis of the scan."""
+def _fit(
+    disks: PeakTable,
+    measured: DiffractionCalibration,
+    basis: Basis,
+    params: StrainParams,
+    at: NDArray[np.int64] | None = None,
+) -> LatticeFit:
+    """Lattices of all positions from the basis of the scan; `disks` of the positions `at` alone where these are given."""
+    origin = measured.origin_px.reshape(-1, 2)
     return fit_lattices(
         disks.positions_px(),
         disk_weights(disks),
         disks.offset,
-        measured.origin_px.reshape(-1, 2),
+        origin if at is None else origin[at],
         basis.g,
         max_index_error=params.max_index_error,
         calibrated=has_sigma(disks),
         precision=disk_precision(disks),
     )
-
-
-@dataclass(frozen=True)
-class _Patterns:
-    """What the fits to patterns go through: the datacube, how the job runs, and what it is known by."""
-
-    cube: Datacube
-    run: RunParams
-    output: str | Path | None
-    of: PeakTable
-    params: StrainParams
-    control: Control | None
-    distortion: Distortion | None = None
-
-    def disks(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> tuple[PeakTable, dict[str, float]]:
-        """Disks measured on the patterns, and the aperture; the disks as they are where its edges are ragged."""
-        from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
-
-        aperture = measure_aperture(disks, self.cube, fit, good, self.distortion)
-        if aperture.ripple <= _RAGGED:
-            disks = measure_on_patterns(disks, self.cube, fit, good, aperture, distortion=self.distortion, **self._job())
-        return disks, asdict(aperture)
-
-    def cepstra(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_]) -> LatticeFit:
-        """Lattices from the cepstra."""
-        from napari_emdl.diffraction.fit.cepstrum import fit_cepstra
-
-        radius = float(disks.attrs.get("probe_radius_px") or 0)
-        return fit_cepstra(self.cube, fit, good, max(radius, 1.0), **self._job())
-
-    def _job(self) -> dict[str, Any]:
-        key = ""
-        if self.output is not None:
-            table = hashlib.sha256(np.ascontiguousarray(self.of.positions_px()).tobytes()).hexdigest()
-            key = fingerprint(strain_provenance(self.params, self.of, {"table": table}))
-        here = self.run.model_copy(update={"scheduler": None})  # on a cluster the whole fit is one task
-        return {"run": here, "output": self.output, "fingerprint": key, "control": self.control}
-
-
-def _cube_of(disks: PeakTable) -> Datacube:
-    """The datacube that the disks were found in, opened again."""
-    from napari_emdl.io import open_datacube
-
-    record = disks.attrs.get("provenance") or {}
-    path = (record.get("input") or {}).get("path")
-    if not path:
-        raise EmdlError("this fit needs the datacube the disks were found in; give it as cube=, or use --fit peaks")
-    cube = open_datacube(path)
-    if tuple(cube.scan_shape) != tuple(disks.shape):
-        there = f"{cube.scan_shape[0]} x {cube.scan_shape[1]}"
-        raise EmdlError(
-            f"{path} is now a scan of {there}, the disks are of {disks.shape[0]} x {disks.shape[1]}; use --fit peaks"
-        )
-    return cube
 
 
 def prepared(
@@ -246,9 +199,12 @@ def prepared(
     return disks, measured, basis if disks is chosen else _basis(disks, params, measured, reference)
 
 
+def _ideal(reference: Any, params: StrainParams) -> bool:
+    return params.reference_lattice or (isinstance(reference, str) and reference == "lattice")
+
+
 def _basis(disks: PeakTable, params: StrainParams, measured: DiffractionCalibration, reference: Any) -> Basis:
-    ideal = params.reference_lattice or (isinstance(reference, str) and reference == "lattice")
-    if ideal and (params.g1 is None or params.g2 is None):
+    if _ideal(reference, params) and (params.g1 is None or params.g2 is None):
         raise EmdlError("an ideal reference lattice needs g1 and g2; give both in pixels")
     return find_or_given(disks, params, measured.origin_px.reshape(-1, 2))
 
@@ -282,7 +238,7 @@ def _reference_lattice(
     g: Floats, good: NDArray[np.bool_], shape: tuple[int, ...], reference: Any, params: StrainParams
 ) -> tuple[Floats, int]:
     """Reference lattice and the number of positions that made it."""
-    if params.reference_lattice or (isinstance(reference, str) and reference == "lattice"):
+    if _ideal(reference, params):
         return np.array([params.g1, params.g2], dtype=float), 0
     inside = reference_of(good, shape, reference, params)
     if not inside.any():

@@ -74,7 +74,8 @@ def fit_strain(
     calibration
         Origin, ellipse, distortion and units when they are measured already.
     cube
-        The patterns, for ``fit="pattern"`` and ``"cepstrum"``; opened from where the disks were found when None.
+        The patterns, for every fit but ``"peaks"``; opened from where the disks were found when None. ``fit="auto"``, the
+        default, keeps to the peaks where they cannot be had; ``attrs["fit"]`` says what was fitted and why.
     run, output
         Memory, workers and whether to resume of the fits that go through the patterns, and the result file beside which
         finished blocks are kept, so that a fit of one lattice goes on after a crash.

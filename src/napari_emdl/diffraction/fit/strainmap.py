@@ -91,6 +91,9 @@ class StrainMap(ShownResult):
         ``attrs["regions"]`` has the lattice and evidence of each by its number as text.
     disagreement
         (R, C, 4) rms difference of other fits of the same scan in exx, eyy, exy, theta_rad; None where nothing was checked.
+    peaks_alone
+        (R, C) bool, positions at which the peaks count alone in a fit to peaks and patterns, because the two are too far apart
+        there or the patterns gave no lattice; None of other fits. ``attrs["fit"]`` says which fit ran, and why.
     """
 
     exx: Floats
@@ -112,6 +115,7 @@ class StrainMap(ShownResult):
     attrs: dict[str, Any] = field(default_factory=dict)
     region: NDArray[np.uint8] | None = None
     disagreement: Floats | None = None
+    peaks_alone: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
         return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"

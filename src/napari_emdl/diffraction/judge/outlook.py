@@ -101,7 +101,7 @@ def look_ahead(
 def pattern_fit_s(
     disks: PeakTable, cube: Datacube, params: StrainParams | None = None, n_patterns: int = 8, control: Control | None = None
 ) -> float:
-    """Expected time of a fit to the patterns (``fit="pattern"``) on this machine, from a fit to a few of them.
+    """Expected time of a fit to the patterns (``fit="pattern"`` or ``"both"``) on this machine, from a fit to a few of them.
 
     A pattern takes seven measurements of its disks: three while the aperture is found, from :data:`APERTURE_PATTERNS` patterns
     at most, and four while its lattice is.
@@ -119,7 +119,7 @@ def pattern_fit_s(
     sample = in_memory(few[None], "datacube", cube.calibration)
     table = disks.select_positions(flat).reshape((1, len(flat)))
     table.attrs = dict(disks.attrs)
-    alone = params.model_copy(update={"fit": "pattern", "reference": None, "reference_lattice": False, "regions": None})
+    alone = params.model_copy(update={"fit": "both", "reference": None, "reference_lattice": False, "regions": None})
     started_s = time.perf_counter()
     fitted = fit_strain(table, params=alone, cube=cast(Datacube, sample), control=control)
     n_fitted = int(fitted.mask.sum())
@@ -129,7 +129,9 @@ def pattern_fit_s(
 
 
 def _on_lattice(disks: PeakTable) -> NDArray[np.bool_]:
-    alone = StrainParams(calibrate=CalibrateParams(origin_model="measured"))  # neighbours here are far apart in the scan
+    alone = StrainParams(
+        fit="peaks", calibrate=CalibrateParams(origin_model="measured")
+    )  # neighbours here are far apart in the scan
     try:
         return np.asarray(fit_strain(disks, params=alone).mask, bool).ravel()
     except EmdlError:  # no lattice, or no disk at all

@@ -197,6 +197,8 @@ def _difference(control: Any, disks: PeakTable, strain: Any, reference: Any, par
     from napari_emdl.diffraction.fit.strain import fit_strain
     from napari_emdl.diffraction.judge.compare import strain_difference
 
+    if params.fit == "auto":  # two tables of peaks are compared
+        params = params.model_copy(update={"fit": "peaks"})
     second = fit_strain(disks.compact(), reference=reference, params=params, control=control, regions=regions)
     return strain_difference(second, strain)
 

@@ -42,7 +42,7 @@ class FitState(QObject):
     fit_started, fit_stale
         A fit to the patterns goes on (a :class:`Job` to watch); the map is of settings before, until the user fits again.
     fit_time_changed
-        How long a fit to the patterns takes is known: seconds.
+        How long a fit to the patterns takes is known: :attr:`fit_time_s`.
     message
         One line for the status bar of the panel.
     """
@@ -59,7 +59,7 @@ class FitState(QObject):
     strain_failed = Signal(str)
     fit_started = Signal(object)
     fit_stale = Signal()
-    fit_time_changed = Signal(float)
+    fit_time_changed = Signal()
     message = Signal(str)
 
     def __init__(self, parent: QObject | None = None):
@@ -79,11 +79,14 @@ class FitState(QObject):
         coarse.failed.connect(lambda *_: self._go_on())
         self._keep_waits = False
         self.fit_job: Job | None = None
+        self.fit_time_s: float | None = None
+        self.peaks_for_now = False
+        self._patterns_wait: tuple[Any, ...] | None = None
         self.coarse: jobs.CoarseView | None = None
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
-        self._rest.timeout.connect(self.fit)
+        self._rest.timeout.connect(self.follow)
 
     @property
     def cube(self) -> Datacube | None:
@@ -215,7 +218,7 @@ class FitState(QObject):
         if self._follows_coarsely():
             self._rest.start()  # the whole scan takes seconds: it waits until the slider rests
         elif not self.settings.strain_params.needs_patterns:
-            self.fit()
+            self.follow()
         else:
             self.fit_stale.emit()
             self._ask_fit_time()
@@ -255,7 +258,8 @@ class FitState(QObject):
 
     def _on_fit_time(self, seconds: float, args: Any) -> None:
         if args[0] is self.cube:
-            self.fit_time_changed.emit(seconds)
+            self.fit_time_s = seconds
+            self.fit_time_changed.emit()
 
     def _start_pattern_fit(self, *args: Any) -> None:
         """Fit to the patterns as a job with progress; one that goes on is stopped."""
@@ -278,18 +282,36 @@ class FitState(QObject):
         if self.fit_job is not None:
             self.fit_job.cancel()
 
+    def follow(self) -> None:
+        """Fit with other settings: to the peaks alone where the fit is chosen by itself, so that sliders are followed."""
+        self._fit(patterns=False)
+
     def fit(self) -> None:
-        """Fit lattice and strain to the disks kept, or to the patterns, in the background."""
+        """Fit lattice and strain to the disks kept, or to the patterns, in the background.
+
+        Where the fit is chosen by itself a map of the peaks comes at once, and one of peaks and patterns when it is ready.
+        """
+        self._fit(patterns=True)
+
+    def _fit(self, patterns: bool) -> None:
         disks, settings = self.found.disks, self.settings
         if disks is None:
             raise EmdlError("there are no disks yet; press Run to find them first")
         params = settings.strain_params.model_copy(update={"min_score": settings.min_score})
         self._rest.stop()
         self.cancel_fit()
-        if not params.needs_patterns:
-            self.followers.submit("strain", self.data, disks, settings.reference, params, settings.regions)
-        else:
+        self.peaks_for_now, self._patterns_wait = False, None
+        if params.needs_patterns:
             self._start_pattern_fit(self.data, disks, settings.reference, params, settings.regions)
+            return
+        peaks = params.model_copy(update={"fit": "peaks"})
+        self.followers.submit("strain", self.data, disks, settings.reference, peaks, settings.regions)
+        if params.fit == "auto" and patterns:
+            self._patterns_wait = self.data, disks, settings.reference, params, settings.regions
+        elif params.fit == "auto" and not is_stand_in(self.cube):
+            self.peaks_for_now = True
+            if self.fit_time_s is None:
+                self._ask_fit_time()
 
     def _on_strain(self, strain: Any, args: Any) -> None:
         data, disks = args[:2]
@@ -300,6 +322,16 @@ class FitState(QObject):
             if data is self.data:
                 self.coarse = None
                 self.strain_changed.emit()
+                self._tell_fit(strain)
+
+    def _tell_fit(self, strain: Any) -> None:
+        """Go on to the patterns, or say that the map is now of them too."""
+        wanted, self._patterns_wait = self._patterns_wait, None
+        how = strain.attrs.get("fit") or {}
+        if wanted is not None:
+            self._start_pattern_fit(*wanted)
+        elif how.get("wanted") == "auto":
+            self.message.emit(f"the strain is {how['text']}")
 
     def _on_failed(self, name: str, line: str) -> None:
         self.message.emit(f"{name}: {line}")

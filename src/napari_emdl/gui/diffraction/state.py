@@ -96,8 +96,8 @@ class StemState(FitState):
         self.cancel()
         self._preview.stop()
         if self._rest.isActive():
-            self.fit()  # of the datacube that is put aside
-        self.coarse = None
+            self.follow()  # of the datacube that is put aside
+        self.coarse, self.fit_time_s, self.peaks_for_now, self._patterns_wait = None, None, False, None
         self.followers.drop("pattern", "probe", "live", "structure", "outlook", "histogram", "map", "part", "lattice", "coarse")
         self.data = data
         self.cube_changed.emit()

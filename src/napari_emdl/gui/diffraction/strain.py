@@ -97,7 +97,7 @@ class StrainStep(Step):
         state.coarse_changed.connect(self._show_coarse)
         state.fit_started.connect(self.bar.watch)
         state.fit_stale.connect(self._on_stale)
-        state.fit_time_changed.connect(self._show_fit_time)
+        state.fit_time_changed.connect(self._tell_fit_time)
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()
@@ -113,7 +113,7 @@ class StrainStep(Step):
 
     def apply(self) -> None:
         """Use the settings as they stand."""
-        self.fit_time.setVisible(bool(self.fit_time.text()) and self.form.editors["fit"].get() == "pattern")
+        self._tell_fit_time()
         try:
             values = self.form.values()
             self.stem.set_strain_params(StrainParams.model_validate({**dict(self.stem.settings.strain_params), **values}))
@@ -126,9 +126,20 @@ class StrainStep(Step):
         else:
             self.stem.message.emit("the fit goes on with the settings before; press Fit strain to begin with these")
 
-    def _show_fit_time(self, seconds: float) -> None:
-        self.fit_time.setText(f"A fit to the patterns takes about {duration(seconds)} here; peaks take a moment.")
-        self.fit_time.setVisible(self.form.editors["fit"].get() == "pattern")
+    def _tell_fit_time(self) -> None:
+        """What a fit to the patterns takes, where one is wanted and not there."""
+        seconds, chosen = self.stem.fit_time_s, self.form.editors["fit"].get()
+        if self.stem.peaks_for_now:
+            time = "" if seconds is None else f" (about {duration(seconds)})"
+            self.fit_time.setText(
+                f"While settings change the map is fitted to the peaks; Fit strain takes the patterns too{time}."
+            )
+            self.fit_time.show()
+            return
+        self.fit_time.setText(
+            "" if seconds is None else f"A fit to the patterns takes about {duration(seconds)} here; peaks take a moment."
+        )
+        self.fit_time.setVisible(seconds is not None and chosen in ("pattern", "both"))
 
     def turn_axis(self, angle_deg: float) -> None:
         """Turn the x axis of the strain, as its arrow on the pattern was."""
@@ -314,6 +325,7 @@ class StrainStep(Step):
             return
         self.maps.show_strain(strain)
         self._show_chosen()
+        self._tell_fit_time()
         fitted = float(np.mean(strain.mask))
         text = f"{100 * fitted:.0f} % of the scan"
         warnings = strain.evidence.warnings if strain.evidence is not None else ()
@@ -345,6 +357,8 @@ def evidence(strain: Any, component: str = "exx") -> str:
     if measured and component in measured and component != "theta_rad":
         spread, error = (100 * measured[component][name] for name in ("spread", "sigma"))
         lines.append(f"In the reference region {component} spreads by {spread:.3f} %, the error says {error:.3f} %.")
+    if how := (strain.attrs.get("fit") or {}).get("text"):
+        lines.append(f"{how[0].upper()}{how[1:]}.")
     if corrected := (strain.attrs.get("distortion") or {}).get("text"):
         lines.append(f"{corrected[0].upper()}{corrected[1:]}.")
     if axes := (strain.attrs.get("axes") or {}).get("text"):
