@@ -38,6 +38,8 @@ _VACUUM_OUTSIDE, _VACUUM_SHARE = 0.04, 0.25
 _VACUUM_MORE = 96
 #: The direct beam's own radius is taken where it agrees with the other disks to this part.
 _AGREES = 0.04
+#: Patterns over which the inner structure of the direct beam averages out.
+_AVERAGED = 8
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
 #: Factor on a vote for a radius that the scale network excludes; the least probability with which it tells a radius.
@@ -157,6 +159,9 @@ def _from_disks(
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
     radius, edge = _common_edge(looked_at, scale) if scale.support else (float("nan"), 0.5)
+    # edges come out small where disks are brightest in their middle, circles large where edges are soft (they are voted on by
+    # the root of the counts), the network either way: the middle one of three that err on their own
+    radius = float(np.median([radius, scale.radius_px, guess.radius_px]))
     told = guess.chance(guess.radius_px) > _TOLD
     agree = told and abs(np.log(radius / guess.radius_px)) < _APART
     if told and guess.crystal > 0.5 and not agree:
@@ -169,7 +174,8 @@ def _from_disks(
         return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
     sure = (agree and guess.crystal > 0.5) or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
-        radius, edge = direct
+        # the inner structure of a direct beam averages out over a scan, not in one pattern
+        radius, edge = direct if len(images) >= _AVERAGED else (radius, edge)
         sure |= scale.support >= 2 and scale.share > 0.5 * _SURE_SHARE
     probe = synthetic_probe(float(np.clip(radius, 0.5, most)), shape, edge, MEASURED)
     if sure:
