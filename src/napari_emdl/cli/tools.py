@@ -174,7 +174,9 @@ _BENCHMARKS = ("disks", "columns", "occupancy", "limits", "speed", "nothing", "c
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def bench(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing|conditions", help="What to measure.")],
+    what: Annotated[
+        str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing|conditions", help="What to measure.")
+    ],
 ) -> None:
     """Measure accuracy and speed on validation cases against other programs; prints one table. See 'bench WHAT --help'."""
     if what not in _BENCHMARKS:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.patterns import fill_gaps, fill_missing
+from napari_emdl.diffraction.find.gaps import fill_gaps
+from napari_emdl.diffraction.find.patterns import fill_missing
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
