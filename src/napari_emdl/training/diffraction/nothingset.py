@@ -152,9 +152,8 @@ def run(args: Sequence[str | Path] = ()) -> int:
     runs = read_library(library, validation=True) if library else held_out_runs(options.runs, options.seed)
     verdicts: list[Verdict] = []
     start = time.process_time()
-    print(
-        "| kind | patterns | radius within a tenth | too small / large | precision / recall | empty |\n|---|---|---|---|---|---|"
-    )
+    names = ("kind", "patterns", "radius within a tenth", "too small / large", "precision / recall", "empty")
+    print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
     for kind in options.kind or list(CONDITIONS):
         found = judge_kind(kind, runs, options.count, options.seed, options.method)
         verdicts += found
