@@ -56,7 +56,7 @@ CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
 SITE_CAPTURE = 0.35
 #: Least part of a disk that a beam stop or a gap of the detector leaves.
-LEAST_SEEN = 0.6
+LEAST_SEEN = 0.5
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.

@@ -61,7 +61,7 @@ SCORE_FLOOR = 3.0
 #: What varies about a place is in part the disks themselves, so its spread counts for less than noise, by this factor.
 _STRUCTURE = 1.6
 #: Least part of a disk that a beam stop or a gap of the detector leaves.
-_LEAST_SEEN = 0.6
+_LEAST_SEEN = 0.5
 _CHUNK_BYTES = 8 << 20
 
 
