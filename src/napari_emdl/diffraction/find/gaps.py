@@ -19,9 +19,9 @@ Mask = NDArray[np.bool_]
 
 #: A dark area has less than this part of the counts around it, and at least this part of the detector.
 _DARK_SHARE, _DARK_AREA = 0.25, 0.001
-#: Most lines of a gap between modules; lines on each side that must be alike; counts of a dead line over theirs; how alike their
-#: mean, the two next to the gap and each of them are, for between rows of disks counts set in slowly; and pixels with counts that
-#: a line must have where it is not dead.
+#: Most lines of a gap between modules; lines on each side that must be alike; counts of a dead line over theirs; how alike
+#: their mean, the two next to the gap and each of them are, for between rows of disks counts set in slowly; and pixels with
+#: counts that a line must have where it is not dead.
 _WIDEST, _BESIDE, _DEAD_SHARE, _ABRUPT, _ALIKE, _LEAST_PIXELS = 8, 12, 0.1, 0.8, 0.6, 24
 #: Points of a disk at which a mask is looked up.
 _DISK_POINTS = 9
