@@ -250,3 +250,11 @@ def test_half_of_a_library_is_on_zones_that_strain_is_mapped_in():
         assert ranges.energy_keV[0] <= meta["energy_keV"] <= ranges.energy_keV[1]
         assert max(meta["thickness_A"]) <= 10 * ranges.thickness_nm[1] + 5
         assert meta["tilt_mrad"] <= ranges.tilt_mrad
+
+
+def test_dark_counts_lie_under_a_beam_stop_and_not_in_a_gap():
+    stopped = scene(stop=Stop("bar", 2.0, 0.3, 0.0), camera=Camera(pedestal=0.5, gaps=((0, 40, 3),)))
+    counts = render(square_run(), stopped, CONFIG, torch.Generator().manual_seed(1)).counts
+    row, col = (int(round(x)) for x in stopped.origin_px)
+    assert float(counts[row, col]) > 0
+    assert not counts[40:43].any()

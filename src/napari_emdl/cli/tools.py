@@ -168,17 +168,24 @@ def devices(as_json: Json = False) -> None:
     typer.echo(json.dumps([asdict(d) for d in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
+_BENCHMARKS = ("disks", "columns", "occupancy", "limits", "speed", "nothing", "conditions")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def bench(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing", help="What to measure.")],
+    what: Annotated[
+        str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing|conditions", help="What to measure.")
+    ],
 ) -> None:
     """Measure accuracy and speed on validation cases against other programs; prints one table. See 'bench WHAT --help'."""
-    if what not in ("disks", "columns", "occupancy", "limits", "speed", "nothing"):
-        raise typer.BadParameter(f"there is no benchmark {what!r}; choose disks, columns, occupancy, limits, speed or nothing")
+    if what not in _BENCHMARKS:
+        raise typer.BadParameter(f"there is no benchmark {what!r}; choose {', '.join(_BENCHMARKS[:-1])} or {_BENCHMARKS[-1]}")
     from importlib import import_module
 
-    status = import_module(f"napari_emdl.bench.{what}").run(context.args)
+    # patterns of held-out crystals are rendered as for training (extra: train)
+    home = "napari_emdl.training.diffraction.nothingset" if what == "conditions" else f"napari_emdl.bench.{what}"
+    status = import_module(home).run(context.args)
     if isinstance(status, int) and status:
         raise typer.Exit(status)
 

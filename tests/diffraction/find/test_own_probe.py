@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from napari_emdl.base.signals import in_memory
 from napari_emdl.diffraction.find.disks import find_disks
+from napari_emdl.diffraction.find.gaps import find_gaps
 from napari_emdl.diffraction.find.ownprobe import VACUUM
-from napari_emdl.diffraction.find.patterns import fill_missing, find_gaps, missing_pixels
+from napari_emdl.diffraction.find.patterns import fill_missing, missing_pixels
 from napari_emdl.diffraction.find.probe import measure_probe
 from napari_emdl.diffraction.find.probeshape import Probe
 from napari_emdl.samples.diffraction import strained_datacube

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_emdl.base.peaks import PeakTable
@@ -98,7 +97,13 @@ def unlike(found: Found, others: list[Found], distance_px: float) -> Found:
     return found.pick(~same)
 
 
-def evidence(patterns: NDArray[np.float32], found: Found, alone: NDArray[np.bool_], probe: Probe) -> NDArray[np.float64]:
+def evidence(
+    patterns: NDArray[np.float32],
+    found: Found,
+    alone: NDArray[np.bool_],
+    probe: Probe,
+    gap: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
     """(n,) factor on the score of disks where the data had to tell the probe: are they round?
 
     A disk has an edge on most of its sides, at its radius; a ring, a band or the grain of an image has not.
@@ -107,11 +112,13 @@ def evidence(patterns: NDArray[np.float32], found: Found, alone: NDArray[np.bool
     ----------
     alone
         (n,) disks that no lattice speaks for.
+    gap
+        (rows, cols) what is hidden: there no edge is asked for.
     """
     around = np.empty(len(found.which))
     for i in np.unique(found.which):
         here = found.which == i
-        around[here] = edge_around(stabilised(patterns[i].astype(float)), found.position[here], probe.radius_px)
+        around[here] = edge_around(stabilised(patterns[i].astype(float)), found.position[here], probe.radius_px, gap)
     doubt = UNSURE_PROBE + 0.4 * (probe.trust - 0.5) if probe.trust < 1 else 1.0
     trusted = np.where(alone, doubt, 1.0).astype(np.float64)
     return trusted * np.clip((around - LEAST_AROUND) / (MOST_AROUND - LEAST_AROUND), 0.0, 1.0)
@@ -142,15 +149,6 @@ def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float
     """
     reach_px = max(2.0, 0.2 * radius_px)
     return 1 - np.exp(-0.5 * np.square(reach_px / np.maximum(sigma_px, 1e-6)))
-
-
-def hidden(gap: NDArray[np.bool_], position: NDArray[np.float64], reach_px: float) -> NDArray[np.bool_]:
-    """(n,) True where a beam stop or a gap of the detector comes nearer than `reach_px` to a position."""
-    if not gap.any():
-        return np.zeros(len(position), bool)
-    distance = ndimage.distance_transform_edt(~gap)
-    row, col = (np.clip(np.rint(position[:, k]).astype(int), 0, gap.shape[k] - 1) for k in (0, 1))
-    return distance[row, col] < reach_px
 
 
 def inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:

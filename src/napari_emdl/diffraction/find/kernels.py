@@ -37,6 +37,16 @@ def detection_kernel(probe: Probe, kind: str, binning: int, shape: tuple[int, in
     shape
         Shape of the binned and padded pattern.
     """
+    disk, surround = kernel_parts(probe, kind, binning, shape)
+    kernel = disk - surround
+    kernel -= kernel.mean()
+    return (kernel / np.linalg.norm(kernel)).astype(np.float32)
+
+
+def kernel_parts(
+    probe: Probe, kind: str, binning: int, shape: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Disk and surround of :func:`detection_kernel`, each of sum one."""
     disk = binned_at_origin(probe, binning, shape)
     radius = probe.radius_px / binning
     rows = fft.fftfreq(shape[0], 1 / shape[0])
@@ -52,10 +62,7 @@ def detection_kernel(probe: Probe, kind: str, binning: int, shape: tuple[int, in
     else:
         inner, outer = radius + edge, max(1.8 * radius, radius + 1.5)
         surround = _logistic((distance - inner) / edge) * _logistic((outer - distance) / edge)
-    disk = disk / disk.sum()
-    kernel = disk - surround * (disk.sum() / surround.sum())
-    kernel -= kernel.mean()
-    return (kernel / np.linalg.norm(kernel)).astype(np.float32)
+    return disk / disk.sum(), surround / surround.sum()
 
 
 def _logistic(x: NDArray[np.float64]) -> NDArray[np.float64]:

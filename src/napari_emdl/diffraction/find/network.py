@@ -22,7 +22,6 @@ from napari_emdl.diffraction.find.candidates import (
     ELLIPSE_FIELDS,
     Found,
     evidence,
-    hidden,
     inside,
     located,
     off_lattice,
@@ -30,11 +29,12 @@ from napari_emdl.diffraction.find.candidates import (
 )
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
-from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
@@ -55,6 +55,8 @@ LIGHT_FLOOR = 4.5
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
 SITE_CAPTURE = 0.35
+#: Least part of a disk that a beam stop or a gap of the detector leaves.
+LEAST_SEEN = 0.5
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
@@ -204,14 +206,14 @@ class NetworkFinder:
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
         patterns, gain, gap = _as_counts(raw)
-        found = self._propose(patterns, control)
+        found = self._propose(patterns, gap, control)
         if self._refiner is not None:
-            found = self._measure(patterns, found, control)
+            found = self._measure(patterns, found, gap, control)
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
         keep = (found.score >= SCORE_FLOOR) & inside(found.position, self.detector_shape, self.edge_px)
         keep &= (patterns.max(axis=(1, 2), initial=0) > 0)[found.which]
-        keep &= ~hidden(gap, found.position, 0.5 * self.probe.radius_px)
+        keep &= overlap(gap, found.position, self.probe.radius_px) >= LEAST_SEEN
         found = self._without_doubles(found.pick(keep), self._spacing_px)
         kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
         table = kept.table(len(patterns), self._fields)
@@ -233,18 +235,18 @@ class NetworkFinder:
         keep = thin(found.which, found.position[:, 0], found.position[:, 1], found.score, spacing_px)
         return found.pick(keep)
 
-    def _propose(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
+    def _propose(self, patterns: NDArray[np.float32], gap: NDArray[np.bool_], control: Control | None) -> Found:
         """What the network and correlation propose; a disk that both see counts once, as the network places it."""
         parts = []
         if self._proposer is not None:
             parts.append(self._propose_by_network(patterns, control))
         if self._light is not None:
-            parts.append(unlike(self._propose_by_correlation(patterns, control), parts, SAME_DISK * self.probe.radius_px))
+            parts.append(unlike(self._propose_by_correlation(patterns, gap, control), parts, SAME_DISK * self.probe.radius_px))
         return Found.join(parts)
 
-    def _propose_by_correlation(self, patterns: NDArray[np.float32], control: Control | None) -> Found:
+    def _propose_by_correlation(self, patterns: NDArray[np.float32], gap: NDArray[np.bool_], control: Control | None) -> Found:
         assert self._light is not None
-        table = self._light.propose(patterns, control)
+        table = self._light.propose(patterns, control, gap)
         score = table.column("score").astype(float)
         sigma, prior = table.column("sigma_px").astype(float), np.minimum(score / SURE_CORRELATION, 1)
         return Found(table.flat_index(), table.positions_px(), sigma, score, np.square(score), prior)
@@ -311,7 +313,9 @@ class NetworkFinder:
         binning = self._beam_finder.binning
         return place * binning + (binning - 1) / 2
 
-    def _measure(self, patterns: NDArray[np.float32], proposed: Found, control: Control | None) -> Found:
+    def _measure(
+        self, patterns: NDArray[np.float32], proposed: Found, gap: NDArray[np.bool_], control: Control | None
+    ) -> Found:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         assert self._refiner is not None
@@ -333,7 +337,7 @@ class NetworkFinder:
             if self.probe.trust < 0.5:
                 alone = ~lattices.witnessed(confident)[found.which]
             doubtful = alone | (self.probe.trust < 1)
-            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe)
+            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe, gap)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)

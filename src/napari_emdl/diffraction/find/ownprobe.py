@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.patterns import fill_gaps, fill_missing
+from napari_emdl.diffraction.find.gaps import fill_gaps
+from napari_emdl.diffraction.find.patterns import fill_missing
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
@@ -38,10 +39,16 @@ _VACUUM_OUTSIDE, _VACUUM_SHARE = 0.04, 0.25
 _VACUUM_MORE = 96
 #: The direct beam's own radius is taken where it agrees with the other disks to this part.
 _AGREES = 0.04
+#: Patterns over which the inner structure of the direct beam averages out.
+_AVERAGED = 8
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
 #: Factor on a vote for a radius that the scale network excludes; the least probability with which it tells a radius.
 _UNLIKELY, _TOLD = 0.02, 0.5
+#: Probabilities of a crystal, and of the network's radius, from which that counts where one disk, or none, tells it.
+_PERHAPS, _LONE_TOLD = 0.2, 0.25
+#: Radius of circles by the vote over the true one, the median of simulated patterns.
+_CIRCLES_LARGE = 1.04
 #: Logarithm of the radius by which the edge of the disks may differ from what the network tells: it knows them to a tenth.
 _APART = 0.25
 #: Edge width over radius of disks whose edge cannot be measured.
@@ -157,10 +164,17 @@ def _from_disks(
     direct = _direct_beam(images, beams)
     most = min(shape) / 2 - 1
     radius, edge = _common_edge(looked_at, scale) if scale.support else (float("nan"), 0.5)
-    told = guess.chance(guess.radius_px) > _TOLD
+    # edges come out small where disks are brightest in their middle, circles large where edges are soft (they are voted on by
+    # the root of the counts), the network either way: the middle one of three that err on their own
+    radius = float(np.median([radius, scale.radius_px / _CIRCLES_LARGE, guess.radius_px]))
+    likelihood = guess.chance(guess.radius_px)
+    told = likelihood > _TOLD
     agree = told and abs(np.log(radius / guess.radius_px)) < _APART
-    if told and guess.crystal > 0.5 and not agree:
-        return _guessed(guess, direct, shape)
+    # where hardly a disk shows its edge, the network's doubt about the crystal is no reason to believe a halo
+    lone = scale.support < 2 and guess.crystal > _PERHAPS
+    if not agree and ((told and guess.crystal > 0.5) or (lone and likelihood > _LONE_TOLD)):
+        probe = _guessed(guess, direct, shape)
+        return probe if told and guess.crystal > 0.5 else replace(probe, trust=0.5)
     if not scale.support:
         if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
             note = f"no disk was found in the patterns, only noise or a smooth background: {_CHECK}"
@@ -169,14 +183,16 @@ def _from_disks(
         return replace(synthetic_probe(float(np.clip(direct[0], 0.5, most)), shape, direct[1], MEASURED), note=note, trust=0.25)
     sure = (agree and guess.crystal > 0.5) or (scale.support >= _SURE_SUPPORT and scale.share > _SURE_SHARE)
     if direct is not None and abs(np.log(direct[0] / radius)) < _AGREES:
-        radius, edge = direct
+        # the inner structure of a direct beam averages out over a scan, not in one pattern
+        radius, edge = direct if len(images) >= _AVERAGED else (radius, edge)
         sure |= scale.support >= 2 and scale.share > 0.5 * _SURE_SHARE
     probe = synthetic_probe(float(np.clip(radius, 0.5, most)), shape, edge, MEASURED)
     if sure:
         return probe
     seen = f"only {scale.support} disk{'s' if scale.support > 1 else ''} agree{'' if scale.support > 1 else 's'} on it"
     note = f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}"
-    return replace(probe, note=note, trust=0.5 if scale.support > 1 else 0.25)
+    backed = scale.support > 1 or (agree and guess.crystal > _PERHAPS)
+    return replace(probe, note=note, trust=0.5 if backed else 0.25)
 
 
 def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple[int, int]) -> Probe:

@@ -12,8 +12,6 @@ from scipy import ndimage
 _SATURATED_SHARE = 1e-4
 #: The largest number of 16 bits marks a masked pixel where no other count reaches this part of it.
 _MARK_SHARE = 0.25
-#: A gap has less than this part of the counts around it, and at least this part of the detector.
-_DARK_SHARE, _DARK_AREA = 0.25, 0.001
 #: Negative values are noise where they make up more than this share of the pixels.
 _NOISE_SHARE = 0.02
 
@@ -43,7 +41,7 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
         return patterns
     out = patterns.astype(np.float32)
     for i in np.flatnonzero(bad.any(axis=(1, 2))):
-        _fill(out[i], bad[i])
+        fill_from_around(out[i], bad[i])
     return out
 
 
@@ -65,7 +63,7 @@ def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
     return top & mark[:, None, None]
 
 
-def _fill(image: NDArray[np.float32], bad: NDArray[np.bool_]) -> None:
+def fill_from_around(image: NDArray[np.float32], bad: NDArray[np.bool_]) -> None:
     """Replace pixels in place by the mean of the known ones nearest to them."""
     if bad.all():
         image[:] = 0
@@ -76,56 +74,6 @@ def _fill(image: NDArray[np.float32], bad: NDArray[np.bool_]) -> None:
     known = ndimage.gaussian_filter(image, reach) / np.maximum(share, 1e-3)
     near = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
     image[bad] = known[near[0][bad], near[1][bad]]
-
-
-def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Fill what a beam stop, a bar or a gap of the detector hides with what lies around it, the same place in every pattern.
-
-    Returns
-    -------
-    patterns, gap
-        (n, rows, cols), and (rows, cols) True where nothing is known: gap and its rim.
-    """
-    gap = find_gaps(patterns.mean(axis=0, dtype=np.float64)) if len(patterns) else np.zeros(patterns.shape[1:], bool)
-    if not gap.any():
-        return patterns, gap
-    out = patterns.astype(np.float32)
-    for image in out:
-        _fill(image, gap)
-    return out, gap
-
-
-def find_gaps(image: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Connected areas far darker than all around them, with a sharp rim: a beam stop, a bar, a dead quadrant.
-
-    Parameters
-    ----------
-    image
-        (rows, cols) mean of some patterns without missing values.
-    """
-    low = float(image.min())
-    step = max(1, min(image.shape) // 64)
-    smooth = ndimage.uniform_filter(image - low, 3)
-    usual = ndimage.percentile_filter(smooth[::step, ::step], 70, 15, mode="nearest")
-    usual = np.kron(usual, np.ones((step, step)))
-    usual = np.pad(usual, [(0, max(0, n - m)) for n, m in zip(image.shape, usual.shape, strict=True)], mode="edge")
-    usual = usual[: image.shape[0], : image.shape[1]]
-    noise = np.sqrt(np.maximum(usual, 0)) / 3
-    dark = (smooth < _DARK_SHARE * usual) & (usual - smooth > 5 * noise)
-    labels, n = ndimage.label(dark)
-    if not n:
-        return np.zeros(image.shape, bool)
-    area = np.bincount(labels.ravel(), minlength=n + 1)
-    gap = np.zeros(image.shape, bool)
-    for label in 1 + np.flatnonzero(area[1:] >= max(40, _DARK_AREA * image.size)):
-        region = labels == label
-        inner = ndimage.binary_dilation(region, iterations=2)
-        rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
-        inside = image[region] - low
-        # on all its sides the counts set in at once, by far more than they scatter
-        if np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std():
-            gap |= inner
-    return gap
 
 
 def noise_depth(patterns: NDArray[Any]) -> float:

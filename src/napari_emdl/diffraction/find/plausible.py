@@ -29,13 +29,13 @@ _LEAST_DISKS, _LEAST_ALIKE = 4, 40
 #: The brightest of a few disks over the median one, where it is the direct beam; below the second number, many are all alike.
 _BEAM, _ALIKE = 15.0, 4.0
 #: Rank correlation of intensity with the distance from the brightest disk below which intensity falls off from there; the
-#: stricter one is asked of disks without an order.
-_FALLS, _FALLS_CLEARLY = -0.3, -0.5
+#: stricter one is asked of disks without an order, the weaker one where a network is sure of a crystal.
+_FALLS, _FALLS_CLEARLY, _FALLS_A_LITTLE = -0.3, -0.5, -0.15
 #: Spread of the brightest fifth over that of all, less than 1 by this over the root of their number: chance does not do that.
 _GATHERED = 1.25
 #: Share of the disks in pairs about the best centre, over what chance gives, that is an order.
 _PAIRED, _PAIRS_OVER_CHANCE = 0.5, 2.0
-#: Where disks are many and all alike: least probability of a crystal by the scale network, and share of disks in pairs.
+#: Probability by which the scale network is sure of a crystal; share of disks in pairs where they are many and all alike.
 _CRYSTAL, _NEARLY_ALL = 0.9, 0.8
 
 
@@ -94,6 +94,8 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     if many and seen.beam < _ALIKE and not few_kept:
         # an export as logarithm makes reflections all alike; a network takes it for a crystal's pattern still
         return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL
+    if probe.crystal > _CRYSTAL and seen.beam > _ALIKE and seen.falls < _FALLS_A_LITTLE:
+        return True  # where disks overlap or lie on rings, too few of them are right to make a lattice or pairs
     if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
         return True
     one = shown.select_positions([i])

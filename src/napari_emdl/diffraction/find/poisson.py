@@ -48,7 +48,10 @@ class PoissonFilter:
         ring = np.clip(distance - inner + 0.5, 0, 1) * np.clip(outer - distance + 0.5, 0, 1)
         self._kernels = [np.conj(fft.rfft2(mask.astype(np.float32))) for mask in (disk, ring)]
         # what lies beyond the edge was not counted
-        self._areas = [np.maximum(area, 1e-3) for area in self._sums(np.ones((1, *shape), np.float32))]
+        self._areas = self._areas_of(np.ones(shape, np.float32))
+
+    def _areas_of(self, known: Floats32) -> list[Floats32]:
+        return [np.maximum(area, 1e-3) for area in self._sums(known[None])]
 
     def _sums(self, images: Floats32) -> list[Floats32]:
         spectrum = fft.rfft2(images, s=self._fft_shape, axes=(1, 2))
@@ -57,14 +60,17 @@ class PoissonFilter:
             fft.irfft2(spectrum * kernel, s=self._fft_shape, axes=(1, 2))[:, :rows, :cols].clip(0) for kernel in self._kernels
         ]
 
-    def significance(self, binned: Floats32) -> Floats32:
+    def significance(self, binned: Floats32, known: Floats32 | None = None) -> Floats32:
         """(n, rows, cols) standard deviations of the counts in a disk above the expected ones.
 
         Parameters
         ----------
         binned
             (n, rows, cols) electrons.
+        known
+            (rows, cols) 1 for bins that were counted, else 0; all without.
         """
-        inside, around = self._sums(binned)
-        expected = (around + _ADDED) * (self._areas[0] / self._areas[1])
+        areas = self._areas if known is None else self._areas_of(known)
+        inside, around = self._sums(binned if known is None else binned * known)
+        expected = (around + _ADDED) * (areas[0] / areas[1])
         return np.asarray(2 * (np.sqrt(inside + 0.375) - np.sqrt(expected + 0.375)), dtype=np.float32)

@@ -33,6 +33,8 @@ _SPARSE_SIGMA_PX = 1.2
 #: than its surroundings by this many standard deviations, its place being any of many.
 _SPARSE_SHARE, _LEAST_POISSON = 0.4, 5.0
 _SECTORS, _ANGLES = 12, 48
+#: A sector of a disk is seen where less than this part of it is hidden.
+_SEEN = 0.25
 #: Window of the noise of a pixel's own surroundings in steps of two pixels, and the median step of unit noise.
 _QUIET_WINDOW, _MEDIAN_STEP = 8, 0.954
 #: Radii that agree with each other, in units of the natural logarithm.
@@ -311,7 +313,7 @@ def _sector_means(image: Floats, centre: Floats, distance: Floats) -> Floats:
     return values.reshape(*values.shape[:2], _SECTORS, -1).mean(axis=3)
 
 
-def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
+def edge_around(image: Floats, centre: Floats, radius_px: float, gap: NDArray[np.bool_] | None = None) -> Floats:
     """(n,) part of the circumference of circles of one radius that has an edge, 0 to 1.
 
     Parameters
@@ -320,13 +322,21 @@ def edge_around(image: Floats, centre: Floats, radius_px: float) -> Floats:
         Stabilised image.
     centre
         (n, 2) centres.
+    gap
+        (rows, cols) what is hidden; the part of the circumference is that of what is seen.
     """
     width = max(0.8, 0.25 * radius_px)
     steps = np.array([-0.5 * width, -width, 0.5 * width, width])
-    rings = _sector_means(image, centre, np.maximum(radius_px + np.tile(steps, (len(centre), 1)), 0))
+    distance = np.maximum(radius_px + np.tile(steps, (len(centre), 1)), 0)
+    rings = _sector_means(image, centre, distance)
     drop = 0.5 * (rings[:, 0] + rings[:, 1] - rings[:, 2] - rings[:, 3])
-    mean = drop.mean(axis=1, keepdims=True)
+    seen = np.ones(drop.shape, bool)
+    if gap is not None and gap.any():
+        seen = _sector_means(gap.astype(float), centre, distance).mean(axis=1) < _SEEN
+    count = np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    mean = (drop * seen).sum(axis=1, keepdims=True) / count
     # a side without an edge counts against a disk only as far as the noise lets one be seen
     noise = float(np.median(np.abs(image[:, 3:] - image[:, :-3]))) / 0.954
     noise *= float(np.sqrt(2 / max(1.0, width * 2 * np.pi * radius_px / _SECTORS)))
-    return np.where(mean[:, 0] > 0, (drop > 0.25 * mean - noise).mean(axis=1), 0.0)
+    has_edge = seen & (drop > 0.25 * mean - noise)
+    return np.where(mean[:, 0] > 0, has_edge.sum(axis=1) / count[:, 0], 0.0)

@@ -21,10 +21,11 @@ from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.complete import lattices_of
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.find.maxima import full_patterns, local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import gather
-from napari_emdl.diffraction.find.patterns import anscombe, count_defects, estimate_gain, fill_gaps, fill_missing
+from napari_emdl.diffraction.find.patterns import anscombe, count_defects, estimate_gain, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control

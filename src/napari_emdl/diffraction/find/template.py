@@ -25,6 +25,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import FIELDS, Found, evidence
 from napari_emdl.diffraction.find.complete import lattices_of
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.kernels import (
     Bank,
     Crop,
@@ -33,7 +34,9 @@ from napari_emdl.diffraction.find.kernels import (
     correlation_bank,
     detection_kernel,
     fit_bank,
+    kernel_parts,
 )
+from napari_emdl.diffraction.find.masked import MaskedCorrelation, known_bins
 from napari_emdl.diffraction.find.maxima import local_maxima, local_spread, parabola, strongest, thin
 from napari_emdl.diffraction.find.measure import (
     best_point,
@@ -57,6 +60,8 @@ DEFAULT_MIN_SCORE = 5.0
 SCORE_FLOOR = 3.0
 #: What varies about a place is in part the disks themselves, so its spread counts for less than noise, by this factor.
 _STRUCTURE = 1.6
+#: Least part of a disk that a beam stop or a gap of the detector leaves.
+_LEAST_SEEN = 0.5
 _CHUNK_BYTES = 8 << 20
 
 
@@ -96,6 +101,7 @@ class TemplateFinder:
         margin = 0 if self.edge_px >= radius else int(np.ceil(2 * radius / self.binning))
         self._fft_shape = tuple(fft.next_fast_len(n + margin, real=True) for n in self._binned_shape)
         kernel = detection_kernel(probe, params.template.kernel, self.binning, self._fft_shape)
+        self._parts = kernel_parts(probe, params.template.kernel, self.binning, self._fft_shape)
         disk = binned_at_origin(probe, self.binning, self._fft_shape)
         self._poisson = PoissonFilter(disk / disk.max(), radius / self.binning, self._binned_shape)
         self._kernel_ft = np.conj(fft.rfft2(kernel)).astype(np.complex64)
@@ -146,15 +152,24 @@ class TemplateFinder:
         changed["score"] = np.minimum(changed["score"], limit).astype(np.float32)
         return PeakTable(table.shape, table.offset, changed)
 
-    def propose(self, patterns: NDArray[Any], control: Control | None = None) -> PeakTable:
+    def propose(
+        self, patterns: NDArray[Any], control: Control | None = None, gap: NDArray[np.bool_] | None = None
+    ) -> PeakTable:
         """Fast candidates from the detection step alone, positions by parabola.
 
         The score is the correlation in sigma of the noise, or of what else varies about the place where that is more: on
         diffuse structure, and where a camera spreads or scales its counts, shot noise alone says too little.
-        """
-        return self._run(patterns, control, measure=False)
 
-    def _run(self, patterns: NDArray[Any], control: Control | None, measure: bool) -> PeakTable:
+        Parameters
+        ----------
+        gap
+            (rows, cols) True for pixels of which nothing is known and that were filled in; found here without.
+        """
+        return self._run(patterns, control, measure=False, gap=gap)
+
+    def _run(
+        self, patterns: NDArray[Any], control: Control | None, measure: bool, gap: NDArray[np.bool_] | None = None
+    ) -> PeakTable:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             raise EmdlError(
                 f"patterns have shape {patterns.shape}, expected (n, {self.detector_shape[0]}, {self.detector_shape[1]})"
@@ -164,13 +179,15 @@ class TemplateFinder:
         for start in range(0, len(patterns), step):
             if control is not None:
                 control.check()
-            tables.append(self._chunk(patterns[start : start + step], measure))
+            tables.append(self._chunk(patterns[start : start + step], measure, gap))
         return PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), FIELDS)
 
-    def _chunk(self, patterns: NDArray[Any], measure: bool) -> PeakTable:
+    def _chunk(self, patterns: NDArray[Any], measure: bool, gap: NDArray[np.bool_] | None) -> PeakTable:
         patterns = fill_missing(patterns)
+        if gap is None:
+            patterns, gap = fill_gaps(patterns)
         gain = estimate_gain(patterns)
-        which, row, col, score = self._detect(patterns, gain, local=not measure)
+        which, row, col, score = self._detect(patterns, gain, gap, proposing=not measure)
         if measure:
             columns = self._measure(patterns, gain, which, row, col, score)
             which = columns.pop("which").astype(np.intp)
@@ -178,6 +195,8 @@ class TemplateFinder:
             sigma = np.hypot(0.25 * self.binning, self.probe.radius_px / np.maximum(score, 1))
             columns = {"row": row, "col": col, "intensity": np.square(score), "score": score, "sigma_px": sigma}
         keep = (columns["score"] >= self.score_floor) & self._inside(columns["row"], columns["col"])
+        position = np.stack([columns["row"], columns["col"]], axis=1).astype(float)
+        keep &= overlap(gap, position, self.probe.radius_px) >= _LEAST_SEEN
         keep[keep] = thin(which[keep], columns["row"][keep], columns["col"][keep], columns["score"][keep], self.spacing_px)
         keep[keep] = strongest(which[keep], columns["score"][keep], self.params.max_disks)
         order = np.lexsort((-columns["score"][keep], which[keep]))
@@ -195,25 +214,34 @@ class TemplateFinder:
     def correlation(self, patterns: NDArray[Any]) -> NDArray[np.float32]:
         """(n, binned rows, binned cols) correlation of the patterns in sigma of noise, as the detection sees it."""
         patterns = fill_missing(patterns)
-        return self._correlate(patterns, estimate_gain(patterns))
+        return self._correlate(patterns, estimate_gain(patterns), np.zeros(self.detector_shape, bool), False)
 
-    def _correlate(self, patterns: NDArray[Any], gain: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _correlate(
+        self, patterns: NDArray[Any], gain: NDArray[np.float32], gap: NDArray[np.bool_], proposing: bool
+    ) -> NDArray[np.float32]:
+        """Correlation of patterns; for proposals, in patterns of few electrons, what counting them says where that is more.
+
+        Where counts are few next to bright disks the root sees faint disks that their bright neighbours hide from a sum of
+        counts; in the dark the sum sees more. Which of both is a disk, the refiner tells; template matching by itself has no
+        such judge.
+        """
         template = self.params.template
         binned = bin_patterns(patterns, self.binning) / gain[:, None, None]
-        sparse = is_sparse(binned) & (template.correlation == "cross")
+        masked = None
+        if gap.any() and template.correlation == "cross":
+            masked = MaskedCorrelation(self._parts, known_bins(gap, self.binning))
+        out = self._correlate_stabilised(binned, masked)
+        sparse = is_sparse(binned) if proposing and template.correlation == "cross" else np.zeros(len(binned), bool)
         if sparse.any():
-            out = np.empty((len(binned), *self._binned_shape), np.float32)
-            out[sparse] = self._poisson.significance(binned[sparse])
-            if not sparse.all():
-                out[~sparse] = self._correlate_stabilised(binned[~sparse])
-            return out
-        return self._correlate_stabilised(binned)
+            counted = self._poisson.significance(binned[sparse], None if masked is None else masked.known)
+            out[sparse] = np.maximum(out[sparse], counted)
+        return out
 
-    def _correlate_stabilised(self, binned: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _correlate_stabilised(self, binned: NDArray[np.float32], masked: MaskedCorrelation | None) -> NDArray[np.float32]:
         template = self.params.template
         stabilised = anscombe(binned)
         stabilised -= stabilised.mean(axis=(1, 2), keepdims=True)
-        spectrum = fft.rfft2(stabilised, s=self._fft_shape, axes=(1, 2), overwrite_x=True)
+        spectrum = fft.rfft2(stabilised, s=self._fft_shape, axes=(1, 2), overwrite_x=masked is None)
         spectrum *= self._kernel_ft
         power = {"cross": 1.0, "phase": 0.0, "hybrid": template.corr_power}[template.correlation]
         if power < 1:
@@ -225,15 +253,18 @@ class TemplateFinder:
         if power < 1:  # the exponent changes the scale of the noise: measure it
             sample = np.abs(out[:, ::2, ::2]).reshape(len(out), -1)
             out = out / (np.median(sample, axis=1) / 0.6745 + 1e-12)[:, None, None]
-        return out.astype(np.float32, copy=False)
+        out = out.astype(np.float32, copy=False)
+        return out if masked is None else masked.replaced(out, stabilised)
 
-    def _detect(self, patterns: NDArray[Any], gain: NDArray[np.float32], local: bool = False) -> tuple[NDArray[Any], ...]:
+    def _detect(
+        self, patterns: NDArray[Any], gain: NDArray[np.float32], gap: NDArray[np.bool_], proposing: bool = False
+    ) -> tuple[NDArray[Any], ...]:
         """Candidates: flat pattern index, row, col (px, by parabola) and score (sigma), one per spacing.
 
-        With `local` the correlation is divided by its own spread about the place where that is more than one.
+        With `proposing` the correlation is divided by its own spread about the place where that is more than one.
         """
-        corr = self._correlate(patterns, gain)
-        if local:
+        corr = self._correlate(patterns, gain, gap, proposing)
+        if proposing:
             corr /= np.maximum(local_spread(corr, 6 * self.probe.radius_px / self.binning, crowded=True) / _STRUCTURE, 1)
         # low background counts have less than unit variance after stabilisation, hence a floor below the score floor
         which, i, j, score = local_maxima(corr, 0.7 * self.score_floor)

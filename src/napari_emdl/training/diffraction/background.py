@@ -147,10 +147,17 @@ def open_pixels(scenes: list[Scene], n: int, device: torch.device | str) -> torc
         if scene.stop.shape:
             dy, dx = offsets([scene], n, device)
             out[i] = _stop(scene.stop, scene.stop.radii * scene.radius_px, dy[0], dx[0])
-        top, bottom, left, right = scene.window_px
-        out[i, :top], out[i, n - bottom :], out[i, :, :left], out[i, :, n - right :] = 0, 0, 0, 0
-        for axis, first, width in scene.camera.gaps:
-            out[i].narrow(axis, first, min(width, n - first)).zero_()
+        out[i][dead_pixels(scene, n, device)] = 0
+    return out
+
+
+def dead_pixels(scene: Scene, n: int, device: torch.device | str) -> torch.Tensor:
+    """(n, n) bool: margins and gaps between modules, where there is no detector. Under a beam stop there is one."""
+    out = torch.zeros((n, n), dtype=torch.bool, device=device)
+    top, bottom, left, right = scene.window_px
+    out[:top], out[n - bottom :], out[:, :left], out[:, n - right :] = True, True, True, True
+    for axis, first, width in scene.camera.gaps:
+        out.narrow(axis, first, min(width, n - first)).fill_(True)
     return out
 
 

@@ -9,21 +9,17 @@ import math
 
 import torch
 
-from napari_emdl.training.diffraction.background import column
+from napari_emdl.training.diffraction.background import column, dead_pixels
 from napari_emdl.training.diffraction.scene import Scene
 
 
-def detect(
-    expected: torch.Tensor, open_part: torch.Tensor, scenes: list[Scene], generator: torch.Generator | None
-) -> torch.Tensor:
+def detect(expected: torch.Tensor, scenes: list[Scene], generator: torch.Generator | None) -> torch.Tensor:
     """Counts with Poisson noise and everything that camera and export did to them.
 
     Parameters
     ----------
     expected
         Expected electrons, (B, n, n).
-    open_part
-        What gaps and margins leave, (B, n, n); dead lines stay dead.
     """
     device = expected.device
     ripple = column([s.gain_ripple for s in scenes], device)
@@ -41,7 +37,8 @@ def detect(
             counts[i] = _bloom(counts[i], float(bright[i]), scene.camera.blooming)
         if scene.camera.pedestal:
             level = scene.camera.pedestal * float(counts[i].mean())
-            counts[i] = torch.where(open_part[i] > 0, (counts[i] + level).clamp_min(0), 0.0)
+            dead = dead_pixels(scene, counts.shape[-1], device)
+            counts[i] = torch.where(dead, 0.0, (counts[i] + level).clamp_min(0))
     return _export(counts, bright, scenes)
 
 

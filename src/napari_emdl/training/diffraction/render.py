@@ -170,7 +170,7 @@ def render_batch(
     own_counts, snr = _signal(patches, own * (scale * kept)[patches.which], expected, open_part, scenes)
     vacuum = _probe_images(scenes, geometry, n, device) if probe else [torch.empty(0)] * count
     if noise:
-        expected = detect(expected, open_part, scenes, generator)
+        expected = detect(expected, scenes, generator)
         vacuum = torch.poisson(vacuum, generator) if isinstance(vacuum, torch.Tensor) else vacuum
     parts = [len(g.seen) for g in geometry]
     pieces = (torch.split(x.cpu(), parts) for x in (centre, own_counts, snr))

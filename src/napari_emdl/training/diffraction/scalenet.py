@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_emdl.diffraction.find.patterns import fill_gaps
+from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.probeshape import without_hot_pixels
 from napari_emdl.diffraction.find.scaleview import LEVELS, RADII_PX, on_network_grid, pyramid
 from napari_emdl.samples.nothing import KINDS

@@ -31,8 +31,9 @@ class Effects(BaseModel):
         Exports with gamma or logarithm, or in 8 bit: counts in no unit.
     dark
         Dark counts subtracted too little or too much.
-    gaps, stop
-        Dead rows and columns between the modules of a detector; beam stops of several shapes.
+    gaps, stop, stop_radii
+        Dead rows and columns between the modules of a detector; beam stops of several shapes, and their half width in disk
+        radii.
     resampled
         Exports that were scaled, so that neighbouring pixels share their noise.
     """
@@ -53,6 +54,7 @@ class Effects(BaseModel):
     dark: float = 0.0
     gaps: float = 0.0
     stop: float = 0.0
+    stop_radii: tuple[float, float] = (1.0, 2.0)
     resampled: float = 0.0
 
 
@@ -275,7 +277,7 @@ def _draw_stop(config: RenderConfig, rng: np.random.Generator) -> Stop:
         return Stop()
     shape = STOPS[int(rng.integers(len(STOPS)))] if config.effects.stop else "disk"
     leak = 0.05 * float(rng.random()) if rng.random() < 0.3 else 0.0
-    return Stop(shape, float(rng.uniform(1.0, 2.0)), float(rng.uniform(0, 2 * np.pi)), leak)
+    return Stop(shape, float(rng.uniform(*config.effects.stop_radii)), float(rng.uniform(0, 2 * np.pi)), leak)
 
 
 def _draw_diffuse(config: RenderConfig, rng: np.random.Generator) -> Diffuse:
