@@ -106,8 +106,8 @@ class Through:
         Lattices of other disks, at the given positions or at all.
     fitted
         Where lattices are fits.
-    ideal
-        True where the reference is an ideal lattice and not of the scan.
+    zero
+        (n,) positions of the reference; None for an ideal lattice.
     """
 
     disks: PeakTable
@@ -121,7 +121,7 @@ class Through:
     output: str | Path | None = None
     control: Control | None = None
     distortion: Distortion | None = None
-    ideal: bool = False
+    zero: NDArray[np.bool_] | None = None
 
     def make(self, cube: Datacube | None) -> Made:
         """What is asked for, and for "auto" the best that can be had.
@@ -180,7 +180,7 @@ class Through:
                 return self._peaks(_surer(tried), **known)
         table = measure_on_patterns(self.chosen, cube, self.fit, self.good, **model, **self._job())
         other = self.refit(table, None)
-        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape)
+        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape, self.zero)
         if weights.contradict:
             return self._peaks(
                 f"a fit to the patterns differs from them by {weights.apart:.1f} times what the errors of both say", **known
@@ -191,7 +191,14 @@ class Through:
         if alone := int(weights.alone.sum()):
             places = f"{alone:,} positions" if alone > 1 else "one position"
             why += f"; at {places} the two are too far apart and the peaks count alone"
-        return Made(self.chosen, merged(self.fit, other, weights, self.good, self.ideal), "both", why, weights=weights, **known)
+        return Made(
+            self.chosen,
+            merged(self.fit, other, weights, self.good, ideal=self.zero is None),
+            "both",
+            why,
+            weights=weights,
+            **known,
+        )
 
     def _pattern(self, cube: Datacube) -> Made:
         from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
