@@ -5,9 +5,8 @@ template knows of disks, patterns by the edges of the disks alone. On scans of h
 random neither is the better one: peaks are where disks are small or cut on whole pixels, patterns where disks are large and
 soft. Their errors say which, and hardly depend on each other, so the mean of both by their inverse variances is better than
 the better of the two (docs/benchmarks.md, "Peaks and patterns together"). One weight counts for a scan. Where the two differ
-by more than their errors explain, one of them is wrong: where disks are large and clear the peaks, whose errors are then taken to
-be larger; else nothing tells which, and the peaks, which no model of the
-aperture can mislead, then count alone.
+by more than their errors explain, one of them is wrong. Where disks are large and clear these are the peaks, whose errors are taken to be
+larger; else nothing tells which, and the peaks, which no model of the aperture can mislead, count alone.
 
 (Mean of correlated measurements: Lyons, Gibaut and Clifford, Nucl. Instrum. Methods A 270 (1988) 110.)
 """
@@ -121,9 +120,8 @@ def weigh(
         difference = difference - np.nanmedian(difference[alike], axis=0)
     apart = _apart(difference, errors)
     clear = aperture.radius_px >= _CLEAR_PX and aperture.edge_px > _CLEAR_EDGE_PX and aperture.ripple <= _RAGGED
-    if clear and 1 < apart < _CLEAR_APART:
-        explained = np.sqrt(max(_typical(difference) ** 2 - np.nanmedian(errors[1]) ** 2, 0.0)) / np.nanmedian(errors[0])
-        wider = max(1.0, float(explained))
+    if clear and apart < _CLEAR_APART:
+        wider = _unexplained(difference, errors)
         errors[0], factors[0] = wider * errors[0], wider * factors[0]
         apart = min(_apart(difference, errors), 1.0)
     of_peaks, of_patterns = (max(float(np.nanmedian(error)), 1e-15) for error in errors)
@@ -136,6 +134,16 @@ def weigh(
 
 def _apart(difference: Floats, errors: list[Floats]) -> float:
     return _typical(difference / np.maximum(np.hypot(*errors), 1e-12))
+
+
+def _unexplained(difference: Floats, errors: list[Floats]) -> float:
+    """What the first errors are to be multiplied by, 1 at least, to explain the difference; components by themselves.
+
+    Inner contrast makes disks breathe: it pulls at exx and eyy and leaves exy as it is.
+    """
+    seen = sum(_typical(one) ** 2 for one in difference.T)
+    first, second = (float(np.square(np.nanmedian(error, axis=0)).sum()) for error in errors)
+    return float(np.sqrt(max(seen - second, first) / first)) if first > 0 else 1.0
 
 
 def _typical(values: Floats) -> float:
