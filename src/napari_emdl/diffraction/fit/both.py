@@ -5,8 +5,8 @@ template knows of disks, patterns by the edges of the disks alone. On scans of h
 random neither is the better one: peaks are where disks are small or cut on whole pixels, patterns where disks are large and
 soft. Their errors say which, and hardly depend on each other, so the mean of both by their inverse variances is better than
 the better of the two (docs/benchmarks.md, "Peaks and patterns together"). One weight counts for a scan. Where the two differ
-by more than their errors explain, one of them is wrong. Where disks are large and clear these are the peaks, whose errors are taken to be
-larger; else nothing tells which, and the peaks, which no model of the aperture can mislead, count alone.
+by more than their errors explain, one of them is wrong. Where disks are large and clear it is the peaks, whose errors are then
+taken to be larger; else nothing tells which, and the peaks, which no model of the aperture can mislead, count alone.
 
 (Mean of correlated measurements: Lyons, Gibaut and Clifford, Nucl. Instrum. Methods A 270 (1988) 110.)
 """

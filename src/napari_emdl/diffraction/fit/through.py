@@ -237,6 +237,14 @@ def _surer(weights: Weights) -> str:
 
 def _at(fit: LatticeFit, positions: NDArray[np.int64]) -> LatticeFit:
     """Lattices of some positions; of the disks nothing is kept."""
-    of_positions = ("origin", "g", "covariance", "residual_px", "n_indexed", "n_disks", "rank_ok")
-    none = {"hk": fit.hk[:0], "used": fit.used[:0]}
-    return LatticeFit(**{name: getattr(fit, name)[positions] for name in of_positions}, **none)
+    return LatticeFit(
+        fit.origin[positions],
+        fit.g[positions],
+        fit.covariance[positions],
+        fit.residual_px[positions],
+        fit.n_indexed[positions],
+        fit.n_disks[positions],
+        fit.rank_ok[positions],
+        fit.hk[:0],
+        fit.used[:0],
+    )
