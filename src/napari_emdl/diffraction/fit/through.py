@@ -171,14 +171,13 @@ class Through:
 
         aperture = measure_aperture(self.chosen, cube, self.fit, self.good, self.distortion)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
-        model = {"aperture": aperture, "distortion": self.distortion}
         if int(self.good.sum()) > _LARGE:
             at = np.flatnonzero(self.good)[np.linspace(0, int(self.good.sum()) - 1, _TRIAL).astype(int)]
-            few = self.refit(measure_some(self.chosen, cube, self.fit, at, **model, control=self.control), at)
+            few = self.refit(measure_some(self.chosen, cube, self.fit, at, aperture, self.distortion, self.control), at)
             tried = weigh(_at(self.fit, at), few, np.ones(len(at), bool), self.fitted(few), aperture, None)
             if tried.share < LEAST_SHARE:
                 return self._peaks(_surer(tried), **known)
-        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, **model, **self._job())
+        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job())
         other = self.refit(table, None)
         weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape, self.zero)
         if weights.contradict:
