@@ -162,3 +162,27 @@ def test_regions_say_what_they_were_fitted_to(scan):
     assert strain.attrs["fit"]["fit"] == "both" and strain.peaks_alone.shape == labels.shape
     assert {facts["fit"]["fit"] for facts in strain.attrs["regions"].values()} == {"both"}
     assert "peaks and patterns" in strain.attrs["fit"]["text"]
+
+
+def test_large_clear_disks_whose_peaks_err_more_than_they_say_follow_the_patterns():
+    random = np.random.default_rng(6)
+    peaks, patterns = two_fits(0.03, 0.03, 0.0)
+    bands = 0.06 * random.normal(size=(N, 2, 2))  # as inner contrast pulls, in no sigma
+    biased = lattices(peaks.g + bands, 0.03)
+    good = np.ones(N, bool)
+    clear = weigh(biased, patterns, good, good, LARGE, None)
+    assert not clear.contradict and clear.share > 0.8
+    mean = merged(biased, patterns, clear, good)
+    said = np.sqrt(np.mean(mean.covariance[:, [2, 3, 4, 5], [2, 3, 4, 5]]))
+    assert rms(mean) < 1.1 * rms(patterns) and rms(mean) / said == pytest.approx(1, abs=0.15)
+    assert weigh(biased, patterns, good, good, Aperture(8.0, 0.45), None).contradict, "a sharp edge tells less"
+
+
+def test_what_both_differ_by_away_from_the_reference_is_an_error():
+    peaks, patterns = two_fits(0.03, 0.03, 0.25)
+    good, zero = np.ones(N, bool), np.arange(N) < N // 4
+    shifted = lattices(peaks.g + np.where(zero, 0.0, 0.08)[:, None, None], 0.03)
+    assert (
+        weigh(shifted, patterns, good, good, LARGE, None, zero).share > weigh(shifted, patterns, good, good, LARGE, None).share
+    )
+    assert weigh(shifted, patterns, good, good, LARGE, None, zero).share > 0.75

@@ -5,8 +5,8 @@ template knows of disks, patterns by the edges of the disks alone. On scans of h
 random neither is the better one: peaks are where disks are small or cut on whole pixels, patterns where disks are large and
 soft. Their errors say which, and hardly depend on each other, so the mean of both by their inverse variances is better than
 the better of the two (docs/benchmarks.md, "Peaks and patterns together"). One weight counts for a scan. Where the two differ
-by more than their errors explain, one of them is wrong and nothing tells which: the peaks, which no model of the
-aperture can mislead, then count alone.
+by more than their errors explain, one of them is wrong. Where disks are large and clear it is the peaks, whose errors are then
+taken to be larger; else nothing tells which, and the peaks, which no model of the aperture can mislead, count alone.
 
 (Mean of correlated measurements: Lyons, Gibaut and Clifford, Nucl. Instrum. Methods A 270 (1988) 110.)
 """
@@ -32,6 +32,9 @@ Floats = NDArray[np.float64]
 _RAGGED, _RAGGED_FACTOR = 0.06, 1.3
 #: Below this radius in px few pixels lie inside a disk and not on its edge: the same.
 _SMALL_PX, _SMALL_FACTOR = 4.3, 1.6
+#: Above this radius, with an edge softer than the sharpest that is modelled, what patterns say is right; where both fits differ
+#: by more than their errors explain, up to this many times, it is the peaks that err: inner contrast pulls at them.
+_CLEAR_PX, _CLEAR_EDGE_PX, _CLEAR_APART = 4.5, 0.46, 2.5
 #: Two fits that differ by this many times what their errors say: the peaks count alone, in the scan or at a position.
 _APART, _APART_HERE = 1.5, 4.5
 #: A share of the patterns below this changes nothing that is worth the time.
@@ -81,6 +84,7 @@ def weigh(
     there: NDArray[np.bool_],
     aperture: Aperture,
     shape: tuple[int, ...] | None,
+    zero: NDArray[np.bool_] | None = None,
 ) -> Weights:
     """Weights of two fits of the same positions.
 
@@ -92,6 +96,8 @@ def weigh(
         Of the disks.
     shape
         (R, C) of the scan, for errors held against neighbours; None for positions that are no neighbours.
+    zero
+        (n,) positions of the reference, None for all: what both fits differ by there is no error of the strain.
     """
     both = good & there
     if not both.any():
@@ -108,17 +114,41 @@ def weigh(
         errors.append(factor * error)
     more = max(_RAGGED_FACTOR if aperture.ripple > _RAGGED else 1.0, _SMALL_FACTOR if aperture.radius_px < _SMALL_PX else 1.0)
     errors[1], factors[1] = more * errors[1], more * factors[1]
+    difference = values[1] - values[0]
+    alike = both if zero is None or int((both & zero).sum()) < _ENOUGH else both & zero
+    if int(alike.sum()) >= _ENOUGH:
+        difference = difference - np.nanmedian(difference[alike], axis=0)
+    apart = _apart(difference, errors)
+    clear = aperture.radius_px >= _CLEAR_PX and aperture.edge_px > _CLEAR_EDGE_PX and aperture.ripple <= _RAGGED
+    if clear and apart < _CLEAR_APART:
+        wider = _unexplained(difference, errors)
+        errors[0], factors[0] = wider * errors[0], wider * factors[0]
+        apart = min(_apart(difference, errors), 1.0)
     of_peaks, of_patterns = (max(float(np.nanmedian(error)), 1e-15) for error in errors)
     common = _CORRELATION * of_peaks * of_patterns
     share = float(np.clip((of_peaks**2 - common) / (of_peaks**2 + of_patterns**2 - 2 * common), 0, 1))
-    difference = values[1] - values[0]
-    if int(both.sum()) >= _ENOUGH:
-        difference = difference - np.nanmedian(difference, axis=0)
-    relative = difference / np.maximum(np.hypot(*errors), 1e-12)
-    apart = float(np.sqrt(np.nanmedian(np.square(relative)) / _MEDIAN_SQUARE))
     with np.errstate(invalid="ignore"):
-        far = (np.abs(relative) > _APART_HERE * max(1.0, apart)).any(axis=1)
+        far = (np.abs(difference) > _APART_HERE * max(1.0, apart) * np.hypot(*errors)).any(axis=1)
     return Weights(share, apart, (factors[0], factors[1]), of_patterns / of_peaks, good & (~there | far))
+
+
+def _apart(difference: Floats, errors: list[Floats]) -> float:
+    return _typical(difference / np.maximum(np.hypot(*errors), 1e-12))
+
+
+def _unexplained(difference: Floats, errors: list[Floats]) -> float:
+    """What the first errors are to be multiplied by, 1 at least, to explain the difference; components by themselves.
+
+    Inner contrast makes disks breathe: it pulls at exx and eyy and leaves exy as it is.
+    """
+    seen = sum(_typical(one) ** 2 for one in difference.T)
+    first, second = (float(np.square(np.nanmedian(error, axis=0)).sum()) for error in errors)
+    return float(np.sqrt(max(seen - second, first) / first)) if first > 0 else 1.0
+
+
+def _typical(values: Floats) -> float:
+    """Robust root mean square about zero."""
+    return float(np.sqrt(np.nanmedian(np.square(values)) / _MEDIAN_SQUARE))
 
 
 def merged(

@@ -71,19 +71,20 @@ def fit_one_lattice(
     fit = _fit(chosen, measured, basis, params)
     made = Made(chosen, fit)
     if params.fit != "peaks":
+        good = reasons_of(fit, basis.g, params) == 0
         made = Through(
             disks,
             params,
             chosen,
             fit,
-            reasons_of(fit, basis.g, params) == 0,
+            good,
             lambda table, at: _fit(table, measured, basis, params, at),
             lambda found: reasons_of(found, basis.g, params) == 0,
             run or RunParams(),
             output,
             control,
             measured.distortion,
-            _ideal(reference, params),
+            None if _ideal(reference, params) else reference_of(good, disks.shape, reference, params),
         ).make(cube)
     chosen, fit = made.disks, made.fit
     reason = reasons_of(fit, basis.g, params)

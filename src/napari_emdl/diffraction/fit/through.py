@@ -106,8 +106,8 @@ class Through:
         Lattices of other disks, at the given positions or at all.
     fitted
         Where lattices are fits.
-    ideal
-        True where the reference is an ideal lattice and not of the scan.
+    zero
+        (n,) positions of the reference; None for an ideal lattice.
     """
 
     disks: PeakTable
@@ -121,7 +121,7 @@ class Through:
     output: str | Path | None = None
     control: Control | None = None
     distortion: Distortion | None = None
-    ideal: bool = False
+    zero: NDArray[np.bool_] | None = None
 
     def make(self, cube: Datacube | None) -> Made:
         """What is asked for, and for "auto" the best that can be had.
@@ -171,16 +171,15 @@ class Through:
 
         aperture = measure_aperture(self.chosen, cube, self.fit, self.good, self.distortion)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
-        model = {"aperture": aperture, "distortion": self.distortion}
         if int(self.good.sum()) > _LARGE:
             at = np.flatnonzero(self.good)[np.linspace(0, int(self.good.sum()) - 1, _TRIAL).astype(int)]
-            few = self.refit(measure_some(self.chosen, cube, self.fit, at, **model, control=self.control), at)
+            few = self.refit(measure_some(self.chosen, cube, self.fit, at, aperture, self.distortion, self.control), at)
             tried = weigh(_at(self.fit, at), few, np.ones(len(at), bool), self.fitted(few), aperture, None)
             if tried.share < LEAST_SHARE:
                 return self._peaks(_surer(tried), **known)
-        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, **model, **self._job())
+        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job())
         other = self.refit(table, None)
-        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape)
+        weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape, self.zero)
         if weights.contradict:
             return self._peaks(
                 f"a fit to the patterns differs from them by {weights.apart:.1f} times what the errors of both say", **known
@@ -191,7 +190,14 @@ class Through:
         if alone := int(weights.alone.sum()):
             places = f"{alone:,} positions" if alone > 1 else "one position"
             why += f"; at {places} the two are too far apart and the peaks count alone"
-        return Made(self.chosen, merged(self.fit, other, weights, self.good, self.ideal), "both", why, weights=weights, **known)
+        return Made(
+            self.chosen,
+            merged(self.fit, other, weights, self.good, ideal=self.zero is None),
+            "both",
+            why,
+            weights=weights,
+            **known,
+        )
 
     def _pattern(self, cube: Datacube) -> Made:
         from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
@@ -230,6 +236,14 @@ def _surer(weights: Weights) -> str:
 
 def _at(fit: LatticeFit, positions: NDArray[np.int64]) -> LatticeFit:
     """Lattices of some positions; of the disks nothing is kept."""
-    of_positions = ("origin", "g", "covariance", "residual_px", "n_indexed", "n_disks", "rank_ok")
-    none = {"hk": fit.hk[:0], "used": fit.used[:0]}
-    return LatticeFit(**{name: getattr(fit, name)[positions] for name in of_positions}, **none)
+    return LatticeFit(
+        fit.origin[positions],
+        fit.g[positions],
+        fit.covariance[positions],
+        fit.residual_px[positions],
+        fit.n_indexed[positions],
+        fit.n_disks[positions],
+        fit.rank_ok[positions],
+        fit.hk[:0],
+        fit.used[:0],
+    )
