@@ -23,7 +23,7 @@ def known_bins(gap: NDArray[np.bool_], binning: int) -> Floats32:
     """(rows, cols) 1 for the bins of a detector of which no pixel is hidden, else 0."""
     rows, cols = gap.shape[0] // binning, gap.shape[1] // binning
     blocks = gap[: rows * binning, : cols * binning].reshape(rows, binning, cols, binning)
-    return (~blocks.any(axis=(1, 3))).astype(np.float32)
+    return np.asarray(~blocks.any(axis=(1, 3)), np.float32)
 
 
 class MaskedCorrelation:
@@ -58,7 +58,7 @@ class MaskedCorrelation:
 
     def _back(self, spectrum: NDArray[np.complexfloating]) -> Floats32:
         rows, cols = self.known.shape
-        return fft.irfft2(spectrum, s=self._fft_shape, axes=(-2, -1))[..., :rows, :cols].astype(np.float32)
+    return fft.irfft2(spectrum, s=self._fft_shape, axes=(-2, -1))[..., :rows, :cols].astype(np.float32)
 
     def replaced(self, correlation: Floats32, stabilised: Floats32) -> Floats32:
         """Correlation (n, rows, cols) with the places whose disk or surround is cut computed from what is known.
