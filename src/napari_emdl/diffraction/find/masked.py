@@ -58,7 +58,7 @@ class MaskedCorrelation:
 
     def _back(self, spectrum: NDArray[np.complexfloating]) -> Floats32:
         rows, cols = self.known.shape
-    return fft.irfft2(spectrum, s=self._fft_shape, axes=(-2, -1))[..., :rows, :cols].astype(np.float32)
+        return fft.irfft2(spectrum, s=self._fft_shape, axes=(-2, -1))[..., :rows, :cols].astype(np.float32)
 
     def replaced(self, correlation: Floats32, stabilised: Floats32) -> Floats32:
         """Correlation (n, rows, cols) with the places whose disk or surround is cut computed from what is known.
