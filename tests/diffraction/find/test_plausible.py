@@ -69,6 +69,13 @@ def test_a_crystal_that_the_network_is_sure_of_needs_less_order() -> None:
         assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == kept
 
 
+@pytest.mark.parametrize(("kind", "which"), [("noise", 5), ("picture", 4)])
+def test_many_places_that_fall_off_by_chance_are_no_crystal(kind: str, which: int) -> None:
+    """They gave 53 and 46 disks: the network was sure that there is no crystal, and nobody asked it."""
+    found, note = count_disks(patterns_of(kind, 6, seed=6021)[which], "light")
+    assert found <= 3 and note
+
+
 def test_grains_come_in_pairs_about_the_beam_and_chance_does_not() -> None:
     random = np.random.default_rng(5)
     half = random.uniform(-90, 90, (10, 2))

@@ -53,10 +53,11 @@ def find_gaps(image: Floats) -> Mask:
         (rows, cols) mean of some patterns without missing values.
     """
     lines = dead_lines(image)
-    if lines.any():
-        image = image.astype(np.float32)
-        fill_from_around(image, lines)
-    return lines | _dark_areas(image)
+    if not lines.any():
+        return _dark_areas(image)
+    filled = image.astype(np.float32)
+    fill_from_around(filled, lines)
+    return lines | _dark_areas(filled)
 
 
 def dead_lines(image: Floats) -> Mask:

@@ -23,7 +23,7 @@ def known_bins(gap: NDArray[np.bool_], binning: int) -> Floats32:
     """(rows, cols) 1 for the bins of a detector of which no pixel is hidden, else 0."""
     rows, cols = gap.shape[0] // binning, gap.shape[1] // binning
     blocks = gap[: rows * binning, : cols * binning].reshape(rows, binning, cols, binning)
-    return (~blocks.any(axis=(1, 3))).astype(np.float32)
+    return np.asarray(~blocks.any(axis=(1, 3)), np.float32)
 
 
 class MaskedCorrelation:

@@ -37,6 +37,8 @@ _GATHERED = 1.25
 _PAIRED, _PAIRS_OVER_CHANCE = 0.5, 2.0
 #: Probability by which the scale network is sure of a crystal; share of disks in pairs where they are many and all alike.
 _CRYSTAL, _NEARLY_ALL = 0.9, 0.8
+#: Probability of a crystal by the scale network below which it sees none.
+_NO_CRYSTAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
         return True
     position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)
     seen = spread_of(position, intensity)
-    falls = seen.falls < _FALLS or seen.gathered < 1 - _GATHERED / np.sqrt(max(4, len(peaks) // 5))
+    # of many places by chance some fall off; where a network sees no crystal that is not enough
+    least = _FALLS if probe.crystal > _NO_CRYSTAL else _FALLS_CLEARLY
+    falls = seen.falls < least or seen.gathered < 1 - _GATHERED / np.sqrt(max(4, len(peaks) // 5))
     if many and falls:
         return True
     few_kept = len(peaks) >= most and most < _USUAL_MOST
