@@ -13,9 +13,9 @@ from napari_emdl.atoms.fit.drift import identity
 from napari_emdl.atoms.fit.events import dwell_times, find_events, kaplan_meier, poisson_interval, rate_posterior, raw_rates
 from napari_emdl.atoms.fit.occupancy import decode
 from napari_emdl.atoms.fit.result import Occupancy
-from napari_emdl.atoms.fit.sitetable import event_table
 from napari_emdl.atoms.fit.siteclasses import fit_site_classes
 from napari_emdl.atoms.fit.sites import FACET, Sites
+from napari_emdl.atoms.fit.sitetable import event_table
 from napari_emdl.atoms.judge.compare import compare
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.samples.atoms import _blink
