@@ -312,8 +312,10 @@ def write_nexus(path: Path, data: np.ndarray) -> None:
             group[name].attrs["units"] = units
 
 
-def write_dm4_scan(path: Path, stored: np.ndarray, units: tuple[str, str, str, str], tags: dict[str, object]) -> None:
-    """DM4 of four axes; `units` by axis of `stored`, `tags` under "Meta Data"."""
+def write_dm4_scan(
+    path: Path, stored: np.ndarray, units: tuple[str, ...], tags: dict[str, object], more: dict[str, object] | None = None
+) -> None:
+    """DM4 of three or four axes; `units` by axis of `stored`, `tags` under "Meta Data", `more` beside it."""
 
     def data(value: object) -> tuple[list[int], bytes]:
         if isinstance(value, bool):
@@ -343,14 +345,21 @@ def write_dm4_scan(path: Path, stored: np.ndarray, units: tuple[str, str, str, s
             body += kind + struct.pack(">H", len(name)) + name.encode() + struct.pack(">Q", len(inner)) + inner
         return b"\0\0" + struct.pack(">Q", len(items)) + body
 
-    def image(array: np.ndarray, names: tuple[str, ...], meta: dict[str, object]) -> dict[str, object]:
+    def image(
+        array: np.ndarray, names: tuple[str, ...], meta: dict[str, object], extra: dict[str, object]
+    ) -> dict[str, object]:
         axes: list[object] = [{"Origin": 0.0, "Scale": 0.5 if unit else 1.0, "Units": unit} for unit in names[::-1]]
         brightness = {"Origin": 0.0, "Scale": 1.0, "Units": ""}
         calibrations = {"Brightness": brightness, "Dimension": axes, "DisplayCalibratedUnits": True}
         sizes: list[object] = [int(n) for n in array.shape[::-1]]
         facts = {"Calibrations": calibrations, "Data": array, "DataType": 10, "Dimensions": sizes, "PixelDepth": 2}
-        return {"ImageData": facts, "ImageTags": {"Meta Data": meta} if meta else {}, "Name": "img", "UniqueID": [1, 2, 3, 4]}
+        return {
+            "ImageData": facts,
+            "ImageTags": ({"Meta Data": meta} if meta else {}) | extra,
+            "Name": "img",
+            "UniqueID": [1, 2, 3, 4],
+        }
 
-    listed: list[object] = [image(np.zeros((8, 8), "u2"), ("", ""), {}), image(stored, units, tags)]
+    listed: list[object] = [image(np.zeros((8, 8), "u2"), ("", ""), {}, {}), image(stored, units, tags, more or {})]
     body = group({"ImageList": listed, "InImageMode": True, "Thumbnails": [{"ImageIndex": 0}]})
     path.write_bytes(struct.pack(">IQI", 4, len(body), 1) + body + b"\0" * 8)

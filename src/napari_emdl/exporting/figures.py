@@ -182,6 +182,6 @@ def draw_raster(figure: Figure, occupancy: Any) -> None:
     if occupancy.attrs.get("frame_steps") is not None:
         axes.set_xlabel("frame (gaps in time are not drawn)")
     elif times_s is not None:
-        interval_s = float(occupancy.attrs["frame_interval_s"])
+        interval_s: Any = occupancy.attrs["frame_interval_s"]
         axes.secondary_xaxis("top", functions=(lambda f: f * interval_s, lambda s: s / interval_s)).set_xlabel("time (s)")
     figure.colorbar(drawn, ax=axes, label="chance of being occupied")

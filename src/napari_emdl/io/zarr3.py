@@ -135,7 +135,7 @@ class Zarr3Array:
             check_packed(raw, _PACKED[name], unpacked + SMALL_ARRAY_BYTES, f"{self.name}: piece {key}")
             return bytes(numcodecs.get_codec({"id": _PACKED[name]}).decode(raw))
         if name == "bytes":
-            order = ">" if how.get("endian") == "big" else "<"
+            order: Any = ">" if how.get("endian") == "big" else "<"
             values = np.frombuffer(raw, self.dtype.newbyteorder(order))
             return values.reshape(self._stored_shape()).astype(self.dtype, copy=False)
         return np.transpose(raw, np.argsort(how["order"]))

@@ -13,9 +13,9 @@ from napari_emdl.atoms.fit.drift import identity
 from napari_emdl.atoms.fit.events import dwell_times, find_events, kaplan_meier, poisson_interval, rate_posterior, raw_rates
 from napari_emdl.atoms.fit.occupancy import decode
 from napari_emdl.atoms.fit.result import Occupancy
-from napari_emdl.atoms.fit.sitetable import event_table
 from napari_emdl.atoms.fit.siteclasses import fit_site_classes
 from napari_emdl.atoms.fit.sites import FACET, Sites
+from napari_emdl.atoms.fit.sitetable import event_table
 from napari_emdl.atoms.judge.compare import compare
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.samples.atoms import _blink
@@ -112,8 +112,8 @@ def test_rates_and_times_follow_the_gaps_between_frames():
     untold = occupancy_of(0.05, 0.1, 0.7, 3, frames=600, kept=kept)
     row = told.rates[0]
     assert row["frames"] == len(kept) and told.p_occupied.shape[0] == len(kept)
-    assert row["p_off_low"] < 0.05 < row["p_off_high"] and row["p_on_low"] < 0.1 < row["p_on_high"]
-    assert untold.rates[0]["p_off_low"] > 0.06  # one step in three is nine frames long
+    assert (row["p_off"], row["p_on"]) == pytest.approx((0.05, 0.1), rel=0.35)
+    assert untold.rates[0]["p_off"] > 1.4 * row["p_off"]  # one step in three is seven frames long
     times = event_table(told)["time_s"]
     np.testing.assert_allclose(times, 0.5 * kept[told.events["frame"].astype(int)])
     assert told.dwell_times(True).frames.max() <= 3  # nothing is known of what lasted over a gap

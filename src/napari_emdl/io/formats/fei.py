@@ -1,7 +1,7 @@
-"""Extended headers that Thermo Fisher (FEI) programs put into MRC files: pixel size, mode, energy and time of every frame.
+"""Extended headers that Thermo Fisher (FEI) programs put into MRC files: pixel size, mode, energy, time of each frame.
 
-``FEI1`` and ``FEI2`` after the description that CCP-EM publishes (metadata blocks of fixed layout, each field valid where its bit
-is set); before them, 128 bytes an image as tomography programs wrote.
+``FEI1`` and ``FEI2`` after the description that CCP-EM publishes (metadata blocks of fixed layout, each field valid where its
+bit is set); before them, 128 bytes an image as tomography programs wrote.
 """
 
 from __future__ import annotations

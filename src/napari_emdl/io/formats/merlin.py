@@ -226,8 +226,12 @@ def _first_number(path: Path) -> int | None:
 
 def _hdr(path: Path) -> dict[str, str] | None:
     """Entries of the .hdr file beside a .mib, whatever the case of its ending and its encoding."""
-    stems = dict.fromkeys((path.stem, path.stem.rstrip("0123456789"), path.stem.rstrip("0123456789").rstrip("_-")))
-    for candidate in (file for stem in stems if stem for file in path.parent.glob(f"{_escaped(stem)}.*")):
+    bare = path.stem.rstrip("0123456789")
+    # the parts NAME1.mib, NAME2.mib of one recording share NAME.hdr, unless that belongs to a NAME.mib
+    shared = [
+        stem for stem in dict.fromkeys((bare, bare.rstrip("_-"))) if stem and not path.with_name(stem + path.suffix).exists()
+    ]
+    for candidate in (file for stem in (path.stem, *shared) for file in sorted(path.parent.glob(f"{_escaped(stem)}.*"))):
         if candidate.suffix.lower() == ".hdr" and candidate.stat().st_size < 2**20:
             raw = candidate.read_bytes()
             try:
