@@ -1,0 +1,105 @@
+"""What cameras and alignments leave in frames, taken out before a network sees them: bad pixels, spikes and empty borders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+#: a pixel is a spike when it lies so many standard deviations above the median, alone among its neighbours
+SPIKE_SIGMAS = 10.0
+#: frames in which more than this share of the pixels stands out so have no spikes but bright features
+SPIKE_SHARE = 2e-3
+#: side of a square of one value, pixels, and the most pixels of that value elsewhere, that make an empty border
+BORDER_PX, BORDER_ELSEWHERE = 7, 0.3
+
+
+def cleaned(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None] | None:
+    """A frame (rows, cols) without spikes, what holds no image filled with the median, and where that is.
+
+    Returns
+    -------
+    (float32 image, mask of pixels without an image or None), or None for a constant frame or one without a finite pixel.
+    """
+    values = np.asarray(image, np.float32)
+    finite = np.isfinite(values)
+    hidden: NDArray[np.bool_] | None = None
+    if not finite.all():
+        if not finite.any():
+            return None
+        hidden = ~finite
+        values = np.where(finite, values, np.median(values[finite]))
+    if not np.ptp(values) > 0:
+        return None
+    border = empty_border(values)
+    if border is not None:
+        hidden = border if hidden is None else hidden | border
+        if hidden.all():
+            return None
+        values = np.where(border, np.median(values[~hidden]), values)
+    return without_spikes(values), hidden
+
+
+def without_spikes(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Image with single pixels far above the rest replaced by the median of their neighbours."""
+    sample = image.ravel()[:: max(1, image.size // 40000)]
+    low, middle, high = np.percentile(sample, [5, 50, 95])
+    within = sample[(sample >= 2 * low - middle - 1e-6) & (sample <= 2 * high - middle + 1e-6)]
+    width = max(float(within.std()), float(high - low) / 3.3)
+    r, c = np.nonzero(image > middle + SPIKE_SIGMAS * width) if width > 0 else (np.zeros(0, int), np.zeros(0, int))
+    if not len(r) or len(r) > max(4, SPIKE_SHARE * image.size):
+        return image
+    out = image.copy()
+    padded = np.pad(image, 1, mode="reflect")
+    around = np.stack([padded[r + i, c + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)])
+    # columns are wider than a pixel: of their neighbours more than one is bright as well
+    alone = np.sort(around, axis=0)[-2] - middle < 0.3 * (image[r, c] - middle)
+    out[r[alone], c[alone]] = np.median(around[:, alone], axis=0)
+    return out
+
+
+def empty_border(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Pixels at the edges that hold one value, as alignments leave them; None without any."""
+    rows, cols = image.shape
+    if min(rows, cols) < 2 * BORDER_PX:
+        return None
+    corners = [image[r, c] for r in (0, -1) for c in (0, -1)]
+    middles = [image[0, cols // 2], image[-1, cols // 2], image[rows // 2, 0], image[rows // 2, -1]]
+    lines = (image[0], image[-1], image[:, 0], image[:, -1])
+    values = {float(v) for v in (*corners, *middles)}
+    found = None
+    for value in values:
+        if not any(np.count_nonzero(line == value) >= 0.2 * len(line) for line in lines):
+            continue
+        same = image == value
+        if not _solid_edge(same):
+            continue
+        solid = ndi.binary_opening(np.pad(same, BORDER_PX, constant_values=True), np.ones((BORDER_PX, BORDER_PX)))
+        label, _ = ndi.label(solid)
+        region = (label == label[0, 0])[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] & same
+        rest = ~region
+        if region.any() and np.count_nonzero(same & rest) <= BORDER_ELSEWHERE * max(1, int(np.count_nonzero(rest))):
+            found = region if found is None else found | region
+    return found
+
+
+def _solid_edge(same: NDArray[np.bool_]) -> bool:
+    """Whether a whole square at one of the edges belongs to a mask: a quick look before the border's shape is found."""
+    side = BORDER_PX // 2 + 1
+    for strip in (same[:side], same[-side:], same[:, :side].T, same[:, -side:].T):
+        length = strip.shape[1] // side * side
+        if strip[:, :length].reshape(side, -1, side).all((0, 2)).any():
+            return True
+    return False
+
+
+def is_blank(images: NDArray[Any]) -> bool:
+    """Whether any image of a field of view is constant or has no finite pixel."""
+    for image in images:
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if not finite.size or not np.ptp(finite) > 0:
+            return True
+    return False

@@ -1,0 +1,408 @@
+"""Column finder by network: rescales to the network's pixel size, tiles large frames, and gives positions back in frame pixels.
+
+The contract of a `columns` model is its card: see ``config.emdl`` (pixel sizes, conditions, species, thresholds, margin).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+from scipy.spatial import cKDTree
+from scipy.special import expit
+
+from napari_emdl.atoms.find import maps as map_cache
+from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
+from napari_emdl.atoms.find.clean import is_blank
+from napari_emdl.atoms.find.completing import with_unit_cells
+from napari_emdl.atoms.find.equivalent import pooled_scores
+from napari_emdl.atoms.find.expected import ThresholdRule, always
+from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
+from napari_emdl.atoms.find.resample import Grid
+from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
+from napari_emdl.atoms.find.tiles import Tile, cut, in_core, spread, tiles
+from napari_emdl.base.caveats import DEVICE, Caveats
+from napari_emdl.base.errors import EmdlError, ModelError
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.jobs.control import Control
+from napari_emdl.models.registry import Model
+from napari_emdl.models.session import Session
+from napari_emdl.workflow.finder import FinderInfo
+
+FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
+#: candidates below this score are not kept
+FLOOR = 0.02
+#: larger frames are cut into tiles of so many pixels of the network: memory does not grow with the frame, and a tile's list of
+#: candidates, which the network limits to 12,288, holds all of them
+TILE_PX = 1536
+#: input pixels times batch on a GPU
+GPU_BATCH_PX = 16 * 512 * 512
+#: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
+PROBE_PX, PROBE_SURE = 320, 0.3
+#: of frames at least so large, network pixels, parts of the second side are asked which hold columns, three by three at most;
+#: fewer map pixels with columns than this say nothing
+GLANCE_FROM_PX, GLANCE_PX, GLANCE_LEAST = 2048, 512, 2000
+
+
+class NetworkColumnFinder:
+    """Finds columns with an ONNX network.
+
+    Parameters
+    ----------
+    model
+        Model of task "columns".
+    pixel_A
+        Pixel size of the frames.
+    contrast
+        "bright", "dark" or "unknown".
+    known
+        Imaging conditions by the names of the card (energy_keV, Cs_A, C10_A, ...); None is unknown.
+    min_spacing_A
+        Least distance between columns; of two that are closer the better one stays.
+    device, threads, batch
+        How to run.
+    tile_px
+        Largest side of a tile.
+    session
+        A session that is open already.
+    reverse_foci
+        The series runs from large to small defocus; the network takes it the other way round.
+    mode
+        "hrtem", "stem" or "auto".
+    counts
+        Frames behind the means of the near and of the far neighbours, for networks that take them: `find` is then given frames
+        as (n, 3, rows, cols), see `neighbours.with_neighbours`. Single frames (n, rows, cols) may be given all the same.
+    preparation
+        Of another finder of this network and pixel size, whose frames need not be prepared again.
+
+    Raises
+    ------
+    ModelError
+        When the network does not fit the contract.
+    """
+
+    method = "network"
+    parallel = False
+    contrast_confidence: float | None = None
+
+    def __init__(
+        self,
+        model: Model,
+        pixel_A: float,
+        contrast: str = "unknown",
+        known: dict[str, float | None] | None = None,
+        min_spacing_A: float = 0.8,
+        device: str = "auto",
+        threads: int | None = None,
+        batch: int | None = None,
+        tile_px: int = TILE_PX,
+        session: Session | None = None,
+        reverse_foci: bool = False,
+        mode: str = "auto",
+        counts: tuple[int, int] = (0, 0),
+        pooled: bool = False,
+        preparation: Preparation | None = None,
+    ) -> None:
+        self.session = session or Session(model, device, threads)
+        self.session.require(("image", "conditions"), ("candidates", "logit"))
+        self.model, self.pixel_A, self.contrast = model, float(pixel_A), contrast
+        facts = model.card.config.emdl
+        extra: dict[str, Any] = facts.model_extra or {}
+        if facts.pixel_A is None:
+            raise ModelError(f"{model.name}: the card does not tell pixel_A, the pixel size the network works at")
+        self.species: tuple[str, ...] = tuple(facts.species or ("column",))
+        self.images = int(extra.get("images", 1))
+        self.neighbours = bool(extra.get("neighbours", False))
+        self.channels = 3 if self.neighbours else self.images
+        self.counts = counts
+        self.margin_px = int(extra.get("margin_px", 160))
+        self.multiple, self.stride = int(extra.get("multiple", 16)), int(extra.get("stride", 2))
+        self.tile_px = max(int(tile_px) // self.multiple * self.multiple, 2 * self.margin_px + self.multiple)
+        self.batch = batch
+        low, high = facts.ranges.get("pixel_A", (facts.pixel_A, facts.pixel_A))
+        self.network_A = self.pixel_A if low <= self.pixel_A <= high else facts.pixel_A
+        self.min_spacing_A = min_spacing_A
+        self.default_min_score = threshold_of(facts.default_min_score, contrast)
+        self.threshold = ThresholdRule(**extra["threshold"]) if "threshold" in extra else always(self.default_min_score)
+        self.expected_columns, self.passing, self.best_score = 0.0, 0.0, 0.0
+        #: columns a frame as bright and as dark, where it is not sure which they are
+        self.readings: dict[str, float] = {}
+        self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
+        self._crowded: set[bytes] = set()
+        self.layout = extra.get("conditions", {})
+        self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
+        self.mode = mode
+        self.reverse_foci = reverse_foci
+        self.preparation = preparation or Preparation(self.network_A, self.channels, self.neighbours)
+        self.sublattices = SublatticeStep.of(model)
+        #: scores in doubt are decided by the places that the crystal makes equivalent
+        self.pooled = pooled and self.sublattices is None
+        #: weak sublattices are looked for in the unit cells; frames in which that changed something
+        self.completes = contrast != "unknown" and len(self.species) == 1 and (self.neighbours or self.images == 1)
+        self.completed_frames = 0
+        self.fields = FIELDS + (("lattice_evidence",) if self.sublattices else ())
+        self.caveats = outside_range(facts.ranges, self.pixel_A)
+
+    @property
+    def info(self) -> FinderInfo:
+        """What runs, and what the user should know of it."""
+        caveats = self.caveats + Caveats([self.session.note], DEVICE)
+        told_apart = self.sublattices.description if self.sublattices else ""
+        return FinderInfo(self.method, self.model.name, self.model.sha256, self.session.provider, caveats, told_apart)
+
+    def find(self, frames: NDArray[Any], control: Control | None = None) -> PeakTable:
+        """Columns of frames (n, rows, cols), (n, foci, rows, cols) for a network that takes a focal series, or (n, 3, rows,
+        cols) with the means of neighbours."""
+        stack = self._checked(frames)
+        digests = [digest_of(image) for image in stack]
+        tables = [self._sampled.get(self._key(digest)) for digest in digests]
+        missing = [k for k, fields in enumerate(tables) if fields is None]
+        if missing:
+            searched = self._search(stack[missing], [digests[k] for k in missing], control)
+            for k, fields in zip(missing, searched, strict=True):
+                tables[k] = fields
+        found = [fields for fields in tables if fields is not None]
+        table = PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
+        table.attrs["crowded_frames"] = sum(self._key(digest) in self._crowded for digest in digests)
+        return table
+
+    def _search(self, stack: NDArray[Any], digests: list[bytes], control: Control | None) -> list[dict[str, NDArray[Any]]]:
+        """Fields of every frame."""
+        grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
+        prepared = self.preparation(stack, grid, digests)
+        images, told, blank = prepared.images, self._told(prepared), prepared.blank
+        found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
+        maps = self._empty_maps(len(stack), grid)
+        for tile in self._tiles(grid.shape):
+            outputs = self._run(cut(images, tile), told, ("candidates", "logit"), control)
+            self._paste(maps, outputs["logit"], tile)
+            for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
+                if candidates[:, 2].min() >= FLOOR:  # no place was left for more
+                    self._crowded.add(self._key(digests[index]))
+                if self.sublattices:
+                    candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
+                found[index].append(in_core(candidates, tile))
+        for digest, values in zip(digests, maps, strict=True):
+            map_cache.shared.put(self._key(digest), values)
+        empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
+        return [
+            empty if is_blank else self._columns(np.concatenate(parts), grid, image)
+            for parts, image, is_blank in zip(found, stack, blank, strict=True)
+        ]
+
+    def choose_threshold(self, frames: NDArray[Any], control: Control | None = None) -> float:
+        """Let the scores of some frames choose the default threshold, where the card allows it; returns the expected F1.
+
+        What was found is kept, so that these frames are not searched again.
+        """
+        stack = self._checked(frames)
+        digests = [digest_of(image) for image in stack]
+        tables = self._search(stack, digests, control)
+        self._sampled = {self._key(digest): fields for digest, fields in zip(digests, tables, strict=True)}
+        scores = np.concatenate([fields["score"] for fields in tables])
+        self.expected_columns = float(np.sum(scores)) / max(1, len(tables))
+        threshold, f1 = self.threshold.choose(scores, any(self.counts))
+        self.default_min_score = round(threshold, 3)
+        self.passing = float(np.count_nonzero(scores >= threshold)) / max(1, len(tables))
+        self.best_score = float(np.max(scores, initial=0.0))
+        if not self.pooled and not self.completed_frames:
+            self.completes = False  # the other frames of a movie show the same crystal
+        return f1
+
+    @property
+    def sampled_spots(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Positions (n, 2) and scores (n,) of all candidates of the frames that chose the threshold."""
+        return [(np.stack([f["row"], f["col"]], -1), f["score"]) for f in self._sampled.values()]
+
+    def sample(
+        self, frames: NDArray[Any], points_px: NDArray[np.float64], control: Control | None = None
+    ) -> NDArray[np.float32]:
+        """Logit of the likeliest species at points (n, k, 2) of the frames, cubic between map pixels; NaN outside."""
+        stack = self._checked(frames)
+        grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
+        maps, blank = self._logit_maps(stack, grid, control)
+        out = np.full(points_px.shape[:2], np.nan, np.float32)
+        rows, cols = stack.shape[-2:]
+        for index in np.flatnonzero(~blank):
+            points = points_px[index]
+            inside = np.all((points >= -0.5) & (points <= [rows - 0.5, cols - 0.5]), axis=1)
+            # map pixel i is centred on input pixel stride * i + (stride - 1) / 2
+            at = (grid.to_grid(points) - (self.stride - 1) / 2) / self.stride
+            values = ndi.map_coordinates(maps[index], at.T, order=3, mode="nearest", output=np.float32)
+            out[index] = np.where(inside, values, np.nan)
+        return out
+
+    def logit_maps(self, frames: NDArray[Any], control: Control | None = None) -> NDArray[np.float32]:
+        """Logit of the likeliest species (n, rows, cols) at the network's stride."""
+        stack = self._checked(frames)
+        return self._logit_maps(stack, Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A), control)[0]
+
+    def _key(self, digest: bytes) -> bytes:
+        """What the map of a frame depends on."""
+        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{self.counts}"
+        return hashlib.blake2b(about.encode() + self.conditions.tobytes() + digest, digest_size=16).digest()
+
+    def _empty_maps(self, count: int, grid: Grid) -> NDArray[np.float32]:
+        return np.zeros((count, *(-(-n // self.stride) for n in grid.shape)), np.float32)
+
+    def _paste(self, maps: NDArray[np.float32], logit: NDArray[np.float32], tile: Tile) -> None:
+        """Put the core of a tile's logits (n, species, rows, cols) into the maps of whole frames."""
+        s, (r0, r1), (c0, c1) = self.stride, *tile.core
+        height, width = -(-r1 // s) - r0 // s, -(-c1 // s) - c0 // s
+        top, left = (r0 - tile.start[0]) // s, (c0 - tile.start[1]) // s
+        part = logit[:, :, top : top + height, left : left + width].max(1)
+        maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
+
+    def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
+        """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank.
+
+        The probe looks at the part of a frame that holds most columns: it was fitted to such, not to wide vacuum.
+        """
+        stack = self._checked(frames)
+        grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
+        prepared = self.preparation(stack, grid, [digest_of(image) for image in stack])
+        told, maps = self._told(prepared), self._glance(prepared, grid, control)
+        if maps is None:
+            maps, _ = self._logit_maps(stack, grid, control)
+        logits = []
+        for index in np.flatnonzero(~prepared.blank):
+            part = cut(prepared.images[index : index + 1], self._densest(maps[index], grid.shape))
+            logits.append(float(self._run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
+        return float(expit(np.mean(logits))) if logits else 0.5
+
+    def _glance(self, prepared: Prepared, grid: Grid, control: Control | None) -> NDArray[np.float32] | None:
+        """Logit maps of some parts of large frames, low elsewhere; None where the frames are small, or a part of them shows
+        no column."""
+        if min(grid.shape) < GLANCE_FROM_PX:
+            return None
+        maps = self._empty_maps(len(prepared.images), grid)
+        maps[:] = -np.inf
+        for row, col in itertools.product(*(spread(n, GLANCE_PX, self.multiple) for n in grid.shape)):
+            ends = ((row, row + GLANCE_PX), (col, col + GLANCE_PX))
+            tile = Tile((row, col), (GLANCE_PX, GLANCE_PX), ends)
+            self._paste(maps, self._run(cut(prepared.images, tile), self._told(prepared), ("logit",), control)["logit"], tile)
+        seen = (expit(maps) > PROBE_SURE).sum(axis=(1, 2))
+        return maps if np.all(seen[~prepared.blank] >= GLANCE_LEAST) else None
+
+    def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> Tile:
+        """The part of a frame, PROBE_PX at most, where most columns are seen."""
+        side = PROBE_PX // self.stride
+        sure = expit(logit) > PROBE_SURE
+        share = ndi.uniform_filter(sure.astype(np.float32), [min(side, n) for n in sure.shape], mode="constant")
+        middle = np.array(np.unravel_index(np.argmax(share), share.shape)) * self.stride
+        size = np.minimum(PROBE_PX, shape)
+        row, col = np.clip(middle - size // 2, 0, shape - size) // self.multiple * self.multiple
+        height, width = -(-size // self.multiple) * self.multiple
+        return Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
+
+    def _logit_maps(
+        self, stack: NDArray[Any], grid: Grid, control: Control | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Maps of frames, from the memory where they are still there, and which frames are blank."""
+        maps = self._empty_maps(len(stack), grid)
+        blank = np.array([is_blank(images[:1] if self.neighbours else images) for images in stack])
+        digests = [digest_of(images) for images in stack]
+        keys = [self._key(digest) for digest in digests]
+        known = [map_cache.shared.get(key) for key in keys]
+        missing = [i for i, values in enumerate(known) if values is None and not blank[i]]
+        for index, values in enumerate(known):
+            if values is not None:
+                maps[index] = values
+        if missing:
+            prepared = self.preparation(stack[missing], grid, [digests[i] for i in missing])
+            images, told = prepared.images, self._told(prepared)
+            fresh = self._empty_maps(len(missing), grid)
+            for tile in self._tiles(grid.shape):
+                self._paste(fresh, self._run(cut(images, tile), told, ("logit",), control)["logit"], tile)
+            for index, values in zip(missing, fresh, strict=True):
+                # through half precision as well: the same evidence whether it was remembered or not
+                maps[index] = values.astype(np.float16)
+                map_cache.shared.put(keys[index], values)
+        return maps, blank
+
+    def _checked(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """(n, images, rows, cols), or a clear line."""
+        stack = np.asarray(frames)
+        if stack.ndim == 3:
+            stack = stack[:, None]
+        if stack.ndim != 4 or stack.shape[1] not in {self.images, self.channels if any(self.counts) else self.images}:
+            has = stack.shape[1] if stack.ndim == 4 else stack.ndim
+            raise EmdlError(
+                f"model {self.model.name} takes {self.images} image(s) a field of view, the data has {has}: "
+                "choose another model"
+            )
+        return stack[:, ::-1] if self.reverse_foci else stack
+
+    def _told(self, prepared: Prepared) -> NDArray[np.float32]:
+        """Conditions (n, k) of prepared frames."""
+        conditions = np.repeat(self.conditions[None], len(prepared.images), 0)
+        if self.neighbours:
+            for index, (_, near, far) in enumerate(prepared.present):
+                conditions[index] = with_frames(self.conditions, self.layout, (self.counts[0] * near, self.counts[1] * far))
+        return conditions
+
+    def _tiles(self, shape: tuple[int, int]) -> list[Tile]:
+        return tiles(shape, self.tile_px, self.margin_px, self.multiple)
+
+    def _run(
+        self, inputs: NDArray[np.float32], told: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Outputs for all inputs, in batches that fit."""
+        results: list[dict[str, NDArray[Any]]] = []
+        area = inputs.shape[-1] * inputs.shape[-2]
+        batch = self.batch or (1 if self.session.provider.startswith("CPU") else max(1, GPU_BATCH_PX // area))
+
+        def call(start: int, stop: int) -> None:
+            feeds = {"image": inputs[start:stop], "conditions": told[start:stop]}
+            results.append(self.session.run(feeds, outputs, control))
+
+        self.session.in_batches(len(inputs), batch, call)
+        return {name: np.concatenate([part[name] for part in results]) for name in outputs}
+
+    def _columns(self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Fields of one frame from candidates (k, 6) on the grid, with the mass of every species behind them where the
+        model tells species by sublattice."""
+        kept = candidates[candidates[:, 2] >= FLOOR]
+        kept = kept[np.argsort(-kept[:, 2], kind="stable")]
+        points = grid.to_frame(kept[:, :2])
+        rows, cols = grid.frame_shape
+        inside = np.all((points >= -0.5) & (points <= [rows - 0.5, cols - 0.5]), axis=1)
+        kept, points = kept[inside], points[inside]
+        best = _apart(points, self.min_spacing_A / self.pixel_A)
+        kept, points = kept[best], points[best]
+        own = np.asarray(images[:1] if self.neighbours else images, np.float32).mean(0)
+        values = np.nan_to_num(ndi.map_coordinates(own, points.T, order=1, mode="nearest", output=np.float32))
+        columns = {
+            "row": points[:, 0].astype(np.float32),
+            "col": points[:, 1].astype(np.float32),
+            "score": kept[:, 2].astype(np.float32),
+            "sigma_px": (kept[:, 3] / float(grid.factor.mean())).astype(np.float32),
+            "species": kept[:, 4].astype(np.int16),
+            "intensity": values,
+            "logit": kept[:, 5].astype(np.float32),
+        }
+        if self.sublattices:
+            voters = kept[:, 2] >= self.default_min_score
+            species, evidence = self.sublattices(kept[:, :2], kept[:, 6:], voters)
+            columns["species"] = np.where(np.isnan(evidence), columns["species"], species).astype(np.int16)
+            columns["lattice_evidence"] = evidence.astype(np.float32)
+        if self.pooled:
+            columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
+        if not self.completes:
+            return columns
+        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled)
+        self.completed_frames += changed
+        return columns
+
+
+def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:
+    """Indices of points, best first, that keep `spacing_px` from all better ones."""
+    keep = np.ones(len(points), bool)
+    for a, b in sorted(cKDTree(points).query_pairs(spacing_px)) if len(points) else ():
+        if keep[a] and keep[b]:
+            keep[max(a, b)] = False
+    return np.flatnonzero(keep)

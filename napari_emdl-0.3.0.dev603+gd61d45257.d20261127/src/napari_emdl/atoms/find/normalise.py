@@ -1,0 +1,74 @@
+"""Local normalisation of HRTEM frames, the same in training and in use."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+#: side of the blocks on which local mean and variance are computed, pixels
+BLOCK_PX = 16
+#: width of the Gaussian average
+SIGMA_A = 12.0
+
+
+def _up(coarse: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Linear interpolation of block means (centres at BLOCK/2 - 1/2) to pixels, constant beyond the outer centres."""
+    x = np.clip((np.arange(length) - (BLOCK_PX - 1) / 2) / BLOCK_PX, 0, coarse.shape[axis] - 1).astype(np.float32)
+    i = np.minimum(x.astype(int), max(coarse.shape[axis] - 2, 0))
+    w = (x - i).astype(np.float32)
+    shape = [1, 1]
+    shape[axis] = length
+    w = w.reshape(shape)
+    a = np.take(coarse, i, axis)
+    return a + w * (np.take(coarse, np.minimum(i + 1, coarse.shape[axis] - 1), axis) - a)
+
+
+def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | None = None) -> np.ndarray:
+    """Subtract the local mean, divide by the local standard deviation: (x - G(x)) / sqrt(G((x - G(x))^2)), sigma = 12 A.
+
+    G averages 16 x 16 blocks, smooths them with a Gaussian that ignores what lies outside the frame, interpolates linearly.
+    After Madsen et al. (2018). Gain and offset of the camera drop out.
+
+    Parameters
+    ----------
+    frames
+        (rows, cols), or (focus, rows, cols) for a focal series, whose images share one background and scale. Any real dtype.
+    sampling_A
+        Pixel size in angstrom.
+    hidden
+        Mask (rows, cols) of pixels without an image: they do not count, and come out as zero.
+
+    Returns
+    -------
+    float32 array of the same shape. A constant frame gives zeros.
+    """
+    x = np.asarray(frames, np.float32)
+    stack = x[None] if x.ndim == 2 else x
+    rows, cols = stack.shape[-2:]
+    nr, nc = -(-rows // BLOCK_PX), -(-cols // BLOCK_PX)
+    pad = ((0, 0), (0, nr * BLOCK_PX - rows), (0, nc * BLOCK_PX - cols))
+    whole = not (pad[1][1] or pad[2][1])
+
+    def blocks(a: np.ndarray) -> np.ndarray:
+        a = a if whole else np.pad(a, pad)
+        return a.reshape(len(a), nr, BLOCK_PX, nc, BLOCK_PX).sum((0, 2, 4), dtype=np.float64)
+
+    seen = None if hidden is None else np.broadcast_to(~hidden, stack.shape).astype(np.float32)
+    weight = blocks(np.ones_like(stack) if seen is None else seen)
+    sigma = SIGMA_A / sampling_A / BLOCK_PX
+
+    def smooth(a: np.ndarray) -> np.ndarray:
+        return gaussian_filter(a, sigma, mode="constant", truncate=3.0)
+
+    norm = np.maximum(smooth(weight), 1e-6)
+
+    def local(a: np.ndarray) -> np.ndarray:
+        return _up(_up((smooth(blocks(a)) / norm).astype(np.float32), 0, rows), 1, cols)
+
+    y = stack - local(stack if seen is None else stack * seen)
+    if seen is not None:
+        y *= seen
+    variance = local(np.square(y))
+    floor = np.float32(1e-12) * max(float(np.max(variance)), 1e-12)
+    y /= np.sqrt(np.maximum(variance, floor))
+    return y[0] if x.ndim == 2 else y

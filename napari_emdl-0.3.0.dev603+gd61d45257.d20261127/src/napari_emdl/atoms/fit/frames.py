@@ -1,0 +1,61 @@
+"""Frames of a movie as the analysis sees them: what was not measured is NaN, whatever the file has there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emdl.atoms.fit.drift import Alignment
+from napari_emdl.base.signals import Movie
+
+#: a site is out of view when more than this share of the disk of the second radius around it was not measured
+MOST_MISSING, DISK_A = 0.25, 0.8
+
+
+def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
+    """Function t -> (rows, cols), float32 with NaN where nothing was measured; the foci of a series are averaged."""
+
+    def read(t: int) -> NDArray[np.floating]:
+        image = movie.values(np.asarray(movie.frame(t)), float("nan"))
+        return image.mean(0) if image.ndim == 3 else image
+
+    return read
+
+
+def measured_at(
+    read: Callable[[int], NDArray[np.floating]],
+    sites_px: NDArray[np.float64],
+    alignment: Alignment,
+    valid: NDArray[np.bool_],
+    pixel_A: float,
+) -> NDArray[np.bool_]:
+    """(T, n) view without the sites around which too much of a frame was not measured.
+
+    Parameters
+    ----------
+    read
+        What :func:`frame_reader` gave.
+    sites_px, alignment
+        Sites and where they are in each frame.
+    valid
+        (T, n) bool, sites inside usable frames.
+    pixel_A
+        Pixel size.
+    """
+    out = valid.copy()
+    points = alignment.to_frame(sites_px)
+    radius = max(1.0, DISK_A / pixel_A)
+    axis = np.arange(-int(np.ceil(radius)), int(np.ceil(radius)) + 1)
+    disk = (np.hypot(axis[:, None], axis[None, :]) <= radius).astype(np.float32)
+    disk /= disk.sum()
+    for t in np.flatnonzero(valid.any(1)):
+        bad = ~np.isfinite(read(int(t)))
+        if not bad.any():
+            continue
+        share = ndi.convolve(bad.astype(np.float32), disk, mode="nearest")
+        here = share[tuple(np.clip(np.round(points[t]).astype(int), 0, np.array(bad.shape) - 1).T)]
+        out[t] &= here <= MOST_MISSING
+    return out

@@ -1,0 +1,253 @@
+"""Frames that arrive one by one: files in a folder, a Gatan in-situ tree, a growing TIFF or MRC stack.
+
+A frame counts as arrived once it is whole: its file has stopped growing and opens, or its bytes all lie inside the stack.
+Nothing is ever skipped silently; what stays broken is named.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.signals import Calibration, Movie
+from napari_emdl.io import open_movie
+from napari_emdl.io.sequence import folder_frames, insitu_frames, natural_key
+
+#: a file that has not changed for so long and still does not open is broken
+PATIENCE_S = 10.0
+#: a file must not have changed for so long
+SETTLED_S = 0.15
+_MRC_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+
+
+class Arrivals(Protocol):
+    """Where frames come from; a frame is known by its key, which sorts in time."""
+
+    waiting: int
+    broken: list[str]
+
+    def poll(self) -> list[str]:
+        """Keys of whole frames not handed out before."""
+
+    def frame(self, key: str) -> NDArray[Any]:
+        """One frame (rows, cols)."""
+
+    def movie(self, keys: list[str]) -> Movie:
+        """The frames `keys` as a lazy movie, in that order."""
+
+
+def watch_place(path: str | Path) -> Arrivals:
+    """Arrivals of a folder or of a stack.
+
+    Raises
+    ------
+    EmdlError
+        When there is no such folder or file, or the file cannot grow.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return FolderArrivals(place)
+    if place.suffix.lower() in (".tif", ".tiff"):
+        return TiffArrivals(place)
+    if place.suffix.lower() in (".mrc", ".mrcs", ".st"):
+        return MrcArrivals(place)
+    if not place.exists():
+        raise EmdlError(f"there is no folder {place} to watch: create it, or check the path")
+    raise EmdlError(f"{place.name} is not a stack that can grow: watch a folder, or a TIFF or MRC stack")
+
+
+@dataclass
+class FolderArrivals:
+    """One file a frame, also in a Gatan in-situ tree."""
+
+    folder: Path
+    waiting: int = 0
+    broken: list[str] = field(default_factory=list)
+    _done: set[str] = field(default_factory=set)
+    _sizes: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def poll(self) -> list[str]:
+        """Keys (paths inside the folder) of files that have settled and open."""
+        now, ready = time.monotonic(), []
+        self.waiting = 0
+        for path in self._files():
+            key = str(path.relative_to(self.folder))
+            if key in self._done or key in self.broken:
+                continue
+            state = self._settled(path, key, now)
+            if state == "ready":
+                self._done.add(key)
+                ready.append(key)
+            elif state == "broken":
+                self.broken.append(key)
+            else:
+                self.waiting += 1
+        return sorted(ready, key=lambda k: natural_key(Path(k)))
+
+    def _files(self) -> list[Path]:
+        try:
+            return insitu_frames(self.folder) or folder_frames(self.folder)
+        except EmdlError:  # an empty folder: frames are still to come
+            return []
+
+    def _settled(self, path: Path, key: str, now: float) -> str:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return "waiting"
+        known = self._sizes.get(key)
+        if known is None or known[0] != size:
+            self._sizes[key] = (size, now)
+            return "waiting"
+        if now - known[1] < SETTLED_S or size == 0:
+            return "waiting"
+        try:
+            self.frame(key)
+        except Exception:  # readers of many formats raise anything on half a file
+            return "broken" if now - known[1] > PATIENCE_S else "waiting"
+        return "ready"
+
+    def frame(self, key: str) -> NDArray[Any]:
+        """One frame; raises what the reader raises on half a file."""
+        movie = open_movie([self.folder / key])
+        return np.asarray(movie.frame(0))
+
+    def movie(self, keys: list[str]) -> Movie:
+        """The files `keys` as a movie."""
+        return open_movie(self.folder if keys == [str(p.relative_to(self.folder)) for p in self._files()] else
+                          [self.folder / k for k in keys])  # fmt: skip
+
+
+@dataclass
+class TiffArrivals:
+    """Pages appended to a TIFF file."""
+
+    path: Path
+    waiting: int = 0
+    broken: list[str] = field(default_factory=list)
+    _handed: int = 0
+
+    def poll(self) -> list[str]:
+        """Keys of pages whose bytes all lie inside the file."""
+        whole, listed = self._whole()
+        self.waiting = listed - whole
+        keys = [f"{i:08d}" for i in range(self._handed, whole)]
+        self._handed = max(self._handed, whole)
+        return keys
+
+    def _whole(self) -> tuple[int, int]:
+        import tifffile
+
+        if not self.path.exists():
+            return 0, 0
+        size = self.path.stat().st_size
+        whole = listed = 0
+        try:
+            with tifffile.TiffFile(self.path) as file:
+                for page in file.pages:
+                    listed += 1
+                    ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+                    if not ends or max(ends) > size:
+                        break
+                    whole += 1
+        except (OSError, ValueError, struct.error, IndexError, KeyError, TypeError, tifffile.TiffFileError):
+            # the directory of the last page is being written
+            listed = max(listed, whole + 1)
+        return whole, listed
+
+    def frame(self, key: str) -> NDArray[Any]:
+        """One page."""
+        import tifffile
+
+        return np.asarray(tifffile.imread(self.path, key=int(key)))
+
+    def movie(self, keys: list[str]) -> Movie:
+        """The first pages as a movie."""
+        first, calibration = self.frame(keys[0]), Calibration()
+        for name in (str(self.path), f"{self.path}::0"):  # pages written one by one are a series each
+            try:
+                opened = open_movie(name)
+            except EmdlError:
+                continue
+            if opened.kind == "movie" and opened.n_frames == len(keys):
+                return opened
+            calibration = opened.calibration
+            break
+        return Movie(_Growing(self, len(keys), first), "movie", calibration, str(self.path), self.path.stem)
+
+
+@dataclass
+class MrcArrivals:
+    """Sections appended to an MRC file, whatever its header says of their number."""
+
+    path: Path
+    waiting: int = 0
+    broken: list[str] = field(default_factory=list)
+    _handed: int = 0
+
+    def poll(self) -> list[str]:
+        """Keys of sections that lie inside the file."""
+        self.waiting = 0
+        try:
+            shape, dtype, offset, _ = self._header()
+            rest = self.path.stat().st_size - offset
+        except (OSError, struct.error):
+            return []
+        count, partial = divmod(max(0, rest), shape[0] * shape[1] * dtype.itemsize)
+        self.waiting = int(partial > 0)
+        keys = [f"{i:08d}" for i in range(self._handed, count)]
+        self._handed = max(self._handed, count)
+        return keys
+
+    def _header(self) -> tuple[tuple[int, int], np.dtype[Any], int, float | None]:
+        with open(self.path, "rb") as file:
+            head = file.read(1024)
+        if len(head) < 1024:
+            raise OSError("header is not written yet")
+        order = ">" if head[212:214] == b"\x11\x11" else "<"
+        cols, rows, _, mode = struct.unpack(order + "4i", head[:16])
+        if mode not in _MRC_TYPES or not (0 < cols < 1 << 17 and 0 < rows < 1 << 17):
+            raise EmdlError(f"{self.path.name}: MRC mode {mode} with {cols} x {rows} pixels is not a movie")
+        mx = struct.unpack(order + "i", head[28:32])[0]
+        width_A = struct.unpack(order + "f", head[40:44])[0]
+        extended = struct.unpack(order + "i", head[92:96])[0]
+        pixel_A = width_A / mx if mx > 0 and width_A > 0 else None
+        return (rows, cols), np.dtype(order + _MRC_TYPES[mode]), 1024 + max(0, extended), pixel_A
+
+    def frame(self, key: str) -> NDArray[Any]:
+        """One section."""
+        shape, dtype, offset, _ = self._header()
+        count = shape[0] * shape[1]
+        return np.fromfile(self.path, dtype, count, offset=offset + int(key) * count * dtype.itemsize).reshape(shape)
+
+    def movie(self, keys: list[str]) -> Movie:
+        """The first sections as a movie."""
+        pixel_A = self._header()[3]
+        nm = None if pixel_A is None else (pixel_A / 10, pixel_A / 10)
+        calibration = Calibration().override("file", pixel_nm=nm)
+        return Movie(_Growing(self, len(keys), self.frame(keys[0])), "movie", calibration, str(self.path), self.path.stem)
+
+
+class _Growing:
+    """Lazy (time, row, col) array over the first frames of a stack that still grows."""
+
+    def __init__(self, arrivals: TiffArrivals | MrcArrivals, frames: int, first: NDArray[Any]) -> None:
+        self._arrivals = arrivals
+        self.shape = (frames, *first.shape)
+        self.dtype = first.dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        time_index, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(time_index, slice):
+            frames = [self._arrivals.frame(f"{i:08d}") for i in range(*time_index.indices(self.shape[0]))]
+            stack = np.stack(frames) if frames else np.zeros((0, *self.shape[1:]), self.dtype)
+            return stack[(slice(None), *rest)]
+        at = int(time_index)
+        return self._arrivals.frame(f"{at % self.shape[0]:08d}")[tuple(rest)]

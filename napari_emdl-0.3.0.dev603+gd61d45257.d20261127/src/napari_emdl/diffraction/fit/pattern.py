@@ -1,0 +1,279 @@
+"""Lattice from the pattern itself: all disks at once, each with an inner intensity of its own that is free.
+
+Peaks are measured one by one, and what a disk looks like inside pulls at them: near a zone axis opposite disks are mirror
+images, so all of them lean outwards or inwards together and the fit adds that up to a strain. Here the pattern is modelled as
+
+    counts(x) = background_j(x) + A(x - c_j) I_j(x),   c_j = origin + h_j g1 + k_j g2
+
+around every disk j, with the soft-edged aperture A, a plane as background and an inner intensity I_j that is a Gaussian
+process: any smooth function, with a length scale in units of the radius and a standard deviation of several times the disk's
+mean. Given the lattice, I_j and the background follow by weighted least squares (Fisher scoring for Poisson counts); they are
+eliminated, and what is left is each disk's score and Fisher information for its place, 2 x 2. Only lit edges tell anything,
+and they tell it across themselves. All disks of a pattern together give a Gauss-Newton step of origin, g1 and g2. Radius and
+edge of the aperture are shared by the whole scan and fitted to it as well.
+
+Variable projection: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) 413. Gaussian processes: Rasmussen and Williams (2006),
+chapter 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.params import RunParams
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
+from napari_emdl.diffraction.fit.patternmodel import REWEIGHTED, Aperture, PatternModel
+from napari_emdl.diffraction.fit.projector import Distortion
+from napari_emdl.diffraction.lattice import LatticeFit
+from napari_emdl.jobs.blockjob import run_block_job
+from napari_emdl.jobs.blocks import Block
+from napari_emdl.jobs.checkpoint import merge_peaks
+from napari_emdl.jobs.control import Control
+
+Floats = NDArray[np.float64]
+
+#: Gauss-Newton steps of a pattern, and rounds of least squares in each.
+_STEPS, _COARSE_ROUNDS = 3, 2
+#: Rounds within a step that settle which disks count.
+_STEP_ROUNDS = 2
+#: A step that moves no disk by more is the last.
+_SETTLED_PX = 0.04
+#: Patterns that radius and edge are fitted to.
+_APERTURE_PATTERNS, _APERTURE_ROUNDS = 24, 3
+#: A disk that is sure of nothing stays where the lattice says, within this many radii.
+_LOOSE_RADII = 1.0
+#: The same on the way to the lattice, where what is left out may move it by a few hundredths of a pixel.
+_COARSE_SHARE = 1e-2
+#: Fewest disks of a pattern that is fitted, and the smallest of them.
+_LEAST_DISKS, _LEAST_RADIUS_PX = 5, 2.5
+#: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
+_SHARPEST_PX = 0.45
+_NO_DISKS = np.zeros((0, 2), np.int64)
+#: Memory of a pattern while it is worked on.
+_BYTES_A_PIXEL = 64
+
+
+def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> Floats:
+    """(6, 6) information of a pattern on the rows and cols of origin, g1 and g2, everything inside the disks free."""
+    _, information = model.measure(counts, hk, origin, g)
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    return np.asarray(np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6), dtype=np.float64)
+
+
+def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Gauss-Newton step (3, 2) of origin, g1, g2 and the normal matrix (6, 6), disks that disagree counting less.
+
+    What a disk disagrees by is taken after the step, so that a few rounds are needed; they cost next to nothing.
+    """
+    terms = np.column_stack([np.ones(len(hk)), hk])
+    place = information[:, :2, :2] + 1e-9 * np.eye(2)
+    inverse = np.linalg.inv(place)
+    each = (terms[:, :, None, None, None] * place[:, None, :, None] * terms[:, None, None, :, None]).reshape(len(hk), -1)
+    toward = (terms[:, :, None] * score[:, None, :2]).reshape(len(hk), -1)
+    step = np.zeros((3, 2))
+    for _ in range(_STEP_ROUNDS):
+        left = score[:, :2] - np.einsum("nab,nb->na", place, terms @ step)
+        square = np.einsum("na,nab,nb->n", left, inverse, left)
+        trust = 1 / (1 + square / 8)
+        normal = (trust @ each).reshape(6, 6)
+        step = np.linalg.solve(normal + 1e-6 * np.eye(6), trust @ toward).reshape(3, 2)
+    return step, normal
+
+
+def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.int64], Floats, Floats]]) -> Aperture:
+    """Radius and edge that all disks of some patterns share, everything else free.
+
+    Parameters
+    ----------
+    patterns
+        Electrons, indices, origin and lattice of each.
+    """
+    aperture = model.aperture
+    for _ in range(_APERTURE_ROUNDS):
+        model = PatternModel(aperture, model.distortion)
+        normal, right = np.zeros((2, 2)), np.zeros(2)
+        for counts, hk, origin, g in patterns:
+            score, information = model.measure(counts, hk, origin, g)
+            terms = np.column_stack([np.ones(len(hk)), hk])
+            own = np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6) + 1e-6 * np.eye(6)
+            mixed = np.einsum("ni,nab->iab", terms, information[:, :2, 2:]).reshape(6, 2)
+            alone = np.einsum("ni,na->ia", terms, score[:, :2]).reshape(6)
+            normal += information[:, 2:, 2:].sum(axis=0) - mixed.T @ np.linalg.solve(own, mixed)
+            right += score[:, 2:].sum(axis=0) - mixed.T @ np.linalg.solve(own, alone)
+        step = np.linalg.solve(normal + np.diag([1e-3, 1e-3]), right)
+        radius = aperture.radius_px + float(np.clip(step[0], -0.5, 0.5))
+        edge = float(np.clip(aperture.edge_px + np.clip(step[1], -0.3, 0.3), _SHARPEST_PX, 0.5 * radius))
+        excess, per_square_px = model.ripple_sums
+        aperture = Aperture(radius, edge, float(np.sqrt(max(excess, 0.0) / max(per_square_px, 1e-12))))
+    return aperture
+
+
+def measure_aperture(
+    disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_], distortion: Distortion | None = None
+) -> Aperture:
+    """Radius, edge and raggedness that the disks of a fitted scan share.
+
+    Parameters
+    ----------
+    disks
+        Table over the scan, with ``attrs["probe_radius_px"]``.
+    cube
+        The patterns.
+    fit
+        Lattices fitted to `disks`.
+    good
+        (positions,) positions to go by.
+    distortion
+        What `disks` are corrected for and the patterns are not.
+
+    Raises
+    ------
+    EmdlError
+        When disks and patterns do not belong together, or disks are too small for a model of their inside.
+    """
+    if tuple(cube.scan_shape) != tuple(disks.shape):
+        raise EmdlError(
+            f"the disks are of a scan of {disks.shape}, the patterns of {cube.scan_shape}; give the cube they were found in"
+        )
+    radius = float(disks.attrs.get("probe_radius_px") or 0)
+    if radius < _LEAST_RADIUS_PX:
+        raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use --fit peaks")
+    model = PatternModel(Aperture(radius, 0.6), distortion)
+    wanted = np.flatnonzero(good)
+    sample = (
+        wanted[np.unique(np.linspace(0, max(0, len(wanted) - 1), _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
+    )
+    known = []
+    for i in sample:
+        hk = _disks_of(disks, fit, int(i), model, cube.detector_shape)[1]
+        if len(hk) >= _LEAST_DISKS:
+            known.append((_electrons(cube.patterns(int(i), int(i) + 1)), hk, fit.origin[i], fit.g[i]))
+    return fit_aperture(model, known)
+
+
+def measure_on_patterns(
+    disks: PeakTable,
+    cube: Datacube,
+    fit: LatticeFit,
+    good: NDArray[np.bool_],
+    aperture: Aperture,
+    control: Control | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    fingerprint: str = "",
+    distortion: Distortion | None = None,
+) -> PeakTable:
+    """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
+
+    Parameters
+    ----------
+    disks, cube, fit, distortion
+        As for :func:`measure_aperture`.
+    good
+        (positions,) positions to measure; the others keep what they have.
+    aperture
+        Of the disks.
+    run, output, fingerprint, control
+        See :func:`napari_emdl.jobs.blockjob.run_block_job`.
+
+    Returns
+    -------
+    PeakTable
+        The same disks with row, col and sigma_px anew, and ``sigma_row_px``, ``sigma_col_px`` and ``rho``. Disks off the
+        lattice or cut by the detector's edge are left out where the pattern was fitted.
+    """
+    made: PeakTable = run_block_job(
+        total=cube.n_patterns,
+        read=cube.patterns,
+        work=_OnPatterns(disks, fit, good, PatternModel(aperture, distortion)),
+        merge=lambda blocks: merge_peaks(blocks, disks.shape),
+        bytes_per_item=_BYTES_A_PIXEL * int(np.prod(cube.detector_shape)),
+        run=run or RunParams(),
+        output=output,
+        fingerprint=fingerprint,
+        control=control,
+        message="patterns",
+    )
+    made.attrs = dict(disks.attrs)
+    return made
+
+
+class _OnPatterns:
+    """Disks of a block of patterns, measured around their lattices; picklable."""
+
+    def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], model: PatternModel) -> None:
+        self.disks, self.fit, self.good, self.model = disks, fit, good, model
+        self.coarse = PatternModel(model.aperture, model.distortion, _COARSE_SHARE)
+        self.columns = {name: disks.column(name).astype(float) for name in disks.fields}
+        unknown = np.full(disks.n_peaks, np.nan)
+        self.columns = {"sigma_px": unknown} | self.columns | dict.fromkeys(("sigma_row_px", "sigma_col_px", "rho"), unknown)
+
+    def __call__(self, patterns: NDArray[Any], block: Block) -> PeakTable:
+        shape = (patterns.shape[1], patterns.shape[2])
+        return PeakTable.from_lists([self._of(pattern, block.start + k, shape) for k, pattern in enumerate(patterns)])
+
+    def _of(self, pattern: NDArray[Any], i: int, shape: tuple[int, int]) -> dict[str, Floats]:
+        rows, hk = _disks_of(self.disks, self.fit, i, self.model, shape) if self.good[i] else (np.zeros(0, np.intp), _NO_DISKS)
+        if len(hk) < _LEAST_DISKS:
+            whole = slice(int(self.disks.offset[i]), int(self.disks.offset[i + 1]))
+            return {name: values[whole] for name, values in self.columns.items()}
+        place, covariance = _fit_pattern(
+            self.model, self.coarse, _electrons(pattern[None]), hk, self.fit.origin[i], self.fit.g[i]
+        )
+        deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
+        return {name: values[rows] for name, values in self.columns.items()} | {
+            "row": place[:, 0],
+            "col": place[:, 1],
+            "sigma_row_px": deviation[:, 0],
+            "sigma_col_px": deviation[:, 1],
+            "rho": covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1]),
+            "sigma_px": np.sqrt(np.square(deviation).mean(axis=1)),
+        }
+
+
+def _fit_pattern(
+    model: PatternModel, coarse: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats
+) -> tuple[Floats, Floats]:
+    """Places (n, 2) of the disks and their covariances (n, 2, 2), each free around the lattice of all of them."""
+    limit = 0.1 * model.aperture.radius_px
+    for _ in range(_STEPS):
+        score, information = coarse.told(coarse.look(counts, hk, origin, g), _COARSE_ROUNDS)
+        step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
+        origin, g = origin + step[0], g + step[1:]
+        if np.abs(step[0] + hk @ step[1:]).max() < _SETTLED_PX:
+            break
+    score, information = model.told(model.look(counts, hk, origin, g), REWEIGHTED)
+    loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
+    # information is never negative but by rounding
+    value, vector = np.linalg.eigh(information[:, :2, :2])
+    covariance = np.linalg.inv((vector * np.maximum(value, 0)[:, None]) @ vector.transpose(0, 2, 1) + loose)
+    place = origin + hk @ g + np.einsum("nab,nb->na", covariance, score[:, :2])
+    return place, covariance
+
+
+def _disks_of(
+    disks: PeakTable, fit: LatticeFit, i: int, model: PatternModel, shape: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Rows of the table and indices (h, k) of the disks of position `i` that lie on its lattice and wholly on the detector."""
+    rows = _rows_of(disks.offset, fit.used, i)
+    hk = fit.hk[rows]
+    whole = model.fits(model.shown(fit.origin[i] + hk @ fit.g[i]), shape)
+    hk, first = np.unique(hk[whole], axis=0, return_index=True)
+    return rows[whole][first], hk
+
+
+def _rows_of(offset: NDArray[np.int64], used: NDArray[np.bool_], i: int) -> NDArray[np.intp]:
+    return np.asarray(offset[i] + np.flatnonzero(used[offset[i] : offset[i + 1]]), dtype=np.intp)
+
+
+def _electrons(pattern: NDArray[Any]) -> Floats:
+    """(rows, cols) of one pattern (1, rows, cols) in electrons, missing values filled."""
+    pattern = fill_missing(pattern)
+    return np.asarray(pattern[0] / estimate_gain(pattern)[0], dtype=np.float64)

@@ -1,0 +1,115 @@
+"""Sigma of a strain map against the map itself: what neighbouring positions say about the errors.
+
+The errors of a lattice fit come from the residuals of its disks, and these do not tell everything: a network that starts
+near the lattice leaves small residuals, and what all disks of a pattern share leaves none. A scan knows more. The second
+difference of three positions in a row takes out any strain that varies evenly; what is left is the error of the three and
+whatever real structure there is. So
+
+* where the whole map varies less than its errors say, at every distance, the errors are too large and are lessened;
+* where neighbours differ by somewhat more than their errors say, the errors are widened;
+* where they differ by far more, the map has structure from one position to the next, which tells nothing: nothing is changed.
+
+(Second differences as an estimate of noise: von Neumann 1941; Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986) 625.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Errors of neighbours are alike in part, by thickness and tilt, so that differences see a little less than all of them; from
+#: simulated wedges of five crystals.
+_SHARED = 1.1
+#: Errors are lessened to this at most; above the second factor the map has structure.
+_LEAST, _STRUCTURE = 0.4, 2.0
+#: Second differences that tell enough, over all components.
+_ENOUGH = 60
+#: Median of the size of a normal variate.
+_MEDIAN_OF_NORMAL = 0.6745
+
+
+@dataclass(frozen=True)
+class SigmaScale:
+    """What errors are multiplied by, and why.
+
+    Attributes
+    ----------
+    factor
+        For all components.
+    neighbours
+        Size of the differences between neighbours in units of what the errors say; NaN where there are too few.
+    anywhere
+        The largest such ratio at any distance up to a quarter of the scan.
+    how
+        One sentence.
+    """
+
+    factor: float
+    neighbours: float
+    anywhere: float
+    how: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and sentence; NaN becomes None."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+def difference_ratio(maps: Floats, sigma: Floats, lag: int, axes: tuple[int, ...] = (0, 1)) -> tuple[float, int]:
+    """Size of second differences over what the errors say (1 where only they are there), and how many there are.
+
+    Parameters
+    ----------
+    maps, sigma
+        (R, C, n) components and their standard errors; NaN where there is no fit.
+    lag
+        Positions from one to the next of the three.
+    axes
+        Along the rows' axis, the cols', or both together.
+    """
+    found = []
+    for axis in axes:
+        if maps.shape[axis] <= 2 * lag:
+            continue
+        m, v = np.moveaxis(maps, axis, 0), np.moveaxis(np.square(sigma), axis, 0)
+        difference = m[: -2 * lag] - 2 * m[lag:-lag] + m[2 * lag :]
+        variance = v[: -2 * lag] + 4 * v[lag:-lag] + v[2 * lag :]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append((np.abs(difference) / np.sqrt(variance)).ravel())
+    values = np.concatenate([np.zeros(0), *found])
+    values = values[np.isfinite(values)]
+    return (float(np.median(values)) / _MEDIAN_OF_NORMAL if len(values) else float("nan")), len(values)
+
+
+def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
+    """How right the errors of a strain map are, by the map itself; see the module.
+
+    Parameters
+    ----------
+    maps, sigma
+        (R, C, 3) exx, eyy, exy and their standard errors; NaN where there is no fit.
+    """
+    nan = float("nan")
+    near, n = difference_ratio(maps, sigma, 1)
+    if n < _ENOUGH:
+        return SigmaScale(1.0, nan, nan, "too few neighbouring positions to compare the errors with")
+    doubled = 2 ** np.arange(1, 12)
+    lags = doubled[doubled <= max(2, max(maps.shape[:2]) // 4)]
+    # structure along one axis must not be averaged away by the other
+    others = [difference_ratio(maps, sigma, int(lag), (axis,)) for lag in lags for axis in (0, 1)]
+    # the largest of several is large by chance as well: each counts less its own error
+    anywhere = max([near, *(ratio * (1 - 1 / np.sqrt(count)) for ratio, count in others if count >= _ENOUGH)])
+    if _SHARED * near > _STRUCTURE:
+        return SigmaScale(
+            1.0, near, anywhere, "the strain changes from one position to the next, so it says nothing about the errors"
+        )
+    if _SHARED * near > 1:
+        return SigmaScale(_SHARED * near, near, anywhere, f"neighbours differ {near:.2f} times as much as their errors predict")
+    if _SHARED * anywhere < 1:
+        factor = max(_SHARED * anywhere, _LEAST)
+        return SigmaScale(factor, near, anywhere, f"the map varies only {anywhere:.2f} times as much as they predict")
+    return SigmaScale(1.0, near, anywhere, "neighbours differ as much as their errors predict")

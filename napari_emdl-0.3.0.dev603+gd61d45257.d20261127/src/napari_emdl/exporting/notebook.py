@@ -1,0 +1,308 @@
+"""Signals and results in a notebook: figures of the panels, a pattern or frame with its peaks, a summary with a thumbnail."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_emdl.base.caveats import Caveats
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.kinds import kind_of
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.signals import Datacube, Signal
+from napari_emdl.exporting import figures, tables
+from napari_emdl.exporting.dataframes import to_dataframe, to_xarray
+
+dataframe, xarray = to_dataframe, to_xarray
+_SCREEN_DPI, _THUMBNAIL_PX = 110, 160
+
+
+class NotebookFigure(Figure):
+    """A figure that shows itself in a notebook, with or without pyplot."""
+
+    def _repr_html_(self) -> str:
+        data = io.BytesIO()
+        self.savefig(data, format="png", dpi=_SCREEN_DPI)
+        return _img(data.getvalue(), "max-width: 100%")
+
+
+def _img(png: bytes, style: str) -> str:
+    return f'<img style="{style}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _drawn(draw: Callable[[Any], None], width_in: float, height_in: float) -> Figure:
+    made = NotebookFigure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(made)
+    draw(made)
+    return made
+
+
+# Figures of results
+
+
+def figure(thing: Any, **options: Any) -> Figure:
+    """Figure of a result; `options` are those of a strain figure.
+
+    Raises
+    ------
+    EmdlError
+        For options that the result does not take.
+    """
+    kind = kind_of(thing).name
+    if kind == "strain":
+        return _strain(thing, options)
+    if options:
+        raise EmdlError(f"plot of {kind} takes no options; got {', '.join(options)}")
+    if kind == "disks":
+        return _drawn(lambda made: _draw_disks(made, standing(thing)), 9.0, 4.2)
+    if kind == "columns":
+        flat = standing(thing).reshape((thing.n_positions,))
+        return _drawn(lambda made: figures.draw_columns(made, flat, thing.attrs.get("pixel_A")), 9.0, 4.4)
+    return _drawn(lambda made: _draw_occupancy(made, thing), 10.0, 4.4)
+
+
+def standing(peaks: PeakTable) -> PeakTable:
+    """Peaks that the finder stands by; a table that is filtered already stays as it is."""
+    least = peaks.attrs.get("default_min_score")
+    return peaks if peaks.mask is not None or least is None else peaks.filter(min_score=least)
+
+
+def _strain(strain: Any, options: dict[str, Any]) -> Figure:
+    from napari_emdl.exporting.strainfigure import FigureStyle, strain_figure
+
+    reference = options.pop("reference", reference_of(strain))
+    try:
+        style = FigureStyle(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EmdlError(f"strain figure: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return strain_figure(strain, style, reference, NotebookFigure)
+
+
+def reference_of(strain: Any) -> Any:
+    """Reference region of a strain map: four numbers or a mask; None where it has none."""
+    reference = strain.attrs.get("reference")
+    params = strain.attrs.get("params") or {}
+    return params.get("reference") if reference is None or isinstance(reference, str) else reference
+
+
+def _draw_disks(made: Any, disks: PeakTable) -> None:
+    from napari_emdl.exporting.folder import bragg_vector_map
+
+    calibration = disks.attrs.get("calibration")
+    q = None if calibration is None else calibration.q_pixel_invA
+    step = tables.pixel_nm_of(calibration)
+    left, right = made.subfigures(1, 2)
+    vectors, label = bragg_vector_map(disks), "square root of intensity"
+    figures.draw_image(left, vectors, "Bragg vector map", label, None if q is None else q[1], "1/Å", "inferno", compress=True)
+    counts = np.atleast_2d(disks.counts())
+    figures.draw_image(right, counts, "disks at each position", "number", None if step is None else step[1], "nm")
+
+
+def _draw_occupancy(made: Any, occupancy: Any) -> None:
+    left, right = made.subfigures(1, 2)
+    figures.draw_sites(left, occupancy)
+    figures.draw_raster(right, occupancy)
+
+
+# One pattern or frame
+
+
+def at(thing: Any, position: tuple[int, ...], signal: Any) -> Figure:
+    """One pattern or frame, with its peaks where `thing` has peaks.
+
+    Raises
+    ------
+    EmdlError
+        For a position outside, a result without patterns or frames, or a file that is gone.
+    """
+    if isinstance(thing, Signal):
+        return _drawn(lambda made: _draw_frame(made, thing, _position(position, thing.shape[:-2]), None), 5.2, 4.6)
+    peaks = thing if isinstance(thing, PeakTable) else None
+    source = signal if signal is not None else _source(thing)
+    lead = peaks.shape if peaks is not None else source.shape[:-2]
+    return _drawn(lambda made: _draw_frame(made, source, _position(position, lead), peaks), 5.2, 4.6)
+
+
+def _source(thing: Any) -> Signal:
+    from napari_emdl.workflow.source import source_of
+
+    source = getattr(thing, "source", None)
+    return source if source is not None else source_of(thing)
+
+
+def _position(position: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if not position:
+        return tuple(n // 2 for n in shape)
+    if len(position) != len(shape) or any(not -n <= i < n for i, n in zip(position, shape, strict=True)):
+        raise EmdlError(f"there is no position {position}; positions lie in {' x '.join(map(str, shape))}")
+    return tuple(int(i) % n for i, n in zip(position, shape, strict=True))
+
+
+def _frame(signal: Signal, position: tuple[int, ...]) -> NDArray[np.float32]:
+    """Pattern or frame as float32, NaN where the detector has no value; the middle focus of a focal series."""
+    if signal.kind == "focal_series" and len(position) == 1:
+        position = (*position, signal.shape[1] // 2)
+    if signal.kind == "image":
+        position = ()
+    frame = signal.data[position if position else (slice(None), slice(None))]
+    return signal.values(np.asarray(frame), np.nan)
+
+
+def _shown(frame: NDArray[Any], diffraction: bool) -> tuple[NDArray[Any], float, float]:
+    """Values to draw (logarithm of a pattern) and their range."""
+    values = np.log10(1 + np.clip(frame, 0, None)) if diffraction else frame
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return values, 0.0, 1.0
+    low, high = np.percentile(finite, (1, 99.8))
+    return values, float(low), float(max(high, low + 1e-9))
+
+
+def _draw_frame(made: Any, signal: Signal, position: tuple[int, ...], peaks: PeakTable | None) -> None:
+    diffraction = isinstance(signal, Datacube)
+    values, low, high = _shown(_frame(signal, position), diffraction)
+    axes = made.subplots()
+    axes.set_facecolor("0.75")
+    axes.imshow(np.ma.masked_invalid(values), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    known = signal.calibration
+    pixel = (known.q_pixel_invA if diffraction else known.pixel_nm) or (None, None)
+    if pixel[1] is not None:
+        figures.add_scale_bar(axes, values.shape, pixel[1], "1/Å" if diffraction else "nm")
+    name = "pattern" if diffraction else "frame"
+    title = f"{name} {', '.join(map(str, position))}" if position else name
+    if peaks is not None:
+        title += f": {_draw_peaks(made, axes, peaks, position, diffraction)}"
+    axes.set_title(title, fontsize=10)
+
+
+def _draw_peaks(made: Any, axes: Any, peaks: PeakTable, position: tuple[int, ...], diffraction: bool) -> str:
+    """Rings of the probe's radius, or dots by species; those above the default threshold where the table is not filtered."""
+    from matplotlib.collections import EllipseCollection
+
+    found = standing(peaks)[position if len(position) > 1 else (position[0] if position else 0)]
+    least = peaks.attrs.get("default_min_score") if peaks.mask is None else None
+    places = np.stack([found["col"], found["row"]], axis=-1)
+    said = f"{len(found)} {'disks' if diffraction else 'columns'}" + ("" if least is None else f" (score ≥ {least:.3g})")
+    if diffraction:
+        size = np.full(len(found), 2 * float(peaks.attrs.get("probe_radius_px") or 5.0))
+        rings = EllipseCollection(size, size, 0, units="xy", offsets=places, transOffset=axes.transData, facecolors="none")
+        rings.set(array=found["score"], cmap="turbo", linewidth=1.2)
+        axes.add_collection(rings)
+        made.colorbar(rings, ax=axes, label="score", shrink=0.85)
+        return said
+    species = [str(name) for name in peaks.attrs.get("species") or ["column"]]
+    index = found["species"].astype(int) if "species" in peaks.fields else np.zeros(len(found), int)
+    for i, name in enumerate(species):
+        chosen = places[index == i]
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=32, facecolors="none", edgecolors=f"C{i + 1}", linewidths=1.2, label=name)
+    if len(species) > 1:
+        axes.legend(fontsize=8, loc="upper right")
+    return said
+
+
+# Summary
+
+
+def html(thing: Any) -> str:
+    """Table of facts beside a thumbnail."""
+    facts = _signal_facts(thing) if isinstance(thing, Signal) else _result_facts(thing)
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v
+    )
+    picture = _thumbnail(thing)
+    image = "" if picture is None else f"<td>{picture}</td>"
+    return f"<table><tr>{image}<td><table>{rows}</table></td></tr></table>"
+
+
+def _units(pair: tuple[float, float] | None, unit: str) -> str:
+    if pair is None:
+        return "unknown"
+    return f"{pair[0]:.4g} {unit}" if np.isclose(*pair) else f"{pair[0]:.4g} x {pair[1]:.4g} {unit}"
+
+
+def _signal_facts(signal: Signal) -> dict[str, Any]:
+    known, cube = signal.calibration, isinstance(signal, Datacube)
+    facts: dict[str, Any] = {
+        signal.kind.replace("_", " "): signal.name or "array",
+        "shape": " x ".join(map(str, signal.shape)) + f" {signal.dtype}, {signal.nbytes / 1e6:,.4g} MB",
+        "scan step" if cube else "pixel": _units(known.pixel_nm, "nm"),
+    }
+    if cube:
+        facts["detector pixel"] = _units(known.q_pixel_invA, "1/Å")
+    facts["frame interval"] = f"{known.frame_interval_s:.4g} s" if known.frame_interval_s else ""
+    facts["beam"] = ", ".join(
+        f"{value:g} {unit}" for value, unit in ((known.energy_keV, "keV"), (known.semiangle_mrad, "mrad")) if value
+    )
+    return facts | {"notes": "; ".join(signal.notes)}
+
+
+def _result_facts(result: Any) -> dict[str, Any]:
+    kind, attrs = kind_of(result).name, result.attrs
+    over = (
+        " x ".join(map(str, result.shape)) if hasattr(result, "shape") else f"{result.n_frames} frames, {result.n_sites} sites"
+    )
+    facts: dict[str, Any] = {kind: over}
+    if isinstance(result, PeakTable):
+        facts["peaks"] = f"{result.n_peaks:,}, fields {', '.join(result.fields)}"
+    elif kind == "strain":
+        facts["fitted"] = f"{result.mask.mean():.0%} of the positions"
+        sigma = result.sigma[result.mask][:, :3]
+        facts["typical error"] = f"{100 * np.nanmedian(sigma):.3f} %" if sigma.size else ""
+        facts["axes"] = (attrs.get("axes") or {}).get("text", "")
+    else:
+        facts["blinking sites"] = int((result.class_probability[:, 1] > 0.5).sum())
+        facts["events"] = len(result.events)
+        facts["frame interval"] = f"{attrs['frame_interval_s']:.4g} s" if attrs.get("frame_interval_s") else ""
+    record = attrs.get("provenance") or {}
+    facts["method"] = attrs.get("method", "")
+    facts["device"] = record.get("provider", "")
+    return facts | {"caveats": "; ".join(Caveats.of(result).texts)}
+
+
+def _thumbnail(thing: Any) -> str | None:
+    """Small picture; None where the file is gone."""
+    try:
+        values, low, high, colors = _thumbnail_values(thing)
+    except (EmdlError, OSError):
+        return None
+    from matplotlib import colormaps
+    from PIL import Image
+
+    grey = np.clip((values - low) / (high - low), 0, 1)
+    picture = colormaps[colors](np.ma.masked_invalid(grey), bytes=True)[..., :3]
+    factor = _THUMBNAIL_PX / max(picture.shape[:2])
+    size = max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor))
+    image = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    return _img(data.getvalue(), "image-rendering: pixelated")
+
+
+def _thumbnail_values(thing: Any) -> tuple[NDArray[Any], float, float, str]:
+    if isinstance(thing, Signal):
+        frame = _frame(thing, tuple(n // 2 for n in thing.shape[:-2]))
+        return (*_shown(frame, isinstance(thing, Datacube)), "gray")
+    kind = kind_of(thing).name
+    if kind == "strain":
+        limit = figures.symmetric_limit(thing.exx)
+        return thing.exx, -limit, limit, "RdBu_r"
+    from napari_emdl.exporting.folder import bragg_vector_map, occupancy_map
+
+    if kind == "occupancy":
+        return occupancy_map(thing), 0.0, 1.0, "viridis"
+    if kind == "disks":
+        return (*_shown(bragg_vector_map(standing(thing)), True), "inferno")
+    counts = np.atleast_2d(standing(thing).counts()).astype(float)
+    return counts, 0.0, float(max(1.0, counts.max(initial=0))), "viridis"

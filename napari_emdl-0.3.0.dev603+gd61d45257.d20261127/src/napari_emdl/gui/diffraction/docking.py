@@ -1,0 +1,119 @@
+"""Docks of the 4D-STEM workspace in the window of its viewer: the diffraction canvas beside the panel, four maps below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QWidget
+
+from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.kit import session
+
+PANEL_PX = 318
+LEFT_COLUMN_PX = 325  # napari's layer list and controls
+LEAST_CANVAS_PX = 290
+
+
+class Docks(QObject):
+    """Places the canvases in the window.
+
+    Parameters
+    ----------
+    viewer
+        napari viewer; without a window nothing is docked.
+    panel, canvas
+        The panel (napari docks it) and the diffraction canvas.
+    make_four
+        Makes the widget of the four maps.
+    closing
+        Called when the window goes.
+
+    Signals
+    -------
+    four_closed
+        The user closed the dock of the four maps.
+    """
+
+    four_closed = Signal()
+
+    def __init__(
+        self,
+        viewer: Any,
+        panel: QWidget,
+        canvas: DiffractionCanvas,
+        make_four: Callable[[], QWidget],
+        closing: Callable[[], None],
+    ):
+        super().__init__(panel)
+        self.viewer, self.panel, self.canvas, self._make_four = viewer, panel, canvas, make_four
+        self.closed = False
+        self.canvas_dock: Any = None
+        self.four_dock: Any = None
+        if session.has_window(viewer):
+            self.canvas_dock = viewer.window.add_dock_widget(canvas, name="Diffraction", area="right")
+            self._watch = session.CloseWatch(self.canvas_dock.parent(), closing, self)
+            QTimer.singleShot(0, self._arrange)
+
+    def show_four(self, on: bool) -> None:
+        """Dock of the four maps, below the canvases; made when it is first asked for."""
+        if on and self.four_dock is None and session.has_window(self.viewer):
+            self.four_dock = self.viewer.window.add_dock_widget(self._make_four(), name="Strain maps", area="bottom")
+            self.four_dock.visibilityChanged.connect(self._on_four_hidden)
+        if self.four_dock is not None:
+            self.four_dock.setVisible(on)
+
+    def _on_four_hidden(self, visible: bool) -> None:
+        if not visible and self.four_dock is not None and self.four_dock.isHidden():
+            self.four_closed.emit()
+
+    def of_panel(self) -> Any:
+        """Dock that napari put the panel into, or None."""
+        return session.dock_of(self.panel)
+
+    def _both(self) -> tuple[Any, Any] | None:
+        """Main window and dock of the panel, while both are there and nothing floats."""
+        mine = self.of_panel()
+        if self.closed or mine is None or self.canvas_dock is None or mine.isFloating() or self.canvas_dock.isFloating():
+            return None
+        return self.canvas_dock.parent(), mine
+
+    def _arrange(self) -> None:
+        """Diffraction canvas left of the panel, both as wide as they need."""
+        docks = self._both()
+        if docks is not None:
+            self._widen(docks[0])
+            docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
+            QTimer.singleShot(0, self._share_width)
+
+    @staticmethod
+    def _widen(window: Any) -> None:
+        """Make the window wider where scan and pattern would be too small to see, as far as the screen goes."""
+        screen = window.screen().availableGeometry().width()
+        needed = LEFT_COLUMN_PX + PANEL_PX + 2 * LEAST_CANVAS_PX
+        if window.width() < needed and not (window.isMaximized() or window.isFullScreen()):
+            window.resize(min(needed, screen), window.height())
+
+    def _share_width(self) -> None:
+        """Main and diffraction canvas get about the same width, the panel what it needs."""
+        docks = self._both()
+        if docks is not None:
+            wide = max(PANEL_PX, self.panel.minimumSizeHint().width())
+            room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * 0.48))
+            docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, wide], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, self.fit_views)
+
+    def fit_views(self) -> None:
+        """Show scan and pattern whole."""
+        if not self.closed:
+            self.viewer.reset_view()
+            self.canvas.fit()
+
+    def close(self) -> None:
+        """Take the docks off the window."""
+        self.closed = True
+        for dock in (self.canvas_dock, self.four_dock):
+            if dock is not None and session.has_window(self.viewer):
+                session.remove_dock(self.viewer, dock)
+        self.canvas_dock = self.four_dock = None

@@ -1,0 +1,384 @@
+"""Layers of the main canvas of a 4D-STEM workspace: navigation and virtual images that fill in, strain maps, status text.
+
+Layers are looked up by their role each time, so a layer the user deleted is simply made again or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
+
+from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.judge.glance import beyond, most_to_see
+from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
+from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit.responsive import SLICE_MS
+from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
+
+AXES = ("scan row", "scan col")
+REFRESH_MS = 150
+FRESH_CHARACTERS = 12
+TEXT_PT = 8.0  # of the corner: more hides the map in a small window
+#: Roles of layers that stay above all maps.
+#: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
+REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
+DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
+
+
+class ScanMaps(QObject):
+    """Maps over the scan on a viewer.
+
+    Parameters
+    ----------
+    viewer
+        napari viewer (main canvas).
+    cube
+        Datacube whose scan the maps cover.
+    """
+
+    def __init__(self, viewer: Any, cube: Datacube, parent: QObject | None = None):
+        super().__init__(parent)
+        self.viewer = bare(viewer)
+        self.cube = cube
+        self.space = styles.space(cube.calibration.pixel_nm, "nm", AXES)
+        self.looks: dict[str, dict[str, Any]] = {}  # role -> look of a layer that is to come, from a project
+        self._dirty: set[str] = set()
+        self._later: dict[str, Callable[[], Any]] = {}  # layers that are not shown: one at a time, between two events
+        self._linking = False
+        self.strain: Any = None
+        self.coarse: Any = None  # jobs.CoarseView that is shown until the whole map comes
+        self.chosen = ""  # role of the map that is on top
+        self._values: dict[str, NDArray[np.float32]] = {}
+        self._limits: dict[str, tuple[float, float]] = {}
+        self._extra: set[str] = set()
+        self._timer = QTimer(self)
+        self._timer.setInterval(REFRESH_MS)
+        self._timer.timeout.connect(self._flush)
+        self._idle = QTimer(self)
+        self._said = ""
+        self._drawn: set[str] = set()
+        self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
+        self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
+        self._idle.timeout.connect(self._do_one)
+
+    def layer(self, role: str) -> Any:
+        """Layer of that role for this datacube, or None."""
+        for layer in self.viewer.layers:
+            if role_of(layer) == role and tag_of(layer).get("signal") is self.cube:
+                return layer
+        return None
+
+    def _above_images(self) -> int:
+        """Index above all images of this datacube, under its drawings and the cross-hair."""
+        own = [
+            i
+            for i, layer in enumerate(self.viewer.layers)
+            if tag_of(layer).get("signal") is self.cube and role_of(layer) not in DRAWN
+        ]
+        return max(own) + 1 if own else len(self.viewer.layers)
+
+    def _insert(self, layer: Any) -> Any:
+        selected = self.viewer.layers.selection.active
+        self.viewer.layers.insert(self._above_images(), layer)
+        styles.apply_look(layer, self.looks.get(role_of(layer), {}))
+        if selected is not None:
+            self.viewer.layers.selection.active = selected
+        return layer
+
+    def image(self, role: str, name: str, data: NDArray[Any], **look: Any) -> Any:
+        """Image layer of that role, made or updated."""
+        from napari.layers import Image
+
+        layer = self.layer(role)
+        if layer is not None:
+            layer.data = data
+            return layer
+        look.setdefault("contrast_limits", (0.0, 1.0))
+        return self._insert(Image(data, name=name, metadata=tag(role, self.cube), **look, **self.space))
+
+    # images that fill in
+
+    def begin_filling(self, role: str, name: str, **look: Any) -> Any:
+        """Empty (NaN) image of that role, to be filled block by block; a map that is there keeps its look and old values."""
+        layer = self.layer(role)
+        if layer is None:
+            layer = self.image(role, name, np.full(self.cube.scan_shape, np.nan, np.float32), **look)
+        return layer
+
+    def fill(self, role: str, start: int, stop: int, values: NDArray[Any]) -> None:
+        """Set the values of scan positions `start`:`stop`; shown within a fraction of a second."""
+        layer = self.layer(role)
+        if layer is None:
+            return
+        np.asarray(layer.data).reshape(-1)[start:stop] = values
+        self._dirty.add(role)
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _flush(self) -> None:
+        for role in self._dirty:
+            layer = self.layer(role)
+            if layer is not None:
+                self.fit_contrast(layer)
+                layer.refresh(extent=False)
+        self._dirty.clear()
+        self._timer.stop()
+
+    def dress(self) -> None:
+        """Give the layers that are there the looks of a project."""
+        for role, look in self.looks.items():
+            layer = self.layer(role)
+            if layer is not None:
+                styles.apply_look(layer, look)
+
+    def fit_contrast(self, layer: Any) -> None:
+        """Contrast from the values that are there, unless a project gave it."""
+        if "contrast_limits" in self.looks.get(role_of(layer), {}):
+            return
+        data = np.asarray(layer.data)
+        finite = data[np.isfinite(data)]
+        if finite.size:
+            low, high = (float(v) for v in np.quantile(finite, (0.005, 0.995)))
+            high = high if high > low else low + max(abs(low), 1.0) * 1e-3
+            layer.contrast_limits_range = (float(min(finite.min(), low)), float(max(finite.max(), high)))
+            layer.contrast_limits = (low, high)
+
+    # strain
+
+    def show_strain(self, strain: Any) -> None:
+        """Strain maps in % and degrees, centred at 0, with colour bars; εxx, εyy and εxy share their contrast.
+
+        The map that is shown is drawn now, the others one by one between two events.
+        """
+        first = all(self.layer(name) is None for name, *_ in styles.STRAIN_MAPS)
+        self.strain, self.coarse = strain, None
+        for name, _, factor, _ in styles.STRAIN_MAPS:
+            self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
+        if first:
+            together = [self._values[name] for name in ("exx", "eyy", "exy")]
+            for name in self._values:
+                own = [self._values[name]] if name == "theta_rad" else together
+                self._limits[name] = styles.symmetric_limits(*own, least=1e-3)
+            self.chosen = self.chosen or most_to_see(strain)
+        for name, *_ in styles.STRAIN_MAPS:
+            self._soon(name, partial(self._show_map, name))
+        self._later = {"axes": self._show_axes, **self._later}
+        self._idle.start()
+        for role in self._extra:
+            if self.layer(role) is not None:
+                self._soon(role, partial(self.show_extra, role, None))
+
+    def show_coarse(self, view: Any) -> None:
+        """A coarse map (:class:`napari_emdl.gui.diffraction.jobs.CoarseView`) in place of those shown; None: the whole ones."""
+        if view is None and self.coarse is None:
+            return
+        self.coarse = view
+        for name, *_ in styles.STRAIN_MAPS:
+            layer = self.layer(name)
+            if layer is not None and layer.visible:
+                layer.data = self._coarse_values(name)
+        self._reveal()
+
+    def _coarse_values(self, name: str) -> NDArray[np.float32]:
+        if self.coarse is None:
+            return self._values[name]
+        factor = next(factor for role, _, factor, _ in styles.STRAIN_MAPS if role == name)
+        return (self.coarse.values[name] * factor).astype(np.float32)
+
+    def _soon(self, role: str, draw: Callable[[], Any]) -> None:
+        layer = self.layer(role)
+        if role == self.chosen or (layer is not None and layer.visible):
+            self._later.pop(role, None)
+            draw()
+        else:
+            self._later[role] = draw
+            self._idle.start()
+
+    def _do_one(self) -> None:
+        if self._later:
+            self._later.pop(next(iter(self._later)))()
+        if not self._later:
+            self._idle.stop()
+
+    def finish(self) -> None:
+        """Draw what waits now."""
+        while self._later:
+            self._do_one()
+
+    def _show_map(self, name: str) -> None:
+        title, unit = next((title, unit) for role, title, _, unit in styles.STRAIN_MAPS if role == name)
+        new = self.layer(name) is None
+        layer = self.image(
+            name,
+            f"{title} [{unit}]",
+            self._values[name],
+            colormap=styles.diverging(),
+            contrast_limits=self._limits.get(name, (-1.0, 1.0)),
+            visible=name == self.chosen,
+            blending="translucent_no_depth",
+        )
+        if new:
+            low, high = layer.contrast_limits
+            layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
+            layer.events.contrast_limits.connect(self._link_contrast)
+            layer.events.visible.connect(lambda *_: self._on_visible(name))
+            self._bar_soon(name)
+
+    def _show_axes(self) -> None:
+        """Arrows of the strain's x and y in the corner of the map, shown with any of the strain maps."""
+        from napari_emdl.diffraction.judge.glance import axes_on_scan
+
+        axes, layer = axes_on_scan(self.strain), self.layer("axes")
+        if layer is None:
+            layer = self._insert(axes_layer(axes, self.cube.scan_shape, tag("axes", self.cube), self.space))
+        else:
+            layer.data = axes_shapes(axes, self.cube.scan_shape)
+        self._axes_with_maps()
+
+    def _axes_with_maps(self) -> None:
+        layer = self.layer("axes")
+        if layer is not None:
+            maps = [self.layer(name) for name, *_ in styles.STRAIN_MAPS]
+            layer.visible = any(one is not None and one.visible for one in maps)
+
+    def _on_visible(self, name: str) -> None:
+        self._bar_soon(name)
+        self._axes_with_maps()
+
+    def _bar_soon(self, name: str) -> None:
+        """The colour bar of a map, once it is shown."""
+        layer = self.layer(name)
+        if layer is not None and layer.visible and not styles.has_colorbar(layer):
+            self._later = {f"bar of {name}": partial(self._show_bar, name), **self._later}
+            self._idle.start()
+
+    def _show_bar(self, name: str) -> None:
+        layer = self.layer(name)
+        if layer is not None:
+            styles.show_colorbar(layer)
+
+    # errors, residual and reasons, made when they are asked for
+
+    def show_extra(self, role: str, visible: bool | None = True) -> Any:
+        """Layer of a standard error ("sigma_exx", ...), "residual" or "reason"; None leaves it shown or hidden."""
+        if self.strain is None:
+            return None
+        look: dict[str, Any] = {"colormap": styles.matplotlib_colormap("viridis")}
+        values: NDArray[Any]
+        if role == "reason":
+            name, values = "Masked: why", np.asarray(self.strain.reason, np.float32)
+            values = np.where(values > 0, values, np.nan).astype(np.float32)
+            look = {
+                "colormap": styles.listed(REASON_COLORS),
+                "contrast_limits": (0.5, len(REASON_COLORS) + 0.5),
+                "opacity": 0.8,
+            }
+        elif role == "residual":
+            values = np.asarray(self.strain.residual_px)
+            name = "Residual [px]"
+        else:
+            number, (_, title, factor, unit) = next(
+                (i, entry) for i, entry in enumerate(styles.STRAIN_MAPS) if role == f"sigma_{entry[0]}"
+            )
+            name, values = f"Error of {title} [{unit}]", np.asarray(self.strain.sigma)[..., number] * factor
+        new = self.layer(role) is None
+        layer = self.image(role, name, values.astype(np.float32), blending="translucent_no_depth", **look)
+        self._extra.add(role)
+        if new and role != "reason":
+            styles.show_colorbar(layer)
+            self.fit_contrast(layer)
+        if visible is not None:
+            layer.visible = visible
+        return layer
+
+    def rescale_strain(self) -> None:
+        """Contrast limits of the strain maps from their values, symmetric about 0."""
+        together = [self._values[n] for n in ("exx", "eyy", "exy") if n in self._values]
+        for name, values in self._values.items():
+            layer = self.layer(name)
+            limits = styles.symmetric_limits(*([values] if name == "theta_rad" else together), least=1e-3)
+            self._limits[name] = limits
+            if layer is not None:
+                self._set_limits(layer, limits)
+
+    def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:
+        self._linking = True
+        try:
+            low, high = layer.contrast_limits_range
+            layer.contrast_limits_range = (min(low, limits[0] * 2), max(high, limits[1] * 2))
+            layer.contrast_limits = limits
+        finally:
+            self._linking = False
+
+    def _link_contrast(self, event: Any) -> None:
+        if role_of(event.source) == self.chosen:
+            self._refresh_ends()
+        if self._linking or role_of(event.source) == "theta_rad":
+            return
+        for name in ("exx", "eyy", "exy"):
+            layer = self.layer(name)
+            if layer is not None and layer is not event.source:
+                self._set_limits(layer, tuple(event.source.contrast_limits))
+
+    def show_only(self, role: str) -> None:
+        """Show one of the maps and hide the others."""
+        self.chosen = role
+        draw = self._later.pop(role, None)
+        if draw is not None:
+            draw()
+        names = {name for name, *_ in styles.STRAIN_MAPS} | self._extra
+        for layer in self.viewer.layers:
+            if role_of(layer) in names and tag_of(layer).get("signal") is self.cube:
+                layer.visible = role_of(layer) == role
+                if layer.visible and self.coarse is not None and role in self._values:
+                    layer.data = self._coarse_values(role)
+                if layer.visible:
+                    self.viewer.layers.selection.active = layer  # its contrast and colours are at hand
+        self._refresh_ends()
+
+    def say(self, text: str) -> None:
+        """A few lines in the corner of the main canvas, the last of which says what lies beyond the colours of the map."""
+        self._said = text
+        self._reveal()
+
+    def _reveal(self) -> None:
+        """Show as much of the text as has few characters that were never drawn: each of them takes OpenGL 2 ms once."""
+        coarse = "" if self.coarse is None else f"coarse map: every {self.coarse.step}th position"
+        whole = "\n".join(filter(None, (coarse, self._said, "" if coarse else self.ends()))) if self._said else ""
+        fresh = [i for i, character in enumerate(whole) if character not in self._drawn and character not in whole[:i]]
+        if len(fresh) > FRESH_CHARACTERS:
+            whole = whole[: fresh[FRESH_CHARACTERS]]
+            self._later = {"text": self._reveal, **self._later}
+            self._idle.start()
+        self._drawn |= set(whole)
+        overlay = self.viewer.text_overlay
+        overlay.text = whole
+        overlay.position = "top_left"
+        overlay.font_size = TEXT_PT
+        overlay.visible = bool(whole)
+
+    def ends(self) -> str:
+        """Which shares of the map on top lie beyond the ends of its colour bar; empty when none does."""
+        layer = self.layer(self.chosen) if self.chosen in self._values else None
+        if layer is None or not layer.visible:
+            return ""
+        values, limits = self._values[self.chosen], tuple(layer.contrast_limits)
+        if self._marked[:2] != (id(values), limits):  # the cross-hair moves more often than the colours
+            self._marked = (id(values), limits, styles.end_marks(beyond(values, limits)))
+        marks = self._marked[2]
+        return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
+
+    def _refresh_ends(self) -> None:
+        if self._said and self.viewer.text_overlay.visible:
+            self.say(self._said)
+
+    def close(self) -> None:
+        """Stop timers and take the text away; the layers belong to the user now."""
+        self._timer.stop()
+        self._idle.stop()
+        self.say("")

@@ -1,0 +1,371 @@
+"""Forms made from the pydantic parameter models: labels, tooltips, units and bounds all come from params.py."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Iterable
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_emdl.base.errors import EmdlError
+from napari_emdl.gui.kit.steps import Fold
+
+#: Labels that read better than the field's name.
+LABELS = {
+    "min_score": "Least score",
+    "min_spacing_px": "Spacing",
+    "edge_px": "Edge",
+    "max_disks": "Most disks",
+    "min_intensity": "Least intensity",
+    "q_pixel_invA": "Detector pixel",
+    "scan_step_nm": "Scan step",
+    "max_memory": "Memory",
+    "cs_um": "Cs",
+    "axis_deg": "x axis",
+    "rotation_deg": "Rotation",
+    "energy_keV": "Beam energy",
+    "defocus_nm": "Defocus C10",
+    "dose_e_per_A2": "Dose a frame",
+    "min_site_fraction": "Least share of frames",
+    "max_distance_A": "Farthest detection",
+    "g1": "g1",
+    "g2": "g2",
+    "pixel_nm": "Scan step, pixel",
+    "qr_rotation_rad": "Rotation",
+    "qr_flip": "Flip",
+    "semiangle_mrad": "Semiangle",
+    "drop_cols": "Fly-back columns",
+    "axes": "Axis order",
+    "dtype": "Type",
+}
+
+_SUFFIXES = ("_px", "_invA", "_nm", "_A2", "_A", "_deg", "_mrad", "_rad", "_um", "_keV", "_s")
+
+
+def groups_of(model: type[BaseModel]) -> dict[str, list[str]]:
+    """Names of the fields of each group (tab) of a parameter model, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, info in model.model_fields.items():
+        found.setdefault(_extra(info, "group", ""), []).append(name)
+    return found
+
+
+def label_of(name: str) -> str:
+    """Field name as a person writes it."""
+    if name in LABELS:
+        return LABELS[name]
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name.replace("_", " ").capitalize()
+
+
+def _extra(info: FieldInfo, key: str, default: Any) -> Any:
+    extra = info.json_schema_extra
+    return extra.get(key, default) if isinstance(extra, dict) else default
+
+
+def tooltip_of(name: str, info: FieldInfo) -> str:
+    """Description and unit of a parameter."""
+    unit = _extra(info, "unit", "")
+    return f"<qt>{info.description or label_of(name)}{f' [{unit}]' if unit else ''}</qt>"
+
+
+def _optional(annotation: Any) -> tuple[Any, bool]:
+    """Type without None, and whether None was allowed."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [a for a in get_args(annotation) if a is not type(None)]
+        return (parts[0] if len(parts) == 1 else annotation), len(parts) < len(get_args(annotation))
+    return annotation, False
+
+
+def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
+    low = high = None
+    for item in info.metadata:
+        low = next((v for v in (getattr(item, "ge", None), getattr(item, "gt", None)) if v is not None), low)
+        high = next((v for v in (getattr(item, "le", None), getattr(item, "lt", None)) if v is not None), high)
+    return low, high
+
+
+class _Number(QDoubleSpinBox):
+    """Float with as many decimals as it needs; where None is allowed the lowest value stands for it and reads `empty`."""
+
+    def __init__(self, empty: str | None, low: float | None, high: float | None, default: float | None, unit: str):
+        super().__init__()
+        optional = self.optional = empty is not None
+        self.setKeyboardTracking(False)
+        self.setDecimals(4)
+        top = 1e6 if high is None else high
+        bottom = -1e6 if low is None else low
+        span = abs(default) if default else min(top - bottom, 10.0)
+        self.setSingleStep(10.0 ** round(math.log10(span) - 1))
+        # one step below the allowed range stands for None
+        self.setRange(bottom - self.singleStep() if optional else bottom, top)
+        if optional:
+            self.setSpecialValueText(empty or "")
+        if unit:
+            self.setSuffix(f" {unit}")
+
+    def textFromValue(self, value: float) -> str:
+        return f"{value:.6g}"
+
+    def get(self) -> float | None:
+        return None if self.optional and self.value() <= self.minimum() else self.value()
+
+    def put(self, value: float | None) -> None:
+        self.setValue(self.minimum() if value is None else float(value))
+
+
+class _Integer(QSpinBox):
+    """Integer; where None is allowed the lowest value stands for it and reads `empty`."""
+
+    def __init__(self, empty: str | None, low: float | None, high: float | None, unit: str):
+        super().__init__()
+        optional = self.optional = empty is not None
+        self.setKeyboardTracking(False)
+        bottom = int(low if low is not None else 0)
+        self.setRange(bottom - 1 if optional else bottom, int(high if high is not None else 10**6))
+        if optional:
+            self.setSpecialValueText(empty or "")
+        if unit:
+            self.setSuffix(f" {unit}")
+
+    def get(self) -> int | None:
+        return None if self.optional and self.value() <= self.minimum() else self.value()
+
+    def put(self, value: int | None) -> None:
+        self.setValue(self.minimum() if value is None else int(value))
+
+
+def narrow(box: QComboBox) -> QComboBox:
+    """Let a combo box be narrower than its longest entry."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
+    return box
+
+
+class _Choice(QComboBox):
+    def __init__(self, values: Iterable[Any], empty: str | None):
+        super().__init__()
+        narrow(self)
+        if empty is not None:
+            self.addItem(empty, None)
+        for value in values:
+            self.addItem(("no", "yes")[value] if isinstance(value, bool) else str(value).replace("_", " "), value)
+
+    def get(self) -> Any:
+        return self.currentData()
+
+    def put(self, value: Any) -> None:
+        self.setCurrentIndex(max(0, self.findData(value)))
+
+
+class _Check(QCheckBox):
+    def get(self) -> bool:
+        return self.isChecked()
+
+    def put(self, value: bool | None) -> None:
+        self.setChecked(bool(value))
+
+
+class _Text(QLineEdit):
+    """Text, or numbers with commas between them."""
+
+    def __init__(self, empty: str | None, numbers: type | None):
+        super().__init__()
+        self.numbers = numbers
+        self.optional = empty is not None
+        self.setPlaceholderText(empty or "")
+
+    def get(self) -> Any:
+        text = self.text().strip()
+        if not text and self.optional:
+            return None
+        if self.numbers is None:
+            return text
+        return tuple(self.numbers(part) for part in re.split("[,:x]", text))
+
+    def put(self, value: Any) -> None:
+        if value is None:
+            self.setText("")
+        elif self.numbers is None:
+            self.setText(str(value))
+        else:
+            self.setText(", ".join(f"{v:.6g}" for v in value))
+
+
+class _File(QWidget):
+    """Name of a file, typed or chosen."""
+
+    editingFinished = Signal()
+
+    def __init__(self, empty: str | None):
+        super().__init__()
+        self.line = _Text(empty, None)
+        self.line.editingFinished.connect(self.editingFinished)
+        self.text = self.line.text
+        choose = QToolButton()
+        choose.setText("…")
+        choose.setToolTip("Choose a file")
+        choose.clicked.connect(lambda *_: self._choose())
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        row.addWidget(self.line, 1)
+        row.addWidget(choose)
+
+    def _choose(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose a file")
+        if path:
+            self.put(path)
+            self.editingFinished.emit()
+
+    def get(self) -> str | None:
+        return self.line.get()
+
+    def put(self, value: str | None) -> None:
+        self.line.put(value)
+
+
+def make_editor(info: FieldInfo) -> Any:
+    """Editor widget for a field, with `get()` and `put(value)`; None for nested models and lists of them."""
+    kind, optional = _optional(info.annotation)
+    empty = _extra(info, "empty", "auto") if optional else None
+    low, high = _bounds(info)
+    unit = _extra(info, "unit", "")
+    inner = (get_args(kind) or (kind,))[0]
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
+        return None
+    if get_origin(kind) is Literal:
+        return _Choice(get_args(kind), empty)
+    if kind is bool:
+        return _Choice((True, False), empty) if optional else _Check()
+    if kind is int:
+        return _Integer(empty, low, high, unit)
+    if kind is float:
+        return _Number(empty, low, high, info.default if isinstance(info.default, float) else None, unit)
+    if get_origin(kind) is tuple:
+        return _Text(empty, get_args(kind)[0])
+    return _File(empty) if _extra(info, "file", False) else _Text(empty, None)
+
+
+def _changed_signal(editor: Any) -> Any:
+    for name in ("currentIndexChanged", "valueChanged", "toggled", "editingFinished"):
+        if hasattr(editor, name):
+            return getattr(editor, name)
+    raise TypeError(f"{type(editor).__name__} has no signal that tells of a change")
+
+
+class ParamsForm(QWidget):
+    """Form over the plain fields of a parameter model.
+
+    Parameters
+    ----------
+    model
+        Class of :mod:`napari_emdl.base.params`, or an instance whose values are shown first.
+    include, exclude
+        Names of the fields shown, in that order; all but `exclude` by default. Nested models get their own form.
+    fold
+        Fold advanced fields away.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        model: type[BaseModel] | BaseModel,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        parent: QWidget | None = None,
+        fold: bool = True,
+    ):
+        super().__init__(parent)
+        self.model = model if isinstance(model, type) else type(model)
+        self._base: BaseModel = model() if isinstance(model, type) else model
+        left_out = set(exclude)
+        names = [n for n in (include or self.model.model_fields) if n not in left_out]
+        self.editors: dict[str, Any] = {}
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        plain, folded = self._new_form(), self._new_form()
+        for name in names:
+            info = self.model.model_fields[name]
+            editor = make_editor(info)
+            if editor is not None:
+                self._add(folded if fold and _extra(info, "advanced", False) else plain, name, info, editor)
+        column.addLayout(plain)
+        if folded.rowCount():
+            holder = QWidget()
+            holder.setLayout(folded)
+            self.advanced = Fold("Advanced", holder)
+            column.addWidget(self.advanced)
+        self.put(self._base)
+
+    @staticmethod
+    def _new_form() -> QFormLayout:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        return form
+
+    def _add(self, form: QFormLayout, name: str, info: FieldInfo, editor: Any) -> None:
+        editor.setObjectName(name)
+        editor.setToolTip(tooltip_of(name, info))
+        if not isinstance(editor, QCheckBox):
+            editor.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            editor.setMinimumWidth(70)
+        caption = QLabel(_extra(info, "label", "") or label_of(name))
+        caption.setToolTip(tooltip_of(name, info))
+        form.addRow(caption, editor)
+        self.editors[name] = editor
+        _changed_signal(editor).connect(lambda *_: self.changed.emit())
+
+    def values(self) -> dict[str, Any]:
+        """Field name -> value as typed."""
+        found = {}
+        for name, editor in self.editors.items():
+            try:
+                found[name] = editor.get()
+            except ValueError:
+                raise EmdlError(f"{label_of(name)}: cannot read {editor.text()!r}; write numbers with commas") from None
+        return found
+
+    def value(self) -> Any:
+        """Parameters as they stand; raises EmdlError with one line when they do not fit."""
+        try:
+            return self.model.model_validate({**self._dump_base(), **self.values()})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else ""
+            raise EmdlError(f"{label_of(name)}: {first['msg']}") from None
+
+    def _dump_base(self) -> dict[str, Any]:
+        return {name: getattr(self._base, name) for name in self.model.model_fields}
+
+    def put(self, params: BaseModel) -> None:
+        """Show the values of `params` without a `changed` signal for each."""
+        self._base = params
+        for name, editor in self.editors.items():
+            with QSignalBlocker(editor):
+                editor.put(getattr(params, name))
+        self.changed.emit()

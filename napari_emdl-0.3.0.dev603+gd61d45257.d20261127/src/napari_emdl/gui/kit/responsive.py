@@ -1,0 +1,110 @@
+"""What keeps the window answering while workers compute, as long as a panel of ours is open.
+
+napari collects garbage each time a layer is removed, and every collection looks at all that Python ever imported: 150 ms of the
+main thread. What is there when a panel opens is left out of that until the last panel closes. And each call of OpenGL lets a
+worker in, which may keep the interpreter for 5 ms by default: a picture has hundreds of such calls.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer
+
+#: How long a worker may keep the interpreter when the window wants it.
+SWITCH_S = 0.0005
+
+#: Between two slices of work: time to paint, and to answer the mouse.
+SLICE_MS = 25
+
+_before_s: float | None = None
+
+
+def begin() -> None:
+    """Leave out of collections what is there now, and let workers give way sooner, until :func:`end`."""
+    global _before_s
+    if _before_s is None:
+        _before_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, _before_s))
+    gc.freeze()
+
+
+def more() -> None:
+    """Leave out what was imported since as well; nothing where no panel is open any more."""
+    if _before_s is not None:
+        gc.freeze()
+
+
+def end() -> None:
+    """Python as it was; what was left out may be collected again."""
+    global _before_s
+    if _before_s is not None:
+        sys.setswitchinterval(_before_s)
+        _before_s = None
+        gc.unfreeze()
+
+
+def prepare_units() -> None:
+    """Load the units of all layers; call it in the thread of the window before :func:`prepare_layers` in a worker.
+
+    The first who asks loads them, and a second thread that asks meanwhile would find half of them.
+    """
+    import pint
+
+    pint.get_application_registry().parse_units("pixel")
+
+
+def prepare_layers() -> None:
+    """Make layers of every kind that we show, for nobody; call it in a worker before the first one is shown.
+
+    With the first layer of a kind, napari imports what it needs for it (xarray, pandas, pyarrow) and compiles its outlines.
+    """
+    from napari.layers import Image, Points, Shapes, Vectors
+
+    Image(np.zeros((2, 2), np.float32))
+    Points(np.zeros((2, 2)), features={"score": np.arange(2.0)}, border_color="score")
+    Shapes([np.array([[0, 0], [0, 1], [1, 1], [1, 0]]), np.eye(2)], shape_type=["rectangle", "line"])
+    Vectors(np.zeros((2, 2, 2)))
+
+
+class Slices(QObject):
+    """Work for the thread of the window in parts, with time to paint between them.
+
+    Parameters
+    ----------
+    work
+        A generator; what lies between two of its yields is done in one go.
+    """
+
+    def __init__(self, work: Iterator[None], parent: QObject | None = None):
+        super().__init__(parent)
+        self._work = work
+        self.going = True
+        self._timer = QTimer(self)
+        self._timer.setInterval(SLICE_MS)
+        self._timer.timeout.connect(self.step)
+        self._timer.start()
+        self.step()
+
+    def step(self) -> None:
+        """Do the next part."""
+        try:
+            next(self._work)
+        except StopIteration:
+            self.stop()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Leave the rest undone."""
+        self.going = False
+        self._timer.stop()
+
+    def finish(self) -> None:
+        """Do the rest at once."""
+        while self.going:
+            self.step()

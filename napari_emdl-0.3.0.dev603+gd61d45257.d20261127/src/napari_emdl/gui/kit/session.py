@@ -1,0 +1,166 @@
+"""What is open in a viewer: signals tied to layers, one workspace a viewer, clean-up when the viewer goes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from qtpy.QtCore import QEvent, QObject, QTimer
+
+from napari_emdl.base.signals import Signal
+from napari_emdl.gui.kit import responsive
+from napari_emdl.gui.kit.styles import METADATA_KEY
+
+PLUGIN = "napari-emdl"
+WORKSPACE = "4D-STEM workspace"
+COLUMNS, DIFFUSION, LIVE = "HRTEM columns", "Surface diffusion", "Live"
+
+_widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+def tag(role: str, signal: Signal | None = None, **more: Any) -> dict[str, Any]:
+    """``metadata=`` of a layer of ours: its role ("navigation", "movie", "strain", ...) and the signal behind it."""
+    return {METADATA_KEY: {"role": role, "signal": signal, **more}}
+
+
+def tag_of(layer: Any) -> dict[str, Any]:
+    """What :func:`tag` put on a layer, or an empty dict."""
+    found = layer.metadata.get(METADATA_KEY)
+    return found if isinstance(found, dict) else {}
+
+
+def role_of(layer: Any) -> str:
+    """Role of a layer of ours, "" for any other layer."""
+    return str(tag_of(layer).get("role", ""))
+
+
+def signal_of(layer: Any) -> Signal | None:
+    """Opened file behind a layer, or None."""
+    found = tag_of(layer).get("signal")
+    return found if isinstance(found, Signal) else None
+
+
+def layers_with_signal(viewer: Any, *kinds: str) -> Iterator[tuple[Any, Signal]]:
+    """Layers of `viewer` that stand for an opened file of one of `kinds` (all kinds when none is given)."""
+    for layer in viewer.layers:
+        signal = signal_of(layer)
+        if signal is not None and (not kinds or signal.kind in kinds):
+            yield layer, signal
+
+
+def bare(viewer: Any) -> Any:
+    """Viewer itself; napari hands plugins a proxy of it in some places."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def camera_of(viewer: Any) -> Any:
+    """Camera of a viewer; napari 0.9 keeps it in the scene and warns of the old place."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+def register(viewer: Any, name: str, widget: Any) -> None:
+    """Remember the panel `name` of `viewer` so that it is opened only once."""
+    _widgets.setdefault(bare(viewer), {})[name] = widget
+    responsive.begin()
+
+
+def unregister(viewer: Any, name: str) -> None:
+    """Forget a panel that was closed."""
+    panels = _widgets.get(bare(viewer), {})
+    panels.pop(name, None)
+    if not panels:
+        _widgets.pop(bare(viewer), None)
+    if not _widgets:
+        responsive.end()
+
+
+def registered(viewer: Any, name: str) -> Any:
+    """Panel `name` of `viewer`, or None."""
+    return _widgets.get(bare(viewer), {}).get(name)
+
+
+def panels(viewer: Any) -> list[Any]:
+    """Panels of ours that are open in `viewer`, the one opened last first."""
+    return list(_widgets.get(bare(viewer), {}).values())[::-1]
+
+
+def has_window(viewer: Any) -> bool:
+    """True for a viewer with a window that is not closed (a bare ViewerModel has none)."""
+    window = getattr(viewer, "window", None)
+    return window is not None and getattr(window, "_qt_window", None) is not None
+
+
+def setting(category: str, name: str, default: Any) -> Any:
+    """Value from Preferences > Plugins, or `default` where this napari has no plugin settings (before 0.9)."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        return getattr(getattr(get_plugin_settings(PLUGIN), category), name)
+    except (ImportError, AttributeError, KeyError, ValueError):
+        return default
+
+
+class CloseWatch(QObject):
+    """Calls `function` when a window is closed for good: accepted by it (a question may come first), before Qt deletes it."""
+
+    def __init__(self, window: QObject, function: Callable[[], Any], parent: QObject | None = None):
+        super().__init__(parent)
+        self._function = function
+        self._asked = False
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is not None:
+            kind, visible = event.type(), bool(getattr(watched, "isVisible", lambda: False)())
+            if kind == QEvent.Type.Close:
+                self._asked = True
+            hidden = kind == QEvent.Type.Hide and not event.spontaneous()
+            if self._asked and (hidden or (kind == QEvent.Type.Close and not visible)):
+                self._function()
+        return False
+
+
+def when_idle(function: Callable[[], Any]) -> None:
+    """Call `function` once the running event is over."""
+    QTimer.singleShot(0, function)
+
+
+def open_panel(viewer: Any, display_name: str) -> Any:
+    """Open the panel the manifest lists as `display_name`, once a viewer, and return its widget."""
+    found = registered(viewer, display_name)
+    if found is None:
+        _, found = viewer.window.add_plugin_dock_widget(PLUGIN, display_name)
+    return found
+
+
+def dock_of(widget: Any) -> Any:
+    """Dock that napari put a panel into, or None."""
+    while widget is not None and not hasattr(widget, "setFeatures"):
+        widget = widget.parent()
+    return widget
+
+
+def tabify(viewer: Any, widget: Any, *names: str) -> None:
+    """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, and bring it to the front."""
+    mine = dock_of(widget)
+    for other in (dock_of(registered(viewer, name)) for name in names):
+        if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
+            continue
+        viewer.window._qt_window.tabifyDockWidget(other, mine)
+        mine.raise_()
+        return
+
+
+def bring_forward(viewer: Any, name: str) -> None:
+    """Show the tab of the panel `name`, if it is open."""
+    dock = dock_of(registered(viewer, name))
+    if dock is not None:
+        dock.raise_()
+
+
+def remove_dock(viewer: Any, dock: Any) -> None:
+    """Take a dock widget off the window; nothing happens when the window is going down already."""
+    with contextlib.suppress(LookupError, RuntimeError, AttributeError):
+        viewer.window.remove_dock_widget(dock)

@@ -1,0 +1,113 @@
+"""From opened files and results to napari layer data; used by the reader, the sample data and the panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import ref
+
+from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+
+
+def read_path(path: str) -> list[LayerTuple]:
+    """Layers of one file or folder: saved layers, a project, a result, or data."""
+    from napari_emdl.gui.kit.layerfile import is_layer_file, read_layers
+    from napari_emdl.io import is_result, load
+    from napari_emdl.io import open as open_file
+    from napari_emdl.workflow.project import is_project
+
+    if is_layer_file(path):
+        return read_layers(path)
+    if is_project(path):
+        return project_layers(path)
+    if is_result(path):
+        return _in_worker(lambda: result_layers(load(path), path), "opening a result")
+    return _in_worker(lambda: signal_layers(open_file(path)), "opening")
+
+
+def project_layers(path: str) -> list[LayerTuple]:
+    """Layers of a project: of its datacube, its movie, or both."""
+    from napari_emdl.gui.atoms import project as atoms
+    from napari_emdl.gui.diffraction import project as diffraction
+    from napari_emdl.workflow.project import read_project
+
+    project, _ = read_project(path, {})
+    layers: list[LayerTuple] = []
+    if project.diffraction is not None:
+        layers += diffraction.project_layers(path)
+    if project.atoms is not None:
+        layers += atoms.project_layers(path)
+    return layers
+
+
+def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:
+    """What `make` gives, made in a thread while the window lives."""
+    from napari_emdl.gui.kit.worker import run_with_progress
+
+    found: list[LayerTuple] = run_with_progress(lambda _control: make(), title)
+    return found
+
+
+def result_layers(result: Any, path: str) -> list[LayerTuple]:
+    """Layers of a result file."""
+    from napari_emdl.base.peaks import PeakTable
+    from napari_emdl.diffraction.fit.strain import StrainMap
+    from napari_emdl.gui.diffraction.layers import disk_layers, strain_layers
+
+    if isinstance(result, StrainMap):
+        return strain_layers(result, path)
+    if isinstance(result, PeakTable) and len(result.shape) == 2:
+        return disk_layers(result, path)
+    from napari_emdl.gui.atoms.results import result_layers as atoms_layers
+
+    return atoms_layers(result, path)
+
+
+def dialog_layers(opened: Any) -> list[LayerTuple]:
+    """Layers of what the dialog of opening gave: a signal, or peak lists."""
+    from napari_emdl.base.peaks import PeakTable
+
+    return result_layers(opened, "") if isinstance(opened, PeakTable) else signal_layers(opened)
+
+
+def open_panels_soon() -> None:
+    """Once the layers are in, open the workspace in the current viewer if it shows a datacube nobody looks after."""
+    import napari
+
+    try:
+        from qtpy.QtWidgets import QApplication
+    except ImportError:  # reading without a Qt binding (a bare ViewerModel): there is no window to open a panel in
+        return
+    if QApplication.instance() is None:
+        return
+    viewer = napari.current_viewer()
+    if viewer is not None and session.has_window(viewer):
+        known = ref(session.bare(viewer))  # a timer must not keep a closed viewer alive
+        session.when_idle(lambda: open_panels(known()))
+
+
+def open_panels(viewer: Any) -> None:
+    """Open the 4D-STEM workspace if `viewer` shows a datacube, and the HRTEM panels if it shows a movie or an image."""
+    if viewer is None or not session.has_window(viewer):
+        return
+    if any(True for _ in session.layers_with_signal(viewer, "datacube")):
+        session.open_panel(viewer, session.WORKSPACE)
+    for layer, signal in session.layers_with_signal(viewer, "movie", "focal_series", "image"):
+        session.open_panel(viewer, session.COLUMNS)
+        project = session.tag_of(layer).get("project")
+        if project is not None and project.project.fitted:
+            session.open_panel(viewer, session.DIFFUSION)
+        elif signal.kind == "movie":
+            session.when_idle(partial(_open_behind, ref(viewer)))
+
+
+def _open_behind(known: ref[Any]) -> None:
+    """The panel for what comes after the columns, as a tab behind theirs; `known` is the viewer."""
+    viewer = known()
+    if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.COLUMNS) is None:
+        return
+    if session.registered(viewer, session.DIFFUSION) is None:
+        session.open_panel(viewer, session.DIFFUSION)
+        session.when_idle(lambda: session.bring_forward(viewer, session.COLUMNS))

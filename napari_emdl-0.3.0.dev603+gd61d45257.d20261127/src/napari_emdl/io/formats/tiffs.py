@@ -1,0 +1,352 @@
+"""TIFF: read page by page, or straight from the file where it is contiguous; axes and pixel size of ImageJ, OME and DM."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emdl.base.errors import OpenError
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line, parse_xml
+from napari_emdl.base.signals import Calibration
+from napari_emdl.base.units import parse_unit
+from napari_emdl.io.axes import Axis, Found
+from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
+from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
+from napari_emdl.io.views import TransposedSource
+
+_LETTERS = {"T": "T", "Y": "Y", "X": "X"}
+_RESOLUTION_UNIT = {2: "inch", 3: "cm"}
+#: Units of printers, and the pixel (nm) from which on resolutions in them are a printer's.
+_PRINTERS, _PRINTED_NM = ("inch", "inches", "cm"), 1000.0
+
+
+#: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
+_UNBOUNDED = {8: "deflate", 32946: "deflate", 34925: "lzma"}
+_MOST_PACKED = {"deflate": 1032, "lzma": 8000}
+
+
+class _Pages:
+    """Reads page i of a series; reopens the file after unpickling. Decoding runs in parallel, reading under a lock."""
+
+    def __init__(self, path: Path, series: int) -> None:
+        self.path, self.series = path, series
+        self._open()
+
+    def _open(self) -> None:
+        import tifffile
+
+        self._file = tifffile.TiffFile(self.path)
+        self._file.filehandle.set_lock(True)
+        self.pages = self._file.series[self.series].pages
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "series": self.series}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _check(self, page: Any) -> None:
+        """Refuse pieces that unpack to more than they say, before tifffile unpacks them whole."""
+        method = _UNBOUNDED.get(int(page.compression))
+        if method is None or sum(page.databytecounts) * _MOST_PACKED[method] < SMALL_ARRAY_BYTES:
+            return
+        # the last strip or tile may be padded, none is larger than the page
+        limit = _decoded_bytes(page) + SMALL_ARRAY_BYTES
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if count * _MOST_PACKED[method] > SMALL_ARRAY_BYTES:
+                with self._file.filehandle.lock:
+                    self._file.filehandle.seek(offset)
+                    packed = self._file.filehandle.read(count)
+                check_unpacks(packed, limit, f"{self.path.name}: a page", method)
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        page = self.pages[index]
+        if page is None:
+            raise ValueError("the page is missing")
+        self._check(page)
+        return page.asarray(lock=self._file.filehandle.lock, maxworkers=1)
+
+
+def read_tiff(path: Path, dataset: str | None = None, as_frames: bool = False) -> Found:
+    """Open a TIFF, OME-TIFF or ImageJ stack lazily.
+
+    Parameters
+    ----------
+    path
+        File.
+    dataset
+        Index of the series, for files with several.
+    as_frames
+        Take three planes of bytes for three frames, not for red, green and blue.
+    """
+    import tifffile
+
+    try:
+        with _complaints() as complaints, tifffile.TiffFile(path) as file:
+            found = _found(path, file, dataset, as_frames)
+            if complaints:
+                raise OpenError(f"{path.name} is a damaged or truncated TIFF ({complaints[0]})")
+            return found
+    except OpenError:
+        raise
+    except Exception as error:  # tifffile raises many kinds on damaged files
+        raise OpenError(f"{path.name} is not a readable TIFF ({first_line(error)}); is it truncated?") from error
+
+
+def list_series(path: Path) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Image series of a file: (number, shape, type); none where it is damaged, which opening it says."""
+    import tifffile
+
+    try:
+        with _complaints(), tifffile.TiffFile(path) as file:
+            return [(str(i), tuple(series.shape), series.dtype) for i, series in enumerate(file.series)]
+    except Exception:  # tifffile raises many kinds on damaged files
+        return []
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Errors that tifffile only logs: it opens what is left of a truncated file without raising."""
+    found: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage().splitlines()[0][:150])
+
+    logger, handler = logging.getLogger("tifffile"), Collect(level=logging.ERROR)
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found:
+    number, notes = _choose(path, file.series, dataset)
+    chosen = file.series[number]
+    letters, shape = chosen.axes, tuple(int(n) for n in chosen.shape)
+    colour = letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)
+    if "S" in letters and (colour or _same_planes(path, chosen, number)):
+        data, coloured = _grey_source(path, chosen, number)
+        letters, shape = letters.replace("S", ""), tuple(n for n, letter in zip(shape, letters, strict=True) if letter != "S")
+        if coloured:
+            planes = "; kind='movie' opens its three planes as frames" if chosen.axes == "SYX" else ""
+            notes.append(LUMINANCE_NOTE + planes)
+    else:
+        # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
+        letters = letters.replace("S", "I")
+        data = _source(path, chosen, number)
+    scales = _scales(file, chosen)
+    axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
+    axes = _name_stack_axes(axes, letters, file)
+    return Found(data, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({chosen.kind})"}, notes=tuple(notes))
+
+
+def _choose(path: Path, series: Any, dataset: str | None) -> tuple[int, list[str]]:
+    """Number of the series to open, and what must be said of the choice."""
+    if not series:
+        raise OpenError(f"{path.name} holds no images")
+    if dataset is not None:
+        if not dataset.isdigit() or int(dataset) >= len(series):
+            raise OpenError(f"{path.name} has {len(series)} image series, numbered from 0; there is no {dataset!r}")
+        return int(dataset), []
+    counts = [i for i, s in enumerate(series) if "S" not in s.axes or (s.axes == "SYX" and np.dtype(s.dtype).itemsize > 1)]
+    candidates = counts or list(range(len(series)))
+    large = [i for i in candidates if series[i].size == max(series[j].size for j in candidates)]
+    listed = ", ".join(
+        f"{path.name}::{i} ({' x '.join(map(str, s.shape))} {s.dtype}{', colour' if i not in counts else ''})"
+        for i, s in enumerate(series[:8])
+    )
+    # bytes beside deeper images are a picture of them, however many pixels they have
+    deep = [i for i in candidates if np.dtype(series[i].dtype).itemsize > np.dtype(series[large[0]].dtype).itemsize == 1]
+    if len(large) > 1 or deep:
+        numbers = tuple(str(i) for i in range(len(series)))
+        raise OpenError(f"{path.name} holds several image series; choose one of {listed}", numbers)
+    return large[0], [f"the file holds {len(series)} image series, ::{large[0]} was opened; there are {listed}"] if len(
+        series
+    ) > 1 else []
+
+
+def _same_planes(path: Path, series: Any, number: int) -> bool:
+    """True for one grey image written as three equal planes of colour."""
+    if series.axes != "SYX" or _decoded_bytes(series.keyframe) > 2**26:
+        return False
+    planes = _Pages(path, number)(0)
+    return planes.ndim == 3 and not np.all(planes == planes.flat[0]) and not to_grey(np.moveaxis(planes, 0, -1))[1]
+
+
+def _decoded_bytes(page: Any) -> int:
+    return int(np.prod([float(n) for n in page.shape])) * np.dtype(page.dtype).itemsize
+
+
+def _check_page(path: Path, page: Any) -> None:
+    """Refuse pages that are unreasonably larger decoded than in the file."""
+    if _decoded_bytes(page) > MAX_FRAME_BYTES:
+        raise OpenError(f"{path.name} says that one image has {' x '.join(map(str, page.shape))} values; it is damaged")
+
+
+class _Grey:
+    """Reads page i of a series as one channel."""
+
+    def __init__(self, pages: _Pages, channels_last: bool) -> None:
+        self.pages, self.channels_last = pages, channels_last
+
+    def colours(self, index: int) -> NDArray[Any]:
+        page = self.pages(index)
+        return page if self.channels_last else np.moveaxis(page, 0, -1)
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        return to_grey(self.colours(index))[0]
+
+
+class _Planes:
+    """Reads plane i of pages that hold several images each."""
+
+    def __init__(self, pages: _Pages, each: int) -> None:
+        self.pages, self.each = pages, each
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        page, plane = divmod(index, self.each)
+        return np.asarray(self.pages(page)[plane])
+
+
+def _grey_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
+    """Colour images as one channel, and whether the first one really has colours."""
+    pages = _Pages(path, number)
+    last = series.axes.endswith("S")
+    _check_page(path, series.keyframe)
+    rows, cols = series.keyframe.shape[:2] if last else series.keyframe.shape[-2:]
+    leading = tuple(n for n, letter in zip(series.shape, series.axes, strict=True) if letter not in "SYX")
+    if len(series.keyframe.shape) != 3 or len(pages.pages) != int(np.prod(leading, dtype=np.int64)):
+        raise OpenError(
+            f"{path.name} stores colour images {series.shape} as pages of {series.keyframe.shape}; save them as one channel"
+        )
+    grey = _Grey(pages, last)
+    coloured = _decoded_bytes(series.keyframe) > 2**28 or to_grey(grey.colours(0))[1]
+    source: Source = FramesSource(grey, leading or (1,), (rows, cols), series.dtype, path.name)
+    return (source if leading else TransposedSource(source, (1, 2))), coloured
+
+
+def _source(path: Path, series: Any, number: int) -> Source:
+    size = path.stat().st_size
+    if series.dataoffset is not None:
+        return RawSource(path, series.shape, np.dtype(series.dtype).newbyteorder(series.parent.byteorder), series.dataoffset)
+    pages = _Pages(path, number)
+    _check_page(path, series.keyframe)
+    page_shape = tuple(int(n) for n in series.keyframe.shape)
+    frame_shape, each = page_shape[-2:], int(np.prod(page_shape[:-2], dtype=np.int64))
+    if tuple(series.shape[-2:]) != frame_shape or len(page_shape) > 3 or len(pages.pages) * each != _count(series.shape):
+        raise OpenError(f"{path.name} stores {series.shape} as pages of {page_shape}, which is not supported")
+    last = pages.pages[len(pages.pages) - 1]
+    ends = [o + n for o, n in zip(last.dataoffsets, last.databytecounts, strict=False)] if last is not None else []
+    if ends and max(ends) > size:
+        raise OpenError(f"{path.name} is truncated: its last image ends at byte {max(ends)}, the file has {size}")
+    read = pages if len(page_shape) == 2 else _Planes(pages, each)
+    return FramesSource(read, series.shape[:-2], frame_shape, series.dtype, path.name)
+
+
+def _count(shape: Any) -> int:
+    return int(np.prod(shape[:-2], dtype=np.int64))
+
+
+def _axis(letter: str, size: int, scales: Mapping[str, tuple[float, str]]) -> Axis:
+    scale, units = scales.get(letter, (None, None))
+    return Axis(int(size), letter, scale, units, _LETTERS.get(letter, ""))
+
+
+def _name_stack_axes(axes: tuple[Axis, ...], letters: str, file: Any) -> tuple[Axis, ...]:
+    """Letters for the axes before the images: Z beside T is focus, alone any of Z, C, I, Q, ... is a series in time."""
+    stack = [i for i, a in enumerate(axes) if a.letter == "" and a.size > 1]
+    out = list(axes)
+    has_time = any(a.letter == "T" for a in axes)
+    for n, i in enumerate(stack):
+        if letters[i] in "ZC" and has_time and n == 0:
+            letter = "F"
+        else:
+            letter = "T" if n == 0 and not has_time and len(stack) == 1 else ""
+        out[i] = Axis(axes[i].size, axes[i].name, axes[i].scale, axes[i].units, letter)
+    return tuple(out)
+
+
+def _scales(file: Any, series: Any) -> dict[str, tuple[float, str]]:
+    """Axis letter -> (step, unit) from OME, ImageJ, DM, Thermo Fisher, Olympus or plain resolution tags."""
+    page = series.keyframe
+    tags = page.tags
+    if file.is_ome:
+        return _ome_scales(file.ome_metadata)
+    if 65003 in tags and 65009 in tags:  # DigitalMicrograph: units 65003-65005 and scales 65009-65011 of x, y, z
+        out = {}
+        for letter, unit_tag, scale in (("X", 65003, 65009), ("Y", 65004, 65010), (series.axes[0], 65005, 65011)):
+            if unit_tag in tags and scale in tags and isinstance(tags[unit_tag].value, str) and letter not in out:
+                out[letter] = (float(tags[scale].value), tags[unit_tag].value)
+        return out
+    if vendor := _vendor_scales(page):
+        return vendor
+    out = {}
+    imagej = file.imagej_metadata or {}
+    unit = imagej.get("unit") if file.is_imagej else _RESOLUTION_UNIT.get(_tag(tags, "ResolutionUnit"))
+    if unit:
+        for letter, name in (("Y", "YResolution"), ("X", "XResolution")):
+            pixels, per = _tag(tags, name) or (0, 0)
+            parsed = parse_unit(str(unit))
+            # 72 or 300 dots an inch are for printers, in inches as in cm, and say nothing about the specimen
+            printed = parsed is not None and unit in _PRINTERS and pixels and per / pixels * parsed[1] > _PRINTED_NM
+            if pixels and per and not printed:
+                out[letter] = (per / pixels, str(unit))
+    if imagej.get("finterval"):
+        time = {"T": (float(imagej["finterval"]), str(imagej.get("tunit", "s")))}
+        # a stack whose only other axis is Z or C is a movie, see _name_stack_axes
+        out |= time | {letter: time["T"] for letter in "ZC" if "T" not in series.axes}
+    if imagej.get("spacing") and "T" in series.axes:
+        out["Z"] = (float(imagej["spacing"]), str(imagej.get("zunit", unit or "")))
+    return out
+
+
+def _vendor_scales(page: Any) -> dict[str, tuple[float, str]]:
+    """Pixel size in m that Thermo Fisher (FEI) and Olympus (SIS) write into tags of their own."""
+    fei = page.tags.get(34682) or page.tags.get(34680)  # FEI_HELIOS, FEI_SFEG
+    scan = fei.value.get("Scan") if fei is not None and isinstance(fei.value, Mapping) else None
+    sis = page.tags.get(33560)
+    sis_value = sis.value if sis is not None and isinstance(sis.value, Mapping) else {}
+    for values, cols, rows in ((scan or {}, "PixelWidth", "PixelHeight"), (sis_value, "pixelsizex", "pixelsizey")):
+        x, y = values.get(cols), values.get(rows)
+        if isinstance(x, float) and isinstance(y, float) and min(x, y) > 0:
+            return {"X": (x, "m"), "Y": (y, "m")}
+    return {}
+
+
+def _tag(tags: Any, name: str) -> Any:
+    tag = tags.get(name)
+    return None if tag is None else (int(tag.value) if isinstance(tag.value, int) else tag.value)
+
+
+def _ome_scales(xml: str) -> dict[str, tuple[float, str]]:
+    try:
+        root = parse_xml(xml, "the OME metadata")
+    except OpenError:
+        return {}
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None:
+        return {}
+    out = {}
+    for letter, size, unit, default in (
+        ("X", "PhysicalSizeX", "PhysicalSizeXUnit", "µm"),
+        ("Y", "PhysicalSizeY", "PhysicalSizeYUnit", "µm"),
+        ("Z", "PhysicalSizeZ", "PhysicalSizeZUnit", "µm"),
+        ("T", "TimeIncrement", "TimeIncrementUnit", "s"),
+    ):
+        if size in pixels.attrib:
+            with contextlib.suppress(ValueError):
+                out[letter] = (float(pixels.attrib[size]), pixels.attrib.get(unit, default))
+    return out

@@ -1,0 +1,1 @@
+"""Networks: cards, registry, devices and sessions. Nothing here imports onnxruntime before it is needed."""

@@ -1,0 +1,33 @@
+"""Sample data for File > Open Sample: simulated, deterministic, with known truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari.types import LayerData
+
+
+def strained_datacube() -> list[LayerData]:
+    """Small 4D-STEM datacube with a known strain field."""
+    from napari_emdl.gui import layers
+    from napari_emdl.gui.kit.signals import signal_layers
+    from napari_emdl.gui.kit.worker import run_with_progress
+    from napari_emdl.samples.diffraction import strained_datacube as make
+
+    cube, _truth = run_with_progress(lambda control: make(control=control), "simulating a datacube")
+    found = signal_layers(cube)
+    layers.open_panels_soon()
+    return found
+
+
+def blinking_movie() -> list[LayerData]:
+    """HRTEM movie of a particle whose surface columns come and go."""
+    from napari_emdl.gui import layers
+    from napari_emdl.gui.kit.signals import signal_layers
+    from napari_emdl.gui.kit.worker import run_with_progress
+    from napari_emdl.samples.atoms import blinking_movie as make
+
+    movie, _truth = run_with_progress(lambda control: make(control=control), "simulating a movie")
+    layers.open_panels_soon()
+    return signal_layers(movie)

@@ -1,0 +1,1 @@
+"""HRTEM: simulated exit waves, random microscopes, column networks, their training and export."""

@@ -1,0 +1,299 @@
+"""Incoherent images (HAADF, ADF, and ABF as their negative): columns as a probe with tails, on carbon, with scan noise.
+
+An annular detector far out sees every column as the probe times a height that grows as thickness times Z^1.7 (Nellist and
+Pennycook 1999), so no multislice is needed: images are sums of probes, made in Fourier space and sampled exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+from napari_emdl.training.atoms.degrade import smooth_field
+from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
+from napari_emdl.training.atoms.probes import random_transfer
+
+#: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
+#: heavy metals) they are no columns
+INVISIBLE, WEAKEST = 0.11, 0.15
+#: columns below this share are left out of the loss where the noise-free image has no maximum within this distance: what is
+#: only a shoulder of its neighbours cannot be told from the overlap of their tails
+SHOULDER, SHOWN_A = 0.6, 0.4
+#: nearer columns than this share of the probe's width are one blob
+MERGED = 0.8
+#: kinds of projected crystals and their shares
+CELLS = {
+    "fcc110": 0.15, "square": 0.09, "hexagonal": 0.09, "bcc110": 0.06, "perovskite": 0.14, "dumbbell": 0.12, "rocksalt": 0.05,
+    "rocksalt110": 0.06, "zigzag": 0.05, "sheet": 0.08, "any": 0.11,
+}  # fmt: skip
+SQRT3 = float(np.sqrt(3))
+
+
+@dataclass
+class Scene:
+    """Columns of a field of view: positions (n, 2) in A, heights (n,) relative to the strongest, class and edge flag."""
+
+    xy_A: np.ndarray
+    height: np.ndarray
+    column_class: np.ndarray
+    surface: np.ndarray
+
+
+def _second(rng: np.random.Generator) -> float:
+    """Height of a second element's columns: from as strong as the first to hardly seen."""
+    return float(np.exp(rng.uniform(np.log(0.02), 0.0)))
+
+
+def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two-dimensional cell (rows are vectors, A), fractions (k, 2) and heights (k,) of a projected crystal."""
+    kind = rng.choice(list(CELLS), p=list(CELLS.values()))
+    a = rng.uniform(3.5, 4.3)
+    centred = np.array([(0, 0), (0.5, 0.5)])
+    if kind == "fcc110":
+        return np.diag([a, a / np.sqrt(2)]), centred, np.ones(2)
+    if kind == "square":
+        return np.diag([1.0, 1.0]) * rng.uniform(1.8, 3.0), np.zeros((1, 2)), np.ones(1)
+    if kind == "hexagonal":
+        b = rng.uniform(2.2, 3.2)
+        return np.array([[b, 0], [-b / 2, b * SQRT3 / 2]]), np.zeros((1, 2)), np.ones(1)
+    if kind == "bcc110":
+        b = rng.uniform(2.85, 3.3)
+        return np.diag([b, b * np.sqrt(2)]), centred, np.ones(2)
+    if kind == "perovskite":
+        b, oxygen = rng.uniform(3.8, 6.2), rng.uniform(0.0, 0.12)
+        frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
+        return np.diag([b, b * rng.uniform(0.98, 1.03)]), frac, np.array([1, _second(rng), oxygen, oxygen])
+    if kind == "dumbbell":
+        b = rng.uniform(5.4, 6.5)
+        frac = np.array([(0, 0), (0.5, 0.5), (0.25, 0), (0.75, 0.5)])
+        light = 1.0 if rng.random() < 0.4 else _second(rng)
+        return np.diag([b, b / np.sqrt(2)]), frac, np.array([1, 1, light, light])
+    if kind == "rocksalt":
+        b = rng.uniform(4.0, 6.0) / 2
+        return np.array([[b, b], [b, -b]]), np.array([(0, 0), (0.5, 0.5)]), np.array([1, _second(rng)])
+    if kind == "rocksalt110":
+        b, light = rng.uniform(4.0, 6.5), _second(rng)
+        frac = np.array([(0, 0), (0.5, 0.5), (0.5, 0), (0, 0.5)])
+        return np.diag([b, b / np.sqrt(2)]), frac, np.array([1, 1, light, light])
+    if kind == "zigzag":
+        b, c = rng.uniform(2.5, 3.2), rng.uniform(4.0, 5.2)
+        return np.diag([b * SQRT3 / 2 * 2, c]), np.array([(0, 0), (1 / 3, 0.5)]), np.ones(2)
+    if kind == "sheet":
+        b = 2.46 if rng.random() < 0.35 else rng.uniform(3.1, 3.6)
+        other = 1.0 if b == 2.46 else rng.uniform(0.1, 0.7)
+        frac = np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)])
+        return np.array([[b, 0], [-b / 2, b * SQRT3 / 2]]), frac, np.array([1, other])
+    while True:
+        angle = rng.uniform(np.pi / 3, np.pi / 2)
+        b, c, k = rng.uniform(2.2, 5.5), rng.uniform(2.2, 5.5), int(rng.integers(1, 4))
+        cell = np.array([[b, 0], [c * np.cos(angle), c * np.sin(angle)]])
+        frac = rng.random((k, 2))
+        images = np.concatenate([(frac + np.array([i, j])) @ cell for i in (-1, 0, 1) for j in (-1, 0, 1)])
+        if cKDTree(images).query(images, k=2)[0][:, 1].min() > 1.3:
+            return cell, frac, np.r_[1, rng.uniform(0.15, 1, k - 1)]
+
+
+def _grain(
+    rng: np.random.Generator, extent_A: float, cell: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    vectors, frac, height = cell
+    n = int(np.ceil(1.5 * extent_A / np.min(np.abs(np.linalg.svd(vectors)[1])))) + 1
+    i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1), indexing="ij")
+    xy = ((np.c_[i.ravel(), j.ravel()][:, None] + frac[None]) @ vectors).reshape(-1, 2)
+    strain = np.eye(2) + rng.normal(0, 0.01, (2, 2))
+    xy = xy @ (rotation(rng.uniform(0, 2 * np.pi)) @ strain).T + rng.uniform(-3, 3, 2)
+    keep = np.max(np.abs(xy), axis=1) < extent_A / 2 + 2
+    return xy[keep], np.tile(height, i.size)[keep]
+
+
+def _outline_depth(rng: np.random.Generator, xy: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    """Depth below the nearest side of an irregular polygon, negative outside."""
+    k = int(rng.integers(5, 10))
+    t = np.linspace(0, 2 * np.pi, k, endpoint=False) + rng.normal(0, 0.2, k)
+    normal, distance = np.c_[np.cos(t), np.sin(t)], radius * rng.uniform(0.8, 1.15, k)
+    return np.min(distance[None] - (xy - centre) @ normal.T, axis=1)
+
+
+def random_scene(rng: np.random.Generator, extent_A: float) -> Scene:
+    """Columns in a square field around the origin: a crystal that fills it, particles, an edge, grains, or a support."""
+    layout = rng.choice(["full", "particle", "edge", "grains", "support", "hole"], p=[0.24, 0.36, 0.1, 0.12, 0.1, 0.08])
+    cell = random_cell(rng)
+    xy, h = _grain(rng, extent_A, cell)
+    reach = extent_A / 2
+    depth = np.full(len(xy), 30.0)
+    direction = rotation(rng.uniform(0, 2 * np.pi))[0]
+    if layout == "particle":
+        depth = _outline_depth(rng, xy, rng.normal(0, 0.3 * reach, 2), rng.uniform(5, max(8, 0.95 * reach)))
+        if rng.random() < 0.35:
+            xy2, h2 = _grain(rng, extent_A, cell if rng.random() < 0.6 else random_cell(rng))
+            depth2 = _outline_depth(rng, xy2, rng.uniform(-reach, reach, 2), rng.uniform(5, max(8, 0.6 * reach)))
+            xy, h, depth = _joined((xy, h * rng.uniform(0.5, 1), depth), (xy2, h2, depth2), rng)
+    elif layout == "edge":
+        depth = rng.uniform(-0.6, 0.8) * reach - xy @ direction
+    elif layout == "hole":
+        depth = -_outline_depth(rng, xy, rng.normal(0, 0.4 * reach, 2), rng.uniform(3, max(5, 0.5 * reach)))
+    elif layout in ("grains", "support"):
+        same = layout == "grains" and rng.random() < 0.7
+        xy2, h2 = _grain(rng, extent_A, cell if same else random_cell(rng))
+        offset = rng.normal(0, 0.3) * reach
+        if layout == "support":
+            h2 = h2 * rng.uniform(0.15, 0.7)
+        xy, h, depth = _joined((xy, h, offset - xy @ direction), (xy2, h2, xy2 @ direction - offset), rng, flat=True)
+    inside = depth > 0
+    edge = (depth < 2.6) & inside
+    inside &= ~(edge & (rng.random(len(xy)) < rng.uniform(0, 0.35))) & (rng.random(len(xy)) > rng.choice([0, 0, 0.02]))
+    xy, h, depth, edge = xy[inside], h[inside], depth[inside], edge[inside]
+    if len(xy):
+        thick = np.minimum(1.0, rng.uniform(0.2, 1) + depth / rng.uniform(3, 25))
+        if rng.random() < 0.5:  # a wedge
+            thick = thick * np.clip(1 + rng.uniform(0.2, 1.2) * (xy @ rotation(rng.uniform(0, 6.28))[0]) / extent_A, 0.1, None)
+        h = h * thick * np.exp(rng.normal(0, rng.uniform(0, 0.2), len(xy)))
+        xy = xy + rng.normal(0, rng.uniform(0, 0.06), xy.shape)
+    return Scene(xy, h, np.full(len(xy), COLUMN), edge)
+
+
+def _joined(
+    a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...], rng: np.random.Generator, flat: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns of two grains within their outlines, those of `b` that touch `a` left out."""
+    a, b = (tuple(v[p[2] > 0] for v in p) for p in (a, b))
+    if len(a[0]) and len(b[0]):
+        far = cKDTree(a[0]).query(b[0])[0] > rng.uniform(1.4, 2.4)
+        b = tuple(v[far] for v in b)
+    xy, h, depth = (np.concatenate([p, q]) for p, q in zip(a, b, strict=True))
+    return xy, h, np.full(len(xy), 30.0) if flat else depth
+
+
+@dataclass
+class Rendered:
+    """Counts (channels, size, size) of the middle frame and of its neighbours' means, and the columns in pixels."""
+
+    image: torch.Tensor
+    column_px: np.ndarray
+    column_class: np.ndarray
+    surface: np.ndarray
+
+
+def _strongest_near(xy_A: np.ndarray, height: np.ndarray, reach_A: float = 6.0) -> np.ndarray:
+    """Largest height (n,) among a column and those within reach."""
+    if len(xy_A) < 2:
+        return np.maximum(height, 1e-9)
+    distance, index = cKDTree(xy_A).query(xy_A, k=min(20, len(xy_A)), distance_upper_bound=reach_A)
+    values = np.where(np.isfinite(distance), np.r_[height, 0.0][index], 0.0)
+    return np.maximum(values.max(1), 1e-9)
+
+
+def _shows(clean: np.ndarray, at_px: np.ndarray, reach_px: float) -> np.ndarray:
+    """Whether the noise-free image has a maximum within reach of each position (n, 2)."""
+    tops = np.argwhere((clean == maximum_filter(clean, 3)) & (clean > clean.min()))
+    if not len(tops) or not len(at_px):
+        return np.zeros(len(at_px), bool)
+    return np.asarray(cKDTree(tops).query(at_px)[0] < reach_px)
+
+
+def _merged(scene: Scene, least_A: float) -> Scene:
+    """Columns nearer than `least_A` as one, at the mean weighted by height."""
+    pairs = cKDTree(scene.xy_A).query_pairs(least_A, output_type="ndarray") if len(scene.xy_A) else np.zeros((0, 2), int)
+    if not len(pairs):
+        return scene
+    xy, h, keep = scene.xy_A.copy(), scene.height.copy(), np.ones(len(scene.xy_A), bool)
+    for a, b in pairs:
+        if keep[a] and keep[b]:
+            xy[a] = (h[a] * xy[a] + h[b] * xy[b]) / (h[a] + h[b])
+            h[a], keep[b] = h[a] + h[b], False
+    return Scene(xy[keep], h[keep], scene.column_class[keep], scene.surface[keep])
+
+
+def render(
+    rng: np.random.Generator, size: int, sampling_A: float, frames: tuple[int, int] = (0, 0), annular_bright: bool = False
+) -> Rendered:
+    """A random incoherent image of `size` pixels a side, with the means of `frames` (near, far) neighbouring frames.
+
+    Surface columns come and go between frames where there are neighbours; the truth is that of the middle frame.
+    """
+    extent = size * sampling_A
+    scene = random_scene(rng, extent)
+    # mostly a probe that resolves the nearest columns, at times one that sees dumbbells as one
+    spacing = np.median(cKDTree(scene.xy_A).query(scene.xy_A, k=2)[0][:, 1]) if len(scene.xy_A) > 1 else 2.5
+    if spacing < 2.0 and rng.random() < 0.4:
+        spacing *= 2
+    width = float(np.clip(rng.uniform(0.42, 0.92) * spacing, max(0.5, 2.0 * sampling_A), 2.0))
+    scene = _merged(scene, MERGED * width)
+    strongest = np.max(scene.height) if len(scene.height) else 1.0
+    height = scene.height / max(strongest, 1e-9)
+    blink = scene.surface & (rng.random(len(height)) < rng.uniform(0.3, 0.9)) if any(frames) else np.zeros(len(height), bool)
+    occupied = rng.uniform(0.2, 0.9)
+    states = [np.where(blink, rng.binomial(max(n, 1), occupied, len(height)) / max(n, 1), 1.0) for n in (1, *frames)]
+    margin = int(np.ceil(4.0 / sampling_A)) + 2
+    n = size + 2 * margin
+    fr, fc = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]
+    transfer = random_transfer(rng, width, spacing, fr / sampling_A, fc / sampling_A)
+    p = scene.xy_A / sampling_A + (size - 1) / 2 + margin
+    near = np.all((p > 0) & (p < n - 1), axis=1)
+    rows = torch.as_tensor(np.exp(-2j * np.pi * np.fft.fftfreq(n)[:, None] * p[near, 0]), dtype=torch.complex64)
+    cols = torch.as_tensor(np.exp(-2j * np.pi * np.fft.rfftfreq(n)[:, None] * p[near, 1]), dtype=torch.complex64)
+    jitter = _jitter(rng, n) if rng.random() < 0.6 else None
+    film = _film(rng, n, sampling_A)
+    level = float(np.exp(rng.uniform(np.log(3), np.log(800)))) * (0.5 if rng.random() < 0.2 else 1)
+    pedestal = rng.uniform(0, 1.0)
+    readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
+    glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
+    window = slice(margin, margin + size)
+    peak = max(float(transfer.real.mean()), 1e-9)
+    images: list[torch.Tensor] = []
+    shows: np.ndarray | None = None
+    for state, count in zip(states, (1, *frames), strict=True):
+        if count == 0:
+            images.append(torch.zeros(size, size))
+            continue
+        weight = torch.as_tensor(height[near] * state[near], dtype=torch.complex64)
+        spectrum = (rows * weight) @ cols.T * torch.as_tensor(transfer, dtype=torch.complex64)
+        clean = torch.fft.irfft2(spectrum, s=(n, n)).numpy() / peak
+        if shows is None:
+            reach = max(SHOWN_A / sampling_A, 1.5)
+            shows = np.ones(len(height), bool)
+            shows[near] = _shows(clean, p[near], reach)
+        if jitter is not None:
+            shifts = jitter / np.sqrt(count)
+            phase = np.exp(-2j * np.pi * np.fft.rfftfreq(n)[None] * shifts[:, None])
+            clean = np.fft.irfft(np.fft.rfft(clean, axis=1) * phase, n, axis=1)
+        signal = np.maximum(clean, 0) + film
+        if annular_bright:
+            signal = np.maximum(1.15 * signal.max() - signal, 0)
+        counts = rng.poisson(np.maximum(level * count * signal, 0)).astype(np.float32)
+        if glow:
+            counts = counts + glow * np.roll(counts, 1, 1) + glow**2 * np.roll(counts, 2, 1)
+        counts = counts / count + pedestal * level + rng.normal(0, 1, counts.shape) * readout / np.sqrt(count)
+        images.append(torch.as_tensor(counts[window, window], dtype=torch.float32))
+    share = height / _strongest_near(scene.xy_A, height)
+    there = (states[0] > 0.5) & (share > INVISIBLE) & (height > 0.01)
+    shoulder = (share < SHOULDER) & ~shows if shows is not None else np.zeros(len(height), bool)
+    kind = np.where((share < WEAKEST) | (height < 0.03) | shoulder, WEAK, scene.column_class)
+    at = scene.xy_A[there] / sampling_A + (size - 1) / 2
+    shown = np.all((at > -4) & (at < size + 3), axis=1)
+    return Rendered(torch.stack(images), at[shown], kind[there][shown], scene.surface[there][shown])
+
+
+def _jitter(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Shift of every scan line in pixels: white and slowly wandering parts, now and then a jump."""
+    shift = rng.normal(0, rng.uniform(0, 0.5), rows)
+    shift += gaussian_filter(rng.normal(0, 1, rows), 3.0) * rng.uniform(0, 1.0)
+    if rng.random() < 0.15:
+        shift[int(rng.integers(rows)) :] += rng.normal(0, 1.0)
+    return shift
+
+
+def _film(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
+    """Background (n, n) in heights of the strongest column: even, sloping, and the grain of amorphous carbon."""
+    base = np.full((n, n), rng.uniform(0.0, 0.6))
+    if rng.random() < 0.5:
+        base += rng.uniform(0, 0.3) * smooth_field(rng, n, rng.uniform(5, 15) / sampling_A)
+    if rng.random() < 0.6:
+        base += float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * smooth_field(
+            rng, n, rng.uniform(0.6, 2.0) / sampling_A
+        )
+    return np.maximum(base, 0)

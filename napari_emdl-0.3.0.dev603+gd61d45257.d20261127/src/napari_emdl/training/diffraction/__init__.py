@@ -1,0 +1,1 @@
+"""Simulation, networks, training and ONNX export for Bragg disks (needs the `train` extra)."""

@@ -1,0 +1,24 @@
+"""A 4D-STEM workspace in a real window, as the tests use it."""
+
+from __future__ import annotations
+
+from napari_emdl.gui.diffraction.workspace import StemWorkspace
+from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.signals import signal_layers
+
+
+def show(viewer, cube) -> StemWorkspace:
+    """Put a datacube into a viewer as the reader does, with the template method so that no network is needed."""
+    panel = session.open_panel(viewer, session.WORKSPACE)
+    panel.disks_step.form.editors["method"].put("template")
+    for data in signal_layers(cube):
+        viewer._add_layer_from_data(*data)
+    panel.adopting.newest()
+    return panel
+
+
+def run_all(panel, wait_until) -> None:
+    panel.run_all_button.click()
+    wait_until(lambda: panel.state.found.strain is not None, 60, "a strain map")
+    panel.maps.finish()
+    panel.strain_step.show_map.setCurrentText("ε xx")  # whichever has most to see
