@@ -1,1 +1,0 @@
-"""Benchmarks: accuracy on cases with exact truth, and speed against other programs in the same run."""

@@ -1,1 +1,0 @@
-"""HRTEM: simulated exit waves, random microscopes, column networks, their training and export."""

@@ -1,1 +1,0 @@
-"""Simulation, networks, training and ONNX export for Bragg disks (needs the `train` extra)."""
