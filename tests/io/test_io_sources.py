@@ -104,6 +104,14 @@ def test_indexing_is_numpy_indexing(tmp_path: Path, name: str, data: st.DataObje
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_one_value_is_read_by_as_many_integers_as_there_are_axes(tmp_path: Path, name: str) -> None:
+    source, expected = sources(tmp_path)[name]
+    for index in ((0,) * expected.ndim, (-1,) * expected.ndim):
+        got = source[index]
+        assert isinstance(got, np.ndarray) and got.shape == () and got == expected[index]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_shape_dtype_and_conversion(tmp_path: Path, name: str) -> None:
     source, expected = sources(tmp_path)[name]
     assert (source.shape, source.ndim, source.size, len(source)) == (

@@ -255,7 +255,7 @@ class RecordSource(RawSource):
         if run is not None:
             frames = self._values(self.record, *run)["frame"]
             frames = (frames[..., ::-1, :] if self.flip else frames)[(slice(None), *inner)]
-            return frames.reshape(*shape_of(outer), *frames.shape[1:]).astype(self.dtype)
+            return frames.reshape((*shape_of(outer), *frames.shape[1:])).astype(self.dtype)
         mapped = np.memmap(self.path, dtype=self.record, mode="r", offset=self.offset, shape=self.leading)["frame"]
         return np.array((mapped[..., ::-1, :] if self.flip else mapped)[index], dtype=self.dtype)
 

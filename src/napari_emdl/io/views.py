@@ -75,7 +75,7 @@ class StackSource(Source):
             part = slice(int(run[0]), int(run[-1]) + 1, step)
             out[at : at + len(run)] = self.base[(part, *inner)]
             at += len(run)
-        return out.reshape(*flat.shape, *inner_shape)
+        return out.reshape((*flat.shape, *inner_shape))
 
 
 class FlatSource(Source):

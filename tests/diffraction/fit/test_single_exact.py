@@ -9,13 +9,16 @@ import pytest
 
 from helpers.disks_made import table_of
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import StrainParams
+from napari_emdl.base.params import RunParams, StrainParams
 from napari_emdl.base.signals import Calibration, Datacube
 from napari_emdl.diffraction.basis import Basis
+from napari_emdl.diffraction.fit import pattern
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
+from napari_emdl.diffraction.fit.patternmodel import Aperture
 from napari_emdl.diffraction.fit.single import (
     _cube_of,
     _evidence,
+    _Patterns,
     _reference_lattice,
     _strain_map,
     find_or_given,
@@ -202,3 +205,16 @@ def test_the_datacube_of_the_disks_is_opened_again(tmp_path):
     np.save(path, np.ones((3, 2, 16, 16), np.float32))
     with pytest.raises(EmdlError, match=r"is now a scan of 3 x 2, the disks are of 2 x 3"):
         _cube_of(table)
+
+
+@pytest.mark.parametrize("ripple, measured_on_patterns", [(0.049, True), (0.051, False)])
+def test_patterns_are_not_fitted_where_the_edges_are_ragged(monkeypatch, ripple: float, measured_on_patterns: bool):
+    table = table_of(np.tile(np.eye(2), (1, 1, 1, 1)), G)
+    better = table.with_columns(row=table.column("row") + 1)
+    monkeypatch.setattr(pattern, "measure_aperture", lambda *given: Aperture(5.0, 0.6, ripple))
+    monkeypatch.setattr(pattern, "measure_on_patterns", lambda *given, **job: better)
+    cube = Datacube(np.ones((1, 1, 8, 8), np.float32), "datacube")
+    patterns = _Patterns(cube, RunParams(), None, table, PARAMS, None)
+    disks, aperture = patterns.disks(table, fit_of(1), np.ones(1, bool))
+    assert disks is (better if measured_on_patterns else table)
+    assert aperture == {"radius_px": 5.0, "edge_px": 0.6, "ripple": ripple}

@@ -1,0 +1,81 @@
+"""Nothing is found where there is nothing, and what is left out is said; a crystal is never refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_emdl.base.peaks import PeakTable
+from napari_emdl.bench.nothing import count_disks
+from napari_emdl.diffraction.find.ownprobe import MEASURED
+from napari_emdl.diffraction.find.plausible import keep_plausible, paired_share, spread_of
+from napari_emdl.diffraction.find.probe import synthetic_probe
+from napari_emdl.samples.nothing import KINDS, patterns_of
+
+SHAPE = (256, 256)
+
+
+def lattice(n: int = 4, spacing: float = 24.0) -> np.ndarray:
+    hk = np.stack(np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1), indexing="ij"), axis=-1).reshape(-1, 2)
+    return hk @ np.array([[spacing, 3.0], [-3.0, spacing]]) + 128.0
+
+
+def table_of(position: np.ndarray, intensity: np.ndarray) -> PeakTable:
+    columns = {"row": position[:, 0], "col": position[:, 1], "score": np.ones(len(position)), "intensity": intensity}
+    columns["sigma_px"] = np.full(len(position), 0.05)
+    return PeakTable((1,), np.array([0, len(position)]), {n: v.astype(np.float32) for n, v in columns.items()})
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_pattern_without_a_crystal_has_next_to_no_disk_and_a_line_says_why(kind: str) -> None:
+    found = [count_disks(pattern, "template") for pattern in patterns_of(kind, 2, seed=41)]
+    assert max(n for n, _ in found) <= 3
+    assert all(note for _, note in found)
+
+
+def test_places_alike_on_a_grid_are_no_pattern() -> None:
+    position = lattice()
+    intensity = np.random.default_rng(2).uniform(80, 120, len(position))
+    probe = synthetic_probe(4.0, SHAPE, source=MEASURED)
+    kept = keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE)
+    assert kept.n_peaks == 0 and kept.attrs["n_refused"] == 1
+    given = keep_plausible(table_of(position, intensity), synthetic_probe(4.0, SHAPE), 0.5, SHAPE)
+    assert given.n_peaks == len(position)  # who gives a probe knows what to look for
+
+
+@pytest.mark.parametrize("beam", [1.0, 50.0])
+def test_a_crystal_stays_with_and_without_its_direct_beam(beam: float) -> None:
+    position = lattice()
+    away = np.linalg.norm(position - 128, axis=1)
+    intensity = 1000 * np.exp(-away / 60) * np.random.default_rng(3).uniform(0.2, 1, len(position))
+    intensity[away.argmin()] *= beam
+    kept = keep_plausible(table_of(position, intensity), synthetic_probe(4.0, SHAPE, source=MEASURED), 0.5, SHAPE)
+    assert kept.n_peaks == len(position)
+
+
+def test_grains_come_in_pairs_about_the_beam_and_chance_does_not() -> None:
+    random = np.random.default_rng(5)
+    half = random.uniform(-90, 90, (10, 2))
+    assert paired_share(128 + np.concatenate([half, -half]), 3.0) > 0.9
+    assert paired_share(random.uniform(20, 236, (20, 2)), 3.0) < 0.4
+
+
+def test_spread_knows_where_the_bright_ones_lie() -> None:
+    position = lattice()
+    away = np.linalg.norm(position - 128, axis=1)
+    assert spread_of(position, np.exp(-away / 50)).falls < -0.9
+    assert spread_of(position, np.exp(-away / 50)).gathered < 0.6
+
+
+def test_reflections_all_alike_are_kept_where_they_are_paired_and_a_network_sees_a_crystal():
+    """An export as logarithm makes 80 reflections nearly as bright as each other."""
+    position = lattice()
+    alike = np.random.default_rng(2).uniform(90, 110, len(position))
+    scattered = np.random.default_rng(3).uniform(20, 236, position.shape)
+    probe = synthetic_probe(5.0, SHAPE, source=MEASURED)
+    seen = replace(probe, crystal=0.97)
+    assert keep_plausible(table_of(position, alike), seen, 0.5, SHAPE).n_peaks == len(position)
+    assert keep_plausible(table_of(position, alike), probe, 0.5, SHAPE).n_peaks == 0
+    assert keep_plausible(table_of(scattered, alike), seen, 0.5, SHAPE).n_peaks == 0
