@@ -401,3 +401,16 @@ def test_nothing_is_cut_off_in_a_larger_type(panel, qtbot):
     area = panel.frame.scroll_area
     hidden = area.widget().width() - area.viewport().width()
     assert hidden <= 0 or area.horizontalScrollBar().maximum() >= hidden
+
+
+def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until):
+    """Its panels are tabs on the workspace, and the diffraction canvas gives way until the workspace is in front again."""
+    frames = np.random.default_rng(1).poisson(9, (3, 64, 64)).astype(np.uint8)
+    add(panel.viewer, in_memory(frames, "movie", name="movie"))
+    columns = session.open_panel(panel.viewer, session.COLUMNS)
+    wait_until(lambda: not columns.visibleRegion().isEmpty() and panel.visibleRegion().isEmpty(), what="the columns in front")
+    window = panel.viewer.window._qt_window
+    assert session.dock_of(columns) in window.tabifiedDockWidgets(session.dock_of(panel))
+    wait_until(lambda: not panel.canvas.isVisible(), what="the canvas to give way")
+    session.bring_forward(panel.viewer, session.WORKSPACE)
+    wait_until(lambda: panel.canvas.isVisible() and not panel.visibleRegion().isEmpty(), what="the workspace in front")

@@ -26,7 +26,7 @@ from napari_emdl.base.params import ColumnLimits
 from napari_emdl.gui.atoms.layers import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.kit.plots import named
-from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, dock_of, tabify, when_idle
+from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, WORKSPACE, dock_of, tabify, when_idle
 
 NO_MOVIE = (
     "<b>Open a movie to begin.</b><br>Open, above, takes an image, a movie or a focal series; "
@@ -38,7 +38,7 @@ LEAST_WIDTH = 300
 DIM = 0.72
 BAR_EDGE_PX = 4  # napari's style draws the scroll bar wider than it says
 #: Panels that share a place in the window.
-PANELS = (COLUMNS, DIFFUSION, LIVE)
+PANELS = (COLUMNS, DIFFUSION, LIVE, WORKSPACE)
 
 
 class ScrollPanel(QWidget):
