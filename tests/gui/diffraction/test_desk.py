@@ -414,3 +414,15 @@ def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until)
     wait_until(lambda: not panel.canvas.isVisible(), what="the canvas to give way")
     session.bring_forward(panel.viewer, session.WORKSPACE)
     wait_until(lambda: panel.canvas.isVisible() and not panel.visibleRegion().isEmpty(), what="the workspace in front")
+
+
+def test_the_axes_are_drawn_anew_only_when_they_turn(panel, wait_until):
+    run_all(panel, wait_until)
+    drawn = []
+    panel.maps.layer("axes").events.set_data.connect(drawn.append)
+    before = panel.state.found.strain
+    panel.state.set_threshold(panel.state.settings.min_score * 1.2)
+    wait_until(lambda: panel.state.found.strain is not before and not panel.state.busy and panel.maps.settled)
+    assert not drawn, "a threshold does not turn them"
+    panel.strain_step.turn_axis(30.0)
+    wait_until(lambda: drawn, what="the axes that turned")
