@@ -69,7 +69,8 @@ class Suggestion(QObject):
         text = IMAGE if isinstance(signal, Datacube) else PATTERNS if several else PATTERN
         self.line = text.format(name=signal.name or "This")
         title = "Open as an image" if isinstance(signal, Datacube) else "Open as 4D-STEM"
-        self.notices.tell(self.line, (title, partial(self._reopen, signal)))
+        can = signal.path or not several  # the scan of a stack in memory cannot be asked for
+        self.notices.tell(self.line, (title, partial(self._reopen, signal)) if can else None)
 
     def _reopen(self, signal: Any) -> None:
         """Open the file as the other thing, in place of what it was taken for."""
