@@ -102,8 +102,11 @@ class Docks(QObject):
             QTimer.singleShot(0, self._share_width if shown else self._fit_main)
 
     def _fit_main(self) -> None:
-        if not self.closed:
-            self.viewer.reset_view()
+        """The main canvas has the room that the pattern gave up."""
+        docks = self._both()
+        if docks is not None:
+            docks[0].resizeDocks([docks[1]], [PANEL_PX], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, self.viewer.reset_view)
 
     @staticmethod
     def _widen(window: Any) -> None:
