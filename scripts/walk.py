@@ -214,7 +214,7 @@ def diffraction(way: Walk, panel: Any) -> None:
     way.click(panel.run_all_button, "Run all")
     way.until(lambda: not panel.state.busy and panel.state.found.disks is not None, "the run")
     way.wait(way.still_s)
-    panel.maps.finish()
+    way.until(lambda: panel.maps.settled, "the maps to be drawn", 120)
     way.picture("after-run")
     if panel.state.cube.n_patterns == 1:
         with way.save_as("figure.png"):

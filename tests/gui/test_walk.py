@@ -62,7 +62,7 @@ def test_a_movie_without_pixel_size_asks_in_the_panel_of_diffusion_too(make_napa
 
     from napari_emdl.base.signals import in_memory
 
-    movie, _ = blinking_movie((3, 96, 96), seed=1)
+    movie, _ = blinking_movie((3, 128, 128), seed=1)
     viewer = make_napari_viewer(show=True)
     panel = session.open_panel(viewer, session.DIFFUSION)
     for data in signal_layers(in_memory(np.asarray(movie.data), "movie", name="bare")):

@@ -28,3 +28,19 @@ def test_a_movie_opens_its_panels(make_napari_viewer, wait_until, tmp_path, fram
         diffusion = session.registered(viewer, session.DIFFUSION)
         session.tabify(viewer, diffusion, session.COLUMNS, behind=diffusion.behind)
         wait_until(lambda: not panel.visibleRegion().isEmpty(), what="the columns in front")
+
+
+def test_a_panel_that_was_closed_does_nothing_any_more(make_napari_viewer, wait_until):
+    """Opened again it draws its columns once: the one before does not follow."""
+    from napari_emdl.gui.kit.signals import signal_layers
+
+    viewer = make_napari_viewer(show=True)
+    first = session.open_panel(viewer, session.COLUMNS)
+    session.remove_dock(viewer, first)
+    assert first.closed and session.registered(viewer, session.COLUMNS) is None
+    second = session.open_panel(viewer, session.COLUMNS)
+    assert second is not first
+    for data in signal_layers(blinking_movie((1, 128, 128), seed=1)[0]):
+        viewer._add_layer_from_data(*data)
+    wait_until(lambda: second.session.candidates.n_done > 0 and len(viewer.layers) > 1, what="columns")
+    assert [layer.name for layer in viewer.layers].count("columns") == 1 and len(viewer.layers) == 2

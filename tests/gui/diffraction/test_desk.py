@@ -426,3 +426,28 @@ def test_run_all_shows_the_peaks_at_once_then_takes_the_patterns_and_a_slider_fo
     step.fit_button.click()
     wait_until(lambda: maps[-1] == "auto" and not state.busy, what="peaks and patterns")
     assert step.fit_time.isHidden()
+
+
+def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until):
+    """Its panels are tabs on the workspace, and the diffraction canvas gives way until the workspace is in front again."""
+    frames = np.random.default_rng(1).poisson(9, (3, 64, 64)).astype(np.uint8)
+    add(panel.viewer, in_memory(frames, "movie", name="movie"))
+    columns = session.open_panel(panel.viewer, session.COLUMNS)
+    wait_until(lambda: not columns.visibleRegion().isEmpty() and panel.visibleRegion().isEmpty(), what="the columns in front")
+    window = panel.viewer.window._qt_window
+    assert session.dock_of(columns) in window.tabifiedDockWidgets(session.dock_of(panel))
+    wait_until(lambda: not panel.canvas.isVisible(), what="the canvas to give way")
+    session.bring_forward(panel.viewer, session.WORKSPACE)
+    wait_until(lambda: panel.canvas.isVisible() and not panel.visibleRegion().isEmpty(), what="the workspace in front")
+
+
+def test_the_axes_are_drawn_anew_only_when_they_turn(panel, wait_until):
+    run_all(panel, wait_until)
+    drawn = []
+    panel.maps.layer("axes").events.set_data.connect(drawn.append)
+    before = panel.state.found.strain
+    panel.state.set_threshold(panel.state.settings.min_score * 1.2)
+    wait_until(lambda: panel.state.found.strain is not before and not panel.state.busy and panel.maps.settled)
+    assert not drawn, "a threshold does not turn them"
+    panel.strain_step.turn_axis(30.0)
+    wait_until(lambda: drawn, what="the axes that turned")

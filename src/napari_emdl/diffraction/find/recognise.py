@@ -95,5 +95,5 @@ def kind_of_picture(signal: Signal) -> Kind:
 
 
 def _rank_correlation(first: Floats, second: Floats) -> float:
-    ranks = [values.argsort().argsort().astype(float) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(first) > 2 else 0.0
+    one, other = (values.argsort().argsort().astype(np.float64) for values in (first, second))
+    return float(np.corrcoef(one, other)[0, 1]) if len(first) > 2 else 0.0

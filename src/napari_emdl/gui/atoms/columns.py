@@ -144,11 +144,11 @@ class ColumnsPanel(ScrollPanel):
         self.finding.started.connect(lambda _job: self._show_state())
         self.finding.ended.connect(self._run_ended)
         self.finding.failed.connect(self.status.setText)
-        session.movie_changed.connect(self._movie_changed)
-        session.frame_changed.connect(self._show_frame)
-        session.columns_changed.connect(self._columns_changed)
-        session.limits_changed.connect(self._limits_changed)
-        session.settings_changed.connect(self._put_settings)
+        self.follow(session.movie_changed, self._movie_changed)
+        self.follow(session.frame_changed, self._show_frame)
+        self.follow(session.columns_changed, self._columns_changed)
+        self.follow(session.limits_changed, self._limits_changed)
+        self.follow(session.settings_changed, self._put_settings)
         session.message.connect(self.status.setText)
 
     def _list_models(self, chosen: str | None = None) -> None:

@@ -113,13 +113,13 @@ class DiffusionPanel(ScrollPanel):
 
     def _connect(self) -> None:
         session = self.session
-        session.movie_changed.connect(self._movie_changed)
-        session.columns_changed.connect(self._columns_changed)
-        session.frame_changed.connect(self._show_frame)
-        session.occupancy_changed.connect(self._show_occupancy)
-        session.settings_changed.connect(self._put_settings)
+        self.follow(session.movie_changed, self._movie_changed)
+        self.follow(session.columns_changed, self._columns_changed)
+        self.follow(session.frame_changed, self._show_frame)
+        self.follow(session.occupancy_changed, self._show_occupancy)
+        self.follow(session.settings_changed, self._put_settings)
         session.message.connect(self.status.setText)
-        session.pixel_changed.connect(self._show_state)
+        self.follow(session.pixel_changed, self._show_state)
         self.pixel_box.form.changed.connect(self._take_pixel)
         self.form.changed.connect(self._take_settings)
         self.threshold.follow(session)

@@ -26,7 +26,7 @@ from napari_emdl.base.params import ColumnLimits
 from napari_emdl.gui.atoms.layers import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.kit.plots import named
-from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, dock_of, tabify, when_idle
+from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, WORKSPACE, dock_of, tabify, when_idle
 
 NO_MOVIE = (
     "<b>Open a movie to begin.</b><br>Open, above, takes an image, a movie or a focal series; "
@@ -38,7 +38,7 @@ LEAST_WIDTH = 300
 DIM = 0.72
 BAR_EDGE_PX = 4  # napari's style draws the scroll bar wider than it says
 #: Panels that share a place in the window.
-PANELS = (COLUMNS, DIFFUSION, LIVE)
+PANELS = (WORKSPACE, COLUMNS, DIFFUSION, LIVE)
 
 
 class ScrollPanel(QWidget):
@@ -64,6 +64,7 @@ class ScrollPanel(QWidget):
         holder.installEventFilter(self)
         self.closed = False
         self._docked = False
+        self._followed: list[tuple[Any, Callable[..., Any]]] = []
         self.behind = False  # it is opened for later, behind the tab that is shown
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
@@ -88,12 +89,19 @@ class ScrollPanel(QWidget):
             self._docked = True
             when_idle(lambda: tabify(self.viewer, self, *PANELS, behind=self.behind) if not self.closed else None)
 
+    def follow(self, signal: Any, function: Callable[..., Any]) -> None:
+        """Call `function` with `signal` of what outlives this panel, until it is closed."""
+        signal.connect(function)
+        self._followed.append((signal, function))
+
     def shut_down(self) -> None:
         """Stop what runs; panels say how."""
 
     def _close(self) -> None:
         if not self.closed:
             self.closed = True
+            for signal, function in self._followed:
+                signal.disconnect(function)
             self.shut_down()
 
     def closeEvent(self, event: Any) -> None:

@@ -89,7 +89,24 @@ class Docks(QObject):
         if docks is not None:
             self._widen(docks[0])
             docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
+            docks[1].visibilityChanged.connect(self._on_panel)
             QTimer.singleShot(0, self._share_width)
+
+    def _on_panel(self, shown: bool) -> None:
+        """The pattern goes and comes with the panel, where that shares its place with those of movies."""
+        docks = self._both()
+        if docks is None or not (shown or docks[0].tabifiedDockWidgets(docks[1])):
+            return
+        if shown != self.canvas_dock.isVisibleTo(docks[0]):
+            self.canvas_dock.setVisible(shown)
+            QTimer.singleShot(0, self._share_width if shown else self._fit_main)
+
+    def _fit_main(self) -> None:
+        """The main canvas has the room that the pattern gave up."""
+        docks = self._both()
+        if docks is not None:
+            docks[0].resizeDocks([docks[1]], [PANEL_PX], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, self.viewer.reset_view)
 
     @staticmethod
     def _widen(window: Any) -> None:

@@ -103,11 +103,11 @@ class ExportStep(Step):
 
     def refresh(self) -> None:
         """Enable what can be saved."""
-        disks, strain = self.stem.found.disks is not None, self.stem.found.strain is not None
+        disks, strain = self.stem.found.disks is not None, self.stem.data.has_map
         self.export_button.setEnabled(disks)
         self.disks_button.setEnabled(disks)
         self.strain_button.setEnabled(strain)
-        self.figure_button.setEnabled(strain and self.stem.data.has_map)
+        self.figure_button.setEnabled(strain)
         self.pattern_button.setEnabled(self.stem.found.pattern is not None)
         self.load_button.setEnabled(self.stem.cube is not None)
         self.save_job_button.setEnabled(self.stem.cube is not None)
@@ -121,7 +121,7 @@ class ExportStep(Step):
         if not folder:
             return None
         stem, target = self.stem, Path(folder)
-        strain = stem.found.strain
+        strain = stem.found.strain if stem.data.has_map else None
         if strain is not None and not isinstance(stem.settings.reference, str) and stem.settings.reference is not None:
             strain = replace(strain, attrs={**strain.attrs, "reference": stem.settings.reference})  # the figure outlines it
         results = {"disks": stem.found.kept or stem.found.disks, "strain": strain}

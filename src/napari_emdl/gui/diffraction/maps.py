@@ -206,6 +206,11 @@ class ScanMaps(QObject):
         if not self._later:
             self._idle.stop()
 
+    @property
+    def settled(self) -> bool:
+        """True when nothing waits to be drawn."""
+        return not self._later
+
     def finish(self) -> None:
         """Draw what waits now."""
         while self._later:

@@ -322,6 +322,8 @@ class StrainStep(Step):
         if not self.stem.data.has_map:
             self.tell("ready", "one pattern, no map", LONE)
             self.evidence.setText(LONE)
+            for layer in filter(None, (self.maps.layer(name) for name, *_ in styles.STRAIN_MAPS)):
+                layer.visible = False  # against an ideal lattice that is the reference no longer
             return
         self.maps.show_strain(strain)
         self._show_chosen()

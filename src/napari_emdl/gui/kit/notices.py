@@ -76,7 +76,8 @@ class Notices(QFrame):
         """Button that does what helps; the line has done its work then."""
         button = QPushButton(title)
         button.setObjectName("notice_action")
-        button.clicked.connect(lambda *_: (self.dismiss(line), function()))
+        button.clicked.connect(lambda *_: self.dismiss(line))
+        button.clicked.connect(lambda *_: function())
         return button
 
     def dismiss(self, line: str) -> None:

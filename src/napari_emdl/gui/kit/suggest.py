@@ -10,12 +10,14 @@ import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_emdl.base.params import OpenParams
-from napari_emdl.base.signals import Datacube, Signal, in_memory
+from napari_emdl.base.signals import Datacube, Movie, in_memory
 from napari_emdl.gui.kit import session
 from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.opening import add_layers, ask_how, work
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import Latest, error_line
+
+Opened = Datacube | Movie
 
 PATTERN = "{name} looks like a diffraction pattern, not like an image of atoms."
 PATTERNS = "The frames of {name} look like diffraction patterns, not like images of atoms."
@@ -36,13 +38,13 @@ class Suggestion(QObject):
     def __init__(self, viewer: Any, notices: Notices, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.viewer, self.notices = viewer, notices
-        self.signal: Signal | None = None
+        self.signal: Opened | None = None
         self._layer: Any = None
         self.line = ""
         self._latest = Latest(_kind, "looking at the picture", parent=self)
         self._latest.done.connect(self._on_kind)
 
-    def follow(self, signal: Signal | None, layer: Any = None) -> None:
+    def follow(self, signal: Opened | None, layer: Any = None) -> None:
         """Another file is shown, by `layer` where it has no tag; what its own units say is not doubted."""
         if signal is self.signal:
             return
@@ -60,14 +62,15 @@ class Suggestion(QObject):
         return self._latest.busy
 
     def _on_kind(self, kind: str, args: Any) -> None:
-        signal = args[0]
+        signal: Opened = args[0]
         if signal is not self.signal or not kind or (kind == "pattern") == isinstance(signal, Datacube):
             return
         several = not isinstance(signal, Datacube) and signal.n_frames > 1
         text = IMAGE if isinstance(signal, Datacube) else PATTERNS if several else PATTERN
         self.line = text.format(name=signal.name or "This")
         title = "Open as an image" if isinstance(signal, Datacube) else "Open as 4D-STEM"
-        self.notices.tell(self.line, (title, partial(self._reopen, signal)))
+        can = signal.path or not several  # the scan of a stack in memory cannot be asked for
+        self.notices.tell(self.line, (title, partial(self._reopen, signal)) if can else None)
 
     def _reopen(self, signal: Any) -> None:
         """Open the file as the other thing, in place of what it was taken for."""
@@ -86,30 +89,31 @@ class Suggestion(QObject):
         self._latest.close()
 
 
-def _kind(_control: Any, signal: Signal) -> str:
+def _kind(_control: Any, signal: Opened) -> str:
     from napari_emdl.diffraction.find.recognise import kind_of_picture
 
     return kind_of_picture(signal)
 
 
-def _told(signal: Signal) -> bool:
+def _told(signal: Opened) -> bool:
     """True where units or the user say what it is."""
     known = signal.calibration.q_pixel_invA if isinstance(signal, Datacube) else signal.calibration.pixel_nm
     return known is not None
 
 
-def _other(signal: Any) -> Signal:
+def _other(signal: Opened) -> Opened:
     """A pattern as an image, an image as a pattern: of the file where there is one."""
     from napari_emdl.io import open as open_file
 
     kind = "image" if isinstance(signal, Datacube) else "pattern"
     if signal.path:
         options = {k: v for k, v in (signal.metadata.get("open_options") or {}).items() if k not in ("kind", "axes")}
-        opened: Signal = open_file(signal.path, kind, **options)
+        opened: Opened = open_file(signal.path, kind, **options)
         return opened
     frame = np.asarray(signal.data[...]).reshape(signal.shape[-2:])
-    array, made = (frame, "image") if kind == "image" else (frame[None, None], "datacube")
-    return in_memory(array, made, name=signal.name)  # type: ignore[arg-type]
+    if kind == "image":
+        return in_memory(frame, "image", name=signal.name)
+    return in_memory(frame[None, None], "datacube", name=signal.name)
 
 
 def _replace(viewer: Any, signal: Any, shown: Any, layers: list[LayerTuple]) -> None:
