@@ -70,7 +70,7 @@ def with_unit_cells(
     """
     sign = -1.0 if contrast == "dark" else 1.0
     clean = [(weight, cleaned(image)) for weight, image in zip((1, *counts), images, strict=False) if weight]
-    seen = [(weight, np.float32(sign) * part[0]) for weight, part in clean if part is not None]
+    seen = [(weight, -part[0] if contrast == "dark" else part[0]) for weight, part in clean if part is not None]
     own = cells = seen[0][1]
     if len(seen) > 1:
         cells = sum(np.float32(weight) * image for weight, image in seen) / np.float32(sum(weight for weight, _ in seen))

@@ -149,6 +149,6 @@ def _mean_of_peers(
     inside = (third < 1.6 * lattice.spacing_px) & np.all((flat >= low) & (flat <= high), axis=1)
     which = cKDTree(position_px).query(flat, distance_upper_bound=_OFF * lattice.spacing_px)[1]
     seen = np.append(score, 0.0)[which]  # where nothing is near, the index is the number of candidates
-    inside, seen = inside.reshape(len(of), -1), seen.reshape(len(of), -1)
+    inside, seen = inside.reshape(len(of), len(steps)), seen.reshape(len(of), len(steps))
     count = inside.sum(axis=1)
     return np.where(inside, seen, 0).sum(axis=1) / np.maximum(count, 1), count
