@@ -142,7 +142,7 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
             unreal |= frames == np.asarray(code, frames.dtype)
         if codes:
             found.append(f"{', '.join(f'{c:g}' for c in codes)} stands for no value in {int(unreal.all(axis=0).sum())} pixels")
-        always = unreal.all(axis=0)
+        always |= unreal.all(axis=0)
         values = np.where(unreal, np.nan, values)
     new = always & ~bad
     if new.any() and not codes:

@@ -136,7 +136,7 @@ class SpotHeights:
         right[:, _TAIL] = np.einsum("mp,mp->m", tails, part.values)
         return normal, right
 
-    def _solved(self, part: _Part, tall: Floats, full: bool) -> tuple[Floats, ...]:
+    def _solved(self, part: _Part, tall: Floats, full: bool) -> tuple[Any, ...]:
         normal, right = self._equations(part, tall)
         told, asked = normal.copy(), right.copy()
         # the tails' scale is all but known; where there are none it does not matter
