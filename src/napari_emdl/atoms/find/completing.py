@@ -73,7 +73,9 @@ def with_unit_cells(
     seen = [(weight, -part[0] if contrast == "dark" else part[0]) for weight, part in clean if part is not None]
     own = cells = seen[0][1]
     if len(seen) > 1:
-        cells = sum(np.float32(weight) * image for weight, image in seen) / np.float32(sum(weight for weight, _ in seen))
+        cells = np.zeros_like(own)
+        for weight, image in seen:
+            cells += np.float32(weight / sum(weight for weight, _ in seen)) * image
     points = np.stack([columns["row"], columns["col"]], -1).astype(float)
     found = completed(cells, own, points, columns["score"].astype(float), single, threads)
     changed = bool(len(found.added_score) or np.any(np.abs(found.score - columns["score"]) > 1e-6))

@@ -84,9 +84,10 @@ class SpotHeights:
         own = np.exp(-0.5 * np.einsum("pi,ij,pj->p", self._offset, self._inverse, self._offset))
         self._spots = np.c_[np.ones(len(own)), own, own[:, None] * (self._offset @ self._inverse)]
         self._count = len(places_px)
-        tree = cKDTree(places_px)
-        away, near = tree.query(places_px, k=min(_TAILS + 1, len(places_px)), workers=threads)
-        away, near = away.reshape(len(places_px), -1)[:, 1:], near.reshape(len(places_px), -1)[:, 1:]
+        away, near = cKDTree(places_px).query(places_px, k=min(_TAILS + 1, max(1, len(places_px))), workers=threads)
+        away, near = (
+            values.reshape(len(places_px), max(1, values.size // max(1, len(places_px))))[:, 1:] for values in (away, near)
+        )
         starts = range(0, len(places_px), _PART)
         parts = [slice(start, start + _PART) for start in starts]
         self._parts = self._each(lambda part: self._read(image, places_px, part, away[part], near[part]), parts)

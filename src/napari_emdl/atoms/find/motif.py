@@ -146,28 +146,28 @@ def _component(points_px: Floats, lattice: Translations) -> tuple[NDArray[np.int
     """The most columns that lattice steps lead to from one of them, and their numbers (n, 2) along the vectors."""
     tree, count = cKDTree(points_px), len(points_px)
     pairs = []
-    for number in ((1, 0), (0, 1)):
-        to = tree.query(points_px + np.array(number) @ lattice.vectors, distance_upper_bound=0.25 * lattice.spacing_px)[1]
+    for number in (np.array([1, 0]), np.array([0, 1])):
+        to = tree.query(points_px + number @ lattice.vectors, distance_upper_bound=0.25 * lattice.spacing_px)[1]
         there = np.flatnonzero(to < count)
-        pairs.append((np.array(number), there, to[there]))
+        pairs.append((number, there, to[there]))
     start, end = (np.concatenate([pair[side] for pair in pairs]) for side in (1, 2))
     graph = coo_matrix((np.ones(len(start)), (start, end)), shape=(count, count))
     _, label = connected_components(graph, directed=False)
     seen = label != np.bincount(label).argmax()
     index = np.zeros((count, 2), np.int64)
-    steps = [
-        (sign * number, *_by_start(one, other, count)) for number, a, b in pairs for sign, one, other in ((1, a, b), (-1, b, a))
-    ]
+    steps = []
+    for number, one, other in pairs:
+        steps += [(number, *_by_start(one, other, count)), (-number, *_by_start(other, one, count))]
     front = np.flatnonzero(~seen)[:1]
     seen[front] = True
     found = [front]
     while len(front):
         new = []
-        for number, first, ends in steps:
+        for step, first, ends in steps:
             source, to = _ends_of(front, first, ends)
             fresh = ~seen[to]
             to, which = np.unique(to[fresh], return_index=True)
-            index[to] = index[source[fresh][which]] + number
+            index[to] = index[source[fresh][which]] + step
             seen[to] = True
             new.append(to)
         front = np.concatenate(new)
