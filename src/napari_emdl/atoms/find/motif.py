@@ -155,22 +155,20 @@ def _component(points_px: Floats, lattice: Translations) -> tuple[NDArray[np.int
     _, label = connected_components(graph, directed=False)
     seen = label != np.bincount(label).argmax()
     index = np.zeros((count, 2), np.int64)
-    steps = []
-    for number, one, other in pairs:
-        steps += [(number, *_by_start(one, other, count)), (-number, *_by_start(other, one, count))]
+    step = np.concatenate([np.repeat(number[None], len(there), axis=0) for number, there, _ in pairs])
+    first, edge = _by_start(np.r_[start, end], count)
+    ends, steps = np.r_[end, start][edge], np.r_[step, -step][edge]
     front = np.flatnonzero(~seen)[:1]
     seen[front] = True
     found = [front]
     while len(front):
-        new = []
-        for step, first, ends in steps:
-            source, to = _ends_of(front, first, ends)
-            fresh = ~seen[to]
-            to, which = np.unique(to[fresh], return_index=True)
-            index[to] = index[source[fresh][which]] + step
-            seen[to] = True
-            new.append(to)
-        front = np.concatenate(new)
+        number = first[front + 1] - first[front]
+        leads = np.repeat(first[front] - np.cumsum(number) + number, number) + np.arange(number.sum())
+        fresh = ~seen[ends[leads]]
+        source, leads = np.repeat(front, number)[fresh], leads[fresh]
+        front, which = np.unique(ends[leads], return_index=True)
+        index[front] = index[source[which]] + steps[leads[which]]
+        seen[front] = True
         found.append(front)
     members = np.concatenate(found)
     # a dislocation leads to two columns of one number: the first stays
@@ -179,20 +177,9 @@ def _component(points_px: Floats, lattice: Translations) -> tuple[NDArray[np.int
     return members, index[members]
 
 
-def _by_start(start: NDArray[np.int64], end: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ends in the order of their starts, and where those of each start begin (count + 1,)."""
-    order = np.argsort(start, kind="stable")
-    return np.r_[0, np.cumsum(np.bincount(start, minlength=count))], end[order]
-
-
-def _ends_of(
-    front: NDArray[np.int64], first: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (source, end) that lead from some starts, see `_by_start`."""
-    number = first[front + 1] - first[front]
-    source = np.repeat(front, number)
-    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-    return source, ends[np.repeat(first[front], number) + within]
+def _by_start(start: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the edges of each start begin (count + 1,) in an order by starts, and that order."""
+    return np.r_[0, np.cumsum(np.bincount(start, minlength=count))], np.argsort(start, kind="stable")
 
 
 def _motif(image: NDArray[np.floating], lattice: Translations, anchors: Floats, index: NDArray[np.int64]) -> Motif | None:
