@@ -146,13 +146,15 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     found = [f"{int(bad.sum())} pixels are masked by the file or the user"] if bad.any() else []
     codes = _codes(frames)
     values = np.asarray(frames, np.float32)
-    unreal = ~np.isfinite(values)
-    for code in codes:
-        unreal |= frames == np.asarray(code, frames.dtype)
-    if codes:
-        found.append(f"{', '.join(f'{c:g}' for c in codes)} stands for no value in {int(unreal.all(axis=0).sum())} pixels")
-    always = unreal.all(axis=0)
-    values = np.where(unreal, np.nan, values)
+    always = np.zeros((rows, cols), bool)
+    if codes or frames.dtype.kind == "f":
+        unreal = ~np.isfinite(values)
+        for code in codes:
+            unreal |= frames == np.asarray(code, frames.dtype)
+        if codes:
+            found.append(f"{', '.join(f'{c:g}' for c in codes)} stands for no value in {int(unreal.all(axis=0).sum())} pixels")
+        always |= unreal.all(axis=0)
+        values = np.where(unreal, np.nan, values)
     new = always & ~bad
     if new.any() and not codes:
         found.append(f"{int(new.sum())} pixels are NaN")

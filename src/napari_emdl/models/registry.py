@@ -6,7 +6,9 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,10 +91,30 @@ def load_model(folder: Path, source: Source = "path", name: str | None = None) -
     ModelError
         Saying what is wrong with it.
     """
-    card = read_card(folder)
-    network = file_in(folder, card.weights.onnx)
-    check_safe(network)
-    return Model(name or folder.resolve().name, folder, card, source)
+    return Model(name or folder.resolve().name, folder, _checked(folder, _stamp(folder)).model_copy(deep=True), source)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file of a model folder does."""
+    try:
+        stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+@lru_cache(maxsize=32)
+def _checked(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Card:
+    """Card of a folder whose network was checked; a folder that is as it was (`stamp`) is not checked again."""
+    card = _card(folder, stamp)
+    check_safe(file_in(folder, card.weights.onnx))
+    return card
+
+
+@lru_cache(maxsize=32)
+def _card(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Card:
+    """Card of a folder that is as it was."""
+    return read_card(folder)
 
 
 def list_models(task: Task | None = None) -> list[Entry]:
@@ -111,12 +133,13 @@ def list_models(task: Task | None = None) -> list[Entry]:
     return [entry for entry in entries if task is None or entry.task == task]
 
 
-def shipped_models(task: Task) -> list[Model]:
-    """Models of the package for a task; what is not as its card says is left out."""
+def shipped_models(task: Task, fits: Callable[[Card], bool] = lambda card: True) -> list[Model]:
+    """Models of the package for a task whose cards fit; what is not as its card says is left out."""
     found = []
     for folder in sorted(shipped_folder().glob("*")):
         try:
-            if read_card(folder).emdl.task == task:
+            card = _card(folder, _stamp(folder))
+            if card.emdl.task == task and fits(card):
                 found.append(load_model(folder, "shipped"))
         except ModelError:
             continue

@@ -70,3 +70,22 @@ def test_two_grains_are_judged_by_their_own_vectors() -> None:
     pooled = pooled_scores(positions, scores)
     assert (pooled[49:98] >= 0.5).sum() <= 3
     assert (pooled[147:] >= 0.5).sum() >= 48  # but for a corner, where there is little to compare with
+
+
+def test_doubt_away_from_the_lattice_is_left_alone() -> None:
+    strong = lattice()
+    far = np.array([[900.0, 900.0], [930.0, 880.0]])
+    positions = np.concatenate([strong, far])
+    scores = np.r_[np.full(len(strong), 0.95), 0.5, 0.6]
+    for amorphous in (np.zeros((0, 2)), np.random.default_rng(3).uniform(600, 1000, (40, 2))):
+        at, score = np.concatenate([positions, amorphous]), np.r_[scores, np.full(len(amorphous), 0.9)]
+        np.testing.assert_array_equal(pooled_scores(at, score), score)
+
+
+def test_many_columns_have_the_lattice_of_a_part_of_them() -> None:
+    ij = np.stack(np.meshgrid(np.arange(90), np.arange(90), indexing="ij"), -1).reshape(-1, 2)
+    columns = ij @ np.stack([A, B]) + np.random.default_rng(4).normal(0, 0.4, (len(ij), 2))
+    found = find_translations(columns)
+    assert found is not None
+    away = [min(np.linalg.norm(v - s * w) for s in (1, -1) for w in (A, B)) for v in found.vectors]
+    assert max(away) < 0.2 and len(found.columns.data) == len(columns)

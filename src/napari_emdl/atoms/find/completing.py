@@ -46,7 +46,12 @@ class Completed:
 
 
 def with_unit_cells(
-    columns: dict[str, NDArray[Any]], images: NDArray[Any], counts: tuple[int, int], contrast: str, single: bool
+    columns: dict[str, NDArray[Any]],
+    images: NDArray[Any],
+    counts: tuple[int, int],
+    contrast: str,
+    single: bool,
+    threads: int = 1,
 ) -> tuple[dict[str, NDArray[Any]], bool]:
     """Columns of a frame with those that its unit cells show, and whether that changed anything.
 
@@ -60,15 +65,19 @@ def with_unit_cells(
         Numbers of frames in these means.
     contrast
         "bright" or "dark".
-    single
+    single, threads
         See :func:`completed`.
     """
     sign = -1.0 if contrast == "dark" else 1.0
     clean = [(weight, cleaned(image)) for weight, image in zip((1, *counts), images, strict=False) if weight]
-    seen = [(weight, sign * part[0].astype(np.float64)) for weight, part in clean if part is not None]
-    own, cells = seen[0][1], np.average([image for _, image in seen], axis=0, weights=[weight for weight, _ in seen])
+    seen = [(weight, -part[0] if contrast == "dark" else part[0]) for weight, part in clean if part is not None]
+    own = cells = seen[0][1]
+    if len(seen) > 1:
+        cells = np.zeros_like(own)
+        for weight, image in seen:
+            cells += np.float32(weight / sum(weight for weight, _ in seen)) * image
     points = np.stack([columns["row"], columns["col"]], -1).astype(float)
-    found = completed(cells, own, points, columns["score"].astype(float), single)
+    found = completed(cells, own, points, columns["score"].astype(float), single, threads)
     changed = bool(len(found.added_score) or np.any(np.abs(found.score - columns["score"]) > 1e-6))
     added = {
         "row": found.position_px[:, 0],
@@ -84,7 +93,12 @@ def with_unit_cells(
 
 
 def completed(
-    of_cells: NDArray[np.floating], own: NDArray[np.floating], position_px: Floats, score: Floats, single: bool
+    of_cells: NDArray[np.floating],
+    own: NDArray[np.floating],
+    position_px: Floats,
+    score: Floats,
+    single: bool,
+    threads: int = 1,
 ) -> Completed:
     """Complete the candidates of a frame.
 
@@ -98,11 +112,13 @@ def completed(
     single
         A single image. In a movie a site may be empty, so that nothing is lowered, and the sublattice of the clearest columns
         is left to the network.
+    threads
+        Threads to use.
     """
     score = score.copy()
     more: list[tuple[Floats, Floats, Floats]] = []
     for motif in find_motifs(of_cells, position_px[score >= CLEAR]):
-        read = read_places(own, motif)
+        read = read_places(own, motif, threads)
         kept, refused = _judged(read, single)
         reach = _NEAR * motif.width_px
         away, at = cKDTree(position_px).query(read.position_px[kept])

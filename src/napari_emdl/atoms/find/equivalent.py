@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +27,8 @@ _THROUGH, _OFF = 0.3, 0.25
 _LEAST_INSIDE, _FILLED = 12, 0.85
 #: Share of the clear columns next to a place that must obey a lattice; lattices looked for in one frame.
 _AROUND, _MOST_LATTICES = 0.6, 4
+#: Of more clear columns than this the lattice is looked for from a part, spread over all.
+_MOST_ASKED = 4000
 #: Lattice vectors to each side that equivalent places are looked up, and how many must lie inside the crystal.
 _REACH, _LEAST_PEERS = 2, 4
 #: Mean score of the equivalent places below which a candidate is lowered, and above which it is raised.
@@ -56,14 +58,15 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
         lattice = find_translations(left) if len(doubt) else None
         if lattice is None:
             break
-        mine = _in_lattice(position_px[doubt], lattice)
+        obeyed = steps_obeyed(lattice)
+        mine = _in_lattice(position_px[doubt], lattice, obeyed)
         peers, count = _mean_of_peers(position_px, score, doubt[mine], lattice)
         for i, mean, n in zip(doubt[mine], peers, count, strict=True):
             if n >= _LEAST_PEERS and mean < _NONE:
                 out[i] = min(score[i], mean)
             elif n >= _LEAST_PEERS and mean > _ALL:
                 out[i] = max(score[i], mean)
-        doubt, left = doubt[~mine], left[steps_obeyed(lattice) < 2]
+        doubt, left = doubt[~mine], left[obeyed < 2]
     return out
 
 
@@ -72,21 +75,22 @@ def find_translations(columns_px: Floats) -> Translations | None:
     if len(columns_px) < _LEAST_CLEAR:
         return None
     tree = cKDTree(columns_px)
-    away, near = tree.query(columns_px, k=min(17, len(columns_px)))
+    asked = columns_px[:: -(-len(columns_px) // _MOST_ASKED)]
+    away, near = tree.query(asked, k=min(17, len(columns_px)))
     spacing = float(np.median(away[:, 1]))
-    steps = (columns_px[near[:, 1:]] - columns_px[:, None]).reshape(-1, 2)
+    steps = (columns_px[near[:, 1:]] - asked[:, None]).reshape(-1, 2)
     steps = steps[(steps[:, 0] > 0) | ((steps[:, 0] == 0) & (steps[:, 1] > 0))]
     if len(steps) < _LEAST_CLEAR:
         return None
-    hull = Delaunay(columns_px)
+    hull = _hull(columns_px)
     _, cell, counts = np.unique(np.rint(steps / (0.2 * spacing)).astype(int), axis=0, return_inverse=True, return_counts=True)
     tried: list[tuple[Floats, NDArray[np.bool_]]] = []
     for k in np.argsort(-counts)[:_MOST_TRIED]:
         middle = steps[cell.ravel() == k].mean(axis=0)
         vector = steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0)
-        through = _leads(tree, columns_px, vector, spacing) & _leads(tree, columns_px, -vector, spacing)
-        most = max(_LEAST_CLEAR // 2, _THROUGH * len(columns_px))
-        if through.sum() >= most or _fills(hull, tree, columns_px, vector, spacing):
+        through = _leads(tree, asked, vector, spacing) & _leads(tree, asked, -vector, spacing)
+        most = max(_LEAST_CLEAR // 2, _THROUGH * len(asked))
+        if through.sum() >= most or _fills(hull, tree, asked, vector, spacing):
             tried.append((vector, through))
     tried.sort(key=lambda found: float(np.linalg.norm(found[0])))
     for i, (first, one) in enumerate(tried):
@@ -96,6 +100,11 @@ def find_translations(columns_px: Floats) -> Translations | None:
             if area > 0.3 * np.linalg.norm(first) * np.linalg.norm(second) and both >= 0.5 * min(one.sum(), other.sum()):
                 return Translations(np.stack([first, second]), tree, spacing)
     return None
+
+
+def _hull(columns_px: Floats) -> Delaunay:
+    """Triangles over all columns; of many only those at the corners of the outline are needed."""
+    return Delaunay(columns_px if len(columns_px) <= _MOST_ASKED else columns_px[ConvexHull(columns_px).vertices])
 
 
 def _fills(hull: Delaunay, tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
@@ -122,10 +131,10 @@ def steps_obeyed(lattice: Translations) -> NDArray[np.int64]:
     return np.sum([_leads(lattice.columns, columns, step, lattice.spacing_px) for step in steps], axis=0)
 
 
-def _in_lattice(position_px: Floats, lattice: Translations) -> NDArray[np.bool_]:
+def _in_lattice(position_px: Floats, lattice: Translations, obeyed: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where the clear columns around a place obey the lattice: another grain has vectors of its own."""
     _, near = lattice.columns.query(position_px, k=6)
-    return np.asarray(np.mean(steps_obeyed(lattice)[near] >= 2, axis=1) >= _AROUND)
+    return np.asarray(np.mean(obeyed[near] >= 2, axis=1) >= _AROUND)
 
 
 def _mean_of_peers(
@@ -140,6 +149,6 @@ def _mean_of_peers(
     inside = (third < 1.6 * lattice.spacing_px) & np.all((flat >= low) & (flat <= high), axis=1)
     which = cKDTree(position_px).query(flat, distance_upper_bound=_OFF * lattice.spacing_px)[1]
     seen = np.append(score, 0.0)[which]  # where nothing is near, the index is the number of candidates
-    inside, seen = inside.reshape(len(of), -1), seen.reshape(len(of), -1)
+    inside, seen = inside.reshape(len(of), len(steps)), seen.reshape(len(of), len(steps))
     count = inside.sum(axis=1)
     return np.where(inside, seen, 0).sum(axis=1) / np.maximum(count, 1), count

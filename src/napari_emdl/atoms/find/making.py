@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
 from napari_emdl.atoms.find.order import LITTLE_ORDER, NO_LATTICE, ORDERLY, lattice_share, order_of
 from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.atoms.find.structurefactor import MOST_PLACES, lattice_places
+from napari_emdl.atoms.find.tiles import spread
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
@@ -33,6 +35,8 @@ ON_STRIPES = 0.06
 LEAST_ON_STRIPES = 10
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
+#: of images at least so large (side, A) the less likely contrast is tried on parts of the second side
+PARTS_FROM_A, PART_A = 250.0, 64.0
 #: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
 MOST_FRAMES, ENOUGH_F1, FAINT_F1 = 9, 0.97, 0.75
 
@@ -65,8 +69,7 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
     if params.model:
         return find_model(params.model, "columns"), ""
-    shipped = shipped_models("columns")
-    fitting = [m for m in shipped if int((m.card.config.emdl.model_extra or {}).get("images", 1)) == movie.n_foci]
+    fitting = shipped_models("columns", lambda card: int((card.emdl.model_extra or {}).get("images", 1)) == movie.n_foci)
     if fitting:
         return next((m for m in fitting if m.name == "columns"), fitting[0]), ""
     if movie.n_foci > 1:
@@ -127,9 +130,9 @@ def _network_finder(
         else:
             contrast, confidence = choose_contrast(movie, params, control)
 
-    def settled(sign: str) -> NetworkColumnFinder:
+    def settled(sign: str, seen: _Sample = sample) -> NetworkColumnFinder:
         several = finder_for(sign, most) if any(most) else None
-        return _settled(finder_for(sign), several, sample, params, control) if told_nothing.neighbours else finder_for(sign)
+        return _settled(finder_for(sign), several, seen, params, control) if told_nothing.neighbours else finder_for(sign)
 
     finder = settled(contrast)
     finder.contrast_confidence = confidence
@@ -140,7 +143,10 @@ def _network_finder(
             line = f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
             finder.caveats += Caveats([line])
     elif confidence < SURE_CONTRAST:
-        return _of_two(finder, settled("dark" if contrast == "bright" else "bright"))
+        parts = sample.parts()
+        other = settled("dark" if contrast == "bright" else "bright", parts)
+        other.passing *= parts.times
+        return _of_two(finder, other)
     elif finder.passing < 0.5:
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder
@@ -188,10 +194,18 @@ def _most_neighbours(finder: NetworkColumnFinder, movie: Movie, params: ColumnPa
 
 
 class _Sample:
-    """A few frames of a movie, read once, from which contrast, threshold and number of frames are chosen."""
+    """A few frames of a movie, read once, from which contrast, threshold and number of frames are chosen.
+
+    Attributes
+    ----------
+    times
+        How many of its images fit into a frame.
+    """
+
+    times = 1.0
 
     def __init__(self, movie: Movie, pixel_A: float, most: tuple[int, int]) -> None:
-        self.movie, self.pixel_A = movie, pixel_A
+        self.movie, self.pixel_A, self.most = movie, pixel_A, most
         self._kept: dict[tuple[int, int], NDArray[Any]] = {}
 
     def frames(self, counts: tuple[int, int]) -> NDArray[Any]:
@@ -203,6 +217,19 @@ class _Sample:
                 reader = NeighbourReader(Frames(self.movie).read, self.movie.n_frames, counts, self.pixel_A)
                 self._kept[counts] = np.concatenate([reader.read(t, t + 1) for t in contrast_choice(self.movie)])
         return self._kept[counts]
+
+    def parts(self) -> _Sample:
+        """Parts spread over an image so large that searching it twice would take long; else this sample."""
+        shape = self.movie.frame_shape
+        if self.movie.kind != "image" or min(shape) * self.pixel_A < PARTS_FROM_A:
+            return self
+        side = round(PART_A / self.pixel_A)
+        image = self.frames((0, 0))[0]
+        starts = itertools.product(*(spread(n, side, 1) for n in shape))
+        made = _Sample(self.movie, self.pixel_A, self.most)
+        made._kept[0, 0] = np.stack([image[row : row + side, col : col + side] for row, col in starts])
+        made.times = float(np.prod(shape)) / side**2
+        return made
 
 
 def _settled(

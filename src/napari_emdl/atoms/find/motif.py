@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.optimize import least_squares
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from napari_emdl.atoms.find.equivalent import Translations, find_translations
+from napari_emdl.atoms.find.heights import SpotHeights
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +29,7 @@ LEAST_HEIGHT = 0.15
 #: the same of the mean cell, in which empty places count as well
 _LEAST_MEAN = 0.09
 #: whole cells that make a mean, points along each of its sides, and most cells that are averaged
-_LEAST_CELLS, _SIDE, _MOST_CELLS = 5, 24, 600
+_LEAST_CELLS, _SIDE, _MOST_CELLS = 5, 24, 2400
 #: share of the mean cell's variance that round spots may leave unexplained, and a spot's height over the noise of the mean
 _UNEXPLAINED, _SIGMAS = 0.03, 6.0
 #: most spots in a cell, and most lattices in a frame
@@ -35,10 +38,8 @@ _MOST_SPOTS, _MOST_LATTICES = 8, 3
 _SCATTER, _LARGEST_ERROR = 0.2, 0.3
 #: log odds beforehand by the number of anchors that tell of a place: most places at the rim of a crystal are empty
 _BEFORE = np.array([-4.0, -4.0, -2.0, -1.0, 0.0])
-#: radius of the image around a place that is looked at, and farthest a column lies from its place, in widths of a column
-_RADIUS, _FARTHEST = 1.8, 0.8
-#: points across a width at which the image is looked at, nearest columns whose tails are taken off, columns that tell the scale
-_POINTS, _TAILS, _SCALE = 2, 10, 8
+#: farthest a column lies from its place, in widths of a column, and columns that tell the scale
+_FARTHEST, _SCALE = 0.8, 8
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,31 @@ class Motif:
 
     def places(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
         """(m, 2) places of all sublattices around the anchors, (m,) which sublattice, and (m,) how many anchors tell of it."""
-        known = {(int(i), int(j)): p for (i, j), p in zip(self.index, self.anchors_px, strict=True)}
-        told: dict[tuple[int, int, int], list[Floats]] = {}
-        for (i, j), anchor in known.items():
-            for k, (s, t) in enumerate(self.at):
-                corners = [(0, 0), (0, 1), (1, 0), (1, 1)] if k else [(0, 1), (0, -1), (1, 0), (-1, 0)]
-                for di, dj in corners:
-                    place = anchor + np.array([s - di, t - dj]) @ self.vectors
-                    told.setdefault((i - di, j - dj, k), []).append(place)
-        names = list(told)
-        places = [known[i, j] if k == 0 and (i, j) in known else np.mean(told[i, j, k], axis=0) for i, j, k in names]
-        number = np.array([len(told[name]) for name in names], np.int64)
-        return np.array(places).reshape(-1, 2), np.array([k for _, _, k in names], np.int64), number
+        places, kinds, numbers = [], [], []
+        for k, fraction in enumerate(self.at):
+            corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)] if k else [(0, 1), (0, -1), (1, 0), (-1, 0)])
+            told_index = (self.index[:, None] - corners).reshape(-1, 2)
+            told_px = (self.anchors_px[:, None] + (fraction - corners) @ self.vectors).reshape(-1, 2)
+            name, which, number = np.unique(told_index, axis=0, return_inverse=True, return_counts=True)
+            which = which.ravel()
+            place = np.stack([np.bincount(which, told_px[:, axis]) for axis in (0, 1)], 1) / number[:, None]
+            if k == 0:
+                anchor = _find(self.index, name)
+                place = np.where(anchor[:, None] >= 0, self.anchors_px[anchor], place)
+            places.append(place)
+            kinds.append(np.full(len(place), k))
+            numbers.append(number)
+        return np.concatenate(places), np.concatenate(kinds), np.concatenate(numbers)
+
+
+def _find(index: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) which of the numbers (n, 2) is the wanted one (m, 2); -1 where none is."""
+    low = np.minimum(index.min(axis=0), wanted.min(axis=0, initial=0))
+    span = int(max(index[:, 1].max(), wanted[:, 1].max(initial=0)) - low[1] + 1)
+    key, asked = ((part - low) @ np.array([span, 1]) for part in (index, wanted))
+    order = np.argsort(key, kind="stable")
+    at = order[np.minimum(np.searchsorted(key[order], asked), len(key) - 1)]
+    return np.where(key[at] == asked, at, -1)
 
 
 def find_motifs(image: NDArray[np.floating], clear_px: Floats) -> list[Motif]:
@@ -130,23 +144,42 @@ def find_motifs(image: NDArray[np.floating], clear_px: Floats) -> list[Motif]:
 
 def _component(points_px: Floats, lattice: Translations) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The most columns that lattice steps lead to from one of them, and their numbers (n, 2) along the vectors."""
-    tree, reach = cKDTree(points_px), 0.25 * lattice.spacing_px
-    steps = [(np.array(step), np.array(step) @ lattice.vectors) for step in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-    leads = [(number, *tree.query(points_px + vector)) for number, vector in steps]
-    left = np.ones(len(points_px), bool)
-    best: dict[int, NDArray[np.int64]] = {}
-    while left.any():
-        start = int(np.flatnonzero(left)[0])
-        found, queue = {start: np.zeros(2, np.int64)}, [start]
-        while queue:
-            k = queue.pop()
-            for number, away, to in leads:
-                if away[k] < reach and int(to[k]) not in found:
-                    found[int(to[k])] = found[k] + number
-                    queue.append(int(to[k]))
-        left[list(found)] = False
-        best = max(best, found, key=len)
-    return np.array(list(best), np.int64), np.array(list(best.values()), np.int64).reshape(-1, 2)
+    tree, count = cKDTree(points_px), len(points_px)
+    pairs = []
+    for number in (np.array([1, 0]), np.array([0, 1])):
+        to = tree.query(points_px + number @ lattice.vectors, distance_upper_bound=0.25 * lattice.spacing_px)[1]
+        there = np.flatnonzero(to < count)
+        pairs.append((number, there, to[there]))
+    start, end = (np.concatenate([pair[side] for pair in pairs]) for side in (1, 2))
+    graph = coo_matrix((np.ones(len(start)), (start, end)), shape=(count, count))
+    _, label = connected_components(graph, directed=False)
+    seen = label != np.bincount(label).argmax()
+    index = np.zeros((count, 2), np.int64)
+    step = np.concatenate([np.repeat(number[None], len(there), axis=0) for number, there, _ in pairs])
+    first, edge = _by_start(np.r_[start, end], count)
+    ends, steps = np.r_[end, start][edge], np.r_[step, -step][edge]
+    front = np.flatnonzero(~seen)[:1]
+    seen[front] = True
+    found = [front]
+    while len(front):
+        number = first[front + 1] - first[front]
+        leads = np.repeat(first[front] - np.cumsum(number) + number, number) + np.arange(number.sum())
+        fresh = ~seen[ends[leads]]
+        source, leads = np.repeat(front, number)[fresh], leads[fresh]
+        front, which = np.unique(ends[leads], return_index=True)
+        index[front] = index[source[which]] + steps[leads[which]]
+        seen[front] = True
+        found.append(front)
+    members = np.concatenate(found)
+    # a dislocation leads to two columns of one number: the first stays
+    _, first = np.unique(index[members], axis=0, return_index=True)
+    members = members[np.sort(first)]
+    return members, index[members]
+
+
+def _by_start(start: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the edges of each start begin (count + 1,) in an order by starts, and that order."""
+    return np.r_[0, np.cumsum(np.bincount(start, minlength=count))], np.argsort(start, kind="stable")
 
 
 def _motif(image: NDArray[np.floating], lattice: Translations, anchors: Floats, index: NDArray[np.int64]) -> Motif | None:
@@ -169,15 +202,11 @@ def _motif(image: NDArray[np.floating], lattice: Translations, anchors: Floats, 
 
 def _mean_cell(image: NDArray[np.floating], anchors: Floats, index: NDArray[np.int64]) -> tuple[Floats | None, float]:
     """Mean (side, side) of all whole cells over fractional coordinates, each stretched between its corners, and its noise."""
-    number = {(int(i), int(j)): k for k, (i, j) in enumerate(index)}
-    corners = [
-        [number[i, j], number[i + 1, j], number[i, j + 1], number[i + 1, j + 1]]
-        for i, j in number
-        if all(c in number for c in ((i + 1, j), (i, j + 1), (i + 1, j + 1)))
-    ]
+    corners = np.stack([_find(index, index + np.array(step)) for step in ((0, 0), (1, 0), (0, 1), (1, 1))], 1)
+    corners = corners[np.all(corners >= 0, axis=1)]
     if len(corners) < _LEAST_CELLS:
         return None, 0.0
-    chosen = np.array(corners)[:: -(-len(corners) // _MOST_CELLS)]
+    chosen = corners[:: -(-len(corners) // _MOST_CELLS)]
     s, t = (x.ravel() for x in np.meshgrid(*(2 * [np.arange(_SIDE) / _SIDE]), indexing="ij"))
     weight = np.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t])
     at = np.einsum("nkd,kp->npd", anchors[chosen], weight)
@@ -232,7 +261,7 @@ def _fit(mean: Floats, spots: Floats, vectors: Floats, spacing_px: float) -> tup
     return np.asarray(weights[1:], np.float64), np.linalg.inv(inverse)
 
 
-def read_places(image: NDArray[np.floating], motif: Motif) -> Read:
+def read_places(image: NDArray[np.floating], motif: Motif, threads: int = 1) -> Read:
     """Look at every place of a motif in an image with bright columns.
 
     Level, height and displacement of the spot there are fitted together, on top of the tails of the columns around it. The
@@ -242,10 +271,15 @@ def read_places(image: NDArray[np.floating], motif: Motif) -> Read:
     inside = np.all((places >= 0) & (places <= np.array(image.shape) - 1), axis=1)
     places, kind, told = places[inside], kind[inside], told[inside]
     there = np.ones(len(places), bool)
-    image, full = image / motif.height[0], motif.height / motif.height[0]
-    for _ in range(3):
-        height, error, shift = _heights(image, motif, places, full[kind] * there)
-        _, near = cKDTree(places[kind == 0]).query(places, k=min(_SCALE, int((kind == 0).sum())))
+    spots = SpotHeights(image, places, motif.covariance_px2, float(motif.height[0]), threads)
+    full = motif.height / motif.height[0]
+    _, near = cKDTree(places[kind == 0]).query(places, k=min(_SCALE, int((kind == 0).sum())), workers=threads)
+    for last in (False, False, True):
+        tall = full[kind] * there
+        if last:
+            height, error, shift = spots.fits(tall)
+        else:
+            height = spots.heights(tall)
         scale = np.maximum(np.median(height[kind == 0][near.reshape(len(places), -1)], axis=1), 1e-9)
         relative = height / (scale * full[kind])
         there = relative > 0.5
@@ -269,43 +303,3 @@ def _alike(shift: Floats, kind: NDArray[np.int64]) -> Floats:
         off = np.linalg.norm(shift[own] - usual, axis=1)
         shift[own[off > 3 * np.median(off)]] = usual
     return shift
-
-
-def _heights(image: NDArray[np.floating], motif: Motif, places: Floats, tall: Floats) -> tuple[Floats, Floats, Floats]:
-    """Height (m,) at every place, its error, and the displacement (m, 2) in pixels; `tall` (m,) casts tails on neighbours."""
-    axis = np.arange(-_RADIUS, _RADIUS + 1e-6, 1 / _POINTS) * motif.width_px
-    offset = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    offset = offset[np.hypot(*offset.T) <= _RADIUS * motif.width_px + 1e-6]
-    inverse = np.linalg.inv(motif.covariance_px2)
-
-    def spot(away: Floats) -> Floats:
-        return np.asarray(np.exp(-0.5 * np.einsum("...i,ij,...j", away, inverse, away)))
-
-    own = spot(offset)
-    slope = own[:, None] * (offset @ inverse)  # of a spot that is moved
-    away, near = cKDTree(places).query(places, k=min(_TAILS + 1, len(places)))
-    points = places[:, None] + offset
-    tails = np.zeros(points.shape[:2])
-    for k in range(1, near.shape[1]):
-        lifted = tall[near[:, k]] * (away[:, k] < 6 * motif.width_px)
-        tails += lifted[:, None] * spot(points - places[near[:, k]][:, None])
-    values = ndi.map_coordinates(image, points.reshape(-1, 2).T, order=1, mode="nearest").reshape(points.shape[:2])
-    seen = np.all((points >= -0.5) & (points <= np.array(image.shape) - 0.5), axis=-1).astype(np.float64)
-    spots = [np.broadcast_to(part, tails.shape) for part in (own, slope[:, 0], slope[:, 1])]
-    design = np.stack([np.ones_like(tails), tails, *spots], -1) * seen[..., None]
-    # the tails' scale is all but known; where there are none it does not matter
-    normal = np.einsum("mpi,mpj->mij", design, design)
-    right = np.einsum("mpi,mp->mi", design, values * seen)
-    known = 10.0 * np.maximum(normal[:, 1, 1], 1e-9 * normal[:, 2, 2] + 1e-30)
-    normal[:, 1, 1] += known
-    right[:, 1] += known
-    normal += 1e-9 * np.eye(5) * np.trace(normal, axis1=1, axis2=2)[:, None, None]
-    weights = np.linalg.solve(normal, right[..., None])[..., 0]
-    residual = (values * seen - np.einsum("mpi,mi->mp", design, weights)) ** 2
-    free = np.maximum(seen.sum(1) - 5, 1)
-    # neighbouring points share pixels: fewer of them are independent
-    shared = max(1.0, (_POINTS / motif.width_px) ** 2)
-    error = np.sqrt(residual.sum(1) / free * shared * np.linalg.inv(normal)[:, 2, 2])
-    height = weights[:, 2]
-    shift = weights[:, 3:] / np.where(height > 0.02, height, np.inf)[:, None]
-    return height, np.asarray(error), np.asarray(shift)

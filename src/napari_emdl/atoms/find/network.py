@@ -29,6 +29,7 @@ from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
+from napari_emdl.jobs.executor import available_cores
 from napari_emdl.models.registry import Model
 from napari_emdl.models.session import Session
 from napari_emdl.workflow.finder import FinderInfo
@@ -110,6 +111,7 @@ class NetworkColumnFinder:
         self.session = session or Session(model, device, threads)
         self.session.require(("image", "conditions"), ("candidates", "logit"))
         self.model, self.pixel_A, self.contrast = model, float(pixel_A), contrast
+        self.threads = self.session.threads or available_cores()
         facts = model.card.config.emdl
         extra: dict[str, Any] = facts.model_extra or {}
         if facts.pixel_A is None:
@@ -394,7 +396,7 @@ class NetworkColumnFinder:
             columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
         if not self.completes:
             return columns
-        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled)
+        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled, self.threads)
         self.completed_frames += changed
         return columns
 

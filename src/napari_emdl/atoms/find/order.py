@@ -105,15 +105,17 @@ def lattice_order(points: NDArray[np.floating], score: NDArray[np.floating], thr
     if len(judged) < 12:
         return float("nan")
     judged = judged[:: -(-len(judged) // MOST_SPOTS)]
-    distance, index = cKDTree(p).query(p, k=NEIGHBOURS + 1)
-    vectors, reach = p[index[:, 1:]] - p[:, None], SAME * distance[judged, 1:2]
-    own = vectors[judged]
+    tree = cKDTree(p)
+    distance, index = tree.query(p[judged], k=NEIGHBOURS + 1)
+    own, reach = p[index[:, 1:]] - p[judged][:, None], SAME * distance[:, 1:2]
+    near = p[index[:, 1 : COMPARED + 1]]
+    vectors = p[tree.query(near, k=NEIGHBOURS + 1)[1][..., 1:]] - near[:, :, None]
 
     def agreement(turn_rad: float) -> float:
         cos, sin = np.cos(turn_rad), np.sin(turn_rad)
         shares = []
         for k in range(1, COMPARED + 1):
-            theirs = vectors[index[judged, k]] @ np.array([[cos, sin], [-sin, cos]])
+            theirs = vectors[:, k - 1] @ np.array([[cos, sin], [-sin, cos]])
             gap = np.linalg.norm(own[:, :, None] - theirs[:, None], axis=-1).min(axis=2)
             shares.append(np.mean(gap < reach))
         return float(np.mean(shares))
