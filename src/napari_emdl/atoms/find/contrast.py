@@ -2,19 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from napari_emdl.atoms.find.contrastguess import guess_contrast
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
 
+if TYPE_CHECKING:
+    from napari_emdl.atoms.find.network import NetworkColumnFinder
+
+#: without the contrast network, the user is told when the contrast was chosen with less certainty
+SURE_CONTRAST = 0.8
 #: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
 CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A contrast and how it came about.
+
+    Attributes
+    ----------
+    contrast
+        "bright" or "dark".
+    confidence
+        0.5 to 1.
+    sure
+        Least confidence that counts as sure.
+    evidence
+        What spoke for it, for provenance.
+    """
+
+    contrast: str
+    confidence: float
+    sure: float = SURE_CONTRAST
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def decide_contrast(asked: NetworkColumnFinder, frames: NDArray[Any], control: Control | None = None) -> Decision:
+    """Contrast of some frames of a movie, or of an image, by the parts of them in which a column network sees most columns.
+
+    The contrast network and the probe of the shipped column network decide together. Networks that users tuned or added may
+    know nothing but one contrast: they decide alone.
+
+    Parameters
+    ----------
+    asked
+        Finder that is told no contrast.
+    frames
+        As that finder takes them.
+    """
+    parts = asked.asked_parts(frames, control)
+    if asked.model.source == "shipped":
+        stack = np.asarray(frames)
+        guess = guess_contrast(stack[:, None] if stack.ndim == 3 else stack, parts, asked.counts, asked.pixel_A)
+        if guess is not None:
+            return Decision(guess.contrast, guess.confidence, guess.sure, guess.evidence)
+    bright = float(expit(np.mean([part.logit for part in parts]))) if parts else 0.5
+    return Decision("bright" if bright >= 0.5 else "dark", max(bright, 1 - bright))
 
 
 def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> tuple[str, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.contrast import choose_contrast, contrast_choice, contrast_frames
+from napari_emdl.atoms.find.contrast import SURE_CONTRAST, choose_contrast, contrast_choice, contrast_frames, decide_contrast
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
@@ -24,8 +24,6 @@ from napari_emdl.jobs.control import Control
 if TYPE_CHECKING:
     from napari_emdl.atoms.find.network import NetworkColumnFinder
 
-#: the user is told when the contrast was chosen with less certainty
-SURE_CONTRAST = 0.8
 #: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
 ON_STRIPES = 0.06
 #: fewer spots are not judged by their shape
@@ -116,29 +114,33 @@ def _network_finder(
     sample = _Sample(movie, pixel_A, most)
     contrast: str = params.contrast
     confidence: float | None = None
+    evidence: dict[str, Any] = {}
+    sure = True
     if contrast == "auto":
         if not _takes_contrast(model):
             contrast = "unknown"
         elif "contrast" in session.outputs:
             asked = finder_for("unknown", most) if any(most) else told_nothing
-            p_bright = asked.bright_probability(sample.frames(most), control)
-            contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
+            decided = decide_contrast(asked, sample.frames(most), control)
+            contrast, confidence, evidence = decided.contrast, decided.confidence, decided.evidence
+            sure = confidence >= decided.sure
         else:
             contrast, confidence = choose_contrast(movie, params, control)
+            sure = confidence >= SURE_CONTRAST
 
     def settled(sign: str) -> NetworkColumnFinder:
         several = finder_for(sign, most) if any(most) else None
         return _settled(finder_for(sign), several, sample, params, control) if told_nothing.neighbours else finder_for(sign)
 
     finder = settled(contrast)
-    finder.contrast_confidence = confidence
+    finder.contrast_confidence, finder.contrast_evidence = confidence, evidence
     if confidence is None:
         return finder
     if not told_nothing.neighbours:
-        if confidence < SURE_CONTRAST:
+        if not sure:
             line = f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
             finder.caveats += Caveats([line])
-    elif confidence < SURE_CONTRAST:
+    elif not sure:
         return _of_two(finder, settled("dark" if contrast == "bright" else "bright"))
     elif finder.passing < 0.5:
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
