@@ -75,13 +75,14 @@ def test_calibration_weighs_the_two_networks_and_finds_where_they_are_sure():
         sign = 1 if k % 2 else -1
         network, columns = sign * 2.0 + rng.normal(0, 1.2), sign * 0.3 + rng.normal(0, 2)
         held.append(ship_contrast.Held(("single", "stem")[k % 3 == 0], sign, 50.0, 30.0, network, columns, -1.0, 0.9))
-    joined = ship_contrast.fit_joined(held)
-    assert joined["network"] == pytest.approx(2 * 2.0 / 1.2**2, abs=0.6)  # the logarithm of the odds of two normal distributions
+    joined = ship_contrast.fit_decision(held)
+    odds = 2 * 2.0 / 1.2**2  # the logarithm of those of two normal distributions, for a logit of 1
+    assert joined["network"] == pytest.approx(odds, abs=0.6)
     assert abs(joined["columns"]) < 0.5 and abs(joined["offset"]) < 0.5
+    assert ship_contrast.fit_decision(held, alone=True)["columns"] == 0
     logit = np.array([joined["network"] * h.network + joined["columns"] * h.columns + joined["offset"] for h in held])
-    sure = ship_contrast.sure_from(logit, np.array([h.contrast for h in held]))
-    certain = 1 / (1 + np.exp(-np.abs(logit))) >= sure
-    assert 0.9 <= sure < 0.999 and certain.mean() > 0.2
+    certain = 1 / (1 + np.exp(-np.abs(logit))) >= joined["sure"]
+    assert 0.9 <= joined["sure"] < 0.999 and certain.mean() > 0.2
     table = ship_contrast.table(held, lambda h: h.network, 0.9)
     assert table["all"]["images"] == 600 and table["all"]["right"] > 0.8 and table["stem"]["images"] == 200
 
@@ -89,7 +90,7 @@ def test_calibration_weighs_the_two_networks_and_finds_where_they_are_sure():
 def test_the_judge_goes_the_programs_way_and_the_export_is_the_network(config, tmp_path):
     net = contrastnet.ContrastNet(config.channels, config.attention, config.hidden).eval()
     folder = tmp_path / "contrast"
-    ship_contrast.export_contrast(net, config, folder, joined={"network": 1.0, "columns": 0.0, "offset": 0.0}, sure=0.9)
+    ship_contrast.export_contrast(net, config, folder, decision=ship_contrast.UNFITTED)
     session = Session(load_model(folder), "cpu", 1)
     assert session.test() < 1e-4
     view, spectrum = torch.randn(1, 2, 40, 64), torch.randn(1, RINGS)

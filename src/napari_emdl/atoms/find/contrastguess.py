@@ -37,12 +37,12 @@ class Part:
     box_px
         row0, row1, col0, col1.
     logit
-        What the column network's probe says of it, positive for bright.
+        What the column network's probe says of it, positive for bright; None where no such network looked.
     """
 
     frame: int
     box_px: tuple[int, int, int, int]
-    logit: float
+    logit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ContrastGuess:
     bright, stem
         Probabilities that columns are bright, and that the image is of an annular detector.
     network, columns
-        Mean logits of the contrast network and of the column network's probe, positive for bright.
+        Mean logits of the contrast network and of the column network's probe (None without), positive for bright.
     frames
         Frames that were asked about.
     sure
@@ -66,7 +66,7 @@ class ContrastGuess:
     bright: float
     stem: float
     network: float
-    columns: float
+    columns: float | None
     frames: int
     sure: float
     model_sha256: str
@@ -86,8 +86,8 @@ class ContrastGuess:
         """For provenance: the probability of bright columns, each network's own, and that of an annular detector."""
         return {
             "bright": round(self.bright, 4), "contrast_network": round(float(expit(self.network)), 4),
-            "column_network": round(float(expit(self.columns)), 4), "stem": round(self.stem, 4), "frames": self.frames,
-            "model": CONTRAST_MODEL, "model_sha256": self.model_sha256,
+            "column_network": None if self.columns is None else round(float(expit(self.columns)), 4),
+            "stem": round(self.stem, 4), "frames": self.frames, "model": CONTRAST_MODEL, "model_sha256": self.model_sha256,
         }  # fmt: skip
 
 
@@ -111,20 +111,21 @@ def guess_contrast(
     """
     session = session or _session()
     told: dict[str, Any] = session.model.card.emdl.model_extra or {}
-    found = []
+    found, asked = [], []
     for part in parts:
         feeds = _feeds(frames[part.frame], part.box_px, counts, pixel_A)
         if feeds is not None:
-            bright, stem = session.run(feeds)["logits"][0]
-            found.append((float(bright), part.logit, float(stem)))
+            found.append(session.run(feeds)["logits"][0])
+            asked.append(part.logit)
     if not found:
         return None
-    network, columns, stem = np.mean(found, axis=0)
-    weight = told["joined"]
-    joined = weight["network"] * network + weight["columns"] * columns + weight["offset"]
+    network, stem = (float(v) for v in np.mean(found, axis=0))
+    known = [logit for logit in asked if logit is not None]
+    columns = float(np.mean(known)) if len(known) == len(asked) else None
+    rule = told["decision"]["alone" if columns is None else "with_columns"]
+    joined = rule["network"] * network + rule["columns"] * (columns or 0.0) + rule["offset"]
     return ContrastGuess(
-        float(expit(joined)), float(expit(stem)), float(network), float(columns), len(found), float(told["sure"]),
-        session.model.sha256,
+        float(expit(joined)), float(expit(stem)), network, columns, len(found), float(rule["sure"]), session.model.sha256
     )
 
 

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
-from napari_emdl.atoms.find.contrastview import RINGS, VIEW_A, view_of
-from napari_emdl.training.atoms.conditions import NEIGHBOURS, SIZE, MODES
+from napari_emdl.atoms.find.contrastview import RINGS, view_of
+from napari_emdl.training.atoms.conditions import MODES, NEIGHBOURS, SIZE
 from napari_emdl.training.atoms.config import ColumnsConfig, _Strict
 from napari_emdl.training.atoms.mixture import MixedSampler
 from napari_emdl.training.atoms.sampling import Batch

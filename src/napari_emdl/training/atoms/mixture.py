@@ -104,8 +104,8 @@ class MixedSampler:
         both, columns = _turn(torch.cat([x, image.float()], 1), columns, int(self.rng.integers(8)), size)
         x, counts = both[:, :channels].contiguous(), both[:, channels:]
         return Batch(
-            x.to(self.device), torch.as_tensor(np.stack(told), device=self.device), columns, surface, sampling_A, contrast, dose,
-            counts=counts,
+            x.to(self.device), torch.as_tensor(np.stack(told), device=self.device), columns, surface, sampling_A, contrast,
+            dose, counts=counts,
         )  # fmt: skip
 
     def _neighbours(self) -> tuple[int, int]:

@@ -49,6 +49,10 @@ SIDES_PX = (192, 320, 320)
 SURE_RIGHT = 0.995
 #: F1 at the told contrast from which columns count as visible
 VISIBLE = 0.7
+#: what the card tells of the configuration
+RECIPE = {"channels", "attention", "hidden", "shares", "sides_px", "batch", "learning_rate", "weight_decay", "soft", "seed"}
+#: decision of a network before calibration
+UNFITTED = {name: {"network": 1.0, "columns": 0.0, "offset": 0.0, "sure": 1.0} for name in ("with_columns", "alone")}
 DOSES = (10.0, 30.0, 100.0, 300.0, 1e5)
 
 
@@ -103,7 +107,7 @@ class Drawn:
 
 
 def draw(config: ContrastConfig, split: str, seed: int, batches: int = BATCHES) -> list[Drawn]:
-    """Held-out images with a clear contrast, the parts that are asked, and the F1 of their columns when the contrast is told."""
+    """Held-out images with a clear contrast, the parts that are asked, and the F1 of their columns at the told contrast."""
     sampler, model = ContrastSampler(config, split, [seed, 5]), find_model("columns", "columns")
     session, drawn = Session(model, "cpu", 1), []
     for k in range(batches):
@@ -137,7 +141,7 @@ def judge(drawn: Sequence[Drawn], session: Session) -> list[Held]:
             continue
         stem = float(np.log(guess.stem / (1 - guess.stem)))
         field_A = d.stack.shape[-1] * d.pixel_A
-        held.append(Held(d.kind, d.contrast, d.dose_e_per_A2, field_A, guess.network, guess.columns, stem, d.f1))
+        held.append(Held(d.kind, d.contrast, d.dose_e_per_A2, field_A, guess.network, guess.columns or 0.0, stem, d.f1))
     return held
 
 
@@ -148,16 +152,18 @@ def _f1(found: np.ndarray, truth: np.ndarray, kind: np.ndarray, tolerance: float
     return float(2 * (right > 0).sum() / max(1, (right >= 0).sum() + columns))
 
 
-def fit_joined(held: Sequence[Held]) -> dict[str, float]:
-    """Weights of the two logits, and an offset, that make the held-out contrasts likeliest."""
-    x = np.array([(h.network, h.columns, 1.0) for h in held])
+def fit_decision(held: Sequence[Held], alone: bool = False) -> dict[str, float]:
+    """Weights of the two logits, or of that of the contrast network alone, and an offset, that make the held-out contrasts
+    likeliest; and the least confidence that is sure."""
+    x = np.array([(h.network, 0.0 if alone else h.columns, 1.0) for h in held])
     sign = np.array([h.contrast for h in held], float)
 
     def loss(w: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, -sign * (x @ w))) + 1e-3 * (w @ w))
 
-    best = minimize(loss, np.array([0.5, 0.5, 0.0])).x
-    return dict(zip(("network", "columns", "offset"), (round(float(v), 4) for v in best), strict=True))
+    best = minimize(loss, np.zeros(3)).x
+    sure = sure_from(x @ best, sign)
+    return {"network": round(best[0], 4), "columns": round(best[1], 4), "offset": round(best[2], 4), "sure": sure}
 
 
 def sure_from(logit: np.ndarray, contrast: np.ndarray) -> float:
@@ -197,7 +203,7 @@ def ship_contrast(config: ContrastConfig, out: Path, batches: int = BATCHES, **t
     net = load_trained(config)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "contrast"
-        export_contrast(net, config, folder, joined={"network": 1.0, "columns": 0.0, "offset": 0.0}, sure=1.0)
+        export_contrast(net, config, folder, decision=UNFITTED)
         session = Session(load_model(folder), "cpu", 1)
         chosen, held = (judge(draw(config, s, n, batches), session) for s, n in (("val", CHOICE_SEED), ("test", TEST_SEED)))
     return write_judged(net, config, out, chosen, held, **training)
@@ -207,25 +213,24 @@ def write_judged(
     net: ContrastNet, config: ContrastConfig, out: Path, chosen: Sequence[Held], held: Sequence[Held], **training: Any
 ) -> dict[str, Any]:
     """Export with weights and limit from `chosen` and scores of `held`; returns the scores."""
-    joined = fit_joined(chosen)
+    rules = {"with_columns": fit_decision(chosen), "alone": fit_decision(chosen, alone=True)}
 
-    def logit(h: Held) -> float:
-        return joined["network"] * h.network + joined["columns"] * h.columns + joined["offset"]
+    def by(rule: dict[str, float]) -> Callable[[Held], float]:
+        return lambda h: rule["network"] * h.network + rule["columns"] * h.columns + rule["offset"]
 
-    sure = sure_from(np.array([logit(h) for h in chosen]), np.array([h.contrast for h in chosen]))
     kind_right = [(h.stem > 0) == (h.kind == "stem") for h in held]
     metrics = {
-        "contrast": table(held, logit, sure),
+        "contrast": table(held, by(rules["with_columns"]), rules["with_columns"]["sure"]),
         "contrast by the column network's probe alone (80 % is sure)": table(held, lambda h: h.columns, 0.8),
-        "contrast by this network alone": table(held, lambda h: h.network, sure),
+        "contrast by this network alone": table(held, by(rules["alone"]), rules["alone"]["sure"]),
         "annular detector told from HRTEM": round(float(np.mean(kind_right)), 4),
     }
     parameters = sum(p.numel() for p in net.parameters())
     export_contrast(
-        net, config, out, joined=joined, sure=sure, metrics=metrics, limits=LIMITS,
+        net, config, out, decision=rules, metrics=metrics, limits=LIMITS,
         training={
             "data": "simulated by napari_emdl.training.atoms as for the column network; no measured images",
-            "recipe": config.model_dump(mode="json", include={"channels", "shares", "sides_px", "batch", "learning_rate", "seed"}),
+            "recipe": config.model_dump(mode="json", include=RECIPE),
             "parameters": parameters, "held out": "own seeds of specimens; Pd on [110] never seen in training", **training,
         },
     )  # fmt: skip
@@ -233,7 +238,7 @@ def write_judged(
 
 
 LIMITS = (
-    "Simulated training data only, as of the column network. The weights of the two networks hold for the shipped column network. "
+    "Simulated training data only, as of the column network. The weights of the two networks hold for the shipped one. "
     "Where columns can hardly be seen, hardly anything can be said of their contrast: such images come out unsure."
 )
 
