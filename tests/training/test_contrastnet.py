@@ -74,7 +74,8 @@ def test_calibration_weighs_the_two_networks_and_finds_where_they_are_sure():
     for k in range(600):
         sign = 1 if k % 2 else -1
         network, columns = sign * 2.0 + rng.normal(0, 1.2), sign * 0.3 + rng.normal(0, 2)
-        held.append(ship_contrast.Held(("single", "stem")[k % 3 == 0], sign, 50.0, 30.0, network, columns, -1.0, 0.9))
+        kind, stem = ("stem", 4.0) if k % 3 == 0 else ("single", -1.0)
+        held.append(ship_contrast.Held(kind, sign, 50.0, 30.0, network, columns, stem, 0.9))
     joined = ship_contrast.fit_decision(held)
     odds = 2 * 2.0 / 1.2**2  # the logarithm of those of two normal distributions, for a logit of 1
     assert joined["network"] == pytest.approx(odds, abs=0.6)
@@ -83,7 +84,7 @@ def test_calibration_weighs_the_two_networks_and_finds_where_they_are_sure():
     logit = np.array([joined["network"] * h.network + joined["columns"] * h.columns + joined["offset"] for h in held])
     certain = 1 / (1 + np.exp(-np.abs(logit))) >= joined["sure"]
     assert 0.9 <= joined["sure"] < 0.999 and certain.mean() > 0.2
-    table = ship_contrast.table(held, lambda h: h.network, 0.9)
+    table = ship_contrast.table(held, lambda h: h.network, lambda _: 0.9)
     assert table["all"]["images"] == 600 and table["all"]["right"] > 0.8 and table["stem"]["images"] == 200
 
 

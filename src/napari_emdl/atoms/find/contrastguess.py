@@ -22,6 +22,8 @@ from napari_emdl.models.registry import find_model
 from napari_emdl.models.session import Session
 
 CONTRAST_MODEL = "contrast"
+#: images are taken for those of an annular detector, whose contrast is less in doubt, from this probability on
+STEM_FROM = 0.9
 #: smaller parts of frames, pixels of the view, hold too little to be asked about
 LEAST_PX = 32
 
@@ -124,9 +126,8 @@ def guess_contrast(
     columns = float(np.mean(known)) if len(known) == len(asked) else None
     rule = told["decision"]["alone" if columns is None else "with_columns"]
     joined = rule["network"] * network + rule["columns"] * (columns or 0.0) + rule["offset"]
-    return ContrastGuess(
-        float(expit(joined)), float(expit(stem)), network, columns, len(found), float(rule["sure"]), session.model.sha256
-    )
+    sure = float(rule["sure_stem" if expit(stem) >= STEM_FROM else "sure"])
+    return ContrastGuess(float(expit(joined)), float(expit(stem)), network, columns, len(found), sure, session.model.sha256)
 
 
 def _feeds(

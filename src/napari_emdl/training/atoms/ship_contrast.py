@@ -20,7 +20,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from napari_emdl.atoms.find.contrastguess import Part, guess_contrast
+from napari_emdl.atoms.find.contrastguess import STEM_FROM, Part, guess_contrast
 from napari_emdl.atoms.find.contrastview import RINGS, VIEW_A
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.models.card import make_card
@@ -52,7 +52,9 @@ VISIBLE = 0.7
 #: what the card tells of the configuration
 RECIPE = {"channels", "attention", "hidden", "shares", "sides_px", "batch", "learning_rate", "weight_decay", "soft", "seed"}
 #: decision of a network before calibration
-UNFITTED = {name: {"network": 1.0, "columns": 0.0, "offset": 0.0, "sure": 1.0} for name in ("with_columns", "alone")}
+UNFITTED = {
+    name: {"network": 1.0, "columns": 0.0, "offset": 0.0, "sure": 1.0, "sure_stem": 1.0} for name in ("with_columns", "alone")
+}
 DOSES = (10.0, 30.0, 100.0, 300.0, 1e5)
 
 
@@ -154,7 +156,7 @@ def _f1(found: np.ndarray, truth: np.ndarray, kind: np.ndarray, tolerance: float
 
 def fit_decision(held: Sequence[Held], alone: bool = False) -> dict[str, float]:
     """Weights of the two logits, or of that of the contrast network alone, and an offset, that make the held-out contrasts
-    likeliest; and the least confidence that is sure."""
+    likeliest; and the least confidences that are sure, of HRTEM and of annular detectors."""
     x = np.array([(h.network, 0.0 if alone else h.columns, 1.0) for h in held])
     sign = np.array([h.contrast for h in held], float)
 
@@ -162,20 +164,27 @@ def fit_decision(held: Sequence[Held], alone: bool = False) -> dict[str, float]:
         return float(np.mean(np.logaddexp(0, -sign * (x @ w))) + 1e-3 * (w @ w))
 
     best = minimize(loss, np.zeros(3)).x
-    sure = sure_from(x @ best, sign)
-    return {"network": round(best[0], 4), "columns": round(best[1], 4), "offset": round(best[2], 4), "sure": sure}
+    told, logit = np.array([stem_told(h) for h in held]), x @ best
+    sure, sure_stem = (sure_from(logit[group], sign[group]) for group in (~told, told))
+    weights = {name: round(float(w), 4) for name, w in zip(("network", "columns", "offset"), best, strict=True)}
+    return {**weights, "sure": sure, "sure_stem": sure_stem}
+
+
+def stem_told(h: Held) -> bool:
+    """Whether the network takes an image for one of an annular detector."""
+    return bool(expit(h.stem) >= STEM_FROM)
 
 
 def sure_from(logit: np.ndarray, contrast: np.ndarray) -> float:
-    """Least confidence from which on `SURE_RIGHT` of the contrasts are right, and 0.9 at least."""
+    """Least confidence from which on `SURE_RIGHT` of the contrasts are right, and 0.8 at least."""
     confidence, right = expit(np.abs(logit)), (logit > 0) == (contrast > 0)
-    for limit in np.arange(0.9, 0.999, 0.005):
+    for limit in (*np.arange(0.8, 0.99, 0.005), *np.arange(0.99, 0.9995, 0.0005)):
         if right[confidence >= limit].mean() >= SURE_RIGHT:
-            return round(float(limit), 3)
-    return 0.999
+            return round(float(limit), 4)
+    return 0.9995
 
 
-def table(held: Sequence[Held], logit: Callable[[Held], float], sure: float) -> dict[str, dict[str, float]]:
+def table(held: Sequence[Held], logit: Callable[[Held], float], sure: Callable[[Held], float]) -> dict[str, dict[str, float]]:
     """Share of contrasts that are right, sure, and right where sure, by kind, dose, and whether columns are visible."""
     groups: dict[str, list[Held]] = {"all": list(held), "all, visible": [h for h in held if h.f1 >= VISIBLE]}
     for kind in ("movie", "single", "stem"):
@@ -191,7 +200,7 @@ def table(held: Sequence[Held], logit: Callable[[Held], float], sure: float) -> 
         if not group:
             continue
         value, sign = np.array([logit(h) for h in group]), np.array([h.contrast for h in group])
-        right, certain = (value > 0) == (sign > 0), expit(np.abs(value)) >= sure
+        right, certain = (value > 0) == (sign > 0), expit(np.abs(value)) >= np.array([sure(h) for h in group])
         result[name] = {"images": len(group), "right": round(float(right.mean()), 4), "sure": round(float(certain.mean()), 4)}
         if certain.any():
             result[name]["right_where_sure"] = round(float(right[certain].mean()), 4)
@@ -218,11 +227,14 @@ def write_judged(
     def by(rule: dict[str, float]) -> Callable[[Held], float]:
         return lambda h: rule["network"] * h.network + rule["columns"] * h.columns + rule["offset"]
 
+    def sure_of(rule: dict[str, float]) -> Callable[[Held], float]:
+        return lambda h: rule["sure_stem" if stem_told(h) else "sure"]
+
     kind_right = [(h.stem > 0) == (h.kind == "stem") for h in held]
     metrics = {
-        "contrast": table(held, by(rules["with_columns"]), rules["with_columns"]["sure"]),
-        "contrast by the column network's probe alone (80 % is sure)": table(held, lambda h: h.columns, 0.8),
-        "contrast by this network alone": table(held, by(rules["alone"]), rules["alone"]["sure"]),
+        "contrast": table(held, by(rules["with_columns"]), sure_of(rules["with_columns"])),
+        "contrast by the column network's probe alone (80 % is sure)": table(held, lambda h: h.columns, lambda _: 0.8),
+        "contrast by this network alone": table(held, by(rules["alone"]), sure_of(rules["alone"])),
         "annular detector told from HRTEM": round(float(np.mean(kind_right)), 4),
     }
     parameters = sum(p.numel() for p in net.parameters())
