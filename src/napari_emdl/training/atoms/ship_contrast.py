@@ -77,8 +77,8 @@ def export_contrast(net: ContrastNet, config: ContrastConfig, folder: Path, **ca
     """Write ONNX graph, card and test tensors of a network in evaluation mode."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    inputs = {"view": rng.normal(0, 1, (2, 2, 72, 96)).astype(np.float32)}
-    inputs["spectrum"] = rng.normal(0, 1, (2, RINGS)).astype(np.float32)
+    inputs = {"view": rng.normal(0, 1, (1, 2, 48, 64)).astype(np.float32)}
+    inputs["spectrum"] = rng.normal(0, 1, (1, RINGS)).astype(np.float32)
     tensors = tuple(torch.as_tensor(value) for value in inputs.values())
     torch.onnx.export(
         net, tensors, str(folder / "model.onnx"), input_names=list(inputs), output_names=["logits"], opset_version=OPSET,
@@ -199,8 +199,8 @@ def table(held: Sequence[Held], logit: Callable[[Held], float], sure: Callable[[
     for name, group in groups.items():
         if not group:
             continue
-        value, sign = np.array([logit(h) for h in group]), np.array([h.contrast for h in group])
-        right, certain = (value > 0) == (sign > 0), expit(np.abs(value)) >= np.array([sure(h) for h in group])
+        value, contrast = np.array([logit(h) for h in group]), np.array([h.contrast for h in group])
+        right, certain = (value > 0) == (contrast > 0), expit(np.abs(value)) >= np.array([sure(h) for h in group])
         result[name] = {"images": len(group), "right": round(float(right.mean()), 4), "sure": round(float(certain.mean()), 4)}
         if certain.any():
             result[name]["right_where_sure"] = round(float(right[certain].mean()), 4)
