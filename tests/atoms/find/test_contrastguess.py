@@ -31,7 +31,7 @@ def crystal(sign: float, seed: int = 0, size: int = 400, counts: float = 60.0) -
 
 def guess(image: np.ndarray, box: tuple[int, int, int, int] | None = None):
     rows, cols = image.shape
-    return guess_contrast(image[None, None], [Part(0, box or (0, rows, 0, cols), 0.0)], (0, 0), PIXEL_A)
+    return guess_contrast(image[None, None], [Part(0, box or (0, rows, 0, cols))], (0, 0), PIXEL_A)
 
 
 @pytest.mark.parametrize("sign, contrast", [(1.0, "bright"), (-1.0, "dark")])
@@ -41,7 +41,7 @@ def test_bright_and_dark_are_told_apart_in_every_export(sign, contrast):
     shown = np.round(255 * np.clip((image - low) / (high - low), 0, 1))
     for export in (image, 3e4 * image - 1e6, shown, shown**0.7):
         found = guess(export.astype(np.float32))
-        assert found is not None and (found.network > 0) == (contrast == "bright")
+        assert found is not None and (found.logit > 0) == (contrast == "bright")
 
 
 def test_the_view_does_not_change_with_gain_and_offset():
@@ -76,18 +76,27 @@ def test_neighbours_make_a_faint_contrast_clearer():
     rng = np.random.default_rng(4)
     frames = rng.poisson(0.5 * truth, (9, *truth.shape)).astype(np.float32)
     stack = np.stack([frames[0], frames[1:3].mean(0), frames[3:].mean(0)])[None]
-    part = [Part(0, (0, 400, 0, 400), 0.0)]
+    part = [Part(0, (0, 400, 0, 400))]
     several = guess_contrast(stack, part, (2, 6), PIXEL_A)
-    assert several is not None and several.network < 0
+    assert several is not None and several.logit < 0
 
 
+@pytest.mark.parametrize("model, who", [(None, "column network"), ("log", "contrast network")])
 @pytest.mark.parametrize("sign, contrast", [(1.0, "bright"), (-1.0, "dark")])
-def test_columns_are_found_at_the_contrast_that_was_decided_and_say_from_what(sign, contrast):
-    table = find_columns(in_memory(crystal(sign), "image"), pixel_size_A=PIXEL_A)
+def test_columns_are_found_at_the_contrast_that_was_decided_and_say_from_what(sign, contrast, model, who):
+    movie = in_memory(crystal(sign), "image")
+    table = find_columns(movie, pixel_size_A=PIXEL_A, model=model)
     evidence = table.attrs["contrast_evidence"]
     assert table.attrs["contrast"] == contrast and table.attrs["contrast_confidence"] > 0.9
     assert (evidence["bright"] > 0.5) == (contrast == "bright") and evidence["frames"] == 1
-    assert evidence["model_sha256"] == find_model("contrast", "contrast").sha256
+    assert evidence["decided_by"] == who
+    assert evidence.get("model_sha256") == (find_model("contrast", "contrast").sha256 if model else None)
     assert table.attrs["provenance"]["contrast_evidence"] == evidence
-    told = find_columns(in_memory(crystal(sign), "image"), pixel_size_A=PIXEL_A, contrast=contrast)
+    told = find_columns(movie, pixel_size_A=PIXEL_A, model=model, contrast=contrast)
     assert not told.attrs["contrast_evidence"] and told.attrs["contrast_confidence"] is None
+
+
+def test_a_doubtful_contrast_of_log_is_said():
+    noise = np.random.default_rng(0).poisson(9, (200, 200)).astype(np.float32)
+    table = find_columns(in_memory(noise, "image"), pixel_size_A=PIXEL_A, model="log")
+    assert table.attrs["contrast_confidence"] < 0.985 and "the contrast is unsure" in table.attrs["note"]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.special import expit
 
 from napari_emdl.atoms.find.contrastguess import Part, guess_contrast
 from napari_emdl.atoms.find.log import LogFinder
@@ -21,8 +20,9 @@ from napari_emdl.jobs.control import Control
 if TYPE_CHECKING:
     from napari_emdl.atoms.find.network import NetworkColumnFinder
 
-#: without the contrast network, the user is told when the contrast was chosen with less certainty
-SURE_CONTRAST = 0.8
+#: least certainty of a column network's probe that counts as sure: of 929 held-out images of all kinds it has it on 50 %, and
+#: is right there on 99.6 % (from 0.8 on 98.0 % of 72 %). What spots alone say is never sure.
+SURE_CONTRAST, NEVER = 0.985, 1.1
 #: frames, spread over the movie, from which the contrast is chosen; fewer when they are larger than so many pixels together
 CONTRAST_FRAMES, CONTRAST_PIXELS = 8, 8 << 20
 #: side of the part of a frame that is asked about without a column network, and how many places are tried for it
@@ -47,7 +47,7 @@ class Decision:
 
     contrast: str
     confidence: float
-    sure_from: float = SURE_CONTRAST
+    sure_from: float
     evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,10 +57,7 @@ class Decision:
 
 
 def decide_contrast(asked: NetworkColumnFinder, frames: NDArray[Any], control: Control | None = None) -> Decision:
-    """Contrast of some frames of a movie, or of an image, by the parts of them in which a column network sees most columns.
-
-    The contrast network and the probe of the shipped column network decide together. Networks that users tuned or added may
-    know nothing but one contrast: they decide alone.
+    """Contrast of some frames of a movie, or of an image, by the probe of a column network that has one.
 
     Parameters
     ----------
@@ -69,14 +66,9 @@ def decide_contrast(asked: NetworkColumnFinder, frames: NDArray[Any], control: C
     frames
         As that finder takes them.
     """
-    parts = asked.asked_parts(frames, control)
-    if asked.model.source == "shipped":
-        stack = np.asarray(frames)
-        guess = guess_contrast(stack[:, None] if stack.ndim == 3 else stack, parts, asked.counts, asked.pixel_A)
-        if guess is not None:
-            return Decision(guess.contrast, guess.confidence, guess.sure, guess.evidence)
-    bright = float(expit(np.mean([part.logit for part in parts]))) if parts else 0.5
-    return Decision("bright" if bright >= 0.5 else "dark", max(bright, 1 - bright))
+    bright = asked.bright_probability(frames, control)
+    evidence = {"decided_by": "column network", "bright": round(bright, 4), "frames": len(frames)}
+    return Decision("bright" if bright >= 0.5 else "dark", max(bright, 1 - bright), SURE_CONTRAST, evidence)
 
 
 def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None = None) -> Decision:
@@ -98,10 +90,11 @@ def choose_contrast(movie: Movie, params: ColumnParams, control: Control | None 
     guess = guess_contrast(frames[:, None], parts, (0, 0), pixel_A)
     if guess is not None:
         return Decision(guess.contrast, guess.confidence, guess.sure, guess.evidence)
-    evidence = {sign: float(np.sum(np.maximum(0.0, table.column("logit")))) for sign, table in found.items()}
-    best = max(evidence, key=lambda sign: evidence[sign])
-    total = sum(evidence.values())
-    return Decision(best, evidence[best] / total if total > 0 else 0.5)
+    rise = {sign: float(np.sum(np.maximum(0.0, table.column("logit")))) for sign, table in found.items()}
+    best = max(rise, key=lambda sign: rise[sign])
+    total = sum(rise.values())
+    confidence = rise[best] / total if total > 0 else 0.5
+    return Decision(best, confidence, NEVER, {"decided_by": "spots", "frames": len(frames)})
 
 
 def _crowded(spots_px: NDArray[np.floating], shape: Sequence[int], side_px: float) -> tuple[int, int, int, int]:

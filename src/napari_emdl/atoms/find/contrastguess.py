@@ -1,7 +1,7 @@
-"""What networks say of whether columns are bright or dark, and of whether an image is of an annular detector.
+"""What the contrast network says of whether columns are bright or dark, and of whether an image is of an annular detector.
 
-Two look: the contrast network at images, and the column network's own probe at what it sees in them. Each is right where the
-other is not sure often enough that their weighted sum, whose weights were fitted to held-out images, is better than either.
+It decides where no column network with a probe of its own looks. The probe of the shipped column network is as good, and both
+fail on the same images, so that asking both gains nothing (``docs/training_columns.md``).
 """
 
 from __future__ import annotations
@@ -22,53 +22,39 @@ from napari_emdl.models.registry import find_model
 from napari_emdl.models.session import Session
 
 CONTRAST_MODEL = "contrast"
-#: images are taken for those of an annular detector, whose contrast is less in doubt, from this probability on
-STEM_FROM = 0.9
 #: smaller parts of frames, pixels of the view, hold too little to be asked about
 LEAST_PX = 32
 
 
 @dataclass(frozen=True)
 class Part:
-    """Part of a frame that is asked about.
-
-    Attributes
-    ----------
-    frame
-        Its index.
-    box_px
-        row0, row1, col0, col1.
-    logit
-        What the column network's probe says of it, positive for bright; None where no such network looked.
-    """
+    """Part of a frame that is asked about: the frame's index, and row0, row1, col0, col1."""
 
     frame: int
     box_px: tuple[int, int, int, int]
-    logit: float | None = None
 
 
 @dataclass(frozen=True)
 class ContrastGuess:
-    """What was decided, and from what.
+    """What the network says, and from what.
 
     Attributes
     ----------
     bright, stem
         Probabilities that columns are bright, and that the image is of an annular detector.
-    network, columns
-        Mean logits of the contrast network and of the column network's probe (None without), positive for bright.
+    logit
+        Mean of the network's own logits, positive for bright, before calibration.
     frames
         Frames that were asked about.
     sure
         Least confidence that counts as sure.
     model_sha256
-        Checksum of the contrast network.
+        Checksum of the network.
     """
 
     bright: float
     stem: float
-    network: float
-    columns: float | None
+    logit: float
     frames: int
     sure: float
     model_sha256: str
@@ -85,11 +71,10 @@ class ContrastGuess:
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """For provenance: the probability of bright columns, each network's own, and that of an annular detector."""
+        """For provenance."""
         return {
-            "bright": round(self.bright, 4), "contrast_network": round(float(expit(self.network)), 4),
-            "column_network": None if self.columns is None else round(float(expit(self.columns)), 4),
-            "stem": round(self.stem, 4), "frames": self.frames, "model": CONTRAST_MODEL, "model_sha256": self.model_sha256,
+            "decided_by": "contrast network", "bright": round(self.bright, 4), "stem": round(self.stem, 4),
+            "frames": self.frames, "model": CONTRAST_MODEL, "model_sha256": self.model_sha256,
         }  # fmt: skip
 
 
@@ -113,21 +98,14 @@ def guess_contrast(
     """
     session = session or _session()
     told: dict[str, Any] = session.model.card.emdl.model_extra or {}
-    found, asked = [], []
-    for part in parts:
-        feeds = _feeds(frames[part.frame], part.box_px, counts, pixel_A)
-        if feeds is not None:
-            found.append(session.run(feeds)["logits"][0])
-            asked.append(part.logit)
+    feeds = (_feeds(frames[part.frame], part.box_px, counts, pixel_A) for part in parts)
+    found = [session.run(feed)["logits"][0] for feed in feeds if feed is not None]
     if not found:
         return None
-    network, stem = (float(v) for v in np.mean(found, axis=0))
-    known = [logit for logit in asked if logit is not None]
-    columns = float(np.mean(known)) if len(known) == len(asked) else None
-    rule = told["decision"]["alone" if columns is None else "with_columns"]
-    joined = rule["network"] * network + rule["columns"] * (columns or 0.0) + rule["offset"]
-    sure = float(rule["sure_stem" if expit(stem) >= STEM_FROM else "sure"])
-    return ContrastGuess(float(expit(joined)), float(expit(stem)), network, columns, len(found), sure, session.model.sha256)
+    logit, stem = (float(v) for v in np.mean(found, axis=0))
+    rule = told["decision"]
+    bright = float(expit(rule["weight"] * logit + rule["offset"]))
+    return ContrastGuess(bright, float(expit(stem)), logit, len(found), float(rule["sure"]), session.model.sha256)
 
 
 def _feeds(

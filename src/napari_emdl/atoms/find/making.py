@@ -91,7 +91,7 @@ def _takes_contrast(model: Any) -> bool:
 def _network_finder(
     model: Any, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams, control: Control | None
 ) -> ColumnFinder:
-    """Network finder; "auto" is decided by the contrast network, together with the column network's own probe where it has one.
+    """Network finder; "auto" is decided by the network's own probe, by the contrast network when it has none.
 
     A network that takes no contrast, such as one for focal series along which it changes, is told none.
     """

@@ -19,7 +19,6 @@ from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
 from napari_emdl.atoms.find.clean import is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
-from napari_emdl.atoms.find.contrastguess import Part
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
@@ -260,10 +259,10 @@ class NetworkColumnFinder:
         part = logit[:, :, top : top + height, left : left + width].max(1)
         maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
 
-    def asked_parts(self, frames: NDArray[Any], control: Control | None = None) -> list[Part]:
-        """The part of every frame that holds most columns, and what the network's probe says of the contrast there.
+    def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
+        """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank.
 
-        The probe was fitted to such parts, not to wide vacuum.
+        The probe looks at the part of a frame that holds most columns: it was fitted to such, not to wide vacuum.
         """
         stack = self._checked(frames)
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
@@ -271,19 +270,11 @@ class NetworkColumnFinder:
         told, maps = self._told(prepared), self._glance(prepared, grid, control)
         if maps is None:
             maps, _ = self._logit_maps(stack, grid, control)
-        parts = []
+        logits = []
         for index in np.flatnonzero(~prepared.blank):
-            tile = self._densest(maps[index], grid.shape)
-            outputs = self._run(cut(prepared.images[index : index + 1], tile), told[index : index + 1], ("contrast",), control)
-            corners = np.array([tile.start, np.minimum(np.array(tile.start) + tile.size, grid.shape)]) / grid.factor
-            (row0, col0), (row1, col1) = np.round(corners).astype(int)
-            parts.append(Part(int(index), (int(row0), int(row1), int(col0), int(col1)), float(outputs["contrast"][0, 0])))
-        return parts
-
-    def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
-        """Chance that columns are bright, by the network's own probe alone; 0.5 when all frames are blank."""
-        parts = self.asked_parts(frames, control)
-        return float(expit(np.mean([part.logit for part in parts]))) if parts else 0.5
+            part = cut(prepared.images[index : index + 1], self._densest(maps[index], grid.shape))
+            logits.append(float(self._run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
+        return float(expit(np.mean(logits))) if logits else 0.5
 
     def _glance(self, prepared: Prepared, grid: Grid, control: Control | None) -> NDArray[np.float32] | None:
         """Logit maps of some parts of large frames, low elsewhere; None where the frames are small, or a part of them shows

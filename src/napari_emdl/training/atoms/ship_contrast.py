@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.special import logit as logit_of
 
-from napari_emdl.atoms.find.contrastguess import STEM_FROM, Part, guess_contrast
+from napari_emdl.atoms.find.contrast import SURE_CONTRAST
+from napari_emdl.atoms.find.contrastguess import Part, guess_contrast
 from napari_emdl.atoms.find.contrastview import RINGS, VIEW_A
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.models.card import make_card
@@ -104,12 +106,12 @@ class Drawn:
     pixel_A: float
     counts: tuple[int, int]
     stack: np.ndarray
-    parts: list[Part]
+    columns: float
     f1: float
 
 
 def draw(config: ContrastConfig, split: str, seed: int, batches: int = BATCHES) -> list[Drawn]:
-    """Held-out images with a clear contrast, the parts that are asked, and the F1 of their columns at the told contrast."""
+    """Held-out images with a clear contrast, what the probe says, and the F1 of their columns at the told contrast."""
     sampler, model = ContrastSampler(config, split, [seed, 5]), find_model("columns", "columns")
     session, drawn = Session(model, "cpu", 1), []
     for k in range(batches):
@@ -130,7 +132,8 @@ def draw(config: ContrastConfig, split: str, seed: int, batches: int = BATCHES) 
                 points, score = told.sampled_spots[0]
                 f1 = _f1(points[score >= told.default_min_score], *b.columns[i], TOLERANCE_A / s, side)
                 dose = float(b.dose_e_per_A2[i])
-                drawn.append(Drawn(kind, int(b.contrast[i]), dose, s, counts, stack, asked.asked_parts(stack), f1))
+                columns = float(logit_of(np.clip(asked.bright_probability(stack), 1e-12, 1 - 1e-12)))
+                drawn.append(Drawn(kind, int(b.contrast[i]), dose, s, counts, stack, columns, f1))
     return drawn
 
 
@@ -138,12 +141,13 @@ def judge(drawn: Sequence[Drawn], session: Session) -> list[Held]:
     """What a contrast network says of held-out images, by the program's own way from frames to logits."""
     held = []
     for d in drawn:
-        guess = guess_contrast(d.stack, d.parts, d.counts, d.pixel_A, session)
+        rows, cols = d.stack.shape[-2:]
+        guess = guess_contrast(d.stack, [Part(0, (0, rows, 0, cols))], d.counts, d.pixel_A, session)
         if guess is None:
             continue
-        stem = float(np.log(guess.stem / (1 - guess.stem)))
+        stem = float(logit_of(np.clip(guess.stem, 1e-6, 1 - 1e-6)))
         field_A = d.stack.shape[-1] * d.pixel_A
-        held.append(Held(d.kind, d.contrast, d.dose_e_per_A2, field_A, guess.network, guess.columns or 0.0, stem, d.f1))
+        held.append(Held(d.kind, d.contrast, d.dose_e_per_A2, field_A, guess.logit, d.columns, stem, d.f1))
     return held
 
 
@@ -154,25 +158,16 @@ def _f1(found: np.ndarray, truth: np.ndarray, kind: np.ndarray, tolerance: float
     return float(2 * (right > 0).sum() / max(1, (right >= 0).sum() + columns))
 
 
-def fit_decision(held: Sequence[Held], alone: bool = False) -> dict[str, float]:
-    """Weights of the two logits, or of that of the contrast network alone, and an offset, that make the held-out contrasts
-    likeliest; and the least confidences that are sure, of HRTEM and of annular detectors."""
-    x = np.array([(h.network, 0.0 if alone else h.columns, 1.0) for h in held])
-    sign = np.array([h.contrast for h in held], float)
+def fit_decision(held: Sequence[Held]) -> dict[str, float]:
+    """Weight and offset of the network's logit that make the held-out contrasts likeliest, and the least confidence that is
+    sure."""
+    x, sign = np.array([(h.network, 1.0) for h in held]), np.array([h.contrast for h in held], float)
 
     def loss(w: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, -sign * (x @ w))) + 1e-3 * (w @ w))
 
-    best = minimize(loss, np.zeros(3)).x
-    told, logit = np.array([stem_told(h) for h in held]), x @ best
-    sure, sure_stem = (sure_from(logit[group], sign[group]) for group in (~told, told))
-    weights = {name: round(float(w), 4) for name, w in zip(("network", "columns", "offset"), best, strict=True)}
-    return {**weights, "sure": sure, "sure_stem": sure_stem}
-
-
-def stem_told(h: Held) -> bool:
-    """Whether the network takes an image for one of an annular detector."""
-    return bool(expit(h.stem) >= STEM_FROM)
+    best = minimize(loss, np.zeros(2)).x
+    return {"weight": round(float(best[0]), 4), "offset": round(float(best[1]), 4), "sure": sure_from(x @ best, sign)}
 
 
 def sure_from(logit: np.ndarray, contrast: np.ndarray) -> float:
@@ -184,7 +179,7 @@ def sure_from(logit: np.ndarray, contrast: np.ndarray) -> float:
     return 0.9995
 
 
-def table(held: Sequence[Held], logit: Callable[[Held], float], sure: Callable[[Held], float]) -> dict[str, dict[str, float]]:
+def table(held: Sequence[Held], logit: Callable[[Held], float], sure: float) -> dict[str, dict[str, float]]:
     """Share of contrasts that are right, sure, and right where sure, by kind, dose, and whether columns are visible."""
     groups: dict[str, list[Held]] = {"all": list(held), "all, visible": [h for h in held if h.f1 >= VISIBLE]}
     for kind in ("movie", "single", "stem"):
@@ -200,7 +195,7 @@ def table(held: Sequence[Held], logit: Callable[[Held], float], sure: Callable[[
         if not group:
             continue
         value, contrast = np.array([logit(h) for h in group]), np.array([h.contrast for h in group])
-        right, certain = (value > 0) == (contrast > 0), expit(np.abs(value)) >= np.array([sure(h) for h in group])
+        right, certain = (value > 0) == (contrast > 0), expit(np.abs(value)) >= sure
         result[name] = {"images": len(group), "right": round(float(right.mean()), 4), "sure": round(float(certain.mean()), 4)}
         if certain.any():
             result[name]["right_where_sure"] = round(float(right[certain].mean()), 4)
@@ -221,25 +216,17 @@ def ship_contrast(config: ContrastConfig, out: Path, batches: int = BATCHES, **t
 def write_judged(
     net: ContrastNet, config: ContrastConfig, out: Path, chosen: Sequence[Held], held: Sequence[Held], **training: Any
 ) -> dict[str, Any]:
-    """Export with weights and limit from `chosen` and scores of `held`; returns the scores."""
-    rules = {"with_columns": fit_decision(chosen), "alone": fit_decision(chosen, alone=True)}
-
-    def by(rule: dict[str, float]) -> Callable[[Held], float]:
-        return lambda h: rule["network"] * h.network + rule["columns"] * h.columns + rule["offset"]
-
-    def sure_of(rule: dict[str, float]) -> Callable[[Held], float]:
-        return lambda h: rule["sure_stem" if stem_told(h) else "sure"]
-
+    """Export with calibration and limit from `chosen` and scores of `held`; returns the scores."""
+    rule = fit_decision(chosen)
     kind_right = [(h.stem > 0) == (h.kind == "stem") for h in held]
     metrics = {
-        "contrast": table(held, by(rules["with_columns"]), sure_of(rules["with_columns"])),
-        "contrast by the column network's probe alone (80 % is sure)": table(held, lambda h: h.columns, lambda _: 0.8),
-        "contrast by this network alone": table(held, by(rules["alone"]), sure_of(rules["alone"])),
+        "contrast": table(held, lambda h: rule["weight"] * h.network + rule["offset"], rule["sure"]),
+        "contrast by the column network's probe": table(held, lambda h: h.columns, SURE_CONTRAST),
         "annular detector told from HRTEM": round(float(np.mean(kind_right)), 4),
     }
     parameters = sum(p.numel() for p in net.parameters())
     export_contrast(
-        net, config, out, decision=rules, metrics=metrics, limits=LIMITS,
+        net, config, out, decision=rule, metrics=metrics, limits=LIMITS,
         training={
             "data": "simulated by napari_emdl.training.atoms as for the column network; no measured images",
             "recipe": config.model_dump(mode="json", include=RECIPE),
@@ -250,7 +237,7 @@ def write_judged(
 
 
 LIMITS = (
-    "Simulated training data only, as of the column network. The weights of the two networks hold for the shipped one. "
+    "Simulated training data only, as of the column network. It decides for log and networks without a probe. "
     "Where columns can hardly be seen, hardly anything can be said of their contrast: such images come out unsure."
 )
 
