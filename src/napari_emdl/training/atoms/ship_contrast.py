@@ -54,9 +54,7 @@ VISIBLE = 0.7
 #: what the card tells of the configuration
 RECIPE = {"channels", "attention", "hidden", "shares", "sides_px", "batch", "learning_rate", "weight_decay", "soft", "seed"}
 #: decision of a network before calibration
-UNFITTED = {
-    name: {"network": 1.0, "columns": 0.0, "offset": 0.0, "sure": 1.0, "sure_stem": 1.0} for name in ("with_columns", "alone")
-}
+UNFITTED = {"weight": 1.0, "offset": 0.0, "sure": 1.0}
 DOSES = (10.0, 30.0, 100.0, 300.0, 1e5)
 
 
