@@ -153,7 +153,8 @@ def _f1(found: np.ndarray, truth: np.ndarray, kind: np.ndarray, tolerance: float
     """F1 of columns found, best first; weak columns count neither way."""
     right = greedy(found, truth[kind != WEAK], truth[kind == WEAK], tolerance)[:, 0]
     columns = int((np.all((truth > 0) & (truth < side - 1), axis=1) & (kind != WEAK)).sum())
-    return float(2 * (right > 0).sum() / max(1, (right >= 0).sum() + columns))
+    hits = int((right > 0).sum())  # a column just outside may be hit as well
+    return float(2 * hits / max(1, (right >= 0).sum() + max(columns, hits)))
 
 
 def fit_decision(held: Sequence[Held]) -> dict[str, float]:
