@@ -33,6 +33,7 @@ CONTRACTS: dict[Task, tuple[set[str], set[str]]] = {
     "disk-proposer": ({"pattern", "probe_re", "probe_im"}, {"candidates"}),
     "disk-refiner": ({"pattern", "pattern_index", "position_px", "radius_px"}, {"measured"}),
     "disk-scale": ({f"level{k}" for k in range(5)}, {"probability", "crystal"}),
+    "contrast": ({"view", "spectrum"}, {"logits"}),
 }
 #: Size given to free axes of a bare network when it is tried out.
 _TRIAL_SIZE = {"columns": 128, "disk-proposer": 256, "disk-refiner": 64}

@@ -20,8 +20,8 @@ from napari_emdl.models.heatmap import Heatmap
 CARD_NAME = "rdf.yaml"
 FORMAT_VERSION = "0.5.4"
 
-Task = Literal["disk-proposer", "disk-refiner", "disk-scale", "columns"]
-TASKS: tuple[Task, ...] = ("disk-proposer", "disk-refiner", "disk-scale", "columns")
+Task = Literal["disk-proposer", "disk-refiner", "disk-scale", "columns", "contrast"]
+TASKS: tuple[Task, ...] = ("disk-proposer", "disk-refiner", "disk-scale", "columns", "contrast")
 
 
 class _Part(BaseModel):

@@ -117,9 +117,9 @@ def test_parabola_finds_the_top():
 @pytest.mark.parametrize(("c10", "cs", "sign"), [(60.0, -13.0, "bright"), (-60.0, 13.0, "dark")])
 def test_contrast_is_chosen_from_the_frames(c10, cs, sign):
     movie, _ = blinking_movie((3, 160, 160), 2, conditions=Conditions(c10_A=c10, cs_um=cs))
-    chosen, confidence = choose_contrast(movie, ColumnParams())
-    assert chosen == sign
-    assert confidence > 0.7
+    decided = choose_contrast(movie, ColumnParams())
+    assert decided.contrast == sign
+    assert decided.confidence > 0.7
 
 
 def test_focal_series_and_images_are_taken(case):

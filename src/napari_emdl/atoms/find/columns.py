@@ -111,6 +111,8 @@ def find_columns(
     record["caveats"] = table.attrs["caveats"]
     if finder.info.sublattices:
         record["sublattices"] = finder.info.sublattices
+    if table.attrs["contrast_evidence"]:
+        record["contrast_evidence"] = table.attrs["contrast_evidence"]
     table.attrs["provenance"] = record
     table.source = movie
     return table
@@ -125,6 +127,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
         "default_min_score": float(finder.default_min_score),
         "contrast": finder.contrast,
         "contrast_confidence": finder.contrast_confidence,
+        "contrast_evidence": dict(getattr(finder, "contrast_evidence", {})),
         "readings": dict(getattr(finder, "readings", {})),
         "frames": frames_used(finder),
         "params": params.model_dump(),

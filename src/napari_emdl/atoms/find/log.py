@@ -62,6 +62,8 @@ class LogFinder:
             raise EmdlError(f"contrast must be bright or dark, got {contrast!r}")
         self.pixel_A, self.contrast = float(pixel_A), contrast
         self.caveats = Caveats()
+        #: what spoke for the contrast, where it was chosen
+        self.contrast_evidence: dict[str, Any] = {}
         self.sigma_px = max(0.8, sigma_A / pixel_A)
         self.min_spacing_px = max(1.0, min_spacing_A / pixel_A)
 

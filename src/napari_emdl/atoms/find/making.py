@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.contrast import choose_contrast, contrast_choice, contrast_frames
+from napari_emdl.atoms.find.contrast import Decision, choose_contrast, contrast_choice, contrast_frames, decide_contrast
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
@@ -27,8 +27,6 @@ from napari_emdl.jobs.control import Control
 if TYPE_CHECKING:
     from napari_emdl.atoms.find.network import NetworkColumnFinder
 
-#: the user is told when the contrast was chosen with less certainty
-SURE_CONTRAST = 0.8
 #: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
 ON_STRIPES = 0.06
 #: fewer spots are not judged by their shape
@@ -55,10 +53,21 @@ def make_finder(
     model, note = _model_for(movie, params)
     if model is not None:
         return _network_finder(model, movie, params, pixel, run or RunParams(), control)
-    contrast, confidence = (params.contrast, None) if params.contrast != "auto" else choose_contrast(movie, params, control)
-    finder = LogFinder(pixel, contrast, params.min_spacing_A)
-    finder.caveats, finder.contrast_confidence = Caveats([note]), confidence
+    decided = choose_contrast(movie, params, control) if params.contrast == "auto" else None
+    finder = LogFinder(pixel, decided.contrast if decided else params.contrast, params.min_spacing_A)
+    finder.caveats = Caveats([note])
+    if decided is not None:
+        finder.contrast_confidence, finder.contrast_evidence = decided.confidence, decided.evidence
+        finder.caveats += _unsure(decided)
     return finder
+
+
+def _unsure(decided: Decision) -> Caveats:
+    """A line where the contrast is not sure."""
+    if decided.sure:
+        return Caveats()
+    line = f"the contrast is unsure: {decided.contrast} was taken ({decided.confidence:.0%} sure); choose it if you know it"
+    return Caveats([line])
 
 
 def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
@@ -86,7 +95,7 @@ def _takes_contrast(model: Any) -> bool:
 def _network_finder(
     model: Any, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams, control: Control | None
 ) -> ColumnFinder:
-    """Network finder; "auto" is decided by the network's own probe, by the spots when it has none.
+    """Network finder; "auto" is decided by the network's own probe, by the contrast network when it has none.
 
     A network that takes no contrast, such as one for focal series along which it changes, is told none.
     """
@@ -119,34 +128,33 @@ def _network_finder(
     most = _most_neighbours(told_nothing, movie, params)
     sample = _Sample(movie, pixel_A, most)
     contrast: str = params.contrast
-    confidence: float | None = None
+    decided: Decision | None = None
     if contrast == "auto":
-        if not _takes_contrast(model):
-            contrast = "unknown"
-        elif "contrast" in session.outputs:
-            asked = finder_for("unknown", most) if any(most) else told_nothing
-            p_bright = asked.bright_probability(sample.frames(most), control)
-            contrast, confidence = ("bright", p_bright) if p_bright >= 0.5 else ("dark", 1 - p_bright)
-        else:
-            contrast, confidence = choose_contrast(movie, params, control)
+        contrast = "unknown"
+        if _takes_contrast(model):
+            if "contrast" in session.outputs:
+                asked = finder_for("unknown", most) if any(most) else told_nothing
+                decided = decide_contrast(asked, sample.frames(most), control)
+            else:
+                decided = choose_contrast(movie, params, control)
+            contrast = decided.contrast
 
     def settled(sign: str, seen: _Sample = sample) -> NetworkColumnFinder:
         several = finder_for(sign, most) if any(most) else None
         return _settled(finder_for(sign), several, seen, params, control) if told_nothing.neighbours else finder_for(sign)
 
     finder = settled(contrast)
-    finder.contrast_confidence = confidence
-    if confidence is None:
+    if decided is None:
         return finder
+    finder.contrast_confidence, finder.contrast_evidence = decided.confidence, decided.evidence
     if not told_nothing.neighbours:
-        if confidence < SURE_CONTRAST:
-            line = f"the contrast is unsure: {contrast} was taken ({confidence:.0%} sure); choose it if you know it"
-            finder.caveats += Caveats([line])
-    elif confidence < SURE_CONTRAST:
+        finder.caveats += _unsure(decided)
+    elif not decided.sure:
         parts = sample.parts()
         other = settled("dark" if contrast == "bright" else "bright", parts)
         other.passing *= parts.times
-        return _of_two(finder, other)
+        finder = _of_two(finder, other)
+        finder.contrast_evidence = decided.evidence
     elif finder.passing < 0.5:
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder

@@ -133,6 +133,8 @@ class NetworkColumnFinder:
         self.expected_columns, self.passing, self.best_score = 0.0, 0.0, 0.0
         #: columns a frame as bright and as dark, where it is not sure which they are
         self.readings: dict[str, float] = {}
+        #: what spoke for the contrast, where it was chosen
+        self.contrast_evidence: dict[str, Any] = {}
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
         self._crowded: set[bytes] = set()
         self.layout = extra.get("conditions", {})

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from napari_emdl.atoms.find.contrast import SURE_CONTRAST
 from napari_emdl.training.atoms.conditions import encode
 from napari_emdl.training.atoms.network import ColumnNet
 from napari_emdl.training.atoms.sampling import Sampler
@@ -16,8 +17,8 @@ from napari_emdl.training.atoms.sampling import Sampler
 FLOOR = 0.01
 #: against learning the training images by heart: weight decay, noise in standard deviations, softened truth
 DECAY, SHAKE, SOFT, EPOCHS = 0.3, 0.2, 0.02, 60
-#: beyond this the contrast counts as sure (80 %)
-SURE_LOGIT = math.log(4)
+#: beyond this the contrast counts as sure, as in the program
+SURE_LOGIT = math.log(SURE_CONTRAST / (1 - SURE_CONTRAST))
 
 
 def pooled_features(out: dict[str, torch.Tensor], features: list[torch.Tensor]) -> torch.Tensor:

@@ -83,6 +83,7 @@ class MixedSampler:
             np.concatenate([p.sampling_A for p in parts]), np.concatenate([p.contrast for p in parts]),
             np.concatenate([p.dose_e_per_A2 for p in parts]),
             np.concatenate([p.sampling_A if p.camera_A is None else p.camera_A for p in parts]),
+            torch.cat([p.counts for p in parts if p.counts is not None]),
         )  # fmt: skip
 
     def _finished(
@@ -100,10 +101,12 @@ class MixedSampler:
         s = torch.as_tensor(np.repeat(sampling_A, channels), dtype=torch.float32)
         x = torch_normalise(image.reshape(n * channels, 1, size, size).float(), s).reshape(image.shape)
         x = x.clamp(-10, 10) * torch.as_tensor(np.exp(self.rng.normal(0, 0.06, (n, 1, 1, 1))), dtype=torch.float32)
-        x, columns = _turn(x, columns, int(self.rng.integers(8)), size)
+        both, columns = _turn(torch.cat([x, image.float()], 1), columns, int(self.rng.integers(8)), size)
+        x, counts = both[:, :channels].contiguous(), both[:, channels:]
         return Batch(
-            x.to(self.device), torch.as_tensor(np.stack(told), device=self.device), columns, surface, sampling_A, contrast, dose
-        )
+            x.to(self.device), torch.as_tensor(np.stack(told), device=self.device), columns, surface, sampling_A, contrast,
+            dose, counts=counts,
+        )  # fmt: skip
 
     def _neighbours(self) -> tuple[int, int]:
         """How many frames lie near and far: all of them mostly, at times fewer as at the ends of a movie."""

@@ -151,6 +151,8 @@ class Batch:
     dose_e_per_A2: np.ndarray
     #: pixel sizes of the camera, before images were rescaled, where they were
     camera_A: np.ndarray | None = None
+    #: images of a mixed batch before they were normalised
+    counts: torch.Tensor | None = None
 
 
 def _told(rng: np.random.Generator, imaging: Imaging, contrast: int, zone: str, values: dict[str, float]) -> np.ndarray:
