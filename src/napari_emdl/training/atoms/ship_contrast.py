@@ -173,7 +173,8 @@ def sure_from(logit: np.ndarray, contrast: np.ndarray) -> float:
     """Least confidence from which on `SURE_RIGHT` of the contrasts are right, and 0.8 at least."""
     confidence, right = expit(np.abs(logit)), (logit > 0) == (contrast > 0)
     for limit in (*np.arange(0.8, 0.99, 0.005), *np.arange(0.99, 0.9995, 0.0005)):
-        if right[confidence >= limit].mean() >= SURE_RIGHT:
+        certain = confidence >= limit
+        if certain.any() and right[certain].mean() >= SURE_RIGHT:
             return round(float(limit), 4)
     return 0.9995
 
