@@ -9,6 +9,7 @@ import resource
 import sys
 import zlib
 from functools import cache
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,6 +20,7 @@ from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import check_unpacks, read_json, read_npz
 from napari_emdl.io.hdf5source import Hdf5Source
 from napari_emdl.io.opening import open_movie
+from napari_emdl.io.results import load
 
 MANY = 400 * 2**20
 
@@ -108,3 +110,13 @@ def test_json_has_a_limit(tmp_path):
     (tmp_path / "c.json").write_text(" " * (5 * 2**20))
     with pytest.raises(OpenError, match="more than napari-emdl writes"):
         read_json(tmp_path / "c.json")
+
+
+def test_a_result_whose_tables_would_fill_memory_is_refused(tmp_path: Path) -> None:
+    """Found by the fuzz run: an evidence of 2 GB that was never written."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(emdl_result="occupancy", emdl_format=1)
+        file.create_dataset("occupancy/evidence", (45_000, 45_000), "u1", chunks=(45_000, 45_000), compression="gzip")
+    with pytest.raises(OpenError, match="more than the file can hold"):
+        load(path)

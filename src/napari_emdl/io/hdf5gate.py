@@ -343,6 +343,10 @@ def refuse_foreign_storage(file: h5py.File, name: str) -> None:
             if item.external or item.is_virtual:
                 raise OpenError(f"{name} keeps {path} in another file, which no result does; it is not read")
             _check_filters(item, name)
+            if item.shape and item.nbytes > MOST_DEFLATED * item.id.get_storage_size() + SMALL_ARRAY_BYTES:
+                raise OpenError(f"{name} says that {path} has {item.nbytes / 2**20:.0f} MB, more than the file can hold")
+            if item.shape:
+                check_whole(item, name)
 
 
 def read_small(dataset: h5py.Dataset, name: str, limit: int = SMALL_ARRAY_BYTES, selection: Any = ()) -> Any:
