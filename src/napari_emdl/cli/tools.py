@@ -183,11 +183,19 @@ def bench(
         raise typer.BadParameter(f"there is no benchmark {what!r}; choose {', '.join(_BENCHMARKS[:-1])} or {_BENCHMARKS[-1]}")
     from importlib import import_module
 
-    # patterns of held-out crystals are rendered as for training (extra: train)
+    if what == "conditions":
+        _require_torch("rendering patterns of held-out crystals")
     home = "napari_emdl.training.diffraction.nothingset" if what == "conditions" else f"napari_emdl.bench.{what}"
     status = import_module(home).run(context.args)
     if isinstance(status, int) and status:
         raise typer.Exit(status)
+
+
+def _require_torch(purpose: str) -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise EmdlError(f"{purpose} needs torch: pip install 'napari-emdl[train]'") from None
 
 
 @app.command()
@@ -215,10 +223,7 @@ def train(
     """Train a network or fine-tune one to your microscope. Needs the extra 'train'."""
     if network not in ("fcunet", "light", "refiner", "columns"):
         raise typer.BadParameter(f"there is no network {network!r} to train; choose fcunet, light, refiner or columns")
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise EmdlError("training needs torch: pip install 'napari-emdl[train]'") from None
+    _require_torch("training")
     from napari_emdl.cli.training import train_network
 
     train_network(network, config, from_model, conditions or [], name, resume, minutes)

@@ -56,14 +56,14 @@ def test_a_crystal_stays_with_and_without_its_direct_beam(beam: float) -> None:
 
 
 def test_a_crystal_that_the_network_is_sure_of_needs_less_order() -> None:
-    random = np.random.default_rng(8)
+    random = np.random.default_rng(16)
     position = random.uniform(20, 236, (20, 2))
     position[0] = 128
     away = np.linalg.norm(position - 128, axis=1)
     intensity = 100 * random.uniform(0.2, 1, 20) * np.exp(-away / 200)
     intensity[0] = 500
     seen = spread_of(position, intensity)
-    assert 4 < seen.beam < 15 and -0.5 < seen.falls < -0.15
+    assert 4 < seen.beam < 15 and -0.5 < seen.falls < -0.3
     for crystal, kept in ((0.0, 0), (0.95, 20)):
         probe = replace(synthetic_probe(8.0, SHAPE, source=MEASURED), crystal=crystal)
         assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == kept

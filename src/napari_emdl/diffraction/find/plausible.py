@@ -29,8 +29,8 @@ _LEAST_DISKS, _LEAST_ALIKE = 4, 40
 #: The brightest of a few disks over the median one, where it is the direct beam; below the second number, many are all alike.
 _BEAM, _ALIKE = 15.0, 4.0
 #: Rank correlation of intensity with the distance from the brightest disk below which intensity falls off from there; the
-#: stricter one is asked of disks without an order, the weaker one where a network is sure of a crystal.
-_FALLS, _FALLS_CLEARLY, _FALLS_A_LITTLE = -0.3, -0.5, -0.15
+#: stricter one is asked of disks without an order, unless a network is sure of a crystal.
+_FALLS, _FALLS_CLEARLY = -0.3, -0.5
 #: Spread of the brightest fifth over that of all, less than 1 by this over the root of their number: chance does not do that.
 _GATHERED = 1.25
 #: Share of the disks in pairs about the best centre, over what chance gives, that is an order.
@@ -98,7 +98,7 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     if many and seen.beam < _ALIKE and not few_kept:
         # an export as logarithm makes reflections all alike; a network takes it for a crystal's pattern still
         return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL
-    if probe.crystal > _CRYSTAL and seen.beam > _ALIKE and seen.falls < _FALLS_A_LITTLE:
+    if probe.crystal > _CRYSTAL and seen.beam > _ALIKE and seen.falls < _FALLS:
         return True  # where disks overlap or lie on rings, too few of them are right to make a lattice or pairs
     if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
         return True
