@@ -419,7 +419,7 @@ def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until)
 def test_the_axes_are_drawn_anew_only_when_they_turn(panel, wait_until):
     run_all(panel, wait_until)
     drawn = []
-    panel.maps.layer("axes").events.set_data.connect(drawn.append)
+    panel.maps.layer("axes").events.data.connect(drawn.append)
     before = panel.state.found.strain
     panel.state.set_threshold(panel.state.settings.min_score * 1.2)
     wait_until(lambda: panel.state.found.strain is not before and not panel.state.busy and panel.maps.settled)
