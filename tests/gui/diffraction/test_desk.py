@@ -444,10 +444,24 @@ def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until)
 def test_the_axes_are_drawn_anew_only_when_they_turn(panel, wait_until):
     run_all(panel, wait_until)
     drawn = []
-    panel.maps.layer("axes").events.set_data.connect(drawn.append)
+    panel.maps.layer("axes").events.data.connect(drawn.append)
     before = panel.state.found.strain
     panel.state.set_threshold(panel.state.settings.min_score * 1.2)
     wait_until(lambda: panel.state.found.strain is not before and not panel.state.busy and panel.maps.settled)
     assert not drawn, "a threshold does not turn them"
     panel.strain_step.turn_axis(30.0)
     wait_until(lambda: drawn, what="the axes that turned")
+
+
+def test_the_pixel_size_of_a_movie_leaves_the_maps_of_a_scan_alone(make_napari_viewer, small_sample, wait_until):
+    """Also where neither has one: both have a scale of 1 then."""
+    cube = in_memory(np.asarray(small_sample[0].data), "datacube", name="bare cube")
+    panel = show(make_napari_viewer(show=True), cube)
+    viewer, columns = panel.viewer, session.open_panel(panel.viewer, session.COLUMNS)
+    frames = np.random.default_rng(1).poisson(9, (3, 64, 64)).astype(np.uint8)
+    movie = in_memory(frames, "movie", name="bare movie")
+    add(viewer, movie)
+    wait_until(lambda: columns.session.movie is not None)
+    columns.session.set_pixel_A(0.2, "user")
+    scales = {tag_of(la).get("signal").name: tuple(la.scale[-2:]) for la in viewer.layers if tag_of(la).get("signal")}
+    assert scales["bare movie"] == pytest.approx((0.02, 0.02)) and scales["bare cube"] == (1.0, 1.0)

@@ -15,9 +15,9 @@ from qtpy.QtCore import Signal as QtSignal
 from napari_emdl.atoms.find.edits import ColumnEdits
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.base.signals import Calibration, Kind, Movie
+from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
-from napari_emdl.gui.kit.session import bare, signal_of, tag_of, when_idle
+from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -172,7 +172,8 @@ class AtomsSession(QObject):
             pixel_nm = (pixel_A / 10, pixel_A / 10)
             self.data.movie = replace(self.movie, calibration=self.movie.calibration.override(source, pixel_nm=pixel_nm))
             old = tuple(self.layer.scale[-2:])
-            for layer in [other for other in self.viewer.layers if tuple(other.scale[-2:]) == old]:
+            mine = [other for other in self.viewer.layers if not _of_a_scan(other)]
+            for layer in [other for other in mine if tuple(other.scale[-2:]) == old]:
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
                 layer.units = (*layer.units[:-2], "nm", "nm")
             self.viewer.reset_view()
@@ -261,6 +262,11 @@ class AtomsSession(QObject):
     def _on_removed(self, event: Any) -> None:
         if event.value is self.layer:
             self.set_layer(None)
+
+
+def _of_a_scan(layer: Any) -> bool:
+    """True for the maps of a datacube and the cross-hair on them: a movie's pixel size is not theirs."""
+    return isinstance(signal_of(layer), Datacube) or role_of(layer) == "crosshair"
 
 
 _sessions: WeakKeyDictionary[Any, AtomsSession] = WeakKeyDictionary()

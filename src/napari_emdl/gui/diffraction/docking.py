@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.kit import session
@@ -95,7 +95,9 @@ class Docks(QObject):
     def _on_panel(self, shown: bool) -> None:
         """The pattern goes and comes with the panel, where that shares its place with those of movies."""
         docks = self._both()
-        if docks is None or not (shown or docks[0].tabifiedDockWidgets(docks[1])):
+        if docks is None or not isinstance(docks[0], QMainWindow):  # it is being taken out of the window
+            return
+        if not (shown or docks[0].tabifiedDockWidgets(docks[1])):
             return
         if shown != self.canvas_dock.isVisibleTo(docks[0]):
             self.canvas_dock.setVisible(shown)
