@@ -24,7 +24,7 @@ def test_heights_are_those_of_the_spots_under_the_tails_of_their_neighbours() ->
     # the image is read between its pixels, which lowers peaks by a percent
     assert np.abs(found - heights).max() < 0.04 and error.max() < 0.02 and np.linalg.norm(shift, axis=1).max() < 0.4
     moved = SpotHeights(image, places + np.array([0.4, -0.3]), np.eye(2) * width**2).fits(heights)[2][heights == 1]
-    assert np.abs(moved - [-0.4, 0.3]).max() < 0.1
+    assert np.abs(moved - [-0.4, 0.3]).max() < 0.15
 
 
 def test_an_empty_place_has_no_height_and_threads_change_nothing() -> None:
