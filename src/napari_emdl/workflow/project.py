@@ -54,6 +54,8 @@ class DiffractionProject(Params):
         Result file with the disks, where they are not copied into the project (autosave).
     fitted
         True when there was a strain map.
+    peaks_for_now
+        True when it was fitted to the peaks alone because a slider was followed.
     display
         What the window showed; of no effect on results.
     """
@@ -74,6 +76,7 @@ class DiffractionProject(Params):
     output: str | None = None
     disks_file: str | None = None
     fitted: bool = False
+    peaks_for_now: bool = False
     display: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -93,6 +93,7 @@ def collect(panel: Panel, copy_disks: bool = True) -> Collected:
         output=None if named_output is None else str(named_output),
         disks_file=None if disks_file is None else str(disks_file),
         fitted=state.found.strain is not None,
+        peaks_for_now=state.peaks_for_now,
         display=_display(panel),
     )
     drawn = f"{digest_of(panel.viewer.layers, _DRAWN)}{digest_of(panel.canvas.model.layers, _ON_CANVAS)}"
@@ -230,7 +231,7 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     elif project.disks_file:
         state.message.emit(f"the disks were in {project.disks_file}, which is gone: run them again")
     if disks is not None and project.fitted:
-        state.fit()
+        (state.follow if project.peaks_for_now else state.fit)()  # the map as it was
 
 
 def _same_cube(a: Datacube, b: Datacube) -> bool:
