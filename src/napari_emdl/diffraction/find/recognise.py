@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Signal
-from napari_emdl.diffraction.find.patterns import fill_gaps
+from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.probeshape import without_hot_pixels
 from napari_emdl.diffraction.find.scaleguess import guess_scale
 

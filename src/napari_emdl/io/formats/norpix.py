@@ -70,8 +70,14 @@ def _timing(path: Path, offset: int, record: int, image_bytes: int, count: int) 
     """Interval and gaps by the stamps (s, ms, \u00b5s) behind the frames."""
     if record < image_bytes + 8:
         return Timing()
-    stamp = {"names": ["s", "ms", "us"], "formats": ["<i4", "<u2", "<u2"]}
-    layout = np.dtype({**stamp, "offsets": [image_bytes, image_bytes + 4, image_bytes + 6], "itemsize": record})
+    layout = np.dtype(
+        {
+            "names": ["s", "ms", "us"],
+            "formats": ["<i4", "<u2", "<u2"],
+            "offsets": [image_bytes, image_bytes + 4, image_bytes + 6],
+            "itemsize": record,
+        }
+    )
     stamps = np.memmap(path, layout, "r", offset, (count,))
     times = stamps["s"].astype(np.float64) + stamps["ms"] * 1e-3 + stamps["us"] * 1e-6
     # cameras without microseconds leave them at zero
