@@ -118,5 +118,5 @@ def test_a_result_whose_tables_would_fill_memory_is_refused(tmp_path: Path) -> N
     with h5py.File(path, "w") as file:
         file.attrs.update(emdl_result="occupancy", emdl_format=1)
         file.create_dataset("occupancy/evidence", (45_000, 45_000), "u1", chunks=(45_000, 45_000), compression="gzip")
-    with pytest.raises(OpenError, match="more than the file can hold"):
+    with pytest.raises(OpenError, match="names 2,025 MB but the file does not hold them"):
         load(path)

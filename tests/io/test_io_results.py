@@ -319,3 +319,12 @@ def test_equal_numbers_of_disks_at_every_position(tmp_path: Path, counts: list[i
         assert [len(points) for points in lists] == counts
         np.testing.assert_array_equal(np.concatenate([points["qy"] for points in lists]), columns["col"])
     assert io.load(tmp_path / "disks.h5").n_peaks == n
+
+
+def test_a_type_of_any_length_is_one_line(tmp_path: Path) -> None:
+    path = io.save(disks(), tmp_path / "disks.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["emdl_result"] = "x" * 5000
+    with pytest.raises(OpenError, match="unknown type") as caught:
+        io.load(path)
+    assert len(str(caught.value)) < 200

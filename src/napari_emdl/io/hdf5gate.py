@@ -344,7 +344,9 @@ def refuse_foreign_storage(file: h5py.File, name: str) -> None:
                 raise OpenError(f"{name} keeps {path} in another file, which no result does; it is not read")
             _check_filters(item, name)
             if item.shape and item.nbytes > MOST_DEFLATED * item.id.get_storage_size() + SMALL_ARRAY_BYTES:
-                raise OpenError(f"{name} says that {path} has {item.nbytes / 2**20:.0f} MB, more than the file can hold")
+                raise OpenError(
+                    f"{name}: {path} names {item.nbytes / 1e6:,.0f} MB but the file does not hold them; it is damaged"
+                )
             if item.shape:
                 check_whole(item, name)
 

@@ -106,7 +106,7 @@ def _read(file: h5py.File, name: str) -> Any:
         raise OpenError(f"{name} was written by a newer napari-emdl; update to read it")
     known = kinds()
     if kind not in known:
-        raise OpenError(f"{name} holds a result of unknown type {kind!r}; update napari-emdl to read it")
+        raise OpenError(f"{name} holds a result of unknown type {kind[:40]!r}; update napari-emdl to read it")
     return known[kind].read(file)
 
 
