@@ -439,6 +439,13 @@ def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until)
     wait_until(lambda: not panel.canvas.isVisible(), what="the canvas to give way")
     session.bring_forward(panel.viewer, session.WORKSPACE)
     wait_until(lambda: panel.canvas.isVisible() and not panel.visibleRegion().isEmpty(), what="the workspace in front")
+    movie = session.signal_of(panel.viewer.layers["movie"])
+    shown = visible(panel.viewer, panel.state.cube)
+    assert shown and visible(panel.viewer, movie) == [], "the movie lies over no map"
+    session.bring_forward(panel.viewer, session.COLUMNS)
+    wait_until(lambda: visible(panel.viewer, movie) == ["movie"] and not visible(panel.viewer, panel.state.cube))
+    panel.sets.switch(panel.sets.shown)
+    assert visible(panel.viewer, panel.state.cube) == shown and visible(panel.viewer, movie) == []
 
 
 def test_the_axes_are_drawn_anew_only_when_they_turn(panel, wait_until):

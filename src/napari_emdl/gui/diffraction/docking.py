@@ -36,9 +36,12 @@ class Docks(QObject):
     -------
     four_closed
         The user closed the dock of the four maps.
+    front_changed
+        The panel came to the front of the tabs it shares a place with (True), or another one did.
     """
 
     four_closed = Signal()
+    front_changed = Signal(bool)
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Docks(QObject):
             return
         if shown != self.canvas_dock.isVisibleTo(docks[0]):
             self.canvas_dock.setVisible(shown)
+            self.front_changed.emit(shown)
             QTimer.singleShot(0, self._share_width if shown else self._fit_main)
 
     def _fit_main(self) -> None:

@@ -13,7 +13,7 @@ from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.crosshair import Crosshair
-from napari_emdl.gui.kit.session import bare, role_of, tag_of
+from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of
 from napari_emdl.gui.kit.switcher import Switcher
 
 
@@ -130,6 +130,7 @@ class OpenSets(QObject):
         self.viewer, self.canvas, self.switcher = bare(viewer), canvas, switcher
         self.all: list[OpenSet] = []
         self.shown: OpenSet | None = None
+        self._of_movies: list[Any] = []  # layers that were visible before the scan came back
         switcher.chosen.connect(lambda index: self.switch(self.all[index]))
 
     def of(self, cube: Datacube) -> OpenSet | None:
@@ -152,9 +153,9 @@ class OpenSets(QObject):
     def switch(self, chosen: OpenSet) -> None:
         """Show another one, or the one that was put aside for a movie."""
         if chosen is self.shown:
-            chosen.show_layers()
-            self._list()
+            self.bring_back()
         else:
+            self._movies_give_way()
             self._take_out(chosen)
 
     def _take_out(self, chosen: OpenSet) -> None:
@@ -166,10 +167,27 @@ class OpenSets(QObject):
         self.shown_changed.emit(chosen)
 
     def put_aside(self) -> None:
-        """Another kind of file was opened: maps of the scan would lie over it."""
+        """Another kind of file is looked at: maps of the scan would lie over it."""
         if self.shown is not None:
             self.shown.hide_layers()
             self.switcher.put_aside()
+        for layer in self._of_movies:
+            layer.visible = True
+        self._of_movies = []
+
+    def bring_back(self) -> None:
+        """The scan is looked at again: movies and what was found in them would lie over it."""
+        if self.shown is not None:
+            self._movies_give_way()
+            self.shown.show_layers()
+            self._list()
+
+    def _movies_give_way(self) -> None:
+        for layer in self.viewer.layers:
+            role = role_of(layer)
+            if layer.visible and role and not role.startswith("saved ") and not isinstance(signal_of(layer), Datacube):
+                layer.visible = False
+                self._of_movies.append(layer)
 
     def forget(self, cube: Any) -> None:
         """The user deleted the layer of a datacube that is put aside."""

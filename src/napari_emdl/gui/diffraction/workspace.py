@@ -105,6 +105,7 @@ class StemWorkspace(Panel):
         self.overlay = OverlayView(self, self.parts)
         self.adopting = Adopting(self, self.sets)
         self.docks = Docks(self.viewer, self, self.canvas, self._make_four_maps, self.shut_down)
+        self.docks.front_changed.connect(lambda front: self.sets.bring_back() if front else self.sets.put_aside())
         self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
         self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
