@@ -140,7 +140,6 @@ def columns(count: int) -> Said:
 def disk_scale(count: int) -> tuple[Said, Said]:
     """Chance of the radius told and whether it is right, by kind of pattern; chance of a crystal and whether there is one."""
     runs = held_out_runs(4 * count, SEED)
-    many = {"few counts": "few counts", "spots": "spots of 1.5 to 3 px"}
     radius: dict[str, list[tuple[float, float]]] = {}
     crystal: list[tuple[float, float]] = []
     for kind in CONDITIONS:
@@ -149,7 +148,7 @@ def disk_scale(count: int) -> tuple[Said, Said]:
                 continue
             guess = guess_scale([prepared(pattern.counts.numpy()).astype(np.float64)])
             right = abs(math.log(guess.radius_px / pattern.radius_px)) < SAME_RADIUS
-            radius.setdefault(many.get(kind, "other kinds"), []).append((guess.chance(guess.radius_px), float(right)))
+            radius.setdefault("spots of 1.5 to 3 px" if kind == "spots" else "disks", []).append((guess.chance(guess.radius_px), float(right)))
             crystal.append((guess.crystal, 1.0))
     for kind in nothing.KINDS:
         for image in nothing.patterns_of(kind, count, SEED):

@@ -140,7 +140,7 @@ RELIABILITY = {
     "scores between .2 and .6 promise too much, in annular bright field too little; from .85 on all four are right to .05 or better.",
     "disk_scale": "Left: chance of the radius told, and how often it is within 17 % (a class and a half); right: chance of a crystal told, and how often there is "
     "one. Up to 24 patterns of each of 13 kinds of held-out crystals, and 24 of each of ten kinds without a crystal. Points of fewer than eight patterns are left out. "
-    "The network is more often right than it says.",
+    "The network is right, and a crystal is there, a little more often than it says.",
     "contrast": "Certainty that columns are bright or dark, and how often that is right: left of this network, right of the probe of `columns`, which decides where it "
     "can. 464 held-out images, of which many show hardly a column; points of fewer than eight are left out. In single HRTEM images a certainty below .8 says little. "
     "So the program calls a contrast sure from 99.2 % (this network) and 98.5 % (the probe) on, and else says that it is not.",
