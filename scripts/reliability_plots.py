@@ -148,7 +148,9 @@ def disk_scale(count: int) -> tuple[Said, Said]:
                 continue
             guess = guess_scale([prepared(pattern.counts.numpy()).astype(np.float64)])
             right = abs(math.log(guess.radius_px / pattern.radius_px)) < SAME_RADIUS
-            radius.setdefault("spots of 1.5 to 3 px" if kind == "spots" else "disks", []).append((guess.chance(guess.radius_px), float(right)))
+            radius.setdefault("spots of 1.5 to 3 px" if kind == "spots" else "disks", []).append(
+                (guess.chance(guess.radius_px), float(right))
+            )
             crystal.append((guess.crystal, 1.0))
     for kind in nothing.KINDS:
         for image in nothing.patterns_of(kind, count, SEED):
@@ -195,7 +197,12 @@ def main() -> None:
         plot([(columns(args.count), tenths, "score", "share that are columns")], "candidates", args.out)
     elif args.network == "disk_scale":
         sized, seen = disk_scale(args.count)
-        radius = (sized, np.r_[0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.001], "chance of the radius told", "share within a class and a half (17 %)")
+        radius = (
+            sized,
+            np.r_[0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.001],
+            "chance of the radius told",
+            "share within a class and a half (17 %)",
+        )
         crystal = (seen, np.r_[0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.001], "chance of a crystal told", "share that are crystals")
         plot([radius, crystal], "patterns", args.out)
     else:
