@@ -137,15 +137,21 @@ OVERLAYS = {
 #: What a reliability plot shows, and on what: name -> text below it. The command stands in reference/networks.md.
 RELIABILITY = {
     "disk_refiner": "Sigma of a disk against the error it has, 150 patterns of held-out crystals.",
-    "columns": "Share of candidates that are columns, by score, and its standard error. Own simulated images, contrast and pixel size told, every candidate "
-    "above the floor: 140 HRTEM images of 20 particles in seven regimes, 80 annular dark field, 40 annular bright field. On the diagonal a score is a probability. In HRTEM "
-    "scores between .2 and .6 promise too much, in annular bright field too little. Above .8 candidates of every kind are columns at least as often as they say.",
-    "disk_scale": "Left: chance of the radius told, and how often it is within 17 % (a class and a half); right: chance of a crystal told, and how often there is "
-    "one. Up to 24 patterns of each of 13 kinds of held-out crystals, and 24 of each of ten kinds without a crystal. Points of fewer than eight patterns are left out. "
-    "From a chance of .7 on the radius is right at least as often as the network says, below less often. Crystals are there a little more often than it says.",
-    "contrast": "Certainty that columns are bright or dark, and how often that is right: left of this network, right of the probe of `columns`, which decides where it "
-    "can. 464 held-out images, of which many show hardly a column; points of fewer than eight are left out. In single HRTEM images a certainty below .8 says little. "
-    "So the program calls a contrast sure from 99.2 % (this network) and 98.5 % (the probe) on, and else says that it is not.",
+    "columns": "Share of candidates that are columns, by score, and its standard error. Own simulated images, contrast "
+    "and pixel size told, every candidate above the floor: 140 HRTEM images of 20 particles in seven regimes, "
+    "80 annular dark field, 40 annular bright field. On the diagonal a score is a probability. In HRTEM "
+    "scores between .2 and .6 promise too much, in annular bright field too little. Above .8 candidates of "
+    "every kind are columns at least as often as they say.",
+    "disk_scale": "Left: chance of the radius told, and how often it is within 17 % (a class and a half); right: chance of "
+    "a crystal told, and how often there is one. Up to 24 patterns of each of 13 kinds of held-out crystals, "
+    "and 24 of each of ten kinds without a crystal. Points of fewer than eight patterns are left out. From a "
+    "chance of .7 on the radius is right at least as often as the network says, below less often. Crystals "
+    "are there a little more often than it says.",
+    "contrast": "Certainty that columns are bright or dark, and how often that is right: left of this network, right of "
+    "the probe of `columns`, which decides where it can. 464 held-out images, of which many show hardly a "
+    "column; points of fewer than eight are left out. In single HRTEM images a certainty below .8 says "
+    "little. So the program calls a contrast sure from 99.2 % (this network) and 98.5 % (the probe) on, and "
+    "else says that it is not.",
 }
 
 
