@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import tomllib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 
 import napari_emdl as emdl
 from helpers.docs_text import ROOT, blocks, commands, pages, spans, table_rows, text_of
@@ -207,3 +209,16 @@ def test_links_lead_somewhere() -> None:
             if not (page.parent / file).exists():
                 wrong.append(f"{page.relative_to(ROOT)}: {target}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pip_understands_what_the_docs_install(page: str) -> None:
+    """What follows ``pip install`` is a requirement pip takes (it refuses "NAME @ ."), with extras the project has."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
+    for quoted, bare in re.findall(r"pip install (?:[\"']([^\"']+)[\"']|([^\s`\"']+))", PAGES[page].read_text("utf-8")):
+        target = quoted or bare
+        here = re.fullmatch(r"\.(\[[\w,-]+\])?", target)
+        wanted = Requirement(f"napari-emdl{here[1] or ''}" if here else target)
+        assert wanted.url is None, target
+        if wanted.name == "napari-emdl":
+            assert wanted.extras <= extras, target
