@@ -16,6 +16,8 @@ from napari_emdl.cli.console import FAILED, STOPPED, error_line, say_error, stat
 from napari_emdl.cli.interrupt import leave, run_interruptible
 from napari_emdl.cli.root import app, only
 
+__all__ = ["app", "main", "program"]
+
 #: Modules that hang up commands when they are imported.
 COMMANDS = (commands, tools)
 

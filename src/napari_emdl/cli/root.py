@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import typer
 
+
 def _program() -> typer.Typer:
     return typer.Typer(
         name="napari-emdl",
-        help="Interactive electron microscopy analysis with neural networks: Bragg disks and strain, atomic columns and occupancy.",
+        help=(
+            "Interactive electron microscopy analysis with neural networks: "
+            "Bragg disks and strain, atomic columns and occupancy."
+        ),
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -1,4 +1,4 @@
-"""Networks that are opened in threads of their own while the caller reads and measures: onnxruntime lets Python go on meanwhile."""
+"""Networks that are opened in threads of their own while the caller does something else: onnxruntime lets Python go on."""
 
 from __future__ import annotations
 

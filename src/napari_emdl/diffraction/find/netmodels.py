@@ -33,7 +33,7 @@ def chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
 
 
 def device_and_threads(run: RunParams, calls: int) -> tuple[str, int]:
-    """Device of a method's networks, and the threads of each where `calls` patterns or blocks are worked on at the same time."""
+    """Device of a method's networks, and threads of each where `calls` blocks are worked on at the same time."""
     return run.device, max(1, (run.workers or available_cores()) // calls)
 
 

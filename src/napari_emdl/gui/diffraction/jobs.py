@@ -158,7 +158,7 @@ def preload(_control: Control) -> None:
     from napari_emdl.gui.kit.responsive import prepare_layers
 
     prepare_layers()
-    import matplotlib.colors  # colours of the disks
+    import matplotlib.colors  # noqa: F401 (colours of the disks)
 
     import napari_emdl.diffraction.basis
     import napari_emdl.diffraction.fit.regions

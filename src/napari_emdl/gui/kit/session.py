@@ -107,7 +107,7 @@ def setting(category: str, name: str, default: Any) -> Any:
 
 
 def _as_installed(category: str) -> bool:
-    """Whether nobody changed a preference of ours: napari keeps what was changed in a file at once, or has it from the environment.
+    """Whether nobody changed a preference of ours: napari writes a change to a file at once, or has it from the environment.
 
     To say so itself, napari reads the manifests of all plugins: 0.2 s of the window.
     """
