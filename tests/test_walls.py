@@ -83,15 +83,15 @@ def test_training_is_behind_one_door(path: Path) -> None:
     assert not roots(imported_at_once(path)) & {"torch", "abtem", "ase", "onnx"}
 
 
-def modules_after(code: str) -> set[str]:
-    """Modules loaded by a fresh interpreter that ran `code`."""
+def modules_after(code: str, whole_names: bool = False) -> set[str]:
+    """Modules loaded by a fresh interpreter that ran `code`: the packages, or their modules by whole names."""
     run = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n')"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return {name.split(".")[0] for name in run.stdout.split()}
+    return {name if whole_names else name.split(".")[0] for name in run.stdout.split()}
 
 
 def test_importing_the_package_is_light() -> None:
@@ -105,7 +105,29 @@ def test_what_a_file_holds_is_told_without_scipy_and_networks(tmp_path: Path) ->
     told = "; ".join(f"print(io.info({str(files_of / name)!r})['kind'])" for name in ("cube.npy", "disks.h5", "columns.h5"))
     loaded = modules_after(f"import napari_emdl.cli\nfrom napari_emdl import io\n{told}")
     assert {"datacube", "disks", "columns"} <= loaded  # the lines that it printed
-    assert not loaded & (QT | {"scipy", "onnxruntime", "dask", "matplotlib", "skimage", "rsciio", "torch", "pandas"})
+    assert not loaded & (QT | {"scipy", "onnxruntime", "dask", "matplotlib", "skimage", "rsciio", "torch", "pandas", "yaml"})
+
+
+def test_the_disks_command_loads_what_it_uses(tmp_path: Path) -> None:
+    """The program that `napari-emdl disks` runs, to its end, by template matching."""
+    cube, result = unpack_earlier(tmp_path) / "cube.npy", tmp_path / "disks.h5"
+    words = ["napari-emdl", "disks", str(cube), "-o", str(result), "--method", "template", "--probe-radius", "3"]
+    code = f"import sys\nsys.argv = {words!r}\nfrom napari_emdl.__main__ import entry\nassert entry() == 0"
+    loaded = modules_after(code, whole_names=True)
+    assert result.exists() and "scipy.ndimage" in loaded
+    # scipy names these two of numpy, which are there unopened
+    assert not loaded & {"numpy.f2py.f2py2e", "numpy.testing._private", "unittest"}
+    unused = QT | {"dask", "matplotlib", "skimage", "rsciio", "torch", "pandas", "sklearn", "tifffile", "rich"}
+    assert not {name.split(".")[0] for name in loaded} & unused
+    assert not loaded & {"scipy.optimize", "scipy.signal", "scipy.stats", "scipy.interpolate"}
+    assert "onnxruntime" not in loaded  # neither disks nor probe need a network here
+
+
+def test_the_stem_panel_is_imported_without_science_and_plots() -> None:
+    """What computes and draws figures is imported in a thread once the panel is shown."""
+    loaded = modules_after("import napari\nimport napari.layers\nimport napari_emdl.gui.diffraction.workspace")
+    before = modules_after("import napari\nimport napari.layers")
+    assert not (loaded - before) & (SCIENCE | {"matplotlib", "pandas", "xarray", "dask", "rsciio", "yaml"})
 
 
 def test_importing_the_core_needs_no_qt_and_no_onnxruntime() -> None:

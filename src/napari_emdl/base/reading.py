@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import Cancelled, EmdlError, OpenError
@@ -23,8 +22,6 @@ from napari_emdl.base.errors import Cancelled, EmdlError, OpenError
 SMALL_ARRAY_BYTES = 256 * 2**20
 #: Most characters, nesting and aliases of a YAML file of ours.
 YAML_BYTES, YAML_DEPTH, YAML_ALIASES, YAML_NODES = 4 * 2**20, 40, 100, 200_000
-#: The safe loader in C is ten times as fast where PyYAML was built with it.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NPY_HEADER_BYTES = 64 * 1024
 #: Members of a zip file that unpack to more than this many times their size are not data.
 _MOST_UNPACKED = 50
@@ -220,13 +217,17 @@ def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:
     OpenError
         In one line, with the place of a mistake.
     """
+    import yaml  # most commands read none
+
     label = name or (source.name if isinstance(source, Path) else "the YAML")
     raw = _yaml_text(source, label)
     if len(raw) > YAML_BYTES:
         raise OpenError(f"{label} has {len(raw)} characters; settings have at most {YAML_BYTES}")
     try:
-        _check_yaml(raw, label)
-        return yaml.load(raw, Loader=_LOADER)
+        # the safe loader in C is ten times as fast where PyYAML was built with it
+        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _check_yaml(raw, label, loader)
+        return yaml.load(raw, Loader=loader)
     except EmdlError:
         raise
     except yaml.MarkedYAMLError as caught:
@@ -259,8 +260,10 @@ def _yaml_text(source: str | Path | bytes, label: str) -> str:
     return source
 
 
-def _check_yaml(text: str, label: str) -> None:
+def _check_yaml(text: str, label: str, loader: Any) -> None:
     """Refuse bombs on the stream of tokens, before anything is built."""
+    import yaml
+
     depth = aliases = 0
     opening = (
         yaml.BlockSequenceStartToken,
@@ -269,7 +272,7 @@ def _check_yaml(text: str, label: str) -> None:
         yaml.FlowMappingStartToken,
     )
     closing = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
-    for number, token in enumerate(yaml.scan(text, Loader=_LOADER)):
+    for number, token in enumerate(yaml.scan(text, Loader=loader)):
         depth += isinstance(token, opening) - isinstance(token, closing)
         aliases += isinstance(token, yaml.AliasToken)
         if depth > YAML_DEPTH:

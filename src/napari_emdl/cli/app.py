@@ -14,7 +14,9 @@ from napari_emdl.base.errors import Cancelled
 from napari_emdl.cli import commands, tools
 from napari_emdl.cli.console import FAILED, STOPPED, error_line, say_error, status_of
 from napari_emdl.cli.interrupt import leave, run_interruptible
-from napari_emdl.cli.root import app
+from napari_emdl.cli.root import app, only
+
+__all__ = ["app", "main", "program"]
 
 #: Modules that hang up commands when they are imported.
 COMMANDS = (commands, tools)
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        result = app(words, prog_name="napari-emdl", standalone_mode=False)
+        result = only(words)(words, prog_name="napari-emdl", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error, debug)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_emdl.base.errors import ModelError, OpenError
@@ -27,7 +26,7 @@ TASKS: tuple[Task, ...] = ("disk-proposer", "disk-refiner", "disk-scale", "colum
 class _Part(BaseModel):
     """The standard has many more entries than we read; those are kept and passed through."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 class File(_Part):
@@ -147,6 +146,8 @@ def read_card(folder: Path) -> Card:
 
 def write_card(folder: Path, card: Card) -> None:
     """Write `card` into `folder`."""
+    import yaml  # cards are read far more often
+
     entries = card.model_dump(mode="json", exclude_none=True)
     (folder / CARD_NAME).write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

@@ -49,7 +49,7 @@ class Heatmap(BaseModel):
         Number of input channels; the image is repeated.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     layout: Layout = "NCHW"
     scaling: Scaling = "zero-one"

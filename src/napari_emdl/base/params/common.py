@@ -13,7 +13,8 @@ Pair = tuple[float, float]
 class Params(BaseModel):
     """Base of all parameter models: immutable, unknown names are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # checks are built when a model is first made: a command or panel makes few of them
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 #: Words for a value that is None.

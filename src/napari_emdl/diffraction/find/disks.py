@@ -16,6 +16,7 @@ from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
 from napari_emdl.diffraction.find.neighbours import with_support
+from napari_emdl.diffraction.find.netmodels import begin_networks
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.scaleguess import scale_model
@@ -27,6 +28,7 @@ from napari_emdl.jobs.blocks import check_frame_fits
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.executor import available_cores
 from napari_emdl.jobs.notebook import with_progress
+from napari_emdl.models.ahead import Ahead
 from napari_emdl.workflow.finder import Finder, FinderInfo
 from napari_emdl.workflow.parameters import with_overrides
 from napari_emdl.workflow.source import caveats_of
@@ -47,7 +49,12 @@ class NothingFinder:
 
 
 def make_finder(
-    params: DiskParams, probe: Probe, detector_shape: tuple[int, int], run: RunParams | None = None, calls: int = 1
+    params: DiskParams,
+    probe: Probe,
+    detector_shape: tuple[int, int],
+    run: RunParams | None = None,
+    calls: int = 1,
+    ahead: Ahead | None = None,
 ) -> Finder:
     """Finder of `params.method`.
 
@@ -59,6 +66,8 @@ def make_finder(
         (rows, cols) of the patterns.
     calls
         How often :meth:`Finder.find` is called at the same time.
+    ahead
+        Where the networks may be open already.
     """
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
@@ -66,7 +75,7 @@ def make_finder(
         from napari_emdl.diffraction.find.flips import FlipFinder
 
         once = params.model_copy(update={"flip_passes": False})
-        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls), probe)
+        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls, ahead), probe)
     from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
 
     # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
@@ -79,7 +88,7 @@ def make_finder(
         return TemplateFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
-    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls)
+    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls, ahead)
 
 
 @with_progress("finding disks", "patterns")
@@ -130,8 +139,10 @@ def find_disks(
     run = RunParams.model_validate({**(run or RunParams()).model_dump(), **({"device": device} if device else {})})
     shape = signal.detector_shape
     check_frame_fits(shape, run)
+    calls = run.workers or available_cores()
+    ahead = begin_networks(params, run, calls)  # while the probe is measured
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
-    finder = make_finder(params, made, shape, run, calls=run.workers or available_cores())
+    finder = make_finder(params, made, shape, run, calls, ahead)
 
     record = provenance(
         {"disks": params.model_dump(mode="json"), "probe": _digest(made.image)},

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import DiskParams
+from napari_emdl.base.params import DiskParams, RunParams
+from napari_emdl.jobs.executor import available_cores
+from napari_emdl.models.ahead import Ahead
 from napari_emdl.models.registry import Model, find_model
 
 #: Shipped networks of each method.
@@ -26,6 +30,22 @@ def chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
         else:
             made.append(given if task == part else find_model(name, part))  # type: ignore[arg-type]
     return made[0], made[1]
+
+
+def device_and_threads(run: RunParams, calls: int) -> tuple[str, int]:
+    """Device of a method's networks, and threads of each where `calls` blocks are worked on at the same time."""
+    return run.device, max(1, (run.workers or available_cores()) // calls)
+
+
+def begin_networks(params: DiskParams, run: RunParams, calls: int) -> Ahead:
+    """Networks of a method, being opened for a :class:`~napari_emdl.diffraction.find.network.NetworkFinder` made later."""
+    ahead = Ahead()
+    if params.method != "template":
+        with contextlib.suppress(EmdlError):  # the finder says what is wrong
+            for model in chosen_models(params):
+                if model is not None:
+                    ahead.begin(model, *device_and_threads(run, calls))
+    return ahead
 
 
 def trained_radii(model: Model) -> tuple[float, float]:

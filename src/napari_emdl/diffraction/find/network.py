@@ -32,7 +32,7 @@ from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, trained_radii
+from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, device_and_threads, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
 from napari_emdl.diffraction.find.plausible import keep_plausible
@@ -41,7 +41,7 @@ from napari_emdl.diffraction.find.refine import Refiner
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
-from napari_emdl.jobs.executor import available_cores
+from napari_emdl.models.ahead import Ahead
 from napari_emdl.models.devices import CUDA_PROVIDER
 from napari_emdl.models.session import Session
 from napari_emdl.workflow.finder import FinderInfo
@@ -85,6 +85,8 @@ class NetworkFinder:
     calls
         Calls of :meth:`find` at the same time: on a CPU they share the threads, so that what is not the network's work runs on
         all cores as well.
+    ahead
+        Where the networks may be open already.
 
     Raises
     ------
@@ -93,7 +95,13 @@ class NetworkFinder:
     """
 
     def __init__(
-        self, probe: Probe, params: DiskParams, detector_shape: tuple[int, int], run: RunParams, calls: int = 1
+        self,
+        probe: Probe,
+        params: DiskParams,
+        detector_shape: tuple[int, int],
+        run: RunParams,
+        calls: int = 1,
+        ahead: Ahead | None = None,
     ) -> None:
         if probe.shape != tuple(detector_shape):
             raise EmdlError(f"the probe is {probe.shape} but the detector is {tuple(detector_shape)}; measure the probe again")
@@ -103,7 +111,7 @@ class NetworkFinder:
         self._proposer: Session | None = None
         self._refiner: Refiner | None = None
         self._light: TemplateFinder | None = None
-        self._open_networks()
+        self._open_networks(ahead or Ahead())
         self._radii: tuple[float, float] = trained_radii(self._sessions[0].model)
         self.default_min_score: float = default_score(self._sessions[-1].model)
         self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
@@ -111,17 +119,16 @@ class NetworkFinder:
         if self._proposer is not None:
             self._put_probe_on_the_device()
 
-    def _open_networks(self) -> None:
+    def _open_networks(self, ahead: Ahead) -> None:
         proposer, refiner = chosen_models(self.params)
-        threads = self.run.workers or available_cores()
-        options = {"device": self.run.device, "threads": max(1, threads // self.calls)}
+        options = device_and_threads(self.run, self.calls)
         if proposer is not None:
-            self._proposer = Session(proposer, **options)  # type: ignore[arg-type]
+            self._proposer = ahead.session(proposer, *options)
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
         if refiner is not None:  # it decides about what correlation proposes as well
             self._light = _light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
-            self._refiner = Refiner(Session(refiner, **options), self.probe)  # type: ignore[arg-type]
+            self._refiner = Refiner(ahead.session(refiner, *options), self.probe)
 
     @property
     def parallel(self) -> bool:

@@ -21,7 +21,7 @@ from napari_emdl.diffraction.find.probeshape import (
     without_hot_pixels,
 )
 from napari_emdl.diffraction.find.scale import Scale, is_sparse, measure_scale
-from napari_emdl.diffraction.find.scaleguess import ScaleGuess, guess_scale
+from napari_emdl.diffraction.find.scaleguess import ScaleGuess, begin_network, guess_scale
 
 Floats = NDArray[np.float64]
 
@@ -74,6 +74,7 @@ def measure_probe(cube: Datacube) -> Probe:
 
     Where there is no disk in any pattern, the probe's `trust` is 0 and its `note` says so.
     """
+    begin_network()  # while patterns are read
     picked = np.unique(np.linspace(0, cube.n_patterns - 1, min(SAMPLED_PATTERNS, cube.n_patterns)).astype(int))
     images = [_clean(cube, int(i)) for i in picked]
     beams = [_beam(image) for image in images]

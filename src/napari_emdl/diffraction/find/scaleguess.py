@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.errors import ModelError
 from napari_emdl.diffraction.find.scaleview import RADII_PX, on_network_grid, pyramid
-from napari_emdl.models.registry import find_model
+from napari_emdl.models.ahead import Ahead
+from napari_emdl.models.registry import Model, find_model
 from napari_emdl.models.session import Session
 
 Floats = NDArray[np.float64]
 
 SCALE_MODEL = "disk_scale"
+_AHEAD = Ahead()
 #: Radii that count as the same, in units of the natural logarithm: a class and a half.
 _SAME = 0.17
 
@@ -84,4 +88,15 @@ def scale_model() -> dict[str, str]:
 @cache
 def _session() -> Session:
     """The network is small: one core of the CPU does, wherever the others run."""
-    return Session(find_model(SCALE_MODEL, "disk-scale"), device="cpu", threads=1)
+    return _AHEAD.session(*_how())
+
+
+def begin_network() -> None:
+    """Start to open the network in a thread, unless it is open."""
+    if not _session.cache_info().currsize:
+        with contextlib.suppress(ModelError):  # who uses it says what is wrong
+            _AHEAD.begin(*_how())
+
+
+def _how() -> tuple[Model, str, int]:
+    return find_model(SCALE_MODEL, "disk-scale"), "cpu", 1

@@ -158,6 +158,8 @@ def preload(_control: Control) -> None:
     from napari_emdl.gui.kit.responsive import prepare_layers
 
     prepare_layers()
+    import matplotlib.colors  # noqa: F401 (colours of the disks)
+
     import napari_emdl.diffraction.basis
     import napari_emdl.diffraction.fit.regions
     import napari_emdl.diffraction.fit.strain

@@ -21,6 +21,8 @@ from napari_emdl.gui.kit.worker import Job
 from napari_emdl.workflow.finder import LiveResult
 from napari_emdl.workflow.runs import DISK_RUNS
 
+#: The rest is imported once the window has shown the panel: loading units alone holds it for a quarter of a second.
+IMPORTS_MS = 100
 PREVIEW_MS = 1500  # between two vector maps of a run that goes on
 
 
@@ -75,14 +77,21 @@ class StemState(FitState):
     def _add_followers(self) -> None:
         live, part, follow = jobs.LiveDisks(), jobs.LatticeFinder(), self.followers.add
         follow("imports", jobs.preload, lambda *_: responsive.more())
-        responsive.prepare_units()
-        self.followers.submit("imports")
+        self._imports = QTimer(self)
+        self._imports.setSingleShot(True)
+        self._imports.setInterval(IMPORTS_MS)
+        self._imports.timeout.connect(self._import_rest)
+        self._imports.start()
         follow("pattern", jobs.shown_pattern, self._on_pattern)
         follow("probe", jobs.measure_probe, self._on_probe)
         follow("live", live, self._on_live)
         follow("structure", live.structure_factor, self._on_structure)
         follow("outlook", jobs.outlook, self._on_outlook, silent=True)
         follow("part", part.image, self._on_part, cancel_stale=False, silent=True)
+
+    def _import_rest(self) -> None:
+        responsive.prepare_units()
+        self.followers.submit("imports")
 
     @property
     def job(self) -> Job | None:
@@ -293,6 +302,7 @@ class StemState(FitState):
         """Cancel everything and wait for the threads; True when all have ended."""
         jobs_going = [job for job in (self.job, self.fit_job) if job is not None]
         self.cancel()
+        self._imports.stop()
         self._preview.stop()
         self._rest.stop()
         ended = self.followers.close(timeout_s)

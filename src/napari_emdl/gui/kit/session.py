@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -94,12 +96,26 @@ def has_window(viewer: Any) -> bool:
 
 def setting(category: str, name: str, default: Any) -> Any:
     """Value from Preferences > Plugins, or `default` where this napari has no plugin settings (before 0.9)."""
+    if _as_installed(category):
+        return default
     try:
         from napari.settings import get_plugin_settings
 
         return getattr(getattr(get_plugin_settings(PLUGIN), category), name)
     except (ImportError, AttributeError, KeyError, ValueError):
         return default
+
+
+def _as_installed(category: str) -> bool:
+    """Whether nobody changed a preference of ours: napari writes a change to a file at once, or has it from the environment.
+
+    To say so itself, napari reads the manifests of all plugins: 0.2 s of the window.
+    """
+    from napari.settings import get_settings
+
+    kept = get_settings().config_path
+    set_outside = any(name.upper().startswith(f"NAPARI_{category.upper()}_") for name in os.environ)
+    return bool(kept) and not set_outside and not Path(kept).with_name(f"{PLUGIN}.yaml").exists()
 
 
 class CloseWatch(QObject):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 from napari.utils.colormaps import AVAILABLE_COLORMAPS, Colormap
 
@@ -29,17 +28,23 @@ STRAIN_MAPS = (
 
 def matplotlib_colormap(name: str) -> Colormap:
     """napari colour map from matplotlib's of that name; NaN is transparent."""
+    import matplotlib  # a tenth of a second, and the panel opens without
+
     colors = matplotlib.colormaps[name](np.linspace(0, 1, 256))
     return Colormap(colors, name=name)
 
 
 def disk_colormap() -> Colormap:
     """Blue (low score) over green to red (high score); reads on a gray pattern, dark or bright."""
+    import matplotlib
+
     return Colormap(matplotlib.colormaps["turbo"](np.linspace(0.12, 0.92, 256)), name="disk score")
 
 
 def listed(colors: tuple[str, ...]) -> Colormap:
     """Single colours for values 1, 2, ...: contrast limits go from 0.5 to one half above the last; NaN is transparent."""
+    import matplotlib.colors
+
     rgba = np.array([matplotlib.colors.to_rgba(color) for color in colors])
     return Colormap(rgba, name="reasons", interpolation="zero", controls=np.linspace(0, 1, len(colors) + 1))
 
