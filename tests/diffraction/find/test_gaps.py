@@ -100,3 +100,14 @@ def test_proposals_count_electrons_and_measuring_does_not() -> None:
     gain, gap = np.ones(1, np.float32), np.zeros(SHAPE, bool)
     measured, proposed = (finder._correlate(counts, gain, gap, proposing) for proposing in (False, True))
     assert (proposed >= measured).all() and (proposed > measured + 0.5).any()
+
+
+def test_the_dark_ground_between_disks_is_no_gap() -> None:
+    row, col = np.mgrid[:40, :40]
+    pattern = np.full((40, 40), 0.5)
+    for r in range(4, 40, 8):
+        for c in range(4, 40, 8):
+            pattern += 60 * (np.hypot(row - r, col - c) < 2.5)
+    for seed in range(5):
+        counts = np.random.default_rng(seed).poisson(pattern).astype(float)
+        assert not find_gaps(counts).any()

@@ -9,16 +9,14 @@ import pytest
 
 from helpers.disks_made import table_of
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.base.params import RunParams, StrainParams
+from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Calibration, Datacube
 from napari_emdl.diffraction.basis import Basis
 from napari_emdl.diffraction.fit import pattern
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.patternmodel import Aperture
 from napari_emdl.diffraction.fit.single import (
-    _cube_of,
     _evidence,
-    _Patterns,
     _reference_lattice,
     _strain_map,
     find_or_given,
@@ -26,6 +24,7 @@ from napari_emdl.diffraction.fit.single import (
     reasons_of,
     reference_of,
 )
+from napari_emdl.diffraction.fit.through import Through, cube_of
 from napari_emdl.diffraction.lattice import LatticeFit
 
 G = np.array([[20.0, 0.0], [0.0, 30.0]])
@@ -195,16 +194,16 @@ def test_disks_and_calibration_stay_as_they_are_without_distortion():
 
 def test_the_datacube_of_the_disks_is_opened_again(tmp_path):
     table = table_of(np.tile(np.eye(2), (2, 3, 1, 1)), G)
-    with pytest.raises(EmdlError, match="needs the datacube"):
-        _cube_of(table)
+    with pytest.raises(EmdlError, match="file of the disks|the datacube|is not known"):
+        cube_of(table)
     path = tmp_path / "cube.npy"
     np.save(path, np.ones((2, 3, 16, 16), np.float32))
     table.attrs["provenance"] = {"input": {"path": str(path)}}
-    cube = _cube_of(table)
+    cube = cube_of(table)
     assert isinstance(cube, Datacube) and cube.scan_shape == (2, 3)
     np.save(path, np.ones((3, 2, 16, 16), np.float32))
-    with pytest.raises(EmdlError, match=r"is now a scan of 3 x 2, the disks are of 2 x 3"):
-        _cube_of(table)
+    with pytest.raises(EmdlError, match=r"3 x 2 x 16 x 16 now, the disks are of a scan of 2 x 3"):
+        cube_of(table)
 
 
 @pytest.mark.parametrize("ripple, measured_on_patterns", [(0.049, True), (0.051, False)])
@@ -214,7 +213,9 @@ def test_patterns_are_not_fitted_where_the_edges_are_ragged(monkeypatch, ripple:
     monkeypatch.setattr(pattern, "measure_aperture", lambda *given: Aperture(5.0, 0.6, ripple))
     monkeypatch.setattr(pattern, "measure_on_patterns", lambda *given, **job: better)
     cube = Datacube(np.ones((1, 1, 8, 8), np.float32), "datacube")
-    patterns = _Patterns(cube, RunParams(), None, table, PARAMS, None)
-    disks, aperture = patterns.disks(table, fit_of(1), np.ones(1, bool))
-    assert disks is (better if measured_on_patterns else table)
-    assert aperture == {"radius_px": 5.0, "edge_px": 0.6, "ripple": ripple}
+    asked = PARAMS.model_copy(update={"fit": "pattern"})
+    through = Through(table, asked, table, fit_of(1), np.ones(1, bool), lambda disks, at: fit_of(1), lambda fit: fit.rank_ok)
+    made = through.make(cube)
+    assert made.disks is (better if measured_on_patterns else table)
+    assert made.kind == ("pattern" if measured_on_patterns else "peaks") and bool(made.warning) != measured_on_patterns
+    assert made.aperture == {"radius_px": 5.0, "edge_px": 0.6, "ripple": ripple}

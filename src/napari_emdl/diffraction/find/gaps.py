@@ -19,6 +19,8 @@ Mask = NDArray[np.bool_]
 
 #: A dark area has less than this part of the counts around it, and at least this part of the detector.
 _DARK_SHARE, _DARK_AREA = 0.25, 0.001
+#: It is no more than this part of the detector, and has no holes to speak of: between disks on a dark ground all is one area.
+_MOST_DARK, _SOLID = 0.5, 0.9
 #: Most lines of a gap between modules; lines on each side that must be alike; counts of a dead line over theirs; how alike
 #: their mean, the two next to the gap and each of them are, for between rows of disks counts set in slowly; and pixels with
 #: counts that a line must have where it is not dead.
@@ -113,6 +115,9 @@ def _dark_areas(image: NDArray[Any]) -> Mask:
     gap = np.zeros(image.shape, bool)
     for label in 1 + np.flatnonzero(area[1:] >= max(40, _DARK_AREA * image.size)):
         region = labels == label
+        whole = ndimage.binary_fill_holes(region).sum()
+        if whole > _MOST_DARK * image.size or area[label] < _SOLID * whole:
+            continue
         inner = ndimage.binary_dilation(region, iterations=2)
         rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
         inside = image[region] - low
