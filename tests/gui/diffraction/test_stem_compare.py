@@ -99,6 +99,7 @@ def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
 
 
 def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
+    workspace.strain_step.form.editors["fit"].put("peaks")
     run_all(workspace, wait_until)
     arrows, state = workspace.parts.arrows, workspace.state
     where = tuple(np.argwhere(state.found.strain.mask)[0])

@@ -267,11 +267,14 @@ class FitState(QObject):
         job = Job(lambda control, _block: jobs.fit_strain(control, *args), "fitting the patterns", self)
         job.returned.connect(lambda strain: self._on_strain(strain, args))
         job.failed.connect(lambda error: self._on_failed("strain", report_error(error, "strain")))
-        job.cancelled.connect(lambda: self.message.emit("the fit to the patterns was stopped; the map is as before"))
+        job.cancelled.connect(self._on_fit_stopped)  # a method: Qt lets go of it when the workspace is gone first
         job.finished.connect(lambda: self._on_fit_finished(job))
         self.fit_job = job
         self.fit_started.emit(job)
         job.start()
+
+    def _on_fit_stopped(self) -> None:
+        self.message.emit("the fit to the patterns was stopped; the map is as before")
 
     def _on_fit_finished(self, job: Job) -> None:
         if self.fit_job is job:
