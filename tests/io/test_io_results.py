@@ -24,6 +24,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.fit.strain import StrainMap
 from napari_emdl.io import outputs
 from napari_emdl.io.outputs import check_output
+from napari_emdl.io.packing import read_dataclass
 
 
 def same(a: PeakTable, b: PeakTable) -> None:
@@ -327,4 +328,10 @@ def test_a_type_of_any_length_is_one_line(tmp_path: Path) -> None:
         file.attrs["emdl_result"] = "x" * 5000
     with pytest.raises(OpenError, match="unknown type") as caught:
         io.load(path)
+    assert len(str(caught.value)) < 200
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        group = file.create_group("calibration")
+        group.attrs["class"], group.attrs["values"] = "x" * 5000, "{}"
+        with pytest.raises(OpenError, match="not known here") as caught:
+            read_dataclass(group, {})
     assert len(str(caught.value)) < 200

@@ -51,7 +51,7 @@ def read_dataclass(group: h5py.Group, classes: Classes) -> Any:
     name = str(group.attrs["class"])
     cls = classes.get(name)
     if cls is None:
-        raise OpenError(f"{group.name} holds a {name}, which is not known here; update napari-emdl")
+        raise OpenError(f"{group.name[:80]} holds a {name[:40]}, which is not known here; update napari-emdl")
     known = {entry.name for entry in dataclasses.fields(cls)}
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(group.attrs["values"]).items()}
     for key, item in group.items():

@@ -95,7 +95,7 @@ class Zarr3Array:
         if unknown:
             raise OpenError(f"{self.name} is packed by {unknown[0]}, which is not read; save it anew without, or as version 2")
         if self._separator not in ("/", "."):
-            raise OpenError(f"{self.name} names its pieces with {self._separator!r}; it is damaged")
+            raise OpenError(f"{self.name} names its pieces with {str(self._separator)[:40]!r}; it is damaged")
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         parts = full_index(index, self.shape)

@@ -54,7 +54,7 @@ def read_hdf5(path: Path, dataset: str | None = None) -> Found:
     with one_line(path.name, "HDF5 file"), Gate(path) as gate:
         if dataset is None and "emdl_result" in gate.file.attrs:
             kind = text_of(attribute(gate.file, "emdl_result"))
-            raise OpenError(f"{path.name} holds a result ({kind}); load it instead of opening it as data")
+            raise OpenError(f"{path.name} holds a result ({kind[:40]}); load it instead of opening it as data")
         if dataset is None and app5.is_app5(gate):
             return app5.read_app5(gate)
         if dataset is None and (parts := dectris.frame_sets(gate)):

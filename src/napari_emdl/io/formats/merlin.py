@@ -121,7 +121,7 @@ def _header(path: Path) -> MibHeader:
     words = parts[7].strip().upper().removesuffix("G").split("X")
     layout = (int(words[0]), int(words[1])) if len(words) == 2 and all(w.isdigit() for w in words) else (1, 1)
     if mode not in _TYPES and mode != "R64":
-        raise OpenError(f"{path.name} holds frames of the type {mode!r}; U08, U16, U32 and R64 are read")
+        raise OpenError(f"{path.name} holds frames of the type {mode[:40]!r}; U08, U16, U32 and R64 are read")
     if not (rows > 0 and cols > 0 and rows * cols <= _MAX_FRAME_PX):
         raise OpenError(f"{path.name} says that a frame has {rows} x {cols} pixels; it is damaged")
     bits = int(fields[-1]) if fields[-1].isdigit() else 12
