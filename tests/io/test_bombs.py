@@ -17,7 +17,8 @@ import pytest
 import tifffile
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import check_unpacks, read_json, read_npz
+from napari_emdl.base.reading import read_json, read_npz
+from napari_emdl.base.unpacking import check_unpacks
 from napari_emdl.io.hdf5source import Hdf5Source
 from napari_emdl.io.opening import open_movie
 from napari_emdl.io.results import load

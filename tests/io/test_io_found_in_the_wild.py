@@ -199,8 +199,10 @@ def test_pieces_that_unpack_to_more_than_they_say(tmp_path: Path, kind: str) -> 
             data = group.create_dataset("data", FRAMES.shape, "u2", chunks=FRAMES.shape, compression="gzip")
             packer = zlib.compressobj(9)
             data.id.write_direct_chunk((0, 0, 0), b"".join([*(packer.compress(zeros) for _ in range(600)), packer.flush()]))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(OpenError, match=r"unpacks to more|larger packed"):
             io.open(tmp_path / "a.hspy")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
         return
     elif kind == "zip":
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import lzma
 import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,42 +162,6 @@ def read_json(path: Path) -> Any:
         if len(raw) > YAML_BYTES:
             raise OpenError(f"{path.name} has more than {YAML_BYTES} bytes, more than napari-emdl writes")
         return json.loads(raw)
-
-
-def check_unpacks(packed: bytes, limit: int, name: str, method: str = "deflate") -> None:
-    """Refuse a packed stream that unpacks to more than `limit` bytes; no more than a megabyte of it is in memory at a time.
-
-    A stream says nowhere how long it is, and libraries unpack all of it: a megabyte can hold a gigabyte of zeros.
-
-    Parameters
-    ----------
-    packed
-        Stream of zlib ("deflate") or xz ("lzma"). What is damaged passes: whoever reads it says so.
-    limit
-        What the file says that it holds.
-    name
-        For the message.
-
-    Raises
-    ------
-    OpenError
-        In one line.
-    """
-    found = 0
-    try:
-        if method == "deflate":
-            inflater = zlib.decompressobj()
-            while packed and not inflater.eof and found <= limit:
-                found += len(inflater.decompress(packed, 2**20))
-                packed = inflater.unconsumed_tail
-        else:
-            unpacker = lzma.LZMADecompressor()
-            while not unpacker.eof and found <= limit and (piece := unpacker.decompress(packed, 2**20)):
-                found, packed = found + len(piece), b""
-    except (zlib.error, lzma.LZMAError):
-        return
-    if found > limit:
-        raise OpenError(f"{name} unpacks to more than the {limit} bytes it says; it is made to fill memory")
 
 
 def read_yaml(source: str | Path | bytes, name: str | None = None) -> Any:

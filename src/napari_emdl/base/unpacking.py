@@ -46,8 +46,34 @@ def check_packed(packed: Any, codec: str, limit: int, name: str) -> None:
         size = _zstd_bound(data)
     else:
         return
+    _refuse(size, limit, name)
+
+
+def check_unpacks(packed: bytes, limit: int, name: str, method: str = "deflate") -> None:
+    """Refuse a packed stream that unpacks to more than `limit` bytes; no more than a megabyte of it is in memory at a time.
+
+    A stream says nowhere how long it is, and libraries unpack all of it: a megabyte can hold a gigabyte of zeros.
+
+    Parameters
+    ----------
+    packed
+        Stream of zlib ("deflate") or xz ("lzma"). What is damaged passes: whoever reads it says so.
+    limit
+        What the file says that it holds.
+    name
+        For the message.
+
+    Raises
+    ------
+    OpenError
+        In one line.
+    """
+    _refuse(_streamed(packed, "zlib" if method == "deflate" else "lzma", limit), limit, name)
+
+
+def _refuse(size: int, limit: int, name: str) -> None:
     if size > limit:
-        raise OpenError(f"{name} unpacks to more than the {limit} bytes it may have; it is made to fill memory")
+        raise OpenError(f"{name} unpacks to more than the {limit} bytes it says; it is made to fill memory")
 
 
 def _streamed(packed: bytes, codec: str, limit: int) -> int:

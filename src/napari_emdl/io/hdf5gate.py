@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_small, check_unpacks, first_line
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_small, first_line
+from napari_emdl.base.unpacking import check_unpacks
 from napari_emdl.io.sources import MAX_CHUNK_BYTES
 
 #: Most objects looked at in a file, levels of groups, and links followed to reach one object.

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
-from napari_emdl.base.reading import SMALL_ARRAY_BYTES, check_unpacks, first_line
+from napari_emdl.base.reading import SMALL_ARRAY_BYTES, first_line
 from napari_emdl.base.signals import Calibration
+from napari_emdl.base.unpacking import check_unpacks
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
 from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
