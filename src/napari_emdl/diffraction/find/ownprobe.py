@@ -22,6 +22,7 @@ from napari_emdl.diffraction.find.probeshape import (
 )
 from napari_emdl.diffraction.find.scale import Scale, is_sparse, measure_scale
 from napari_emdl.diffraction.find.scaleguess import ScaleGuess, begin_network, guess_scale
+from napari_emdl.diffraction.find.wholescan import shows_crystal
 
 Floats = NDArray[np.float64]
 
@@ -89,7 +90,7 @@ def measure_probe(cube: Datacube) -> Probe:
     looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in _telling(images, beams)]
     guess = guess_scale(looked_at)
     probe = _from_disks(images, beams, looked_at, guess, (cube.detector_shape[0], cube.detector_shape[1]))
-    return replace(probe, crystal=guess.crystal)
+    return replace(probe, crystal=guess.crystal, paired=shows_crystal(images, probe.radius_px))
 
 
 def _clean(cube: Datacube, index: int) -> Floats:

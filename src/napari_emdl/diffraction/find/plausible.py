@@ -58,9 +58,10 @@ def keep_plausible(
     Parameters
     ----------
     table
-        Table over (n,) patterns. Where most patterns of one call convince, the others are left alone.
+        Table over (n,) patterns, each judged by itself, so that what is found does not depend on how a scan is cut into blocks.
     probe
-        A probe that the user gave says what to look for: then nothing is refused.
+        A probe that the user gave says what to look for: then nothing is refused. Where the scan as a whole shows a crystal
+        (`probe.paired`), only patterns of many disks are judged.
     min_score
         Disks from here on count.
     most
@@ -70,9 +71,9 @@ def keep_plausible(
         return table
     shown = table.filter(min_score=min_score).compact()
     counts = np.diff(shown.offset)
-    rich = np.flatnonzero(counts >= _LEAST_DISKS)
+    rich = np.flatnonzero(counts >= (_LEAST_ALIKE if probe.paired else _LEAST_DISKS))
     refused = [int(i) for i in rich if not _convinces(shown, int(i), probe, detector_shape, most)]
-    if not refused or len(refused) <= 0.5 * len(rich):
+    if not refused:
         return table
     gone = np.isin(table.flat_index(), refused)
     kept = table.where(~gone).compact()

@@ -36,6 +36,8 @@ class Probe:
         no disk in the data.
     crystal
         Probability that the data are a crystal's patterns, where the scale network was asked; else 0.
+    paired
+        Whether the patterns of the scan together show a crystal's pairs of reflections.
     """
 
     image: NDArray[np.float32]
@@ -45,6 +47,7 @@ class Probe:
     note: str = ""
     trust: float = 1.0
     crystal: float = 0.0
+    paired: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
