@@ -100,3 +100,21 @@ def test_reflections_all_alike_are_kept_where_they_are_paired_and_a_network_sees
     assert keep_plausible(table_of(position, alike), seen, 0.5, SHAPE).n_peaks == len(position)
     assert keep_plausible(table_of(position, alike), probe, 0.5, SHAPE).n_peaks == 0
     assert keep_plausible(table_of(scattered, alike), seen, 0.5, SHAPE).n_peaks == 0
+
+
+def test_each_pattern_is_judged_by_itself_however_a_scan_is_cut_into_blocks() -> None:
+    random = np.random.default_rng(5)
+    away = np.linalg.norm(lattice() - 128, axis=1)
+    crystal = table_of(lattice(), 1000 * np.exp(-away / 60) * random.uniform(0.2, 1, len(away)))
+    alike = table_of(lattice(), random.uniform(80, 120, len(away)))
+    probe = synthetic_probe(4.0, SHAPE, source=MEASURED)
+    whole = keep_plausible(PeakTable.concatenate([crystal, crystal, alike]), probe, 0.5, SHAPE)
+    assert np.diff(whole.offset).tolist() == [len(away), len(away), 0] and whole.attrs["n_refused"] == 1
+
+
+def test_a_few_disks_of_a_scan_that_shows_a_crystal_are_kept() -> None:
+    random = np.random.default_rng(8)
+    few = table_of(random.uniform(20, 236, (6, 2)), random.uniform(80, 120, 6))
+    probe = synthetic_probe(4.0, SHAPE, source=MEASURED)
+    assert keep_plausible(few, probe, 0.5, SHAPE).n_peaks == 0
+    assert keep_plausible(few, replace(probe, paired=True), 0.5, SHAPE).n_peaks == 6

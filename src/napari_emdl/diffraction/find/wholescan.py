@@ -57,8 +57,6 @@ def shows_crystal(images: Sequence[Floats], radius_px: float) -> bool:
     block = max(1, int(radius_px / _BINNED_RADIUS_PX))
     sigma = max(radius_px / block / _HALF_HEIGHT, 0.9)
     small = np.stack([_binned(images[i], block) for i in picked])
-    smooth = ndimage.gaussian_filter(small, (0, sigma, sigma))
-    beam = np.array([np.unravel_index(int(image.argmax()), image.shape) for image in smooth], float)
     root = np.sqrt(np.maximum(small - small.min(axis=(1, 2), keepdims=True), 0))
     bands = ndimage.gaussian_filter(root, (0, sigma, sigma)) - ndimage.gaussian_filter(root, (0, 2 * sigma, 2 * sigma))
     centres = _beams(ndimage.gaussian_filter(small, (0, sigma, sigma)), max(2 * sigma, _DRIFT * min(small.shape[1:])))
