@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 SPHINX_ARGS ?=
 
-.PHONY: help demo environments test test-random coverage lint bench docs wheel system-packages clean
+.PHONY: help demo environments test test-suite test-referees test-random coverage lint bench docs wheel system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -57,9 +57,18 @@ demo: $(VENV)/.app
 environments:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/.test $(REFEREES)/.test
 
-test: environments system-packages
-	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
+# the referees run beside the suite: window tests leave a core idle at times
+test:
+	@$(MAKE) --no-print-directory -j3 $(VENV)/.test $(REFEREES)/.test system-packages
+	@$(MAKE) --no-print-directory -j2 test-suite test-referees
+
+# one thread each: processes that wait for each other's threads take three times as long
+test-suite test-random: export OMP_NUM_THREADS ?= 1
+test-suite: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not referee" -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-referees: $(REFEREES)/.test
+	$(REFEREES)/$(SCRIPTS)/python -m pytest -m referee tests/diffraction tests/io tests/training $(PYTEST_ARGS)
 
 # many random draws instead of the fixed ones; what it finds becomes an example in the tests
 test-random: $(VENV)/.test

@@ -7,8 +7,10 @@ images are scaled to 0..1 and the network gives logits, as in ``atomai.predictor
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ class Upsample(nn.Module):
 class Unet(nn.Module):
     """As ``atomai.nets.Unet`` with `nb_filters`, layers [1, 2, 2, 3], batch norm, bilinear."""
 
-    def __init__(self, nb_classes: int = 1, nb_filters: int = 16) -> None:
+    def __init__(self, nb_classes: int = 1, nb_filters: int = 8) -> None:
         super().__init__()
         f, n = nb_filters, (1, 2, 2, 3)
         self.c1, self.c2, self.c3 = conv_block(n[0], 1, f), conv_block(n[1], f, 2 * f), conv_block(n[2], 2 * f, 4 * f)
@@ -117,13 +119,11 @@ def image(seed: int, shape: tuple[int, int] = (96, 96)) -> tuple[np.ndarray, np.
 _STEPS = 90
 
 
-@pytest.fixture(autouse=True)
-def same_weights() -> None:
+@functools.cache
+def trained(make: Callable[[int], object], classes: int = 1) -> object:
+    """A network trained for some seconds the way AtomAI does: images scaled to 0..1, cross entropy, Adam."""
     torch.manual_seed(1)
-
-
-def trained(net: object, classes: int = 1) -> object:
-    """Trained for some seconds the way AtomAI does: images scaled to 0..1, cross entropy of logits, Adam."""
+    net = make(classes)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     # steps that shrink: the statistics of batch normalisation, which count from here on, settle
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, _STEPS)
@@ -170,7 +170,7 @@ def missed_and_false(table: emdl.PeakTable, places: np.ndarray) -> tuple[int, in
 @pytest.mark.parametrize("kind", ["unet", "dilnet", "two-classes", "keras"])
 def test_a_network_exported_as_atomai_users_do_finds_columns(tmp_path: Path, kind: str) -> None:
     classes = 2 if kind == "two-classes" else 1
-    net = trained(Dilnet() if kind == "dilnet" else Unet(classes, nb_filters=8), classes)
+    net = trained(Dilnet if kind == "dilnet" else Unet, classes)
     path = export(ChannelsLast(net).eval() if kind == "keras" else net, tmp_path / "theirs.onnx", kind == "keras")
     options = {"channels": ["atoms", "background"]} if classes == 2 else {}
     model = add_model(path, task="columns", pixel_A=PIXEL_A, contrast="bright", **options)
@@ -182,7 +182,7 @@ def test_a_network_exported_as_atomai_users_do_finds_columns(tmp_path: Path, kin
 
 
 def test_the_same_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export(trained(Unet(nb_filters=8)), tmp_path / "theirs.onnx")
+    export(trained(Unet), tmp_path / "theirs.onnx")
     counts, _, places = image(7, (120, 120))
     tifffile.imwrite(tmp_path / "a.tif", counts[None].astype("u2"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
