@@ -11,6 +11,7 @@ from tests.atoms.conftest import matched_sites
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.signals import in_memory
 from napari_emdl.exporting.rendering import annotated_frame, render_movie
@@ -93,10 +94,19 @@ def test_file_and_back(case, tmp_path):
 
 
 def test_without_the_movie_detections_are_the_evidence(case):
-    found = fit_occupancy(case.columns)
+    columns = case.columns.compact()
+    columns.source, columns.attrs["provenance"] = None, {}
+    found = fit_occupancy(columns)
     assert found.attrs["evidence"] == "detections"
+    assert "from the detected columns alone" in str(Caveats.from_json(found.attrs["caveats"]))
     i, j = matched_sites(case.truth, found)
     assert (case.truth.occupied[:, i] != found.occupied[:, j]).mean() < 0.05
+
+
+def test_columns_bring_the_movie_they_were_found_in(case):
+    found = fit_occupancy(case.columns)
+    assert found.attrs["evidence"] == case.occupancy.attrs["evidence"] != "detections"
+    np.testing.assert_array_equal(found.occupied, case.occupancy.occupied)
 
 
 def test_threshold_method(case):

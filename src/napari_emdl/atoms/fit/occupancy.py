@@ -31,6 +31,7 @@ from napari_emdl.base.timing import spread_frames, whole_steps
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.jobs.provenance import fingerprint, provenance
+from napari_emdl.workflow.source import source_of
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
@@ -56,7 +57,8 @@ def fit_occupancy(
     columns
         Result of :func:`napari_emdl.find_columns` with all its candidates.
     movie
-        The frames. Without them drift and evidence come from the detections alone, which is worse at low dose.
+        The frames; by default those that the columns were found in. Where they are not to be had, drift and evidence come
+        from the detections alone, which is worse at low dose, and the result says so.
     params, run
         Settings; keyword overrides win.
     control
@@ -82,6 +84,7 @@ def fit_occupancy(
     pixel_A = columns.attrs.get("pixel_A")
     if not pixel_A:
         raise EmdlError("these columns have no pixel size: find columns again with the pixel size given")
+    movie, missing = (movie, "") if movie is not None else _movie_of(columns)
     shape = _frame_shape(columns, movie)
     threshold = settings.min_score if settings.min_score is not None else float(columns.attrs.get("default_min_score", 0.5))
     found = columns.filter(min_score=threshold)
@@ -124,8 +127,23 @@ def fit_occupancy(
     }  # fmt: skip
     if movie is not None and movie.frame_steps is not None:
         attrs["frame_steps"] = movie.frame_steps.tolist()
-    attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": Caveats.of(columns).to_json()}
+    attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": (Caveats.of(columns) + Caveats([missing])).to_json()}
     return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
+
+
+def _movie_of(columns: PeakTable) -> tuple[Movie | None, str]:
+    """Movie that the columns were found in, or None and one line why it is not to be had."""
+    if isinstance(columns.source, Movie):
+        return columns.source, ""
+    reason = "the columns do not say which movie they are of"
+    if columns.attrs.get("provenance"):
+        try:
+            found = source_of(columns)
+        except EmdlError as error:
+            reason = str(error)
+        else:
+            return (found, "") if isinstance(found, Movie) else (None, reason)
+    return None, f"drift and occupancy come from the detected columns alone, less sure at low dose: {reason}"
 
 
 def _record(columns: PeakTable, movie: Movie | None, settings: OccupancyParams, run: RunParams | None) -> dict[str, Any]:
