@@ -27,7 +27,7 @@ from napari_emdl.diffraction.fit.facts import (
     uniform_spread,
 )
 from napari_emdl.diffraction.fit.projector import Distortion
-from napari_emdl.diffraction.fit.sigma import scale_of
+from napari_emdl.diffraction.fit.sigma import scale_of, shared_among_disks
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, standard_errors, strain_components, strain_covariance
 from napari_emdl.diffraction.fit.through import Made, Through, cube_of
@@ -70,6 +70,7 @@ def fit_one_lattice(
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
+    fit = replace(fit, covariance=shared_among_disks(chosen, fit)[:, None, None] * fit.covariance)
     made = Made(chosen, fit)
     if params.fit != "peaks":
         good = reasons_of(fit, basis.g, params) == 0
