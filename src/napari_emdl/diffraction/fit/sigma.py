@@ -9,8 +9,8 @@ whatever real structure there is. So
 * where neighbours differ by somewhat more than their errors say, the errors are widened;
 * where they differ by far more, the map has structure from one position to the next, which tells nothing: nothing is changed.
 
-Before that comes what no map shows. A network that is unsure of its disks measures them towards where it began, all of a pattern
-alike, so that their errors do not average out: :func:`shared_among_disks`.
+Before that comes what no map shows. A network that is unsure of its disks measures them towards where it began, all of a
+pattern alike, so that their errors do not average out: :func:`shared_among_disks`.
 
 (Second differences as an estimate of noise: von Neumann 1941; Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986) 625.)
 """
