@@ -63,7 +63,7 @@ def _said_anew(strain: StrainMap, axes: dict[str, Any]) -> StrainMap:
         attrs["regions"] = dict(attrs["regions"])
         for number, facts in attrs["regions"].items():
             prefix = f"region {number}" + (f" ({facts['name']})" if facts["name"] else "") + ": "
-            inside = strain.region == int(number)
+            inside = np.asarray(strain.region == int(number))
             own, warnings = _spread_anew(strain, facts["reference_source"], inside, warnings, prefix)
             attrs["regions"][number] = {**facts, "reference_source": own}
         record["regions"] = attrs["regions"]
