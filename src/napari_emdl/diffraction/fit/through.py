@@ -169,7 +169,7 @@ class Through:
     def _both(self, cube: Datacube) -> Made:
         from napari_emdl.diffraction.fit.pattern import hidden_pixels, measure_aperture, measure_on_patterns, measure_some
 
-        seen = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
+        seen: dict[str, Any] = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
         aperture = measure_aperture(self.chosen, cube, self.fit, self.good, **seen)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
         if int(self.good.sum()) > _LARGE:
@@ -203,7 +203,7 @@ class Through:
     def _pattern(self, cube: Datacube) -> Made:
         from napari_emdl.diffraction.fit.pattern import hidden_pixels, measure_aperture, measure_on_patterns
 
-        seen = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
+        seen: dict[str, Any] = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
         aperture = measure_aperture(self.chosen, cube, self.fit, self.good, **seen)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
         if aperture.ripple > _RAGGED:

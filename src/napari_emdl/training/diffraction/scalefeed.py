@@ -71,7 +71,7 @@ class FedTask(ScaleTask):
     def batch(self, runs: list[Run], rng: np.random.Generator, generator: torch.Generator) -> ScaleBatch:
         self.runs_a_process, values = next(self.made)
         device = self.config.device
-        moved = [
+        moved: list[Any] = [
             [torch.from_numpy(v).to(device) for v in value] if isinstance(value, list) else torch.from_numpy(value).to(device)
             for value in values
         ]
