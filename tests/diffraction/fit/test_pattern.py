@@ -147,15 +147,3 @@ def test_what_the_detector_did_not_see_counts_for_nothing():
         assert 0.6 < np.sqrt(np.mean((apart / strain.sigma[..., :3]) ** 2)) < 1.4, name
     assert error["cut"] == pytest.approx(error["coded"], rel=1e-3)
     assert error["cut"] < 1.3 * error["whole"]
-
-
-def test_a_disk_with_fringes_that_the_model_cannot_follow_tells_less():
-    model, origin, hk = PatternModel(Aperture(RADIUS, EDGE)), np.array([64.0, 64.0]), np.array([[0, 0]])
-    rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]] - 64.0
-    height, _ = Aperture(RADIUS, EDGE).at(rows, cols)
-    random = np.random.default_rng(3)
-    told = [
-        model.measure(random.poisson(0.4 + 80 * height * (1 + fringes * np.cos(2.2 * cols))), hk, origin, LATTICE)[1]
-        for fringes in (0.0, 0.9)
-    ]
-    assert np.trace(told[1][0, :2, :2]) < 0.3 * np.trace(told[0][0, :2, :2])

@@ -119,7 +119,7 @@ def fit_aperture(
 
 
 def hidden_pixels(cube: Datacube, good: NDArray[np.bool_]) -> Mask | None:
-    """(rows, cols) True where the detector saw nothing in any pattern: masked and dead pixels, gaps, beam stops; None: none.
+    """(rows, cols) True where the detector saw nothing in any pattern: masked and dead pixels, gaps, a beam stop; None for none.
 
     Parameters
     ----------

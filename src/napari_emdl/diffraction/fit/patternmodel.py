@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 #: Rounds of reweighted least squares that the places are taken from.
 REWEIGHTED = 3
 #: Lengths over which the inner intensity changes, in radii, and standard deviation of each in units of the disk's mean.
-INNER_SCALES = ((1.2, 4.0),)
+INNER_SCALES = ((0.8, 2.0),)
 #: Components of the inner intensity with less than this share of its variance are left out.
 _LEAST_SHARE = 3e-4
 #: Width of the zone in which a real edge strays, in units of the edge.
@@ -212,17 +212,7 @@ class PatternModel:
         shared = self._onto(weighted, seen.lit[:, None])
         information = weighted @ change.transpose(0, 2, 1)
         information -= shared @ np.linalg.solve(normal, shared.transpose(0, 2, 1))
-        trust = 1 / self._misfit(seen, y - fit)
-        return (weighted @ (y - fit)[:, :, None])[:, :, 0] * trust[:, None], information * trust[:, None, None]
-
-    def _misfit(self, seen: Look, left: Floats) -> Floats:
-        """(n,) how many times more a disk differs from the model than counting explains, 1 at least.
-
-        Fringes finer than what is inside may be (thick crystals) are taken for edges that lie elsewhere; such a disk tells less
-        than its counts say (quasi-likelihood: Wedderburn, Biometrika 61 (1974) 439).
-        """
-        free = np.maximum(seen.used.sum(axis=1) - self._inner.shape[1] - 3, 1)
-        return np.maximum((seen.used * np.square(left) / seen.variance).sum(axis=1) / free, 1.0)
+        return (weighted @ (y - fit)[:, :, None])[:, :, 0], information
 
     def _normal(self, weight: Floats, lit: Floats) -> Floats:
         """(n, k + 3, k + 3) sums of products of the inner functions, lit as each disk is, and of the plane."""
