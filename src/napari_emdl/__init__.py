@@ -19,6 +19,7 @@ _HOMES = {
     "export": "napari_emdl.exporting.folder",
     "find_disks": "napari_emdl.diffraction.find.disks",
     "fit_strain": "napari_emdl.diffraction.fit.strain",
+    "turn_strain": "napari_emdl.diffraction.fit.turn",
     "check_gain": "napari_emdl.diffraction.judge.gain",
     "find_columns": "napari_emdl.atoms.find.columns",
     "fit_occupancy": "napari_emdl.atoms.fit.occupancy",

@@ -11,6 +11,7 @@ from napari_emdl.base.signals import Datacube as Datacube
 from napari_emdl.base.signals import Movie as Movie
 from napari_emdl.diffraction.find.disks import find_disks as find_disks
 from napari_emdl.diffraction.fit.strain import fit_strain as fit_strain
+from napari_emdl.diffraction.fit.turn import turn_strain as turn_strain
 from napari_emdl.diffraction.judge.gain import check_gain as check_gain
 from napari_emdl.exporting.folder import export as export
 from napari_emdl.io.opening import open as open

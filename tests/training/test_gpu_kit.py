@@ -15,10 +15,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from napari_emdl.training.diffraction.config import TrainConfig  # noqa: E402
+from napari_emdl.training.diffraction.config import TrainConfig, load_config  # noqa: E402
 from napari_emdl.training.diffraction.tasks import make_task  # noqa: E402
 from napari_emdl.training.diffraction.weights import load_weights  # noqa: E402
 
+CONFIGS = Path(__file__).parents[2] / "src" / "napari_emdl" / "training" / "configs"
 KIT = Path(__file__).parents[2] / "scripts" / "gpu"
 pytestmark = pytest.mark.skipif(not KIT.is_dir(), reason="the kit is part of the repository, not of the package")
 
@@ -33,17 +34,23 @@ def entry():
 
 def test_everything_runs_with_a_tiny_budget(tmp_path):
     command = [sys.executable, str(KIT / "run.py"), "--device", "cpu", "--tiny", "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--parts", "disks", "sessions"], capture_output=True, text=True, timeout=1500)
+    done = subprocess.run([*command, "--parts", "disks", "scale", "sessions"], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     files = {p.name for p in (tmp_path / "out").iterdir()}
-    assert files == {"report.json", "refiner.npz", "fcunet.npz", "refiner_loss.csv", "fcunet_loss.csv"}
+    trained = {f"{name}{end}" for name in ("refiner", "fcunet", "scale") for end in (".npz", "_loss.csv")}
+    assert files == {"report.json", *trained}
+    assert report["scale"]["steps"] == 2 and report["scale"]["patterns_seen"] == 4 and report["scale"]["runs_a_process"] >= 1
     assert report["disks"]["runs"] == 6
     for name in ("refiner", "fcunet"):
         assert report["disks"][name]["steps"] == 2 and report["disks"][name]["patterns_seen"] == 4
     assert report["sessions"]["fcunet"]["equal"] and report["sessions"]["disk_refiner"]["equal"]
     sizes = {"widths": (4, 8, 8), "blocks": (1, 1), "hidden": 16}
     model = make_task(TrainConfig(network="refiner", library=[], output="", refiner=sizes)).build()
+    scale = make_task(load_config(CONFIGS / "scale.yaml")).build()
+    (tmp_path / "scale").mkdir()
+    (tmp_path / "out" / "scale.npz").rename(tmp_path / "scale" / "weights.npz")
+    load_weights(scale, tmp_path / "scale")
     (tmp_path / "out" / "refiner.npz").rename(tmp_path / "weights.npz")
     load_weights(model, tmp_path)
 

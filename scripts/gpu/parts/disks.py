@@ -21,7 +21,7 @@ import yaml
 from napari_emdl.training.diffraction.config import FcunetModel, LoopConfig, RefinerModel, TrainConfig, load_config
 from napari_emdl.training.diffraction.library import Run, beam_run
 from napari_emdl.training.diffraction.tasks import make_task
-from napari_emdl.training.diffraction.train import Trainer
+from napari_emdl.training.diffraction.train import Trainer, train_for
 from napari_emdl.training.diffraction.weights import WEIGHTS_NAME, load_weights, save_weights
 
 SHARE = 8.0
@@ -100,7 +100,7 @@ def train_one(name: str, runs: list[Run], seconds: float, context: Any) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(name, context, Path(folder))
         trainer = Trainer(config, rest, held_out)
-        rows = _train(trainer, begin, 0.85 * seconds, context.tiny)
+        rows = train_for(trainer, begin, 0.85 * seconds, context.tiny)
         weights = save_weights(trainer.ema, Path(folder))
         shutil.copy(weights, context.file(f"{name}.npz"))
     with context.file(f"{name}_loss.csv").open("w", newline="") as file:
@@ -127,22 +127,3 @@ def _shipped(name: str, config: TrainConfig, held_out: list[Run], context: Any) 
     model = task.build()
     load_weights(model, package / "models" / "shipped" / ("disk_refiner" if name == "refiner" else name))
     return task.validate(model.to(context.device).eval(), held_out)
-
-
-def _train(trainer: Trainer, begin: float, seconds: float, tiny: bool) -> list[dict[str, float]]:
-    """Steps until the time is over; the schedule's length follows from the speed of the first ones."""
-    rows: list[dict[str, float]] = []
-    probe = 2 if tiny else 30
-    started = time.monotonic()
-    while trainer.step < trainer.config.loop.steps and (tiny or time.monotonic() - begin < seconds):
-        parts = trainer.train_step()
-        if trainer.step % (1 if tiny else 20) == 0:
-            rows.append({"step": float(trainer.step), **{k: float(v) for k, v in parts.items()}})
-        if trainer.step == probe // 3:
-            started = time.monotonic()  # the first steps warm up the GPU
-        if trainer.step == probe and not tiny:
-            pace = (time.monotonic() - started) / (probe - probe // 3)
-            steps = probe + max(1, int(0.95 * (seconds - (time.monotonic() - begin)) / pace))
-            loop = trainer.config.loop.model_copy(update={"steps": steps})
-            trainer.config = trainer.config.model_copy(update={"loop": loop})
-    return rows or [{"step": float(trainer.step)}]

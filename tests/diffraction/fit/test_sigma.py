@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_emdl.diffraction.fit.sigma import difference_ratio, scale_of
+from helpers.disks_made import G, table_of
+from napari_emdl.diffraction.fit.sigma import difference_ratio, scale_of, shared_among_disks
+from napari_emdl.diffraction.lattice import fit_lattices
 
 SHAPE = (16, 20, 3)
 
@@ -44,3 +46,18 @@ def test_too_few_positions_change_nothing_and_gaps_are_left_out() -> None:
     maps = maps_of(1e-3)
     maps[3:7, 4:9] = np.nan
     assert np.isfinite(scale_of(maps, np.full(SHAPE, 1e-3)).neighbours)
+
+
+def test_disks_that_a_network_is_unsure_of_err_alike():
+    table = table_of(np.tile(np.eye(2), (2, 2, 1, 1)), noise_px=0.05)
+    table.attrs |= {"method": "fcunet", "probe_radius_px": 5.0}
+    variance = {}
+    for sigma_px in (0.1, 0.5):
+        known = table.with_columns(sigma_px=np.full(table.n_peaks, sigma_px))
+        fit = fit_lattices(known.positions_px(), np.ones(known.n_peaks), known.offset, np.array([128.0, 128.0]), G)
+        variance[sigma_px] = shared_among_disks(known, fit)
+        assert (fit.n_indexed > 50).all()
+    np.testing.assert_allclose(variance[0.1], 0.72)
+    np.testing.assert_allclose(variance[0.5], 0.72 + 0.05 * fit.n_indexed)
+    known.attrs["method"] = "template"
+    assert (shared_among_disks(known, fit) == 1).all()

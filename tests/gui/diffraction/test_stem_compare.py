@@ -99,7 +99,6 @@ def test_a_map_that_is_not_quantitative_is_labelled(workspace, wait_until):
 
 
 def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
-    workspace.strain_step.form.editors["fit"].put("peaks")
     run_all(workspace, wait_until)
     arrows, state = workspace.parts.arrows, workspace.state
     where = tuple(np.argwhere(state.found.strain.mask)[0])
@@ -118,6 +117,7 @@ def test_arrows_on_the_pattern_and_the_axis_to_drag(workspace, wait_until):
     np.testing.assert_allclose(line[0], before.origin_px[where])
     arrows.axis_layer().data = [np.array([line[0], line[0] + [20.0, 20.0]])]
     wait_until(lambda: state.found.strain is not before)
+    assert state.found.strain.attrs["fit"] == before.attrs["fit"]  # turned, not fitted anew to the peaks
     assert state.found.strain.axis_deg == 45.0 and workspace.strain_step.form.editors["axis_deg"].get() == 45.0
     u = np.array([[before.exx[where], before.exy[where]], [before.exy[where], before.eyy[where]]])
     assert state.found.strain.exx[where] == pytest.approx(np.ones(2) @ u @ np.ones(2) / 2, abs=1e-9)

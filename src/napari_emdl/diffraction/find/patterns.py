@@ -31,18 +31,23 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
     Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
     patterns are raised by the depth of that noise, and what is still negative is zero.
     """
+    return filled_and_missing(patterns)[0]
+
+
+def filled_and_missing(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """As :func:`fill_missing`, and (n, rows, cols) True where something was missing; None where nothing was."""
     if complete(patterns):
-        return patterns
+        return patterns, None
     depth = noise_depth(patterns)
     if depth > 0:
         patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
     bad = missing_pixels(patterns)
     if not bad.any():
-        return patterns
+        return patterns, None
     out = patterns.astype(np.float32)
     for i in np.flatnonzero(bad.any(axis=(1, 2))):
         fill_from_around(out[i], bad[i])
-    return out
+    return out, bad
 
 
 def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:

@@ -58,7 +58,11 @@ def widened(strain: StrainMap, others: Mapping[str, StrainMap]) -> StrainMap:
         if strain.mask.any()
     }
     return replace(
-        strain, sigma=sigma, disagreement=disagreement(strain, others), attrs={**strain.attrs, "disagreement": facts}
+        strain,
+        sigma=sigma,
+        covariance=None,  # what other fits say of each component says nothing of their correlation
+        disagreement=disagreement(strain, others),
+        attrs={**strain.attrs, "disagreement": facts},
     )
 
 

@@ -28,8 +28,9 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.find.patterns import estimate_gain, fill_missing
-from napari_emdl.diffraction.fit.patternmodel import REWEIGHTED, Aperture, PatternModel
+from napari_emdl.diffraction.find.gaps import find_gaps
+from napari_emdl.diffraction.find.patterns import estimate_gain, fill_from_around, fill_missing, filled_and_missing
+from napari_emdl.diffraction.fit.patternmodel import REWEIGHTED, Aperture, Mask, PatternModel
 from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.lattice import LatticeFit
 from napari_emdl.jobs.blockjob import run_block_job
@@ -87,20 +88,22 @@ def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> t
     return step, normal
 
 
-def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.int64], Floats, Floats]]) -> Aperture:
+def fit_aperture(
+    model: PatternModel, patterns: list[tuple[Floats, NDArray[np.int64], Floats, Floats, Mask | None]]
+) -> Aperture:
     """Radius and edge that all disks of some patterns share, everything else free.
 
     Parameters
     ----------
     patterns
-        Electrons, indices, origin and lattice of each.
+        Electrons, indices, origin and lattice of each, and which pixels are known.
     """
     aperture = model.aperture
     for _ in range(_APERTURE_ROUNDS):
         model = PatternModel(aperture, model.distortion)
         normal, right = np.zeros((2, 2)), np.zeros(2)
-        for counts, hk, origin, g in patterns:
-            score, information = model.measure(counts, hk, origin, g)
+        for counts, hk, origin, g, seen in patterns:
+            score, information = model.measure(counts, hk, origin, g, seen)
             terms = np.column_stack([np.ones(len(hk)), hk])
             own = np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6) + 1e-6 * np.eye(6)
             mixed = np.einsum("ni,nab->iab", terms, information[:, :2, 2:]).reshape(6, 2)
@@ -115,8 +118,38 @@ def fit_aperture(model: PatternModel, patterns: list[tuple[Floats, NDArray[np.in
     return aperture
 
 
+def hidden_pixels(cube: Datacube, good: NDArray[np.bool_]) -> Mask | None:
+    """(rows, cols) True where the detector saw nothing in any pattern: masked and dead pixels, gaps, a beam stop; None for none.
+
+    Parameters
+    ----------
+    good
+        (positions,) positions to go by.
+    """
+    sample = _spread(np.flatnonzero(good))
+    if not len(sample):
+        return None
+    total = np.zeros(cube.detector_shape)
+    for i in sample.tolist():
+        total += fill_missing(cube.patterns(i, i + 1))[0]
+    hidden = find_gaps(total / len(sample))
+    if cube.mask is not None:
+        hidden = hidden | cube.mask
+    return hidden if hidden.any() else None
+
+
+def _spread(positions: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Some positions from all over the scan."""
+    return positions[np.unique(np.linspace(0, max(0, len(positions) - 1), _APERTURE_PATTERNS).astype(int))[: len(positions)]]
+
+
 def measure_aperture(
-    disks: PeakTable, cube: Datacube, fit: LatticeFit, good: NDArray[np.bool_], distortion: Distortion | None = None
+    disks: PeakTable,
+    cube: Datacube,
+    fit: LatticeFit,
+    good: NDArray[np.bool_],
+    distortion: Distortion | None = None,
+    hidden: Mask | None = None,
 ) -> Aperture:
     """Radius, edge and raggedness that the disks of a fitted scan share.
 
@@ -132,6 +165,8 @@ def measure_aperture(
         (positions,) positions to go by.
     distortion
         What `disks` are corrected for and the patterns are not.
+    hidden
+        Of the detector, from :func:`hidden_pixels`.
 
     Raises
     ------
@@ -146,15 +181,12 @@ def measure_aperture(
     if radius < _LEAST_RADIUS_PX:
         raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use --fit peaks")
     model = PatternModel(Aperture(radius, 0.6), distortion)
-    wanted = np.flatnonzero(good)
-    sample = (
-        wanted[np.unique(np.linspace(0, max(0, len(wanted) - 1), _APERTURE_PATTERNS).astype(int))] if len(wanted) else wanted
-    )
     known = []
-    for i in sample:
+    for i in _spread(np.flatnonzero(good)):
         hk = _disks_of(disks, fit, int(i), model, cube.detector_shape)[1]
         if len(hk) >= _LEAST_DISKS:
-            known.append((_electrons(cube.patterns(int(i), int(i) + 1)), hk, fit.origin[i], fit.g[i]))
+            counts, seen = _electrons(cube.patterns(int(i), int(i) + 1), hidden)
+            known.append((counts, hk, fit.origin[i], fit.g[i], seen))
     return fit_aperture(model, known)
 
 
@@ -169,12 +201,13 @@ def measure_on_patterns(
     output: str | Path | None = None,
     fingerprint: str = "",
     distortion: Distortion | None = None,
+    hidden: Mask | None = None,
 ) -> PeakTable:
     """Disks of a fitted scan measured anew, all of a pattern around their common lattice.
 
     Parameters
     ----------
-    disks, cube, fit, distortion
+    disks, cube, fit, distortion, hidden
         As for :func:`measure_aperture`.
     good
         (positions,) positions to measure; the others keep what they have.
@@ -192,7 +225,7 @@ def measure_on_patterns(
     made: PeakTable = run_block_job(
         total=cube.n_patterns,
         read=cube.patterns,
-        work=_OnPatterns(disks, fit, good, PatternModel(aperture, distortion)),
+        work=_OnPatterns(disks, fit, good, PatternModel(aperture, distortion), hidden),
         merge=lambda blocks: merge_peaks(blocks, disks.shape),
         bytes_per_item=_BYTES_A_PIXEL * int(np.prod(cube.detector_shape)),
         run=run or RunParams(),
@@ -212,10 +245,11 @@ def measure_some(
     positions: NDArray[np.int64],
     aperture: Aperture,
     distortion: Distortion | None = None,
+    hidden: Mask | None = None,
     control: Control | None = None,
 ) -> PeakTable:
     """As :func:`measure_on_patterns`, a table (len(positions),) of some positions of the scan alone."""
-    work = _OnPatterns(disks, fit, np.ones(disks.n_positions, bool), PatternModel(aperture, distortion))
+    work = _OnPatterns(disks, fit, np.ones(disks.n_positions, bool), PatternModel(aperture, distortion), hidden)
     tables = []
     for number, i in enumerate(positions.tolist()):
         if control is not None:
@@ -227,8 +261,10 @@ def measure_some(
 class _OnPatterns:
     """Disks of a block of patterns, measured around their lattices; picklable."""
 
-    def __init__(self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], model: PatternModel) -> None:
-        self.disks, self.fit, self.good, self.model = disks, fit, good, model
+    def __init__(
+        self, disks: PeakTable, fit: LatticeFit, good: NDArray[np.bool_], model: PatternModel, hidden: Mask | None
+    ) -> None:
+        self.disks, self.fit, self.good, self.model, self.hidden = disks, fit, good, model, hidden
         self.coarse = PatternModel(model.aperture, model.distortion, _COARSE_SHARE)
         self.columns = {name: disks.column(name).astype(float) for name in disks.fields}
         unknown = np.full(disks.n_peaks, np.nan)
@@ -243,9 +279,8 @@ class _OnPatterns:
         if len(hk) < _LEAST_DISKS:
             whole = slice(int(self.disks.offset[i]), int(self.disks.offset[i + 1]))
             return {name: values[whole] for name, values in self.columns.items()}
-        place, covariance = _fit_pattern(
-            self.model, self.coarse, _electrons(pattern[None]), hk, self.fit.origin[i], self.fit.g[i]
-        )
+        counts, known = _electrons(pattern[None], self.hidden)
+        place, covariance = _fit_pattern(self.model, self.coarse, counts, hk, self.fit.origin[i], self.fit.g[i], known)
         deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
         return {name: values[rows] for name, values in self.columns.items()} | {
             "row": place[:, 0],
@@ -258,17 +293,23 @@ class _OnPatterns:
 
 
 def _fit_pattern(
-    model: PatternModel, coarse: PatternModel, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats
+    model: PatternModel,
+    coarse: PatternModel,
+    counts: Floats,
+    hk: NDArray[np.int64],
+    origin: Floats,
+    g: Floats,
+    known: Mask | None = None,
 ) -> tuple[Floats, Floats]:
     """Places (n, 2) of the disks and their covariances (n, 2, 2), each free around the lattice of all of them."""
     limit = 0.1 * model.aperture.radius_px
     for _ in range(_STEPS):
-        score, information = coarse.told(coarse.look(counts, hk, origin, g), _COARSE_ROUNDS)
+        score, information = coarse.told(coarse.look(counts, hk, origin, g, known=known), _COARSE_ROUNDS)
         step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
         origin, g = origin + step[0], g + step[1:]
         if np.abs(step[0] + hk @ step[1:]).max() < _SETTLED_PX:
             break
-    score, information = model.told(model.look(counts, hk, origin, g), REWEIGHTED)
+    score, information = model.told(model.look(counts, hk, origin, g, known=known), REWEIGHTED)
     loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
     # information is never negative but by rounding
     value, vector = np.linalg.eigh(information[:, :2, :2])
@@ -292,7 +333,13 @@ def _rows_of(offset: NDArray[np.int64], used: NDArray[np.bool_], i: int) -> NDAr
     return np.asarray(offset[i] + np.flatnonzero(used[offset[i] : offset[i + 1]]), dtype=np.intp)
 
 
-def _electrons(pattern: NDArray[Any]) -> Floats:
-    """(rows, cols) of one pattern (1, rows, cols) in electrons, missing values filled."""
-    pattern = fill_missing(pattern)
-    return np.asarray(pattern[0] / estimate_gain(pattern)[0], dtype=np.float64)
+def _electrons(pattern: NDArray[Any], hidden: Mask | None) -> tuple[Floats, Mask | None]:
+    """(rows, cols) of one pattern (1, rows, cols) in electrons, missing values filled, and which are known; None for all."""
+    pattern, missing = filled_and_missing(pattern)
+    bad = missing[0] if missing is not None else None
+    if hidden is not None:
+        bad = hidden if bad is None else bad | hidden
+        pattern = pattern.astype(np.float32)
+        fill_from_around(pattern[0], bad)
+    counts = np.asarray(pattern[0] / estimate_gain(pattern)[0], dtype=np.float64)
+    return counts, None if bad is None else ~bad

@@ -12,6 +12,7 @@ from napari_emdl.diffraction.find.kernels import Crop
 from napari_emdl.diffraction.fit.projector import Distortion
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 #: Rounds of reweighted least squares that the places are taken from.
 REWEIGHTED = 3
@@ -128,7 +129,9 @@ class PatternModel:
         edge = self.aperture.radius_px
         return np.asarray(np.all((centre >= edge) & (centre <= np.array(shape) - 1 - edge), axis=1))
 
-    def measure(self, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats) -> tuple[Floats, Floats]:
+    def measure(
+        self, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats, known: Mask | None = None
+    ) -> tuple[Floats, Floats]:
         """Score (n, 4) and information (n, 4, 4) of disks (h, k) for their row and col and for radius and edge.
 
         Parameters
@@ -139,15 +142,25 @@ class PatternModel:
             (n, 2) indices.
         origin, g
             (2,) and (2, 2) in px.
+        known
+            (rows, cols) False where the detector saw nothing and `counts` are filled from around; None where it saw all.
         """
-        return self.told(self.look(counts, hk, origin, g, parameters=4), REWEIGHTED)
+        return self.told(self.look(counts, hk, origin, g, parameters=4, known=known), REWEIGHTED)
 
-    def look(self, counts: Floats, hk: NDArray[np.int64], origin: Floats, g: Floats, parameters: int = 2) -> Look:
+    def look(
+        self,
+        counts: Floats,
+        hk: NDArray[np.int64],
+        origin: Floats,
+        g: Floats,
+        parameters: int = 2,
+        known: Mask | None = None,
+    ) -> Look:
         """Disks around a lattice.
 
         Parameters
         ----------
-        counts, hk, origin, g
+        counts, hk, origin, g, known
             As for :meth:`measure`.
         parameters
             2 to ask for their place, 4 for radius and edge as well.
@@ -158,11 +171,14 @@ class PatternModel:
         corner = np.rint(centre).astype(np.intp)
         rows, cols = corner[:, :1] + self._crop.rows, corner[:, 1:] + self._crop.cols
         inside = (rows >= 0) & (rows < counts.shape[0]) & (cols >= 0) & (cols < counts.shape[1])
-        y = counts[np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)]
+        at = np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)
+        y = counts[at]
+        if known is not None:
+            inside &= known[at]
         dr, dc = rows - centre[:, :1], cols - centre[:, 1:]
         used = (inside & self._own(rows - moved[:, :1], cols - moved[:, 1:], hk, origin, g)).astype(float)
         height, slope = self.aperture.at(dr, dc, parameters)
-        core = height > 0.5
+        core = (height > 0.5) if known is None else (height > 0.5) & known[at]
         outside = used * (height < 0.02)
         background = (y * outside).sum(axis=1) / np.maximum(outside.sum(axis=1), 1)
         mean = ((y - background[:, None]) * core).sum(axis=1) / np.maximum(core.sum(axis=1), 1)

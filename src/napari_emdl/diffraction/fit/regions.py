@@ -252,7 +252,20 @@ def _join(
         },
         region=labels,
         peaks_alone=None if all(fit.peaks_alone is None for fit in fits.values()) else alone,
+        covariance=_joined(labels, {n: fit.covariance for n, fit in fits.items()}),
+        in_reference=_joined(labels, {n: fit.in_reference for n, fit in fits.items() if fit.in_reference is not None}),
     )
+
+
+def _joined(labels: Labels, parts: dict[int, NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Values of each region at its positions, nothing (NaN, False) elsewhere; None where a region has none."""
+    known = [part for part in parts.values() if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    out = np.full_like(known[0], np.nan if known[0].dtype.kind == "f" else False)
+    for number, part in zip(parts, known, strict=True):
+        out[labels == number] = part[labels == number]
+    return out
 
 
 def _fit_of_all(how: dict[str, dict[str, Any]], names: dict[int, str], wanted: str) -> dict[str, Any]:

@@ -27,10 +27,11 @@ from napari_emdl.diffraction.fit.facts import (
     uniform_spread,
 )
 from napari_emdl.diffraction.fit.projector import Distortion
-from napari_emdl.diffraction.fit.sigma import scale_of
+from napari_emdl.diffraction.fit.sigma import scale_of, shared_among_disks
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
-from napari_emdl.diffraction.fit.tensor import COMPONENTS, strain_components, strain_sigma
+from napari_emdl.diffraction.fit.tensor import COMPONENTS, standard_errors, strain_components, strain_covariance
 from napari_emdl.diffraction.fit.through import Made, Through, cube_of
+from napari_emdl.diffraction.fit.turn import turn_strain
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
@@ -69,6 +70,7 @@ def fit_one_lattice(
         control.check()
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
+    fit = replace(fit, covariance=shared_among_disks(chosen, fit)[:, None, None] * fit.covariance)
     made = Made(chosen, fit)
     if params.fit != "peaks":
         good = reasons_of(fit, basis.g, params) == 0
@@ -95,21 +97,24 @@ def fit_one_lattice(
     if measured.distortion is not None and made.kind != "cepstrum":
         common = reference_of(reason == 0, disks.shape, reference, params) if inliers else None
         _add_shared(fit, chosen, measured.distortion, common)
-    result = _strain_map(fit, reason, reference_g, disks.shape, params.axis_deg, measured)
+    # all on the axes of 0 degrees: numbers must not depend on which way one looks at them
+    result = _strain_map(fit, reason, reference_g, disks.shape, measured)
     scale = scale_of(np.stack([result[name] for name in COMPONENTS[:3]], axis=-1), result["sigma"][..., :3])
     result["sigma"] = scale.factor * result["sigma"]
+    result["covariance"] = scale.factor**2 * result["covariance"]
+    if inliers:
+        result["in_reference"] = reference_of(reason == 0, disks.shape, reference, params).reshape(disks.shape)
     evidence = _evidence(fit, reason, inliers, basis, measured, result)
     if made.warning:
         evidence = replace(evidence, warnings=(*evidence.warnings, made.warning))
     described = described_reference(reference, params, inliers, reference_g)
     if described["uniform"]:
-        inside = reference_mask(disks.shape, params.reference if reference is None else reference) & result["mask"]
-        described["spread"] = uniform_spread(result, inside)
+        described["spread"] = uniform_spread(result, result["in_reference"])
         evidence = replace(evidence, warnings=(*evidence.warnings, *spread_warning(described["spread"])))
     facts = {
         "reference": described,
         "basis": {"source": basis.source, "how": BASIS_HOW[basis.source], "g_px": basis.g},
-        "axes": axes_of(measured, params.axis_deg),
+        "axes": axes_of(measured, 0.0),
         "fit": made.facts(params.fit),
         "aperture": made.aperture,
         "sigma_scale": scale.to_json(),
@@ -132,6 +137,7 @@ def fit_one_lattice(
         control.report(3, 3, "done")
     alone = made.weights.alone.reshape(disks.shape) if made.kind == "both" and made.weights is not None else None
     strain = StrainMap(**result, calibration=measured, evidence=evidence, attrs=attrs, peaks_alone=alone)
+    strain = turn_strain(strain, params.axis_deg)
     if params.check == "none":
         return strain
     return _checked(strain, disks, params, reference, cube_of(disks) if cube is None else cube, run, control)
@@ -266,23 +272,23 @@ def _strain_map(
     reason: NDArray[np.uint8],
     reference_g: Floats,
     shape: tuple[int, ...],
-    axis_deg: float,
     measured: DiffractionCalibration,
 ) -> dict[str, Any]:
-    """Fields of the map, NaN where `reason` is not zero."""
+    """Fields of the map on the axes of 0 degrees, NaN where `reason` is not zero."""
     rows, cols = int(shape[0]), int(shape[1])
     good = reason == 0
     components = np.full((len(good), 4), np.nan)
-    sigma = np.full((len(good), 4), np.nan)
+    covariance = np.full((len(good), 4, 4), np.nan)
     transform, axes = measured.transform(), measured.scan_axes()
-    components[good] = strain_components(fit.g[good], reference_g, axis_deg, transform, axes)
-    sigma[good] = strain_sigma(fit.g[good], fit.covariance[good, 2:, 2:], reference_g, axis_deg, transform, axes)
+    components[good] = strain_components(fit.g[good], reference_g, 0.0, transform, axes)
+    covariance[good] = strain_covariance(fit.g[good], fit.covariance[good, 2:, 2:], reference_g, 0.0, transform, axes)
     blank = np.where(good, 1.0, np.nan)
     g = fit.g * blank[:, None, None]
     named = {name: components[:, i].reshape(rows, cols) for i, name in enumerate(COMPONENTS)}
     return {
         **named,
-        "sigma": sigma.reshape(rows, cols, 4),
+        "sigma": standard_errors(covariance).reshape(rows, cols, 4),
+        "covariance": covariance[:, :3, :3].reshape(rows, cols, 3, 3),
         "g1": g[:, 0].reshape(rows, cols, 2),
         "g2": g[:, 1].reshape(rows, cols, 2),
         "origin_px": (fit.origin * blank[:, None]).reshape(rows, cols, 2),
@@ -291,7 +297,7 @@ def _strain_map(
         "n_indexed": fit.n_indexed.reshape(rows, cols),
         "residual_px": (fit.residual_px * blank).reshape(rows, cols),
         "reference_g": reference_g,
-        "axis_deg": float(axis_deg),
+        "axis_deg": 0.0,
     }
 
 

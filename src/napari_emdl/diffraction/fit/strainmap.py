@@ -94,6 +94,11 @@ class StrainMap(ShownResult):
     peaks_alone
         (R, C) bool, positions at which the peaks count alone in a fit to peaks and patterns, because the two are too far apart
         there or the patterns gave no lattice; None of other fits. ``attrs["fit"]`` says which fit ran, and why.
+    covariance
+        (R, C, 3, 3) covariance of exx, eyy, exy, by which the map can be turned to other axes
+        (:func:`napari_emdl.diffraction.fit.turn.turn_strain`); None in files of before and in maps checked by other fits.
+    in_reference
+        (R, C) bool, positions that made the reference; None where the reference is an ideal lattice.
     """
 
     exx: Floats
@@ -116,6 +121,8 @@ class StrainMap(ShownResult):
     region: NDArray[np.uint8] | None = None
     disagreement: Floats | None = None
     peaks_alone: NDArray[np.bool_] | None = None
+    covariance: Floats | None = None
+    in_reference: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
         return f"StrainMap(shape={self.shape}, {int(self.mask.sum())} positions fitted)"

@@ -59,7 +59,7 @@ def deformation(g: Floats, reference_g: Floats, transform: Floats | None = None)
     return np.asarray(np.linalg.inv(np.linalg.inv(reference_g @ t) @ (g @ t)), dtype=np.float64)
 
 
-def strain_sigma(
+def strain_covariance(
     g: Floats,
     covariance: Floats,
     reference_g: Floats,
@@ -67,7 +67,7 @@ def strain_sigma(
     transform: Floats | None = None,
     scan_axes: Floats | None = None,
 ) -> Floats:
-    """(n, 4) standard errors of exx, eyy, exy, theta_rad by linear propagation.
+    """(n, 4, 4) covariance of exx, eyy, exy, theta_rad by linear propagation.
 
     Parameters
     ----------
@@ -85,5 +85,28 @@ def strain_sigma(
     change = np.einsum("nai,njb->nabij", left, right).reshape(len(g), 2, 2, 4)
     xx, yy, xy, yx = change[:, 0, 0], change[:, 1, 1], change[:, 0, 1], change[:, 1, 0]
     rows = np.stack([xx, yy, 0.5 * (xy + yx), 0.5 * (xy - yx)], axis=1)
-    variance = np.einsum("nki,nij,nkj->nk", rows, covariance, rows)
-    return np.asarray(np.sqrt(np.maximum(variance, 0)), dtype=np.float64)
+    return np.asarray(rows @ covariance @ rows.transpose(0, 2, 1), dtype=np.float64)
+
+
+def strain_sigma(
+    g: Floats,
+    covariance: Floats,
+    reference_g: Floats,
+    axis_deg: float = 0.0,
+    transform: Floats | None = None,
+    scan_axes: Floats | None = None,
+) -> Floats:
+    """(n, 4) standard errors of exx, eyy, exy, theta_rad; arguments are those of :func:`strain_covariance`."""
+    return standard_errors(strain_covariance(g, covariance, reference_g, axis_deg, transform, scan_axes))
+
+
+def standard_errors(covariance: Floats) -> Floats:
+    """(..., n) square roots of the diagonals of covariances (..., n, n)."""
+    return np.asarray(np.sqrt(np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0)), dtype=np.float64)
+
+
+def tensor_turn(angle_deg: float) -> Floats:
+    """(3, 3) matrix that takes exx, eyy, exy to axes turned by an angle from the x axis towards the y axis."""
+    cos, sin = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    both = cos * sin
+    return np.array([[cos**2, sin**2, 2 * both], [sin**2, cos**2, -2 * both], [-both, both, cos**2 - sin**2]])

@@ -167,17 +167,18 @@ class Through:
         return float(self.fit.n_indexed[self.good].sum()) * _S_PER_DISK * max(1.0, radius / 5) ** 2
 
     def _both(self, cube: Datacube) -> Made:
-        from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns, measure_some
+        from napari_emdl.diffraction.fit.pattern import hidden_pixels, measure_aperture, measure_on_patterns, measure_some
 
-        aperture = measure_aperture(self.chosen, cube, self.fit, self.good, self.distortion)
+        seen: dict[str, Any] = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
+        aperture = measure_aperture(self.chosen, cube, self.fit, self.good, **seen)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
         if int(self.good.sum()) > _LARGE:
             at = np.flatnonzero(self.good)[np.linspace(0, int(self.good.sum()) - 1, _TRIAL).astype(int)]
-            few = self.refit(measure_some(self.chosen, cube, self.fit, at, aperture, self.distortion, self.control), at)
+            few = self.refit(measure_some(self.chosen, cube, self.fit, at, aperture, **seen, control=self.control), at)
             tried = weigh(_at(self.fit, at), few, np.ones(len(at), bool), self.fitted(few), aperture, None)
             if tried.share < LEAST_SHARE:
                 return self._peaks(_surer(tried), **known)
-        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job())
+        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, **seen, **self._job())
         other = self.refit(table, None)
         weights = weigh(self.fit, other, self.good, self.fitted(other), aperture, self.disks.shape, self.zero)
         if weights.contradict:
@@ -200,9 +201,10 @@ class Through:
         )
 
     def _pattern(self, cube: Datacube) -> Made:
-        from napari_emdl.diffraction.fit.pattern import measure_aperture, measure_on_patterns
+        from napari_emdl.diffraction.fit.pattern import hidden_pixels, measure_aperture, measure_on_patterns
 
-        aperture = measure_aperture(self.chosen, cube, self.fit, self.good, self.distortion)
+        seen: dict[str, Any] = {"distortion": self.distortion, "hidden": hidden_pixels(cube, self.good)}
+        aperture = measure_aperture(self.chosen, cube, self.fit, self.good, **seen)
         known: dict[str, Any] = {"aperture": asdict(aperture)}
         if aperture.ripple > _RAGGED:
             text = (
@@ -210,7 +212,7 @@ class Through:
                 "apertures are cut on whole pixels), so the strain is fitted to the peaks and not to the patterns"
             )
             return self._peaks("the edges of the disks are ragged", **known, warning=text)
-        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, distortion=self.distortion, **self._job())
+        table = measure_on_patterns(self.chosen, cube, self.fit, self.good, aperture, **seen, **self._job())
         return Made(table, self.refit(table, None), "pattern", **known)
 
     def _cepstra(self, cube: Datacube) -> Made:

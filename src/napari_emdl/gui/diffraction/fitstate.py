@@ -74,6 +74,7 @@ class FitState(QObject):
         follow("map", lattice.image, self._on_map, cancel_stale=False)
         follow("lattice", lattice, self._on_lattice, cancel_stale=False)
         follow("strain", jobs.fit_strain, self._on_strain, cancel_stale=False)
+        follow("turn", jobs.turn_strain, self._on_turned, cancel_stale=False)
         follow("fit time", jobs.pattern_fit_s, self._on_fit_time, silent=True)
         coarse = follow("coarse", jobs.CoarseStrain(), self._on_coarse, cancel_stale=False)
         coarse.failed.connect(lambda *_: self._go_on())
@@ -83,6 +84,7 @@ class FitState(QObject):
         self.peaks_for_now = False
         self._patterns_wait: tuple[Any, ...] | None = None
         self.coarse: jobs.CoarseView | None = None
+        self._stale = False
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
@@ -132,8 +134,12 @@ class FitState(QObject):
         settings = self.settings
         if params == settings.strain_params:
             return
+        turned = settings.strain_params == params.model_copy(update={"axis_deg": settings.strain_params.axis_deg})
         before, settings.strain_params = settings.limits, params
         self.settings_changed.emit()
+        if turned and self.found.strain is not None and jobs.can_turn(self.found.strain):
+            self.followers.submit("turn", self.data, self.found.strain, params.axis_deg)
+            return
         if settings.limits != before:
             self._tell_limits()
             return
@@ -220,6 +226,7 @@ class FitState(QObject):
         elif not self.settings.strain_params.needs_patterns:
             self.follow()
         else:
+            self._stale = True
             self.fit_stale.emit()
             self._ask_fit_time()
 
@@ -322,10 +329,24 @@ class FitState(QObject):
             return  # the slider moved on, and a coarse map of where it is now is shown
         if disks is data.found.disks:
             data.found.strain = strain
+            axis_deg = data.settings.strain_params.axis_deg
+            if strain.axis_deg != axis_deg and jobs.can_turn(strain):  # the axis was turned while it was fitted
+                self.followers.submit("turn", data, strain, axis_deg)
             if data is self.data:
                 self.coarse = None
+                self._stale = False
                 self.strain_changed.emit()
                 self._tell_fit(strain)
+
+    def _on_turned(self, strain: Any, args: Any) -> None:
+        data, known = args[:2]
+        if data.found.strain is not known:
+            return
+        data.found.strain = strain
+        if data is self.data:
+            self.strain_changed.emit()
+            if self._stale:
+                self.fit_stale.emit()
 
     def _tell_fit(self, strain: Any) -> None:
         """Go on to the patterns, or say that the map is now of them too."""

@@ -192,6 +192,21 @@ def fit_strain(
     return fit(disks, reference=reference, params=params, control=control, regions=regions, cube=cube)
 
 
+def can_turn(strain: Any) -> bool:
+    """Whether a map can be turned to other axes without a fit."""
+    from napari_emdl.diffraction.fit.turn import can_turn as can
+
+    return can(strain)
+
+
+def turn_strain(control: Control, data: Any, strain: Any, axis_deg: float) -> Any:
+    """The map on other axes; whose it is goes along for the receiver."""
+    from napari_emdl.diffraction.fit.turn import turn_strain as turn
+
+    control.check()
+    return turn(strain, axis_deg)
+
+
 @dataclass(frozen=True)
 class CoarseView:
     """Strain of every `step`-th row and column as blocks of the scan: (R, C) by component."""

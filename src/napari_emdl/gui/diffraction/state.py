@@ -107,6 +107,7 @@ class StemState(FitState):
         if self._rest.isActive():
             self.follow()  # of the datacube that is put aside
         self.coarse, self.fit_time_s, self.peaks_for_now, self._patterns_wait = None, None, False, None
+        self._stale = False
         self.followers.drop("pattern", "probe", "live", "structure", "outlook", "histogram", "map", "part", "lattice", "coarse")
         self.data = data
         self.cube_changed.emit()

@@ -159,6 +159,28 @@ def _append_row(path: Path, row: dict) -> None:
         writer.writerow(row)
 
 
+def train_for(trainer: Trainer, begin: float, seconds: float, tiny: bool = False) -> list[dict[str, float]]:
+    """Steps until some seconds after `begin` (of ``time.monotonic``); the schedule's length follows from the first ones' speed.
+
+    `tiny` takes the configuration's steps whatever the time. Returns rows of the loss curve.
+    """
+    rows: list[dict[str, float]] = []
+    probe = 2 if tiny else 30
+    started = time.monotonic()
+    while trainer.step < trainer.config.loop.steps and (tiny or time.monotonic() - begin < seconds):
+        parts = trainer.train_step()
+        if trainer.step % (1 if tiny else 20) == 0:
+            rows.append({"step": float(trainer.step), **{k: float(v) for k, v in parts.items()}})
+        if trainer.step == probe // 3:
+            started = time.monotonic()  # the first steps warm up the GPU
+        if trainer.step == probe and not tiny:
+            pace = (time.monotonic() - started) / (probe - probe // 3)
+            steps = probe + max(1, int(0.95 * (seconds - (time.monotonic() - begin)) / pace))
+            loop = trainer.config.loop.model_copy(update={"steps": steps})
+            trainer.config = trainer.config.model_copy(update={"loop": loop})
+    return rows or [{"step": float(trainer.step)}]
+
+
 def plot_curves(folder: str | Path, out: str | Path) -> None:
     """Draw loss and validation curves of a training into a PNG."""
     from matplotlib.figure import Figure
