@@ -349,7 +349,7 @@ def _peaks(image: NDArray[np.floating], least: float) -> NDArray[np.intp]:
         high = band > floor
         if np.count_nonzero(high) > _MANY * high.size:
             high[:, 1:-1] &= band[:, 1:-1] > np.fmin(band[:, :-2], band[:, 2:]) + least
-        found.append(_peaks_among(image, np.argwhere(high) + [top, 0], least))
+        found.append(_peaks_among(image, np.argwhere(high) + np.array([top, 0]), least))
     return np.concatenate(found)
 
 

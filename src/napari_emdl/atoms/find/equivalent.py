@@ -136,8 +136,8 @@ class _Tries:
     def _fills(self, vector: Floats, leads: NDArray[np.bool_]) -> bool:
         """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
 
-        In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every second
-        one.
+        In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every
+        second one.
         """
         inside = np.concatenate([self._hull.find_simplex(self.asked + step) >= 0 for step in (vector, -vector)])
         return bool(inside.sum() >= _LEAST_INSIDE and (leads & inside).sum() >= _FILLED * inside.sum())

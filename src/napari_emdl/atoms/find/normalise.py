@@ -16,7 +16,7 @@ SIGMA_A = 12.0
 
 
 def _up(coarse: np.ndarray, axis: int, length: int, some: slice = slice(None)) -> np.ndarray:
-    """Linear interpolation of block means (centres at BLOCK/2 - 1/2) to `some` of the pixels, constant beyond the outer centres."""
+    """Linear interpolation of block means (centres at BLOCK/2 - 1/2) to `some` pixels, constant beyond the outer centres."""
     x = (np.arange(length)[some] - (BLOCK_PX - 1) / 2) / BLOCK_PX
     x = np.clip(x, 0, coarse.shape[axis] - 1).astype(np.float32)
     i = np.minimum(x.astype(int), max(coarse.shape[axis] - 2, 0))

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-
 #: rows that are resampled together
 _STRIP = 128
 

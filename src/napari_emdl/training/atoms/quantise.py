@@ -29,11 +29,13 @@ from napari_emdl.training.atoms.mixture import Bank, MixedSampler
 from napari_emdl.training.atoms.multislice import Multislice
 from napari_emdl.training.atoms.structures import CarbonBank
 from napari_emdl.training.atoms.waves import GRID, Mixture, draw_pair, draw_structure, simulate
-from napari_emdl.training.common.eightbit import PRECISION, correct_biases, folded, to_eight_bit
+from napari_emdl.training.common.eightbit import PRECISION, correct_biases, folded, level_scores, to_eight_bit
 
 _OPERATORS = {"Conv", "Relu", "Add"}
 #: The highest level of the network: the same module names carry its number.
 _HIGHEST = "0"
+#: The layer whose first channels are the logits.
+_HEAD = "/head/Conv"
 #: Activations beyond are cut off: with ranges that hold all of them logits were a quarter farther off.
 _PERCENTILE = 99.999
 
@@ -69,9 +71,9 @@ def layers_of(graph: onnx.ModelProto) -> list[str]:
     chosen = []
     for node in graph.graph.node:
         part, _, level = (node.name.split("/")[1] if "/" in node.name else "").partition(".")
-        if part in {"encode", "down", "deep", "up", "decode"} and node.op_type in _OPERATORS:
-            if part == "deep" or level != _HIGHEST:
-                chosen.append(node.name)
+        below = part == "deep" or (part in {"encode", "down", "up", "decode"} and level != _HIGHEST)
+        if below and node.op_type in _OPERATORS:
+            chosen.append(node.name)
     return chosen
 
 
@@ -105,6 +107,7 @@ def quantise(
         folded(network, plain)
         to_eight_bit(plain, small, feeds, layers_of(onnx.load(plain)), _PERCENTILE)
         correct_biases(plain, small, feeds[::3])
+        level_scores(plain, small, feeds, "logit", _HEAD)
         shutil.move(small, target / network.name)
     card["version"] = version or card["version"]
     card["weights"]["onnx"]["sha256"] = sha256_of(target / network.name)

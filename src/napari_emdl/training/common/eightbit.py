@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,8 @@ def folded(source: Path, target: Path) -> None:
 def to_eight_bit(plain: Path, small: Path, feeds: Feeds, layers: list[str], percentile: float | None = None) -> None:
     """Write `small` from `plain`: the named nodes in 8 bit, ranges of their activations from `feeds`.
 
-    With `percentile`, the rarest values beyond it are cut off, and the others are told apart more finely. Weights have 7 bits and a scale per channel: so they cannot overflow on CPUs without VNNI, and all CPUs give the same.
+    With `percentile`, the rarest values beyond it are cut off, and the others are told apart more finely. Weights have 7 bits and a
+    scale per channel: so they cannot overflow on CPUs without VNNI, and all CPUs give the same.
     """
     quantize_static(
         str(plain),
@@ -83,13 +84,41 @@ def correct_biases(plain: Path, small: Path, feeds: Feeds) -> None:
     onnx.save(coarse, small)
 
 
+def level_scores(plain: Path, small: Path, feeds: Feeds, output: str, layer: str) -> None:
+    """Shift the first biases of `layer`, in single precision, until the logits `output` of `small` promise as much as those of
+    `plain`: the same sum of probabilities over `feeds`."""
+    exact, coarse = onnx.load(plain), onnx.load(small)
+    node = next(node for node in coarse.graph.node if node.name == layer)
+    bias = next(tensor for tensor in coarse.graph.initializer if tensor.name == node.input[2])
+    wanted = _expected(exact, output, feeds)[0]
+    for _ in range(2):
+        found, slope = _expected(coarse, output, feeds)
+        values = numpy_helper.to_array(bias).copy()
+        values[: len(found)] += ((wanted - found) / slope).astype(values.dtype)
+        bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    onnx.save(coarse, small)
+
+
+def _expected(graph: onnx.ModelProto, output: str, feeds: Feeds) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the probabilities of every channel of some logits over all feeds, and its derivative by a shift of the logits."""
+    p = [1 / (1 + np.exp(-logits.astype(np.float64))) for logits in _tensors(graph, [output], feeds, lambda values: values)]
+    return sum(each.sum((0, 2, 3)) for each in p), sum((each * (1 - each)).sum((0, 2, 3)) for each in p)
+
+
 def _channel_means(graph: onnx.ModelProto, names: list[str], feeds: Feeds) -> list[np.ndarray]:
     """Mean of every channel of some tensors (batch, channels, rows, cols) over all feeds."""
+    found = _tensors(graph, names, feeds, lambda values: values.mean((0, 2, 3)))
+    return [np.mean(found[k :: len(names)], axis=0) for k in range(len(names))]
+
+
+def _tensors(
+    graph: onnx.ModelProto, names: list[str], feeds: Feeds, told: Callable[[np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
+    """What is `told` of some tensors for every feed, those of one feed in a row."""
     seen = copy.deepcopy(graph)
     del seen.graph.output[:]
     seen.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found = [[values.mean((0, 2, 3)) for values in session.run(names, feed)] for feed in feeds]
-    return [np.mean([means[k] for means in found], axis=0) for k in range(len(names))]
+    return [told(values) for feed in feeds for values in session.run(names, feed)]
