@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 Feeds = Sequence[dict[str, np.ndarray]]
 
@@ -39,11 +39,11 @@ def folded(source: Path, target: Path) -> None:
     onnx.save(graph, target)
 
 
-def to_eight_bit(plain: Path, small: Path, feeds: Feeds, layers: list[str], percentile: float | None = None) -> None:
+def to_eight_bit(plain: Path, small: Path, feeds: Feeds, layers: list[str]) -> None:
     """Write `small` from `plain`: the named nodes in 8 bit, ranges of their activations from `feeds`.
 
-    With `percentile`, the rarest values beyond it are cut off, and the others are told apart more finely. Weights have 7 bits and a
-    scale per channel: so they cannot overflow on CPUs without VNNI, and all CPUs give the same.
+    Ranges hold all values that were seen: cutting off the rarest (beyond the 99.99th percentile) was nearer on the average, but
+    lost clear columns. Weights have 7 bits and a scale per channel: they cannot overflow on CPUs without VNNI.
     """
     quantize_static(
         str(plain),
@@ -55,8 +55,6 @@ def to_eight_bit(plain: Path, small: Path, feeds: Feeds, layers: list[str], perc
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_quantize=layers,
-        calibrate_method=CalibrationMethod.MinMax if percentile is None else CalibrationMethod.Percentile,
-        extra_options={} if percentile is None else {"CalibPercentile": percentile},
     )
 
 
