@@ -67,7 +67,7 @@ def test_a_column_network_in_eight_bits_promises_as_many_columns(tmp_path, monke
 
 
 def test_what_ships_says_where_it_comes_from() -> None:
-    for name in ("disk_refiner", "fcunet", "columns"):
+    for name in ("disk_refiner", "fcunet"):
         model = load_model(shipped_folder() / name)
         card = model.card.model_dump()["config"]["emdl"]
         graph = onnx.load(model.network)

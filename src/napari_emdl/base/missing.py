@@ -212,7 +212,7 @@ def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: b
     out = []
     lines = np.zeros_like(bad)
     for axis in (0, 1):
-        dark = (empty | bad).all(axis=1 - axis) & ~bad.all(axis=1 - axis)
+        dark = np.asarray((empty | bad).all(axis=1 - axis) & ~bad.all(axis=1 - axis))
         mean = total.mean(axis=1 - axis)
         for i in np.flatnonzero(dark):
             around = mean[max(0, i - 8) : i + 9]
