@@ -82,14 +82,14 @@ def lattice_steps(score: Floats, information: Floats, hk: NDArray[np.int64], of:
     each = (terms[:, :, None, None, None] * place[:, None, :, None] * terms[:, None, None, :, None]).reshape(len(hk), -1)
     toward = (terms[:, :, None] * score[:, None, :2]).reshape(len(hk), -1)
     start = np.searchsorted(of, np.arange(of[-1] + 1))
-    step = np.zeros((len(start), 3, 2))
+    step: Floats = np.zeros((len(start), 3, 2))
     for _ in range(_STEP_ROUNDS):
         left = score[:, :2] - np.einsum("nab,nb->na", place, np.einsum("ni,nib->nb", terms, step[of]))
         square = np.einsum("na,nab,nb->n", left, inverse, left)
         trust = (1 / (1 + square / 8))[:, None]
         normal = np.add.reduceat(trust * each, start).reshape(-1, 6, 6)
         right = np.add.reduceat(trust * toward, start)
-        step = np.linalg.solve(normal + 1e-6 * np.eye(6), right[:, :, None]).reshape(-1, 3, 2)
+        step = np.asarray(np.linalg.solve(normal + 1e-6 * np.eye(6), right[:, :, None]).reshape(-1, 3, 2), np.float64)
     return step
 
 
