@@ -33,6 +33,10 @@ _HOT_NOISE, _HOT_NOISE_SINGLE = 12.0, 50.0
 _HOT_RATIO = 3.0
 #: Share of a real spot's height that its neighbours have at least.
 _SPREAD = 0.03
+#: Rows that are looked at together, to save memory.
+_BAND = 512
+#: Share of the pixels up to which they are looked at one by one.
+_MANY = 0.02
 _OUTER = np.flatnonzero([max(abs(r - 2), abs(c - 2)) == 2 for r in range(5) for c in range(5)])
 #: A movie whose frames have a border of one value on more than this share of the frames' edges was aligned.
 _BORDER_SHARE = 0.02
@@ -202,12 +206,13 @@ def _codes(frames: NDArray[np.generic]) -> tuple[float, ...]:
 
 def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: bool) -> list[tuple[str, NDArray[np.bool_]]]:
     """Dead lines, beam stop, dead and hot pixels, each with its name."""
-    total = np.where(bad, np.float32(0), np.nansum(values, axis=0))
+    total, empty = _summed(values)
+    if bad.any():
+        total, empty = np.where(bad, np.float32(0), total), empty & ~bad
     out = []
-    empty = ((values == 0) | np.isnan(values)).all(axis=0) & ~bad
     lines = np.zeros_like(bad)
     for axis in (0, 1):
-        dark = (empty | bad).all(axis=1 - axis) & ~bad.all(axis=1 - axis)
+        dark = np.asarray((empty | bad).all(axis=1 - axis) & ~bad.all(axis=1 - axis))
         mean = total.mean(axis=1 - axis)
         for i in np.flatnonzero(dark):
             around = mean[max(0, i - 8) : i + 9]
@@ -227,6 +232,14 @@ def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: b
     out.append(("dead pixels", _dead(total, empty & ~known, known, few=len(values) <= _FEW_FRAMES)))
     out.append(("hot pixels", _hot(values, known)))
     return out
+
+
+def _summed(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Sum (rows, cols) of what the frames hold, and where none holds anything."""
+    total = values.sum(axis=0) if len(values) > 1 else values[0]
+    if np.isfinite(total.sum()):
+        return total, (values == 0).all(axis=0) if len(values) > 1 else total == 0
+    return np.nansum(values, axis=0), ((values == 0) | np.isnan(values)).all(axis=0)
 
 
 def _beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -295,7 +308,9 @@ def _whole(values: NDArray[np.floating]) -> bool:
 def _hot(values: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels that stand out in every frame while their neighbours do not."""
     out = np.zeros_like(known)
-    mean = np.where(known, np.nan, np.mean(values, axis=0) if len(values) > 1 else values[0])
+    mean = np.mean(values, axis=0) if len(values) > 1 else values[0]
+    if known.any():
+        mean = np.where(known, np.nan, mean)
     steps = np.diff(mean[:: max(1, mean.shape[0] // 512)], axis=1).ravel()
     steps = steps[np.isfinite(steps)]
     if not steps.size:
@@ -327,17 +342,30 @@ def _hot(values: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.b
 
 def _peaks(image: NDArray[np.floating], least: float) -> NDArray[np.intp]:
     """Pixels higher by `least` than all but one of the four pixels beside them."""
+    floor = float(np.fmin.reduce(image, axis=None)) + least
     found = []
-    for top in range(0, image.shape[0], 512):  # in bands, to save memory
-        band = np.pad(image[max(0, top - 1) : top + 513], 1, constant_values=-np.inf)
-        core = band[1:-1, 1:-1]
-        up, down, left, right = band[:-2, 1:-1], band[2:, 1:-1], band[1:-1, :-2], band[1:-1, 2:]
-        one, other = np.fmax(up, down), np.fmax(left, right)
-        second = np.fmax(np.fmin(one, other), np.fmax(np.fmin(up, down), np.fmin(left, right)))
-        places = np.argwhere((core > second + least) & np.isfinite(core))
-        places[:, 0] += max(0, top - 1)
-        found.append(places[(places[:, 0] >= top) & (places[:, 0] < top + 512)])
+    for top in range(0, image.shape[0], _BAND):
+        band = image[top : top + _BAND]
+        high = band > floor
+        if np.count_nonzero(high) > _MANY * high.size:
+            high[:, 1:-1] &= band[:, 1:-1] > np.fmin(band[:, :-2], band[:, 2:]) + least
+        found.append(_peaks_among(image, np.argwhere(high) + np.array([top, 0]), least))
     return np.concatenate(found)
+
+
+def _peaks_among(image: NDArray[np.floating], places: NDArray[np.intp], least: float) -> NDArray[np.intp]:
+    """Those of some places (n, 2) that are peaks."""
+    rows, cols = places.T
+    around = []
+    for dr, dc in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        r, c = rows + dr, cols + dc
+        inside = (r >= 0) & (r < image.shape[0]) & (c >= 0) & (c < image.shape[1])
+        around.append(np.where(inside, image[np.clip(r, 0, image.shape[0] - 1), np.clip(c, 0, image.shape[1] - 1)], -np.inf))
+    up, down, left, right = around
+    one, other = np.fmax(up, down), np.fmax(left, right)
+    second = np.fmax(np.fmin(one, other), np.fmax(np.fmin(up, down), np.fmin(left, right)))
+    core = image[rows, cols]
+    return places[(core > second + least) & np.isfinite(core)]
 
 
 def _border_value(values: NDArray[np.floating]) -> float | None:

@@ -16,7 +16,7 @@ from napari_emdl.atoms.find.making import _of_two
 from napari_emdl.atoms.find.network import NetworkColumnFinder
 from napari_emdl.atoms.find.prepared import Preparation
 from napari_emdl.atoms.find.resample import Grid
-from napari_emdl.atoms.find.tiles import spread
+from napari_emdl.atoms.find.tiles import Tile, quartered, spans, spread, tiles
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.signals import in_memory
@@ -231,6 +231,43 @@ def test_a_few_spots_are_not_taken_where_the_other_reading_is_no_crystal():
         assert nothing.passing == 0 and not nothing.readings
         taken = _of_two(_Stub(first, 0.0, 0.6, refused=True), _Stub(second, 25.0, spots=lattice))
         assert taken.contrast == second and taken.passing == 25
+
+
+def test_a_tile_with_more_candidates_than_the_network_lists_is_cut_again(model, session, frame, monkeypatch):
+    frames, _ = frame
+    finder = NetworkColumnFinder(model, 0.1, "bright", session=session)
+    asked: list[tuple[int, ...]] = []
+
+    def list_is_full(images, told, outputs, control):
+        asked.append(images.shape[-2:])
+        found = dict(finder.session.run({"image": images, "conditions": told}, outputs, control))
+        if len(asked) == 1:
+            found["candidates"] = found["candidates"][:, :100]  # all of them columns
+        return found
+
+    monkeypatch.setattr(finder, "_run", list_is_full)
+    table = finder.find(frames)
+    assert len(asked) == 5 and max(asked[1:]) < asked[0]
+    assert table.attrs["crowded_frames"] == 0
+    whole = NetworkColumnFinder(model, 0.1, "bright", session=session).find(frames)
+    at, other = positions(table), positions(whole)
+    assert len(at) == len(other)
+    assert match(at, other, 0.05)[0].size == len(at)
+
+
+def test_tiles_are_alike_and_their_quarters_fill_them():
+    sizes = [size for _, size, _ in spans(3277, 2048, 144, 16)]
+    assert len(sizes) == 2 and max(sizes) - min(sizes) <= 32
+    (tile, *_) = tiles((3277, 900), 2048, 144, 16)
+    quarters = quartered(tile, (3277, 900), 144, 16)
+    seen = np.zeros((3277, 900), int)
+    for part in quarters:
+        (top, bottom), (left, right) = part.core
+        seen[top:bottom, left:right] += 1
+        assert all(start % 16 == 0 and size % 16 == 0 for start, size in zip(part.start, part.size, strict=True))
+    (top, bottom), (left, right) = tile.core
+    assert seen[top:bottom, left:right].all() and seen.sum() == (bottom - top) * (right - left) == (seen > 0).sum()
+    assert quartered(Tile((0, 0), (144, 144), ((0, 144), (0, 144))), (144, 144), 144, 16) == []
 
 
 def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, frame):

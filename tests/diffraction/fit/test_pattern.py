@@ -9,6 +9,7 @@ import napari_emdl as emdl
 from helpers.disks_made import lattice_points
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.signals import in_memory
+from napari_emdl.diffraction.fit.pattern import _fit_patterns, _Waiting
 from napari_emdl.diffraction.fit.patternmodel import Aperture, PatternModel
 
 LATTICE = np.array([[21.0, 2.0], [-1.5, 20.0]])
@@ -53,6 +54,20 @@ def test_one_sided_disks_make_no_strain():
             assert not any("ragged" in text for text in strain.evidence.warnings)
     assert error["pattern"] < 0.0012
     assert error["pattern"] < 0.7 * error["peaks"]
+
+
+def test_patterns_fitted_together_are_those_fitted_alone():
+    random = np.random.default_rng(8)
+    hk = np.array([(h, k) for h in range(-2, 3) for k in range(-2, 3)])
+    model, coarse = (PatternModel(Aperture(RADIUS, EDGE), least_share=share) for share in (3e-4, 1e-2))
+    starts = [(np.array([64.0, 64.0]) + shift, LATTICE * (1 + shift)) for shift in (0.0, 0.004, 0.3)]  # the last is far off
+    waiting = [
+        _Waiting(k, hk[k:], lit_inside(np.eye(2), random).astype(float), origin, g) for k, (origin, g) in enumerate(starts)
+    ]
+    together = _fit_patterns(model, coarse, waiting)
+    alone = [_fit_patterns(model, coarse, [one]) for one in waiting]
+    for found, expected in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-7, atol=1e-9)
 
 
 def test_apertures_cut_on_whole_pixels_are_fitted_to_peaks_and_that_is_said():

@@ -15,8 +15,11 @@ SPIKE_SHARE = 2e-3
 #: side of a square of one value, pixels, and the most pixels of that value elsewhere, that make an empty border
 BORDER_PX, BORDER_ELSEWHERE = 7, 0.3
 
+#: a frame without spikes and borders, and where it holds no image
+Clean = tuple[NDArray[np.float32], NDArray[np.bool_] | None]
 
-def cleaned(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None] | None:
+
+def cleaned(image: NDArray[Any]) -> Clean | None:
     """A frame (rows, cols) without spikes, what holds no image filled with the median, and where that is.
 
     Returns

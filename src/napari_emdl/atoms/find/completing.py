@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 from scipy.special import logit
 
-from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.clean import Clean
 from napari_emdl.atoms.find.equivalent import CLEAR, DOUBT
 from napari_emdl.atoms.find.motif import Read, find_motifs, read_places
 
@@ -47,7 +48,7 @@ class Completed:
 
 def with_unit_cells(
     columns: dict[str, NDArray[Any]],
-    images: NDArray[Any],
+    images: Sequence[Clean | None],
     counts: tuple[int, int],
     contrast: str,
     single: bool,
@@ -60,7 +61,7 @@ def with_unit_cells(
     columns
         Fields of the candidates.
     images
-        (1, rows, cols), or (3, rows, cols) with the means of near and far neighbours.
+        The cleaned frame, or this with the means of near and far neighbours.
     counts
         Numbers of frames in these means.
     contrast
@@ -69,8 +70,8 @@ def with_unit_cells(
         See :func:`completed`.
     """
     sign = -1.0 if contrast == "dark" else 1.0
-    clean = [(weight, cleaned(image)) for weight, image in zip((1, *counts), images, strict=False) if weight]
-    seen = [(weight, -part[0] if contrast == "dark" else part[0]) for weight, part in clean if part is not None]
+    clean = [(weight, part) for weight, part in zip((1, *counts), images, strict=False) if weight and part is not None]
+    seen = [(weight, -image if contrast == "dark" else image) for weight, (image, _) in clean]
     own = cells = seen[0][1]
     if len(seen) > 1:
         cells = np.zeros_like(own)

@@ -8,7 +8,10 @@ changed, so that a vacancy stays empty and an atom in an odd place that is clear
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +49,7 @@ class Translations:
     spacing_px: float
 
 
-def pooled_scores(position_px: Floats, score: Floats) -> Floats:
+def pooled_scores(position_px: Floats, score: Floats, threads: int = 1) -> Floats:
     """Scores (n,) of candidates (n, 2) of one frame, those in doubt replaced by what their equivalents say.
 
     Frames without a lattice that most clear columns share come back as they are.
@@ -60,7 +63,7 @@ def pooled_scores(position_px: Floats, score: Floats) -> Floats:
             break
         obeyed = steps_obeyed(lattice)
         mine = _in_lattice(position_px[doubt], lattice, obeyed)
-        peers, count = _mean_of_peers(position_px, score, doubt[mine], lattice)
+        peers, count = _mean_of_peers(position_px, score, doubt[mine], lattice, threads)
         for i, mean, n in zip(doubt[mine], peers, count, strict=True):
             if n >= _LEAST_PEERS and mean < _NONE:
                 out[i] = min(score[i], mean)
@@ -82,19 +85,9 @@ def find_translations(columns_px: Floats) -> Translations | None:
     steps = steps[(steps[:, 0] > 0) | ((steps[:, 0] == 0) & (steps[:, 1] > 0))]
     if len(steps) < _LEAST_CLEAR:
         return None
-    hull = _hull(columns_px)
-    _, cell, counts = np.unique(np.rint(steps / (0.2 * spacing)).astype(int), axis=0, return_inverse=True, return_counts=True)
-    tried: list[tuple[Floats, NDArray[np.bool_]]] = []
-    for k in np.argsort(-counts)[:_MOST_TRIED]:
-        middle = steps[cell.ravel() == k].mean(axis=0)
-        vector = steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0)
-        through = _leads(tree, asked, vector, spacing) & _leads(tree, asked, -vector, spacing)
-        most = max(_LEAST_CLEAR // 2, _THROUGH * len(asked))
-        if through.sum() >= most or _fills(hull, tree, asked, vector, spacing):
-            tried.append((vector, through))
-    tried.sort(key=lambda found: float(np.linalg.norm(found[0])))
-    for i, (first, one) in enumerate(tried):
-        for second, other in tried[i + 1 :]:
+    tries = _Tries(tree, columns_px, asked, spacing, _frequent(steps, spacing))
+    for i, (first, one) in enumerate(tries):
+        for second, other in itertools.islice(tries, i + 1, None):
             area = abs(first[0] * second[1] - first[1] * second[0])
             both = (one & other).sum()
             if area > 0.3 * np.linalg.norm(first) * np.linalg.norm(second) and both >= 0.5 * min(one.sum(), other.sum()):
@@ -102,21 +95,58 @@ def find_translations(columns_px: Floats) -> Translations | None:
     return None
 
 
-def _hull(columns_px: Floats) -> Delaunay:
-    """Triangles over all columns; of many only those at the corners of the outline are needed."""
-    return Delaunay(columns_px if len(columns_px) <= _MOST_ASKED else columns_px[ConvexHull(columns_px).vertices])
+def _frequent(steps: Floats, spacing: float) -> list[Floats]:
+    """The most frequent steps, shortest first."""
+    cells = np.rint(steps / (0.2 * spacing)).astype(np.int64)
+    low = cells.min(axis=0)
+    key = (cells[:, 0] - low[0]) * (int(cells[:, 1].max() - low[1]) + 1) + cells[:, 1] - low[1]
+    _, cell, counts = np.unique(key, return_inverse=True, return_counts=True)
+    found = []
+    for k in np.argsort(-counts)[:_MOST_TRIED]:
+        middle = steps[cell == k].mean(axis=0)
+        found.append(steps[np.linalg.norm(steps - middle, axis=1) < 0.2 * spacing].mean(axis=0))
+    return sorted(found, key=lambda vector: float(np.linalg.norm(vector)))
 
 
-def _fills(hull: Delaunay, tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> bool:
-    """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
+class _Tries:
+    """Those of some vectors that lead through the crystal, each with the columns (n,) that have another on either side.
 
-    In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every second
-    one.
+    They are looked at when they are asked for: the first two mostly are the lattice.
     """
-    steps = (vector, -vector)
-    inside = np.concatenate([hull.find_simplex(columns_px + step) >= 0 for step in steps])
-    leads = np.concatenate([_leads(tree, columns_px, step, spacing) for step in steps])
-    return bool(inside.sum() >= _LEAST_INSIDE and (leads & inside).sum() >= _FILLED * inside.sum())
+
+    def __init__(self, tree: cKDTree, columns_px: Floats, asked: Floats, spacing: float, vectors: list[Floats]) -> None:
+        self.tree, self.columns_px, self.asked, self.spacing = tree, columns_px, asked, spacing
+        self._left = iter(vectors)
+        self._found: list[tuple[Floats, NDArray[np.bool_]]] = []
+
+    def __iter__(self) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
+        for number in itertools.count():
+            while len(self._found) <= number:
+                if (vector := next(self._left, None)) is None:
+                    return
+                self._look(vector)
+            yield self._found[number]
+
+    def _look(self, vector: Floats) -> None:
+        forth, back = (_leads(self.tree, self.asked, step, self.spacing) for step in (vector, -vector))
+        through = forth & back
+        if through.sum() >= max(_LEAST_CLEAR // 2, _THROUGH * len(self.asked)) or self._fills(vector, np.r_[forth, back]):
+            self._found.append((vector, through))
+
+    def _fills(self, vector: Floats, leads: NDArray[np.bool_]) -> bool:
+        """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
+
+        In a small particle few columns have others on either side. The step within a dumbbell leads to nothing from every
+        second one.
+        """
+        inside = np.concatenate([self._hull.find_simplex(self.asked + step) >= 0 for step in (vector, -vector)])
+        return bool(inside.sum() >= _LEAST_INSIDE and (leads & inside).sum() >= _FILLED * inside.sum())
+
+    @cached_property
+    def _hull(self) -> Delaunay:
+        """Triangles over all columns; of many only those at the corners of the outline are needed."""
+        points = self.columns_px
+        return Delaunay(points if len(points) <= _MOST_ASKED else points[ConvexHull(points).vertices])
 
 
 def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> NDArray[np.bool_]:
@@ -138,16 +168,17 @@ def _in_lattice(position_px: Floats, lattice: Translations, obeyed: NDArray[np.i
 
 
 def _mean_of_peers(
-    position_px: Floats, score: Floats, of: NDArray[np.intp], lattice: Translations
+    position_px: Floats, score: Floats, of: NDArray[np.intp], lattice: Translations, threads: int = 1
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Mean score at the equivalents of candidates `of` inside the crystal (0 where nothing was seen), and their number."""
     steps = [(i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1) if (i, j) != (0, 0)]
     place = position_px[of][:, None] + np.array(steps) @ lattice.vectors
     flat = place.reshape(-1, 2)
-    third = lattice.columns.query(flat, k=3)[0][:, 2]
+    reach = 1.6 * lattice.spacing_px
+    third = lattice.columns.query(flat, k=[3], distance_upper_bound=reach, workers=threads)[0][:, 0]
     low, high = position_px.min(axis=0), position_px.max(axis=0)
-    inside = (third < 1.6 * lattice.spacing_px) & np.all((flat >= low) & (flat <= high), axis=1)
-    which = cKDTree(position_px).query(flat, distance_upper_bound=_OFF * lattice.spacing_px)[1]
+    inside = (third < reach) & np.all((flat >= low) & (flat <= high), axis=1)
+    which = cKDTree(position_px).query(flat, distance_upper_bound=_OFF * lattice.spacing_px, workers=threads)[1]
     seen = np.append(score, 0.0)[which]  # where nothing is near, the index is the number of candidates
     inside, seen = inside.reshape(len(of), len(steps)), seen.reshape(len(of), len(steps))
     count = inside.sum(axis=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from scipy.special import expit
 
 from napari_emdl.atoms.find import maps as map_cache
 from napari_emdl.atoms.find.card import encode_conditions, outside_range, threshold_of, with_frames
-from napari_emdl.atoms.find.clean import is_blank
+from napari_emdl.atoms.find.clean import Clean, is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
-from napari_emdl.atoms.find.tiles import Tile, cut, in_core, spread, tiles
+from napari_emdl.atoms.find.tiles import Tile, cut, in_core, quartered, spread, tiles
 from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
@@ -37,9 +38,9 @@ from napari_emdl.workflow.finder import FinderInfo
 FIELDS = ("row", "col", "score", "sigma_px", "species", "intensity", "logit")
 #: candidates below this score are not kept
 FLOOR = 0.02
-#: larger frames are cut into tiles of so many pixels of the network: memory does not grow with the frame, and a tile's list of
-#: candidates, which the network limits to 12,288, holds all of them
-TILE_PX = 1536
+#: larger frames are cut into tiles of so many pixels of the network: memory does not grow with the frame. The network lists
+#: 12,288 candidates of a tile at most; a tile that holds more is cut again
+TILE_PX = 2048
 #: input pixels times batch on a GPU
 GPU_BATCH_PX = 16 * 512 * 512
 #: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
@@ -178,14 +179,20 @@ class NetworkColumnFinder:
         """Fields of every frame."""
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
         prepared = self.preparation(stack, grid, digests)
-        images, told, blank = prepared.images, self._told(prepared), prepared.blank
+        images, told = prepared.images, self._told(prepared)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
         maps = self._empty_maps(len(stack), grid)
-        for tile in self._tiles(grid.shape):
+        left = list(reversed(self._tiles(grid.shape)))
+        while left:
+            tile = left.pop()
             outputs = self._run(cut(images, tile), told, ("candidates", "logit"), control)
+            full = outputs["candidates"][:, :, 2].min(axis=1) >= FLOOR  # no place was left for more
+            if full.any() and (smaller := quartered(tile, grid.shape, self.margin_px, self.multiple)):
+                left += smaller
+                continue
             self._paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
-                if candidates[:, 2].min() >= FLOOR:  # no place was left for more
+                if full[index]:
                     self._crowded.add(self._key(digests[index]))
                 if self.sublattices:
                     candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
@@ -194,8 +201,8 @@ class NetworkColumnFinder:
             map_cache.shared.put(self._key(digest), values)
         empty = {n: np.zeros(0, np.int16 if n == "species" else np.float32) for n in self.fields}
         return [
-            empty if is_blank else self._columns(np.concatenate(parts), grid, image)
-            for parts, image, is_blank in zip(found, stack, blank, strict=True)
+            empty if is_blank else self._columns(np.concatenate(parts), grid, image, clean)
+            for parts, image, clean, is_blank in zip(found, stack, prepared.clean, prepared.blank, strict=True)
         ]
 
     def choose_threshold(self, frames: NDArray[Any], control: Control | None = None) -> float:
@@ -367,7 +374,9 @@ class NetworkColumnFinder:
         self.session.in_batches(len(inputs), batch, call)
         return {name: np.concatenate([part[name] for part in results]) for name in outputs}
 
-    def _columns(self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _columns(
+        self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any], clean: Sequence[Clean | None]
+    ) -> dict[str, NDArray[Any]]:
         """Fields of one frame from candidates (k, 6) on the grid, with the mass of every species behind them where the
         model tells species by sublattice."""
         kept = candidates[candidates[:, 2] >= FLOOR]
@@ -378,7 +387,7 @@ class NetworkColumnFinder:
         kept, points = kept[inside], points[inside]
         best = _apart(points, self.min_spacing_A / self.pixel_A)
         kept, points = kept[best], points[best]
-        own = np.asarray(images[:1] if self.neighbours else images, np.float32).mean(0)
+        own = images[0] if self.neighbours or len(images) == 1 else np.asarray(images, np.float32).mean(0)
         values = np.nan_to_num(ndi.map_coordinates(own, points.T, order=1, mode="nearest", output=np.float32))
         columns = {
             "row": points[:, 0].astype(np.float32),
@@ -395,10 +404,10 @@ class NetworkColumnFinder:
             columns["species"] = np.where(np.isnan(evidence), columns["species"], species).astype(np.int16)
             columns["lattice_evidence"] = evidence.astype(np.float32)
         if self.pooled:
-            columns["score"] = pooled_scores(points, columns["score"].astype(float)).astype(np.float32)
+            columns["score"] = pooled_scores(points, columns["score"].astype(float), self.threads).astype(np.float32)
         if not self.completes:
             return columns
-        columns, changed = with_unit_cells(columns, images, self.counts, self.contrast, self.pooled, self.threads)
+        columns, changed = with_unit_cells(columns, clean, self.counts, self.contrast, self.pooled, self.threads)
         self.completed_frames += changed
         return columns
 

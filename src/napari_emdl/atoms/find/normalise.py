@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 #: side of the blocks on which local mean and variance are computed, pixels
 BLOCK_PX = 16
+#: rows that are worked on together: they stay in the cache
+STRIP_PX = 64
 #: width of the Gaussian average
 SIGMA_A = 12.0
 
 
-def _up(coarse: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """Linear interpolation of block means (centres at BLOCK/2 - 1/2) to pixels, constant beyond the outer centres."""
-    x = np.clip((np.arange(length) - (BLOCK_PX - 1) / 2) / BLOCK_PX, 0, coarse.shape[axis] - 1).astype(np.float32)
+def _up(coarse: np.ndarray, axis: int, length: int, some: slice = slice(None)) -> np.ndarray:
+    """Linear interpolation of block means (centres at BLOCK/2 - 1/2) to `some` pixels, constant beyond the outer centres."""
+    x = (np.arange(length)[some] - (BLOCK_PX - 1) / 2) / BLOCK_PX
+    x = np.clip(x, 0, coarse.shape[axis] - 1).astype(np.float32)
     i = np.minimum(x.astype(int), max(coarse.shape[axis] - 2, 0))
-    w = (x - i).astype(np.float32)
     shape = [1, 1]
-    shape[axis] = length
-    w = w.reshape(shape)
-    a = np.take(coarse, i, axis)
-    return a + w * (np.take(coarse, np.minimum(i + 1, coarse.shape[axis] - 1), axis) - a)
+    shape[axis] = len(x)
+    low = np.take(coarse, i, axis)
+    step = np.take(coarse, np.minimum(i + 1, coarse.shape[axis] - 1), axis)
+    step -= low
+    step *= (x - i).astype(np.float32).reshape(shape)
+    step += low
+    return step
+
+
+def _pixels_of_blocks(length: int) -> np.ndarray:
+    """How many pixels of an axis each block has."""
+    return np.minimum(BLOCK_PX, length - np.arange(0, length, BLOCK_PX)).astype(np.float64)
 
 
 def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | None = None) -> np.ndarray:
@@ -54,7 +66,7 @@ def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | 
         return a.reshape(len(a), nr, BLOCK_PX, nc, BLOCK_PX).sum((0, 2, 4), dtype=np.float64)
 
     seen = None if hidden is None else np.broadcast_to(~hidden, stack.shape).astype(np.float32)
-    weight = blocks(np.ones_like(stack) if seen is None else seen)
+    weight = len(stack) * np.outer(*map(_pixels_of_blocks, (rows, cols))) if seen is None else blocks(seen)
     sigma = SIGMA_A / sampling_A / BLOCK_PX
 
     def smooth(a: np.ndarray) -> np.ndarray:
@@ -62,13 +74,23 @@ def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | 
 
     norm = np.maximum(smooth(weight), 1e-6)
 
-    def local(a: np.ndarray) -> np.ndarray:
-        return _up(_up((smooth(blocks(a)) / norm).astype(np.float32), 0, rows), 1, cols)
+    def coarse(a: np.ndarray) -> np.ndarray:
+        return (smooth(blocks(a)) / norm).astype(np.float32)
 
-    y = stack - local(stack if seen is None else stack * seen)
+    def strips(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows, a few at a time, with the local value there."""
+        along = _up(of, 1, cols)
+        for top in range(0, rows, STRIP_PX):
+            some = slice(top, min(top + STRIP_PX, rows))
+            yield some, _up(along, 0, rows, some)
+
+    y = np.empty_like(stack)
+    for some, mean in strips(coarse(stack if seen is None else stack * seen)):
+        np.subtract(stack[:, some], mean, out=y[:, some])
     if seen is not None:
         y *= seen
-    variance = local(np.square(y))
+    variance = coarse(np.square(y))
     floor = np.float32(1e-12) * max(float(np.max(variance)), 1e-12)
-    y /= np.sqrt(np.maximum(variance, floor))
+    for some, wide in strips(variance):
+        y[:, some] /= np.sqrt(np.maximum(wide, floor, out=wide), out=wide)
     return y[0] if x.ndim == 2 else y

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.clean import cleaned
+from napari_emdl.atoms.find.clean import Clean, cleaned
 from napari_emdl.atoms.find.normalise import local_normalise
 from napari_emdl.atoms.find.resample import Grid
 
@@ -36,11 +36,14 @@ class Prepared:
         (n, channels) which channels hold an image.
     blank
         (n,) frames without one.
+    clean
+        Of every frame its images before they were resampled, None for one without an image.
     """
 
     images: NDArray[np.float32]
     present: NDArray[np.bool_]
     blank: NDArray[np.bool_]
+    clean: list[list[Clean | None]]
 
 
 def digest_of(images: NDArray[Any]) -> bytes:
@@ -87,8 +90,8 @@ class Preparation:
     def _prepared(self, stack: NDArray[Any], grid: Grid) -> Prepared:
         out = np.zeros((len(stack), self.channels, *grid.shape), np.float32)
         present = np.zeros((len(stack), self.channels), bool)
-        for index, images in enumerate(stack):
-            clean = [cleaned(image) for image in images]
+        kept = [[cleaned(image) for image in images] for images in stack]
+        for index, clean in enumerate(kept):
             there = [part is not None for part in clean]
             if not there[0] or not (self.neighbours or all(there)):
                 continue
@@ -98,7 +101,7 @@ class Preparation:
                     out[index, channel] = self._normalised(clean[channel : channel + 1], grid)[0]
             else:
                 out[index] = self._normalised(clean, grid)
-        return Prepared(out, present, ~present[:, 0])
+        return Prepared(out, present, ~present[:, 0], kept)
 
     def _normalised(self, parts: list[Any], grid: Grid) -> NDArray[np.float32]:
         """Images that share one background and scale, on the network's grid."""

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+#: rows that are resampled together
+_STRIP = 128
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -53,9 +56,13 @@ class Grid:
         image = np.asarray(frame, np.float32)
         if self.same:
             return image
-        rows = _weights(self.frame_shape[0], self.shape[0]) @ image
+        rows = _weights(self.frame_shape[0], self.shape[0])
         cols = _weights(self.frame_shape[1], self.shape[1])
-        return np.ascontiguousarray((cols @ np.ascontiguousarray(rows.T)).T, dtype=np.float32)
+        out = np.empty(self.shape, np.float32)
+        for top in range(0, self.shape[0], _STRIP):  # what is turned round stays in the cache
+            strip = rows[top : top + _STRIP] @ image
+            out[top : top + _STRIP] = (cols @ np.ascontiguousarray(strip.T)).T
+        return out
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,21 +27,33 @@ def tiles(shape: tuple[int, int], tile: int, margin: int, multiple: int) -> list
 def spans(length: int, tile: int, margin: int, multiple: int) -> list[tuple[int, int, tuple[int, int]]]:
     """(start, padded size, core) of the tiles along one axis; all starts and cores are multiples of `multiple`."""
 
-    def padded(n: int) -> int:
-        return -(-n // multiple) * multiple
-
     if length <= tile:
-        return [(0, padded(length), (0, length))]
-    margin = padded(margin)
-    step = tile - 2 * margin
-    result = []
-    core = 0
-    while core < length:
-        end = min(length, core + step)
-        start = max(0, core - margin)
-        result.append((start, min(padded(length), padded(end) + margin) - start, (core, end)))
-        core = end
-    return result
+        return [(0, _padded(length, multiple), (0, length))]
+    step = tile - 2 * _padded(margin, multiple)
+    # of equal size, so that no tile is nearly all margin
+    step = _padded(-(-length // -(-length // step)), multiple)
+    return [_span(core, min(length, core + step), length, margin, multiple) for core in range(0, length, step)]
+
+
+def quartered(tile: Tile, shape: tuple[int, int], margin: int, multiple: int) -> list[Tile]:
+    """Up to four tiles whose cores make up the core of `tile` in a frame of `shape`; none where it is as small as they get."""
+    parts = []
+    for (start, stop), length in zip(tile.core, shape, strict=True):
+        half = -(-(stop - start) // (2 * multiple)) * multiple
+        if stop - start <= max(2 * multiple, margin):
+            return []
+        parts.append([_span(low, min(low + half, stop), length, margin, multiple) for low in range(start, stop, half)])
+    return [Tile((r[0], c[0]), (r[1], c[1]), (r[2], c[2])) for r, c in itertools.product(*parts)]
+
+
+def _span(core: int, end: int, length: int, margin: int, multiple: int) -> tuple[int, int, tuple[int, int]]:
+    """(start, padded size, core) of one tile along an axis."""
+    margin, start = _padded(margin, multiple), max(0, core - _padded(margin, multiple))
+    return start, min(_padded(length, multiple), _padded(end, multiple) + margin) - start, (core, end)
+
+
+def _padded(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def spread(length: int, size: int, multiple: int, most: int = 3) -> list[int]:

@@ -18,6 +18,7 @@ chapter 2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ _COARSE_SHARE = 1e-2
 _LEAST_DISKS, _LEAST_RADIUS_PX = 5, 2.5
 #: Sharpest edge modelled: on a grid of pixels a sharper one has no slope to follow.
 _SHARPEST_PX = 0.45
-_NO_DISKS = np.zeros((0, 2), np.int64)
+_NO_DISKS = np.zeros(0, np.intp), np.zeros((0, 2), np.int64)
+#: Disks that are worked on together: enough to make little of Python's share, few enough to stay in the cache.
+_TOGETHER = 96
 #: Memory of a pattern while it is worked on.
 _BYTES_A_PIXEL = 64
 
@@ -68,24 +71,27 @@ def fisher_information(model: PatternModel, counts: Floats, hk: NDArray[np.int64
     return np.asarray(np.einsum("ni,nab,nj->iajb", terms, information[:, :2, :2], terms).reshape(6, 6), dtype=np.float64)
 
 
-def lattice_step(score: Floats, information: Floats, hk: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Gauss-Newton step (3, 2) of origin, g1, g2 and the normal matrix (6, 6), disks that disagree counting less.
+def lattice_steps(score: Floats, information: Floats, hk: NDArray[np.int64], of: NDArray[np.intp]) -> Floats:
+    """Gauss-Newton steps (patterns, 3, 2) of origin, g1, g2, disks that disagree counting less.
 
-    What a disk disagrees by is taken after the step, so that a few rounds are needed; they cost next to nothing.
+    What a disk disagrees by is taken after the step, so that a few rounds are needed; they cost next to nothing. `of` (n,) says
+    which pattern a disk is in, in order; every pattern has some.
     """
     terms = np.column_stack([np.ones(len(hk)), hk])
     place = information[:, :2, :2] + 1e-9 * np.eye(2)
     inverse = np.linalg.inv(place)
     each = (terms[:, :, None, None, None] * place[:, None, :, None] * terms[:, None, None, :, None]).reshape(len(hk), -1)
     toward = (terms[:, :, None] * score[:, None, :2]).reshape(len(hk), -1)
-    step = np.zeros((3, 2))
+    start = np.searchsorted(of, np.arange(of[-1] + 1))
+    step: Floats = np.zeros((len(start), 3, 2))
     for _ in range(_STEP_ROUNDS):
-        left = score[:, :2] - np.einsum("nab,nb->na", place, terms @ step)
+        left = score[:, :2] - np.einsum("nab,nb->na", place, np.einsum("ni,nib->nb", terms, step[of]))
         square = np.einsum("na,nab,nb->n", left, inverse, left)
-        trust = 1 / (1 + square / 8)
-        normal = (trust @ each).reshape(6, 6)
-        step = np.linalg.solve(normal + 1e-6 * np.eye(6), trust @ toward).reshape(3, 2)
-    return step, normal
+        trust = (1 / (1 + square / 8))[:, None]
+        normal = np.add.reduceat(trust * each, start).reshape(-1, 6, 6)
+        right = np.add.reduceat(trust * toward, start)
+        step = np.asarray(np.linalg.solve(normal + 1e-6 * np.eye(6), right[:, :, None]).reshape(-1, 3, 2), np.float64)
+    return step
 
 
 def fit_aperture(
@@ -272,17 +278,28 @@ class _OnPatterns:
 
     def __call__(self, patterns: NDArray[Any], block: Block) -> PeakTable:
         shape = (patterns.shape[1], patterns.shape[2])
-        return PeakTable.from_lists([self._of(pattern, block.start + k, shape) for k, pattern in enumerate(patterns)])
+        told: list[dict[str, Floats]] = []
+        waiting: list[_Waiting] = []
+        for k, pattern in enumerate(patterns):
+            i = block.start + k
+            rows, hk = _disks_of(self.disks, self.fit, i, self.model, shape) if self.good[i] else _NO_DISKS
+            if len(hk) < _LEAST_DISKS:
+                rows = np.arange(self.disks.offset[i], self.disks.offset[i + 1])
+            else:
+                counts, known = _electrons(pattern[None], self.hidden)
+                waiting.append(_Waiting(k, hk, counts, self.fit.origin[i], self.fit.g[i], known))
+            told.append({name: values[rows] for name, values in self.columns.items()})
+            if waiting and (k == len(patterns) - 1 or sum(len(one.hk) for one in waiting) >= _TOGETHER):
+                for one, measured in zip(waiting, self._measured(waiting), strict=True):
+                    told[one.number] |= measured
+                waiting = []
+        return PeakTable.from_lists(told)
 
-    def _of(self, pattern: NDArray[Any], i: int, shape: tuple[int, int]) -> dict[str, Floats]:
-        rows, hk = _disks_of(self.disks, self.fit, i, self.model, shape) if self.good[i] else (np.zeros(0, np.intp), _NO_DISKS)
-        if len(hk) < _LEAST_DISKS:
-            whole = slice(int(self.disks.offset[i]), int(self.disks.offset[i + 1]))
-            return {name: values[whole] for name, values in self.columns.items()}
-        counts, known = _electrons(pattern[None], self.hidden)
-        place, covariance = _fit_pattern(self.model, self.coarse, counts, hk, self.fit.origin[i], self.fit.g[i], known)
+    def _measured(self, waiting: list[_Waiting]) -> list[dict[str, Floats]]:
+        """Places and their errors, pattern by pattern."""
+        place, covariance = _fit_patterns(self.model, self.coarse, waiting)
         deviation = np.sqrt(covariance[:, [0, 1], [0, 1]])
-        return {name: values[rows] for name, values in self.columns.items()} | {
+        fields = {
             "row": place[:, 0],
             "col": place[:, 1],
             "sigma_row_px": deviation[:, 0],
@@ -290,31 +307,56 @@ class _OnPatterns:
             "rho": covariance[:, 0, 1] / (deviation[:, 0] * deviation[:, 1]),
             "sigma_px": np.sqrt(np.square(deviation).mean(axis=1)),
         }
+        ends = np.cumsum([len(one.hk) for one in waiting])
+        parts = [slice(end - len(one.hk), end) for one, end in zip(waiting, ends, strict=True)]
+        return [{name: values[part] for name, values in fields.items()} for part in parts]
 
 
-def _fit_pattern(
-    model: PatternModel,
-    coarse: PatternModel,
-    counts: Floats,
-    hk: NDArray[np.int64],
-    origin: Floats,
-    g: Floats,
-    known: Mask | None = None,
-) -> tuple[Floats, Floats]:
-    """Places (n, 2) of the disks and their covariances (n, 2, 2), each free around the lattice of all of them."""
+@dataclass(frozen=True)
+class _Waiting:
+    """A pattern to be fitted: its number in the block, indices of its disks, electrons, lattice to start from, pixels that count."""
+
+    number: int
+    hk: NDArray[np.int64]
+    counts: Floats
+    origin: Floats
+    g: Floats
+    known: Mask | None = None
+
+
+def _known_of(patterns: list[_Waiting]) -> Mask | None:
+    """(patterns, rows, cols) pixels that count; None where all do in all of them."""
+    if all(one.known is None for one in patterns):
+        return None
+    return np.stack([np.ones(one.counts.shape, bool) if one.known is None else one.known for one in patterns])
+
+
+def _fit_patterns(model: PatternModel, coarse: PatternModel, patterns: list[_Waiting]) -> tuple[Floats, Floats]:
+    """Places (n, 2) of the disks of some patterns and their covariances (n, 2, 2), each free around its pattern's lattice."""
+    counts, hk = np.stack([one.counts for one in patterns]), np.concatenate([one.hk for one in patterns])
+    known = _known_of(patterns)
+    of = np.repeat(np.arange(len(patterns)), [len(one.hk) for one in patterns])
+    origin, g = np.stack([one.origin for one in patterns]), np.stack([one.g for one in patterns])
     limit = 0.1 * model.aperture.radius_px
+    moving = np.ones(len(patterns), bool)
     for _ in range(_STEPS):
-        score, information = coarse.told(coarse.look(counts, hk, origin, g, known=known), _COARSE_ROUNDS)
-        step = np.clip(lattice_step(score, information, hk)[0], -limit, limit)
-        origin, g = origin + step[0], g + step[1:]
-        if np.abs(step[0] + hk @ step[1:]).max() < _SETTLED_PX:
+        some = moving[of]
+        here, index = of[some], hk[some]
+        own = (np.cumsum(moving) - 1)[here]
+        score, information = coarse.told(coarse.look(counts, index, origin[here], g[here], known=known, of=here), _COARSE_ROUNDS)
+        step = np.clip(lattice_steps(score, information, index, own), -limit, limit)
+        origin[moving] += step[:, 0]
+        g[moving] += step[:, 1:]
+        moved = np.abs(step[own, 0] + np.einsum("na,nab->nb", index, step[own, 1:])).max(axis=1)
+        moving[moving] = np.maximum.reduceat(moved, np.searchsorted(own, np.arange(len(step)))) >= _SETTLED_PX
+        if not moving.any():
             break
-    score, information = model.told(model.look(counts, hk, origin, g, known=known), REWEIGHTED)
+    score, information = model.told(model.look(counts, hk, origin[of], g[of], known=known, of=of), REWEIGHTED)
     loose = np.eye(2) / (_LOOSE_RADII * model.aperture.radius_px) ** 2
     # information is never negative but by rounding
     value, vector = np.linalg.eigh(information[:, :2, :2])
     covariance = np.linalg.inv((vector * np.maximum(value, 0)[:, None]) @ vector.transpose(0, 2, 1) + loose)
-    place = origin + hk @ g + np.einsum("nab,nb->na", covariance, score[:, :2])
+    place = origin[of] + np.einsum("na,nab->nb", hk, g[of]) + np.einsum("nab,nb->na", covariance, score[:, :2])
     return place, covariance
 
 

@@ -155,23 +155,32 @@ class PatternModel:
         g: Floats,
         parameters: int = 2,
         known: Mask | None = None,
+        of: NDArray[np.intp] | None = None,
     ) -> Look:
-        """Disks around a lattice.
+        """Disks around lattices.
 
         Parameters
         ----------
         counts, hk, origin, g, known
-            As for :meth:`measure`.
+            As for :meth:`measure`; or, with `of`, (patterns, rows, cols) electrons and pixels that count, and an origin (n, 2)
+            and a lattice (n, 2, 2) for every disk.
         parameters
             2 to ask for their place, 4 for radius and edge as well.
+        of
+            (n,) which pattern a disk is in.
         """
-        place = origin + hk @ g
+        if of is None:
+            counts, of = counts[None], np.zeros(len(hk), np.intp)
+            known = None if known is None else known[None]
+            origin, g = np.broadcast_to(origin, (len(hk), 2)), np.broadcast_to(g, (len(hk), 2, 2))
+        shape = counts.shape[1:]
+        place = origin + np.einsum("na,nab->nb", hk, g)
         centre = self.shown(place)
         moved = centre - place
         corner = np.rint(centre).astype(np.intp)
         rows, cols = corner[:, :1] + self._crop.rows, corner[:, 1:] + self._crop.cols
-        inside = (rows >= 0) & (rows < counts.shape[0]) & (cols >= 0) & (cols < counts.shape[1])
-        at = np.clip(rows, 0, counts.shape[0] - 1), np.clip(cols, 0, counts.shape[1] - 1)
+        inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+        at = of[:, None], np.clip(rows, 0, shape[0] - 1), np.clip(cols, 0, shape[1] - 1)
         y = counts[at]
         if known is not None:
             inside &= known[at]
@@ -239,7 +248,7 @@ class PatternModel:
         reach = self.aperture.radius_px + 3 * self.aperture.edge_px
         if _shortest(g) > reach + float(self._crop.distance.max()) + 1:
             return np.ones(rows.shape, bool)
-        place = np.stack([rows - origin[0], cols - origin[1]], axis=2)
+        place = np.stack([rows - origin[:, :1], cols - origin[:, 1:]], axis=2)
         near = np.rint(place @ np.linalg.inv(g))
         away = np.linalg.norm(place - near @ g, axis=2)
         other = (near != hk[:, None]).any(axis=2)
@@ -252,5 +261,6 @@ def _products(first: Floats, second: Floats) -> Floats:
 
 
 def _shortest(g: Floats) -> float:
-    """Length of the shortest vector of a lattice with nearly reduced basis `g`."""
-    return float(np.linalg.norm([g[0], g[1], g[0] + g[1], g[0] - g[1]], axis=1).min())
+    """Length of the shortest vector of lattices (n, 2, 2) with nearly reduced bases."""
+    first, second = g[:, 0], g[:, 1]
+    return float(np.linalg.norm([first, second, first + second, first - second], axis=2).min(initial=np.inf))

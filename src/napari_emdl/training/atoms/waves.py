@@ -59,7 +59,7 @@ def draw_structure(
     return s, energy, float(rng.choice(U_RMS_A))
 
 
-def _draw_pair(rng: np.random.Generator, carbon: CarbonBank, split: str) -> list[tuple[Structure, float, float]]:
+def draw_pair(rng: np.random.Generator, carbon: CarbonBank, split: str) -> list[tuple[Structure, float, float]]:
     """A particle with and without the columns that come and go, at one energy and thermal amplitude."""
     while True:
         pair = blinking_pair(rng, carbon)
@@ -142,7 +142,7 @@ def write_shard(
     rng = np.random.default_rng([seed, {"train": 0, "val": 1, "test": 2}[split], number])
     kept = "val" if split != "train" else split
     if "blinking" in mixture.shares:
-        made = [s for _ in range(SHARD // 2) for s in _draw_pair(rng, carbon, kept)]
+        made = [s for _ in range(SHARD // 2) for s in draw_pair(rng, carbon, kept)]
     else:
         made = [draw_structure(rng, carbon, mixture, kept) for _ in range(SHARD)]
     w = simulate(made, solver)

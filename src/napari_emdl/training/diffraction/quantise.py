@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ import numpy as np
 import onnx
 import torch
 import yaml
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
+from napari_emdl.training.common.eightbit import PRECISION, folded, to_eight_bit
 from napari_emdl.training.diffraction.export import sha256
 from napari_emdl.training.diffraction.library import beam_run
 from napari_emdl.training.diffraction.probes import known_probe
@@ -39,14 +38,6 @@ _OPERATORS = {"Conv", "Relu", "Add"}
 #: Operators behind a convolution that only move or clip its numbers.
 _MOVING = {"MaxPool", "Resize", "Concat", "Slice", "Relu"}
 _PROPOSALS = 24
-
-
-class _Feeds(CalibrationDataReader):
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
-        self._left: Iterator[dict[str, np.ndarray]] = iter(feeds)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._left, None)
 
 
 def calibration_patterns(runs: int, patterns: int, seed: int) -> list[Pattern]:
@@ -79,21 +70,6 @@ def feeds_of(kind: str, patterns: list[Pattern], inputs: set[str], seed: int) ->
         }
         feeds.append({name: value for name, value in feed.items() if name in inputs})
     return feeds
-
-
-def folded(source: Path, target: Path) -> None:
-    """The graph with its constants computed and batch normalisation in the convolutions, in standard operators."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(target)
-    foreign = [entry for entry in graph.opset_import if entry.domain]
-    for entry in foreign:
-        graph.opset_import.remove(entry)
-    onnx.save(graph, target)
 
 
 def layers_of(kind: str, graph: onnx.ModelProto) -> list[str]:
@@ -143,24 +119,14 @@ def quantise(
     with tempfile.TemporaryDirectory() as scratch:
         plain, small = Path(scratch) / "plain.onnx", Path(scratch) / "small.onnx"
         folded(network, plain)
-        quantize_static(
-            str(plain),
-            str(small),
-            _Feeds(feeds),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=layers_of(emdl["kind"], onnx.load(plain)),
-        )
+        to_eight_bit(plain, small, feeds, layers_of(emdl["kind"], onnx.load(plain)))
         shutil.move(small, target / network.name)
     card["version"] = version or card["version"]
     card["weights"]["onnx"]["sha256"] = sha256(target / network.name)
     emdl["training"]["quantised"] = {
         "from_sha256": before,
         "recipe": f"python -m napari_emdl.training.diffraction.quantise --runs {runs} --patterns {patterns} --seed {seed}",
-        "precision": "convolutions: 7-bit weights of a scale per channel, 8-bit activations; the rest single",
+        "precision": PRECISION,
     }
     _write_outputs(target, card)
     (target / "rdf.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120), "utf-8")
