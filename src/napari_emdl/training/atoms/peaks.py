@@ -20,7 +20,7 @@ CANDIDATES = 12288
 WINDOW = 5
 #: side of the window over which a candidate's probability is summed, and width of the Gaussian that finds its centre,
 #: map pixels
-SUM_WINDOW, SMOOTH_PX = 5, 1.0
+SUM_WINDOW, SMOOTH_PX = 5, 1.2
 EMPTY_LOGIT = -30.0
 _SAMPLING = 2 + 2 * [name for name, _ in NUMERIC].index("sampling_A")
 _SAMPLING_SCALE = dict(NUMERIC)["sampling_A"]
