@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
 from scipy.ndimage import gaussian_filter  # noqa: E402
+from scipy.spatial import cKDTree  # noqa: E402
 
 from napari_emdl.atoms.find.expected import always  # noqa: E402
 from napari_emdl.training.atoms.conditions import FULL_SIZE, SIZE, encode, encode_full  # noqa: E402
@@ -20,6 +21,7 @@ from napari_emdl.training.atoms.mixture import KINDS, Bank, MixedSampler  # noqa
 from napari_emdl.training.atoms.multislice import Multislice  # noqa: E402
 from napari_emdl.training.atoms.negatives import negative  # noqa: E402
 from napari_emdl.training.atoms.network import ColumnNet  # noqa: E402
+from napari_emdl.training.atoms.sheets import one_element  # noqa: E402
 from napari_emdl.training.atoms.specimens import blinking_pair, graphene_rings, other_crystal  # noqa: E402
 from napari_emdl.training.atoms.structures import CarbonBank  # noqa: E402
 from napari_emdl.training.atoms.train import Trainer, adapted  # noqa: E402
@@ -72,6 +74,14 @@ def test_incoherent_columns_are_bright_where_they_are():
             ring = [image[p[:, 0] + dr, p[:, 1] + dc] for dr, dc in ((0, 7), (7, 0), (0, -7), (-7, 0))]
             contrast.append(np.mean(image[p[:, 0], p[:, 1]] - np.mean(ring, 0)) / image.std())
     assert len(contrast) > 6 and np.mean(np.array(contrast) > 0) > 0.85 and np.median(contrast) > 0.2
+
+
+def test_sheets_are_honeycombs_and_dirt_hides_their_columns():
+    xy, _ = one_element(np.random.default_rng(4), 40.0, 3.86)
+    distance, _ = cKDTree(xy).query(xy[np.max(np.abs(xy), axis=1) < 14], k=5)
+    assert np.allclose(np.median(distance[:, 1:4], axis=0), 3.86 / 3**0.5, atol=0.12) and np.median(distance[:, 4]) > 3.5
+    kinds = [render(np.random.default_rng(s), 160, 0.1, sheet=True).column_class for s in range(8)]
+    assert all(np.sum(k == COLUMN) > 20 for k in kinds) and any(np.any(k == WEAK) for k in kinds)
 
 
 def test_weak_columns_are_told_apart_from_the_rest():
@@ -141,7 +151,8 @@ def test_conditions_of_mode_and_frames_stand_behind_the_others():
 
 
 def test_training_step_also_teaches_the_contrast(bank):
-    trainer = Trainer.new(CONFIG, bank)
+    told_none = CONFIG.imaging.model_copy(update={"contrast_unknown": 1.0})
+    trainer = Trainer.new(CONFIG.model_copy(update={"imaging": told_none}), bank)
     before = trainer.net.contrast_probe.out.weight.clone()
     for _ in range(4):
         terms = trainer.train_step()

@@ -42,6 +42,7 @@ def test_shipped_configurations_are_valid():
     folder = files("napari_emdl.training").joinpath("configs")
     for file, name, species in (
         ("columns", "columns", 1), ("columns_continued", "columns", 1), ("columns_mos2_focal", "columns_mos2_focal", 3),
+        ("columns_sheets", "columns", 1),
     ):  # fmt: skip
         config = read_config(str(folder.joinpath(f"{file}.yaml")))
         assert config.name == name and len(config.species) == species
@@ -102,6 +103,21 @@ def test_candidates_sit_on_columns_and_score_their_probability():
     assert np.allclose(best[:, 2], [1, 1, 0.5], atol=0.06) and best[:, 4].tolist() == [0, 1, 0]
     assert found[3, 2] < 0.01
     assert torch.all(found[-1, :5] == 0) and found[-1, 5] == EMPTY_LOGIT
+
+
+def test_atoms_of_graphene_are_candidates_each_even_where_one_is_faint():
+    # in a measured honeycomb every second atom was lost between map and candidates
+    pixel_A, rng = 0.125, np.random.default_rng(3)
+    for turn in rng.uniform(0, np.pi, 6):
+        step = 1.42 / pixel_A * np.array([np.cos(turn), np.sin(turn)])
+        columns = np.array([32.0, 32.0]) + np.array([[0.0], [1.0]]) * step
+        parts = [make_targets([(c[None], np.zeros(1, int))], (96, 96), np.array([pixel_A]), 0.38, 1) for c in columns]
+        heat = torch.maximum(0.9 * parts[0].heat, 0.55 * parts[1].heat)
+        offset = torch.where(parts[0].heat > parts[1].heat, parts[0].offset, parts[1].offset)
+        out = {"logit": torch.logit(heat.clamp(1e-6, 1 - 1e-6)), "offset": offset, "log_sigma": torch.zeros(1, 1, 48, 48)}
+        found = candidates(out, torch.as_tensor(encode("bright", sampling_A=pixel_A))[None], 0.38, 50)[0].numpy()
+        passing = found[found[:, 2] > 0.3]
+        assert len(passing) == 2 and np.allclose(passing[:, :2], columns, atol=0.5)
 
 
 def test_onnx_equals_torch_and_carries_its_card(waves, tmp_path):

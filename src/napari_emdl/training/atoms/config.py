@@ -85,6 +85,8 @@ class Mix(_Strict):
     filmlike: float = 0.4
     #: pixel sizes of incoherent images and of rescaled HRTEM, A
     stem_sampling_A: Range = (0.04, 0.4)
+    #: share of incoherent images that show a honeycomb sheet
+    stem_sheets: float = 0.08
     coarse_A: Range = (0.15, 0.34)
     fine_A: Range = (0.06, 0.1)
     #: shares of HRTEM samples (coarse: of sheets) with pixels in these two ranges; the others are drawn at native sizes

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from napari_emdl.training.atoms.degrade import smooth_field
 from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
 from napari_emdl.training.atoms.probes import random_transfer
+from napari_emdl.training.atoms.sheets import HIDING, contamination, honeycomb
 
 #: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
 #: heavy metals) they are no columns
@@ -27,10 +28,15 @@ SHOULDER, SHOWN_A = 0.6, 0.4
 MERGED = 0.8
 #: kinds of projected crystals and their shares
 CELLS = {
-    "fcc110": 0.15, "square": 0.09, "hexagonal": 0.09, "bcc110": 0.06, "perovskite": 0.14, "dumbbell": 0.12, "rocksalt": 0.05,
-    "rocksalt110": 0.06, "zigzag": 0.05, "sheet": 0.08, "any": 0.11,
+    "fcc110": 0.17, "square": 0.09, "hexagonal": 0.09, "bcc110": 0.07, "perovskite": 0.16, "dumbbell": 0.13, "rocksalt": 0.06,
+    "rocksalt110": 0.06, "zigzag": 0.05, "any": 0.12,
 }  # fmt: skip
 SQRT3 = float(np.sqrt(3))
+#: share of images, sheets and others, on which dirt lies
+DIRTY_SHEETS, DIRTY = 0.4, 0.08
+#: counts of the strongest column in a pixel, or, in this share of images and of sheets always, in a square angstrom: there
+#: small pixels have few
+COUNTS_PX, COUNTS_A2, BY_AREA = (3.0, 800.0), (20.0, 2e4), 0.3
 
 
 @dataclass
@@ -82,11 +88,6 @@ def random_cell(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nd
     if kind == "zigzag":
         b, c = rng.uniform(2.5, 3.2), rng.uniform(4.0, 5.2)
         return np.diag([b * SQRT3 / 2 * 2, c]), np.array([(0, 0), (1 / 3, 0.5)]), np.ones(2)
-    if kind == "sheet":
-        b = 2.46 if rng.random() < 0.35 else rng.uniform(3.1, 3.6)
-        other = 1.0 if b == 2.46 else rng.uniform(0.1, 0.7)
-        frac = np.array([(1 / 3, 2 / 3), (2 / 3, 1 / 3)])
-        return np.array([[b, 0], [-b / 2, b * SQRT3 / 2]]), frac, np.array([1, other])
     while True:
         angle = rng.uniform(np.pi / 3, np.pi / 2)
         b, c, k = rng.uniform(2.2, 5.5), rng.uniform(2.2, 5.5), int(rng.integers(1, 4))
@@ -209,17 +210,19 @@ def _merged(scene: Scene, least_A: float) -> Scene:
 
 
 def render(
-    rng: np.random.Generator, size: int, sampling_A: float, frames: tuple[int, int] = (0, 0), annular_bright: bool = False
-) -> Rendered:
+    rng: np.random.Generator, size: int, sampling_A: float, frames: tuple[int, int] = (0, 0), annular_bright: bool = False,
+    sheet: bool = False,
+) -> Rendered:  # fmt: skip
     """A random incoherent image of `size` pixels a side, with the means of `frames` (near, far) neighbouring frames.
 
-    Surface columns come and go between frames where there are neighbours; the truth is that of the middle frame.
+    Surface columns come and go between frames where there are neighbours; the truth is that of the middle frame. A `sheet` is a
+    honeycomb instead of a crystal.
     """
     extent = size * sampling_A
-    scene = random_scene(rng, extent)
+    scene = _sheet_scene(rng, extent) if sheet else random_scene(rng, extent)
     # mostly a probe that resolves the nearest columns, at times one that sees dumbbells as one
     spacing = np.median(cKDTree(scene.xy_A).query(scene.xy_A, k=2)[0][:, 1]) if len(scene.xy_A) > 1 else 2.5
-    if spacing < 2.0 and rng.random() < 0.4:
+    if spacing < 2.0 and not sheet and rng.random() < 0.4:
         spacing *= 2
     width = float(np.clip(rng.uniform(0.42, 0.92) * spacing, max(0.5, 2.0 * sampling_A), 2.0))
     scene = _merged(scene, MERGED * width)
@@ -236,9 +239,13 @@ def render(
     near = np.all((p > 0) & (p < n - 1), axis=1)
     rows = torch.as_tensor(np.exp(-2j * np.pi * np.fft.fftfreq(n)[:, None] * p[near, 0]), dtype=torch.complex64)
     cols = torch.as_tensor(np.exp(-2j * np.pi * np.fft.rfftfreq(n)[:, None] * p[near, 1]), dtype=torch.complex64)
-    jitter = _jitter(rng, n) if rng.random() < 0.6 else None
+    jitter = _jitter(rng, n) * max(1.0, 0.1 / sampling_A) if rng.random() < 0.6 else None
     film = _film(rng, n, sampling_A)
-    level = float(np.exp(rng.uniform(np.log(3), np.log(800)))) * (0.5 if rng.random() < 0.2 else 1)
+    hidden = np.zeros((n, n), bool)
+    if rng.random() < (DIRTY_SHEETS if sheet else DIRTY):
+        dirt = contamination(rng, n, sampling_A)
+        film, hidden = film + dirt, dirt > HIDING
+    level = _level(rng, sampling_A, height, sheet)
     pedestal = rng.uniform(0, 1.0)
     readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
     glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
@@ -272,10 +279,25 @@ def render(
     share = height / _strongest_near(scene.xy_A, height)
     there = (states[0] > 0.5) & (share > INVISIBLE) & (height > 0.01)
     shoulder = (share < SHOULDER) & ~shows if shows is not None else np.zeros(len(height), bool)
-    kind = np.where((share < WEAKEST) | (height < 0.03) | shoulder, WEAK, scene.column_class)
+    under = hidden[tuple(np.clip(np.round(p).astype(int), 0, n - 1).T)]
+    kind = np.where((share < WEAKEST) | (height < 0.03) | shoulder | under, WEAK, scene.column_class)
     at = scene.xy_A[there] / sampling_A + (size - 1) / 2
     shown = np.all((at > -4) & (at < size + 3), axis=1)
     return Rendered(torch.stack(images), at[shown], kind[there][shown], scene.surface[there][shown])
+
+
+def _sheet_scene(rng: np.random.Generator, extent_A: float) -> Scene:
+    """A honeycomb sheet in a square field around the origin."""
+    xy, h, edge = honeycomb(rng, extent_A)
+    return Scene(xy, h, np.full(len(xy), COLUMN), edge)
+
+
+def _level(rng: np.random.Generator, sampling_A: float, height: np.ndarray, sheet: bool) -> float:
+    """Counts of the strongest column in a pixel."""
+    if sheet or rng.random() < BY_AREA:
+        level = float(np.exp(rng.uniform(*np.log(COUNTS_A2)))) * sampling_A**2
+        return level / float(np.median(height)) if sheet and len(height) else level
+    return float(np.exp(rng.uniform(*np.log(COUNTS_PX)))) * (0.5 if rng.random() < 0.2 else 1)
 
 
 def _jitter(rng: np.random.Generator, rows: int) -> np.ndarray:

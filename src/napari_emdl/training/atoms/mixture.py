@@ -32,6 +32,8 @@ KINDS = ("movie", "single", "stem", "negative")
 RINGS_STAND_OUT = 1.25
 #: two columns nearer than this are one blob when the microscope passes less than PASSED of their spacing
 PAIR_A, PASSED = 1.6, 0.12
+#: usual pixel sizes of incoherent images of sheets, A
+SHEETS_A = (0.05, 0.16)
 #: residual misalignment of neighbouring frames, A
 MISALIGNED_A = 0.12
 
@@ -310,13 +312,18 @@ class MixedSampler:
 
     def _stem(self) -> Batch:
         rng, im = self.rng, self.imaging
+        sheet = rng.random() < self.mix.stem_sheets
         low, high = np.log(self.mix.stem_sampling_A)
-        s = float(np.exp(rng.uniform(low if rng.random() < 0.15 else max(low, np.log(0.09)), high)))
+        if sheet and rng.random() < 0.7:
+            low, high = np.log(SHEETS_A)
+        elif rng.random() >= 0.15:
+            low = max(low, np.log(0.09))
+        s = float(np.exp(rng.uniform(low, high)))
         nominal = s if im.native_sampling_A[0] <= s <= im.native_sampling_A[1] else im.nominal_sampling_A
         size = int(np.ceil(self.crop * nominal / s))
         frames = self._neighbours() if rng.random() < 0.3 else (0, 0)
         dark = rng.random() < 0.12
-        made = render(rng, size, s, frames, dark)
+        made = render(rng, size, s, frames, dark, sheet)
         x = made.image.numpy()
         used = [0] + [k for k in (1, 2) if frames[k - 1]]
         if rng.random() < 0.4:

@@ -16,11 +16,11 @@ from napari_emdl.training.atoms.network import STRIDE, ColumnNet
 FIELDS = ("row", "col", "score", "sigma_px", "species", "logit")
 #: candidates a tile; unused ones have score 0 and logit -30
 CANDIDATES = 12288
-#: side of the window, map pixels, whose maximum a candidate must be (+-0.6 A at 0.1 A a pixel)
-WINDOW = 7
+#: side of the window, map pixels, whose maximum a candidate must be (+-0.5 A at 0.125 A a pixel)
+WINDOW = 5
 #: side of the window over which a candidate's probability is summed, and width of the Gaussian that finds its centre,
 #: map pixels
-SUM_WINDOW, SMOOTH_PX = 5, 1.9
+SUM_WINDOW, SMOOTH_PX = 5, 1.2
 EMPTY_LOGIT = -30.0
 _SAMPLING = 2 + 2 * [name for name, _ in NUMERIC].index("sampling_A")
 _SAMPLING_SCALE = dict(NUMERIC)["sampling_A"]
