@@ -2,9 +2,9 @@
 
     python scripts/look_at_pages.py docs/_build/html OUT [--page benchmarks] [--browser /usr/bin/chromium]
 
-Run by hand after `make docs`; needs the package playwright and an installed Chromium (Debian: chromium). Each page is taken at the width of a
-desktop and of a phone, cut into pieces that can be looked at. Listed are pages wider than their window, elements that stick out, images that
-did not load, links inside the site that lead nowhere, and reference pages without text.
+Run by hand after `make docs`; needs the package playwright and an installed Chromium (Debian: chromium). Each page is taken
+at the width of a desktop and of a phone, cut into pieces that can be looked at. Listed are pages wider than their window,
+elements that stick out, images that did not load, links inside the site that lead nowhere, and pages without text.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python scripts/mutate.py diffraction/fit/tensor.py tests/diffraction/fit/test_strain.py [-n 60] [--seed 1] [-k EXPRESSION]
 
-Each mutant runs in a process of its own (fork: Linux and macOS) against the tests named, which are collected once. Survivors are printed with
-their line.
+Each mutant runs in a process of its own (fork: Linux and macOS) against the tests named, which are collected once. Survivors
+are printed with their line. A constant that other modules took by name keeps its value there.
 """
 
 from __future__ import annotations
