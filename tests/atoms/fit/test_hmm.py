@@ -53,6 +53,10 @@ def test_smoother_likelihood_and_viterbi_agree_with_all_paths(log_ratio, p_off, 
             np.testing.assert_allclose(getattr(smoothed, name)[site], expected, atol=1e-8)
 
 
+def test_equilibrium_is_the_share_of_arriving():
+    np.testing.assert_allclose(hmm.stationary([0.1, 0.3, 0.0, 0.2], [0.3, 0.1, 0.0, 0.0]), [0.75, 0.25, 0.5, 0.0], atol=1e-9)
+
+
 def test_the_state_before_the_first_frame_may_be_known():
     log_ratio = np.array([[0.4], [-1.1], [2.0]])
     paths, weight = enumerate_paths(log_ratio[:, 0], 0.3, 0.2)
