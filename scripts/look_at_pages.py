@@ -33,8 +33,9 @@ FAULTS = """() => {
   const found = [];
   if (document.documentElement.scrollWidth > wide)
     found.push(`page is ${document.documentElement.scrollWidth} px wide in a window of ${wide}`);
+  const out = e => shown(e) && e.getBoundingClientRect().right > wide + 1 && !scrolls(e) && !e.matches('.headerlink');
   for (const e of document.querySelectorAll('article *'))
-    if (shown(e) && e.getBoundingClientRect().right > wide + 1 && !scrolls(e) && !e.matches('.headerlink'))
+    if (out(e) && !out(e.parentElement))
       found.push(`sticks out: <${e.tagName.toLowerCase()}> ${e.textContent.trim().slice(0, 40)}`);
   for (const e of document.images)
     if (shown(e) && !e.naturalWidth) found.push(`image did not load: ${e.getAttribute('src')}`);

@@ -268,16 +268,16 @@ def test_a_map_is_checked_by_the_other_fits_and_says_which_could_not_be_had(monk
 
 
 def test_a_fit_reports_three_steps_and_says_when_no_disk_is_left():
-    table = table_of(np.tile(np.eye(2), (2, 3, 1, 1)), G)
+    table = table_of(np.tile(np.eye(2), (2, 4, 1, 1)), G)
     seen = []
     found = fit_one_lattice(table, StrainParams(fit="peaks"), control=Control(lambda now: seen.append((now.done, now.total))))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert found.mask.all() and found.evidence.reference_inliers == 6 and found.peaks_alone is None
+    assert found.mask.all() and found.evidence.reference_inliers == 8 and found.peaks_alone is None
     with pytest.raises(EmdlError, match="no disk above the threshold"):
         fit_one_lattice(table, StrainParams(fit="peaks", min_score=1e6))
 
 
 def test_the_typical_error_is_that_of_the_strains_not_of_the_rotation():
-    fields = {"sigma": np.tile([0.012, 0.012, 0.012, 0.5], (2, 3, 1)), "mask": np.ones((2, 3), bool)}
+    fields = {"sigma": np.tile([0.010, 0.0124, 0.0144, 0.5], (2, 3, 1)), "mask": np.ones((2, 3), bool)}
     found = _evidence(fit_of(6), np.zeros(6, np.uint8), 6, Basis(G, 1.0, "given"), measured((2, 3)), fields)
     assert found.warnings == ("the strain is uncertain by 1.2 % at a typical position: not quantitative",)
