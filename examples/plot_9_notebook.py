@@ -75,7 +75,9 @@ strain.to_xarray()
 
 maps = strain.to_xarray()
 profile = maps["eyy"].mean("scan_row")
-print(np.round(100 * profile.values, 2))
+error = np.sqrt((maps["sigma_eyy"] ** 2).sum("scan_row")) / maps["eyy"].count("scan_row")
+for col in range(2, 16, 3):
+    print(f"column {col}: {100 * profile.values[col]:+.2f} ± {100 * error.values[col]:.2f} %")
 
 # %%
 # Movies

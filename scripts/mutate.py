@@ -2,7 +2,8 @@
 
     python scripts/mutate.py diffraction/fit/tensor.py tests/diffraction/fit/test_strain.py [-n 60] [--seed 1] [-k EXPRESSION]
 
-Each mutant runs in a process of its own (fork: Linux and macOS) against the tests named. Survivors are printed with their line.
+Each mutant runs in a process of its own (fork: Linux and macOS) against the tests named, which are collected once. Survivors
+are printed with their line. A constant that other modules took by name keeps its value there.
 """
 
 from __future__ import annotations
@@ -11,20 +12,18 @@ import argparse
 import ast
 import copy
 import importlib
-import io
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import FunctionType, ModuleType
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "napari_emdl"
 LONGEST_S = 120  # of CPU
-LIBRARIES = ("numpy", "scipy.ndimage", "scipy.optimize", "scipy.sparse.linalg", "scipy.spatial", "h5py", "pydantic")
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -86,37 +85,83 @@ class _Replace(ast.NodeTransformer):
         return self.new if node is self.old else self.generic_visit(node)
 
 
-class _Wrong(MetaPathFinder, SourceFileLoader):
-    """Gives the mutant when the module is imported."""
-
-    def __init__(self, module: str, path: Path, tree: ast.Module) -> None:
-        SourceFileLoader.__init__(self, module, str(path))
-        self.tree = tree
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # type: ignore[override]
-        if name != self.name:
-            return None
-        spec = PathFinder.find_spec(name, path)  # type: ignore[arg-type]
-        assert spec is not None
-        spec.loader = self
-        return spec
-
-    def get_code(self, fullname: str):  # type: ignore[no-untyped-def]
-        return compile(self.tree, self.path, "exec")
+def put_in_place(module: ModuleType, tree: ast.Module) -> None:
+    """Run a mutant in the namespace of its module; functions and classes that others have imported change where they are."""
+    old = dict(vars(module))
+    exec(compile(tree, str(module.__file__), "exec"), vars(module))
+    for name, new in list(vars(module).items()):
+        if (was := old.get(name)) is not new and getattr(new, "__module__", "") == module.__name__:
+            vars(module)[name] = _changed(was, new)
 
 
-def survives(module: str, path: Path, tree: ast.Module, tests: list[str]) -> bool:
-    """Whether all tests pass with the mutant in place of the module."""
-    child = os.fork()
-    if child == 0:
-        signal.setitimer(signal.ITIMER_PROF, LONGEST_S)  # an endless loop is noticed as well
-        sys.meta_path.insert(0, _Wrong(module, path, tree))
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(io.StringIO()):
-            import pytest
+def _changed(old: object, new: object) -> object:
+    """The old object with the code of the new one; the new one where that cannot be done."""
+    if isinstance(old, FunctionType) and isinstance(new, FunctionType):
+        if len(old.__code__.co_freevars) != len(new.__code__.co_freevars):
+            return new
+        old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+        return old
+    if isinstance(old, type) and isinstance(new, type):
+        for name, value in vars(new).items():
+            if isinstance(value, (FunctionType, property, classmethod, staticmethod)):
+                setattr(old, name, value)
+        return old
+    if hasattr(old, "cache_clear") and hasattr(new, "__wrapped__"):
+        old.cache_clear()
+        _changed(old.__wrapped__, new.__wrapped__)  # type: ignore[attr-defined]
+        return old
+    return new
 
-            code = pytest.main(["-x", "-q", "-m", "not referee and not slow", *tests])
-        os._exit(int(code) != 0)
-    return os.waitpid(child, 0)[1] == 0
+
+class Mutator:
+    """Runs the collected tests once for each mutant, each time in a process of its own; collecting happens once."""
+
+    def __init__(self, path: Path, n: int, seed: int) -> None:
+        self.path = path
+        self.name = path.relative_to(PACKAGE).as_posix()
+        self.n, self.seed = n, seed
+        self.in_child = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A child ends with its first failure."""
+        if self.in_child and report.failed:
+            os._exit(1)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of running the tests once."""
+        module = importlib.import_module(f"{PACKAGE.name}." + self.name.removesuffix(".py").replace("/", "."))
+        source = self.path.read_text(encoding="utf-8")
+        before = os.times().children_user
+        if not self.survives(session, module, ast.parse(source), LONGEST_S):
+            raise pytest.UsageError("the tests fail as it is")
+        limit_s = min(LONGEST_S, 5 + 5 * (os.times().children_user - before))
+        found = mutants(source)
+        drawn = random.Random(self.seed).sample(found, min(self.n, len(found)))
+        text = source.splitlines()
+        lived = 0
+        for line, name, tree in sorted(drawn, key=lambda m: m[0]):
+            if self.survives(session, module, tree, limit_s):
+                lived += 1
+                print(f"{self.name}:{line}: {name}: {text[line - 1].strip()}", flush=True)
+        print(f"{self.name}: {len(drawn)} mutants of {len(found)}, {len(drawn) - lived} killed, {lived} survived", flush=True)
+        return True
+
+    def survives(self, session: pytest.Session, module: ModuleType, tree: ast.Module, limit_s: float) -> bool:
+        """Whether all tests pass with the mutant in place of the module."""
+        child = os.fork()
+        if child == 0:
+            self.in_child = True
+            session.config.pluginmanager.unregister(name="terminalreporter")
+            signal.setitimer(signal.ITIMER_PROF, limit_s)  # of CPU: an endless loop is noticed as well
+            try:
+                put_in_place(module, tree)
+                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                    for item, after in zip(session.items, [*session.items[1:], None], strict=True):
+                        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        return os.waitpid(child, 0)[1] == 0
 
 
 def main() -> None:
@@ -129,23 +174,8 @@ def main() -> None:
     parser.add_argument("-k", default="", help="tests to run, as pytest takes it")
     args = parser.parse_args()
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a window's plugins take longer to start than the tests
-    for library in LIBRARIES:  # once, before the forks
-        importlib.import_module(library)
-
-    path = ROOT / "src" / "napari_emdl" / args.module
-    module = "napari_emdl." + args.module.removesuffix(".py").replace("/", ".")
-    found = mutants(path.read_text(encoding="utf-8"))
-    tests = [*args.tests, "-k", args.k]
-    if not survives(module, path, ast.parse(path.read_text(encoding="utf-8")), tests):
-        raise SystemExit("the tests fail as it is")
-    drawn = random.Random(args.seed).sample(found, min(args.n, len(found)))
-    text = path.read_text(encoding="utf-8").splitlines()
-    lived = 0
-    for line, name, tree in sorted(drawn, key=lambda m: m[0]):
-        if survives(module, path, tree, tests):
-            lived += 1
-            print(f"{args.module}:{line}: {name}: {text[line - 1].strip()}", flush=True)
-    print(f"{args.module}: {len(drawn)} mutants of {len(found)}, {len(drawn) - lived} killed, {lived} survived")
+    flags = ["-q", "-s", "-m", "not referee and not slow", "-k", args.k]
+    raise SystemExit(pytest.main([*flags, *args.tests], plugins=[Mutator(PACKAGE / args.module, args.n, args.seed)]))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ def table(header: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]) + "\n"
 
 
+def wide_text(rows: str) -> str:
+    """A table whose last column is text to read, on a phone as well."""
+    return f":::{{container}} wide-text\n\n{rows}\n:::\n"
+
+
 # Command line
 
 
@@ -71,9 +76,9 @@ def command_page() -> str:
         rows = [[f"`{named(p)}`", p.help or ""] for p in arguments]
         for p in options:
             flags = ", ".join(f"`{flag}`" for flag in (*p.opts, *p.secondary_opts))
-            takes = f" `{p.metavar}`" if p.metavar and not p.is_flag else ""
+            takes = f" `{' | '.join(p.metavar.split('|'))}`" if p.metavar and not p.is_flag else ""
             rows.append([f"{flags}{takes}", p.help or ""])
-        parts.append(table(["option", "meaning"], rows) if rows else "")
+        parts.append(wide_text(table(["option", "meaning"], rows)) if rows else "")
     return "\n".join(parts)
 
 
@@ -114,10 +119,11 @@ def parameter_page() -> str:
                 f"see {type(info.default).__name__}" if nested else "" if info.default in (None, "") else f"`{info.default}`"
             )
             text = (info.description or "") + (" *Advanced.*" if extra.get("advanced") else "")
-            flag = flags.get(name, "")
-            rows.append([f"`{name}`", f"`{flag}`" if flag else "", default, extra.get("unit") or "", bounds_of(info), text])
-        head = ["parameter", "option", "default", "unit", "bounds", "meaning"]
-        parts += [f"## {model.__name__}\n", f"{(model.__doc__ or '').strip()}\n", table(head, rows)]
+            words = [f"`{name}`", *(f"`{flag}`" for flag in flags.get(name, "").split("/") if flag)]
+            values = " ".join(part for part in (default, extra.get("unit") or "") if part)
+            rows.append([" ".join(words), ", ".join(part for part in (values, bounds_of(info)) if part), text])
+        head = ["parameter, option", "default, bounds", "meaning"]
+        parts += [f"## {model.__name__}\n", f"{(model.__doc__ or '').strip()}\n", wide_text(table(head, rows))]
     return "\n".join(parts)
 
 
@@ -178,14 +184,20 @@ def tables_of(values: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     parts = [f"**{' / '.join(path)}**\n"] if path and (single or rows) else []
     if single:
         parts.append(table(["entry", "value"], single))
-    if len(rows) == 1:
-        parts += [tables_of(value, (*path, name)) for name, value in rows.items()]
-    elif rows:
+    if len(rows) > 1 and alike(rows):
         parts.append(joined("", rows))
+    else:
+        parts += [tables_of(value, (*path, name)) for name, value in rows.items()]
     for name, value in series.items():
         parts += [f"**{' / '.join((*path, name))}**\n", joined("", dict(enumerate(value, 1)))]
     parts += [tables_of(value, (*path, name)) for name, value in groups.items() if name not in rows]
     return "\n".join(parts)
+
+
+def alike(rows: dict[str, dict[str, Any]]) -> bool:
+    """Whether entries have so many names in common that one table holds them."""
+    names = {name for value in rows.values() for name in value}
+    return len(names) <= 1.5 * min(map(len, rows.values()))
 
 
 def joined(corner: str, rows: dict[Any, dict[str, Any]]) -> str:

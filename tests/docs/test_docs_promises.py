@@ -222,3 +222,16 @@ def test_pip_understands_what_the_docs_install(page: str) -> None:
         assert wanted.url is None, target
         if wanted.name == "napari-emdl":
             assert wanted.extras <= extras, target
+
+
+def test_numbers_of_the_front_pages_are_those_of_the_whole_tables() -> None:
+    benchmarks = text_of(ROOT / "docs" / "benchmarks.md")
+    summary, whole = benchmarks.split("\n## Strain against", 1)
+    known = set(re.findall(r"\d+(?:\.\d+)?", whole))
+    for name, text in (
+        ("README", text_of(ROOT / "README.md").split("## Three numbers")[1].split("\n##")[0]),
+        ("summary", summary),
+    ):
+        rows = [line.split("|", 2)[2] for line in text.splitlines() if line.startswith("|")]
+        numbers = {number for row in rows for number in re.findall(r"\d+(?:\.\d+)?", row)}
+        assert len(numbers) >= 6 and numbers <= known, (name, sorted(numbers - known))

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+import pytest
 
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.signals import Datacube, in_memory
@@ -96,3 +98,27 @@ def test_an_input_that_changes_during_the_run_is_noticed(tmp_path: Path) -> None
     assert "changed during the run" in input_changed(record, signal)
     file.unlink()
     assert "changed during the run" in input_changed(record, signal) or "could not be read" in input_changed(record, signal)
+
+
+def test_an_input_that_is_gone_after_the_run_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "scan.npy"
+    np.save(path, np.ones(3))
+    record = provenance({}, cube(path=str(path)))
+    assert input_changed(record, cube(path=str(path))) == ""
+    np.save(path, np.zeros(3))
+    assert input_changed(record, cube(path=str(path))) == f"the input {path} changed during the run; run it again"
+
+
+def test_values_of_every_kind_become_json() -> None:
+    odd = {
+        "number": np.float32(0.5),
+        "set": {1},
+        "path": Path("a") / "b",
+        "model": DiskParams(),
+        "view": MappingProxyType({"a": 1}),
+    }
+    params = provenance(odd)["params"]
+    assert (params["number"], params["set"], params["path"], params["view"]) == (0.5, [1], str(Path("a") / "b"), {"a": 1})
+    assert params["model"]["method"] == "fcunet"
+    with pytest.raises(TypeError, match="object cannot be written as JSON"):
+        provenance({"odd": object()})

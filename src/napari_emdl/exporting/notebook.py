@@ -25,6 +25,7 @@ from napari_emdl.exporting.framefigure import FramePeaks, draw_frame, frame_valu
 
 dataframe, xarray = to_dataframe, to_xarray
 _SCREEN_DPI, _THUMBNAIL_PX = 110, 160
+_CELL = "text-align:left; vertical-align:top"
 
 
 class NotebookFigure(Figure):
@@ -164,7 +165,7 @@ def html(thing: Any) -> str:
     """Table of facts beside a thumbnail."""
     facts = _signal_facts(thing) if isinstance(thing, Signal) else _result_facts(thing)
     rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v
+        f"<tr><th style='{_CELL}'>{escape(k)}</th><td style='{_CELL}'>{escape(str(v))}</td></tr>" for k, v in facts.items() if v
     )
     picture = _thumbnail(thing)
     image = "" if picture is None else f"<td>{picture}</td>"
@@ -232,7 +233,7 @@ def _thumbnail(thing: Any) -> str | None:
     image = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
     data = io.BytesIO()
     image.save(data, format="PNG")
-    return _img(data.getvalue(), "image-rendering: pixelated")
+    return _img(data.getvalue(), "image-rendering: pixelated; min-width: 6rem; max-width: none")
 
 
 def _thumbnail_values(thing: Any) -> tuple[NDArray[Any], float, float, str]:

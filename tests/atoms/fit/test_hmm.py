@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -53,6 +54,10 @@ def test_smoother_likelihood_and_viterbi_agree_with_all_paths(log_ratio, p_off, 
             np.testing.assert_allclose(getattr(smoothed, name)[site], expected, atol=1e-8)
 
 
+def test_equilibrium_is_the_share_of_arriving():
+    np.testing.assert_allclose(hmm.stationary([0.1, 0.3, 0.0, 0.2], [0.3, 0.1, 0.0, 0.0]), [0.75, 0.25, 0.5, 0.0], atol=1e-9)
+
+
 def test_the_state_before_the_first_frame_may_be_known():
     log_ratio = np.array([[0.4], [-1.1], [2.0]])
     paths, weight = enumerate_paths(log_ratio[:, 0], 0.3, 0.2)
@@ -102,12 +107,23 @@ def test_a_path_has_as_many_events_as_the_posterior_expects():
     np.testing.assert_array_equal(nothing, plain)
 
 
+def test_each_rate_stays_its_own_where_a_path_has_events_enough():
+    log_ratio = np.random.default_rng(2).normal(size=(60, 8))
+    smoothed = hmm.smooth(log_ratio, 0.05, 0.4)
+    few = replace(smoothed, leaves=np.zeros(8), arrives=np.zeros(8))
+    path = hmm.path_as_eventful(log_ratio, 0.05, 0.4, few, np.ones(8, bool))
+    np.testing.assert_array_equal(path, hmm.viterbi(log_ratio, 0.05, 0.4))
+    assert (path != hmm.viterbi(log_ratio, 0.4, 0.05)).any()
+
+
 def test_a_grid_of_rates_gives_the_same_likelihood_as_one_by_one():
     log_ratio = np.random.default_rng(0).normal(size=(40, 3))
     off, on = np.array([0.05, 0.2]), np.array([0.1, 0.3, 0.6])
     grid = hmm.log_likelihood(log_ratio[:, None, None, :], off[:, None, None], on[None, :, None])
     assert grid.shape == (2, 3, 3)
     np.testing.assert_allclose(grid[1, 2], hmm.smooth(log_ratio, 0.2, 0.6).log_likelihood, atol=1e-9)
+    together = hmm.log_likelihood(log_ratio, 0.1, 0.2)  # one rate for all chains
+    np.testing.assert_allclose(together, hmm.smooth(log_ratio, 0.1, 0.2).log_likelihood, rtol=1e-9)
 
 
 def test_missing_frames_carry_the_state_on():

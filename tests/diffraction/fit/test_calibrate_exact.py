@@ -37,6 +37,7 @@ def test_distance_of_neighbours_is_taken_within_each_pattern():
     # nearest in the first pattern 5, 5, 5 (the third is 3, 4 from the first), in the second 9, 9
     assert nearest_neighbour(place, np.array([0, 0, 0, 1, 1])) == 5.0
     assert nearest_neighbour(place[[0, 1, 3, 4]], np.array([0, 0, 1, 1])) == 8.0  # median of 7, 7, 9, 9
+    assert nearest_neighbour(place[:2], np.array([0, 0])) == 7.0
     assert nearest_neighbour(place[:1], np.array([0])) == 20.0
     assert nearest_neighbour(place[:2], np.array([0, 1])) == 20.0  # none has a neighbour
 
@@ -69,8 +70,14 @@ def test_a_disk_counts_as_central_within_half_the_distance_of_neighbours():
 @pytest.mark.parametrize("model", ["constant", "plane", "parabola"])
 def test_models_of_the_origin_take_their_terms_alone(model: str):
     y, x = np.meshgrid(np.linspace(-1, 1, 6), np.linspace(-1, 1, 7), indexing="ij")
-    shapes = {"constant": 0 * x, "plane": 2 * y - 3 * x, "parabola": y**2 + 2 * x * y - 0.5 * x**2}
-    within = {"constant": ["constant"], "plane": ["constant", "plane"], "parabola": list(shapes)}[model]
+    shapes = {
+        "constant": 0 * x,
+        "plane": 2 * y - 3 * x,
+        "parabola": y**2 + 2 * x * y - 0.5 * x**2,
+        "twist": x * y,
+        "cubic": x * y**2,
+    }
+    within = {"constant": ["constant"], "plane": ["constant", "plane"], "parabola": list(shapes)[:4]}[model]
     for name, shape in shapes.items():
         raw = np.stack([60 + shape, 70 - 2 * shape], axis=-1)
         smooth, inliers = fit_origin(raw, model)
@@ -103,8 +110,9 @@ def test_few_measured_centres_give_their_median():
     np.testing.assert_allclose(fit_origin(raw[:, :1], "plane")[0][:, 0], np.tile([60.0, 70.0], (4, 1)))
 
 
-def test_the_ellipse_of_square_and_hexagonal_lattices_of_either_hand():
-    ellipse = Ellipse(1.04, 1 / 1.04, 0.7)
+@pytest.mark.parametrize("theta_rad", [-1.2, 0.1, 0.7, 1.5])
+def test_the_ellipse_of_square_and_hexagonal_lattices_of_either_hand(theta_rad: float):
+    ellipse = Ellipse(1.04, 1 / 1.04, theta_rad)
     half, tall = 15.0, 15.0 * np.sqrt(3)
     lattices = {
         "square": [[30.0, 0.0], [0.0, 30.0]],
@@ -156,16 +164,41 @@ def test_the_hidden_origin_is_the_lattice_vector_from_the_brightest_disk():
 
 def test_a_large_scan_is_asked_in_part(monkeypatch: pytest.MonkeyPatch):
     disks, brightest = beam_stop()
+    asked = []
+    basis = module.find_basis
     monkeypatch.setattr(module, "_HIDDEN_POSITIONS", 4)
+    monkeypatch.setattr(module, "find_basis", lambda part, *rest: asked.append(part.n_positions) or basis(part, *rest))
     np.testing.assert_allclose(hidden_origin(disks, np.tile(brightest, (12, 1))), -G[0], atol=1e-6)
+    assert asked == [4]
+
+
+def test_disks_seen_at_less_than_half_of_the_positions_are_no_rim_of_a_hole():
+    disks, brightest = beam_stop()
+    hk = np.rint((disks.positions_px() - 128) @ np.linalg.inv(G))
+    rim = (np.abs(hk) <= 1).all(axis=1) & ~(hk == (1, 0)).all(axis=1)
+    origin = np.tile(brightest, (12, 1))
+    for at, hidden in ((5, False), (7, True)):  # of 12 positions
+        some = disks.where(~rim | (disks.flat_index() < at))
+        assert (hidden_origin(some, origin) is not None) == hidden
+
+
+def test_pairs_are_counted_about_the_point_itself():
+    seen = np.zeros((25, 25))
+    for h, k in ((3, 1), (-1, 1), (1, 4), (1, -2)):  # two pairs about (1, 1)
+        seen[12 + h, 12 + k] = 1.0
+    assert module._paired(seen, 1, 1) == 1.0
+    assert module._paired(seen, 0, 0) == module._paired(seen, 1, 0) == module._paired(seen, 0, 1) == 0.0
+    seen[12 + 5, 12] = 1.0
+    assert module._paired(seen, 1, 1) == 0.8
 
 
 def test_an_origin_behind_a_stop_is_shifted_and_told():
     disks, _ = beam_stop()
-    found = calibrate(disks)
-    np.testing.assert_allclose(found.origin_px, np.full((3, 4, 2), 128.0), atol=1e-6)
+    true = np.stack(np.meshgrid([120.0, 121.0, 122.0], [131.0, 132.0, 133.0, 134.0], indexing="ij"), axis=-1)
+    found = calibrate(moved(disks, true))
+    np.testing.assert_allclose(found.origin_px, true, atol=1e-6)
     np.testing.assert_allclose(found.origin_raw_px, found.origin_px, atol=1e-6)
-    assert "near (128.0, 128.0)" in found.warnings[0]
+    assert "near (121.0, 132.5)" in found.warnings[0]
 
 
 def test_centres_that_do_not_follow_the_model_are_told():
@@ -197,6 +230,30 @@ def test_an_origin_that_is_given_is_taken_and_units_of_the_user_come_first():
     for origin in (None, (128.0, 128.0)):
         ellipse = calibrate(square, CalibrateParams(origin=origin, ellipticity=True)).ellipse
         assert ellipse is not None and ellipse.a == pytest.approx(1.03, abs=1e-6)
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(False, [[0.8, -0.6], [0.6, 0.8]]), (True, [[-0.6, 0.8], [0.8, 0.6]])])
+def test_the_detector_is_turned_into_the_scan(flip: bool, expected: list[list[float]]):
+    known = Calibration().override(qr_rotation_rad=float(np.arctan2(0.6, 0.8)), qr_flip=flip)
+    found = calibrate(table_of(PLAIN), None, known)
+    np.testing.assert_allclose(found.scan_axes(), expected, atol=1e-12)
+    assert calibrate(table_of(PLAIN)).scan_axes() is None  # nobody said
+
+
+def test_scattering_vectors_are_those_of_the_round_lattice():
+    g = np.array([[30.0, 0.0], [0.0, 30.0]])
+    ellipse = Ellipse(1.03, 1 / 1.03, 0.4)
+    origins = np.stack(np.meshgrid([120.0, 124.0], [130.0, 133.0, 136.0], indexing="ij"), axis=-1)
+    table = moved(table_of(PLAIN, g @ ellipse.matrix().T), origins)
+    found = calibrate(table, CalibrateParams(ellipticity=True, q_pixel_invA=0.02))
+    q = found.to_reciprocal(table)
+    np.testing.assert_allclose(q, 0.6 * np.rint(q / 0.6), atol=1e-6)
+    assert (np.unique(np.rint(q / 0.6), axis=0, return_counts=True)[1] <= 6).all()  # once in each of six patterns
+    np.testing.assert_allclose(found.residual_px, found.origin_raw_px - found.origin_px)
+    plain = calibrate(table)
+    np.testing.assert_array_equal(plain.transform(), np.eye(2))
+    with pytest.raises(EmdlError, match="pixel size is unknown"):
+        plain.to_reciprocal(table)
 
 
 def test_disks_take_their_origin_along():

@@ -166,3 +166,26 @@ def test_residual_is_the_distance_of_the_disks_as_far_as_each_is_trusted():
     z = np.sqrt(weight * square)
     robust = weight / (1 + np.square(z / (2 * np.median(z))))
     assert found.residual_px[0] == pytest.approx(np.sqrt((robust * square).sum() / robust.sum()), rel=1e-6)
+
+
+def test_indices_that_span_two_directions_do_so_wherever_they_lie():
+    for hk, spans in (
+        ([(1, 1), (2, 1), (1, 2)], True),
+        ([(1, 1), (2, 2)], False),
+        ([(3, 1), (3, 2), (3, 3)], False),
+        ([(2, 1), (4, 1), (5, 1)], False),
+        ([(-3, 0), (-1, 1), (1, 2)], False),
+    ):
+        h, k = np.array(hk, float).T
+        assert _spans(Segments(np.array([0, len(hk)])), h, k, np.ones(len(hk), bool)).item() == spans, hk
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_the_unit_of_the_weights_does_not_matter(factor: float):
+    place = ORIGIN + indices(2) @ G
+    place += 0.1 * np.sin(np.arange(place.size)).reshape(place.shape)
+    weight = np.linspace(1.0, 4.0, len(place))
+    plain, scaled = (fitted(place, weight=weight * by) for by in (1.0, factor))
+    np.testing.assert_allclose(scaled.g, plain.g, rtol=1e-9)
+    np.testing.assert_allclose(scaled.origin, plain.origin, rtol=1e-9)
+    np.testing.assert_allclose(scaled.covariance, plain.covariance, rtol=1e-6)

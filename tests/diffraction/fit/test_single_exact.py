@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Calibration, Datacube
 from napari_emdl.diffraction.basis import Basis
-from napari_emdl.diffraction.fit import pattern
+from napari_emdl.diffraction.fit import pattern, single
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.patternmodel import Aperture
 from napari_emdl.diffraction.fit.single import (
@@ -20,12 +21,14 @@ from napari_emdl.diffraction.fit.single import (
     _reference_lattice,
     _strain_map,
     find_or_given,
+    fit_one_lattice,
     prepared,
     reasons_of,
     reference_of,
 )
 from napari_emdl.diffraction.fit.through import Through, cube_of
 from napari_emdl.diffraction.lattice import LatticeFit
+from napari_emdl.jobs.control import Control
 
 G = np.array([[20.0, 0.0], [0.0, 30.0]])
 PARAMS = StrainParams(min_disks=5)
@@ -217,3 +220,62 @@ def test_patterns_are_not_fitted_where_the_edges_are_ragged(monkeypatch, ripple:
     assert made.disks is (better if measured_on_patterns else table)
     assert made.kind == ("pattern" if measured_on_patterns else "peaks") and bool(made.warning) != measured_on_patterns
     assert made.aperture == {"radius_px": 5.0, "edge_px": 0.6, "ripple": ripple}
+
+
+def test_the_error_of_the_distortion_counts_against_the_references(monkeypatch):
+    fit = fit_of(3)
+    before = fit.covariance.copy()
+    table = table_of(np.tile(np.eye(2), (1, 3, 1, 1)))
+    shared = np.array([[[1.0, 0], [0, 2], [0, 0], [0, 0]], [[1, 0], [0, 5], [0, 1], [0, 0]], [[3, 0], [0, 2], [0, 0], [1, 1]]])
+    covariance = np.array([[1e-4, 2e-5], [2e-5, 4e-4]])
+    monkeypatch.setattr(single, "shared_changes", lambda *given: shared)
+    distortion = SimpleNamespace(covariance=covariance)
+    for reference, common in ((None, 0.0), (np.array([True, False, True]), 0.5 * (shared[0] + shared[2]))):
+        fit.covariance[:] = before
+        single._add_shared(fit, table, distortion, reference)
+        for position in range(3):
+            change = shared[position] - common
+            np.testing.assert_allclose(
+                fit.covariance[position, 2:, 2:] - before[position, 2:, 2:], change @ covariance @ change.T
+            )
+        np.testing.assert_array_equal(fit.covariance[:, :2], before[:, :2])
+
+
+def test_a_map_is_checked_by_the_other_fits_and_says_which_could_not_be_had(monkeypatch):
+    table = table_of(np.tile(np.eye(2), (2, 3, 1, 1)), G)
+    asked = []
+
+    def another(disks, params, **given):
+        asked.append((params.fit, params.check))
+        if params.fit == "pattern":
+            raise EmdlError("no datacube")
+        return given["calibration"]
+
+    plain = fit_one_lattice(table, StrainParams(fit="peaks"))
+    monkeypatch.setattr(single, "widened", lambda strain, others: replace(strain, attrs={**strain.attrs, "by": sorted(others)}))
+    monkeypatch.setattr(single, "fit_one_lattice", another)
+    for check, fit, names in (("both", "peaks", ["cepstrum", "pattern"]), ("cepstrum", "peaks", ["cepstrum"])):
+        asked.clear()
+        found = single._checked(plain, table, StrainParams(fit=fit, check=check), None, None, None, None)
+        assert asked == [(name, "none") for name in names] and found.attrs["by"] == ["cepstrum"]
+        said = ("not checked by pattern: no datacube",) if "pattern" in names else ()
+        assert found.evidence.warnings == (*plain.evidence.warnings, *said)
+    asked.clear()
+    single._checked(plain, table, StrainParams(fit="cepstrum", check="both"), None, None, None, None)
+    assert asked == [("pattern", "none")]  # no fit checks itself
+
+
+def test_a_fit_reports_three_steps_and_says_when_no_disk_is_left():
+    table = table_of(np.tile(np.eye(2), (2, 4, 1, 1)), G)
+    seen = []
+    found = fit_one_lattice(table, StrainParams(fit="peaks"), control=Control(lambda now: seen.append((now.done, now.total))))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert found.mask.all() and found.evidence.reference_inliers == 8 and found.peaks_alone is None
+    with pytest.raises(EmdlError, match="no disk above the threshold"):
+        fit_one_lattice(table, StrainParams(fit="peaks", min_score=1e6))
+
+
+def test_the_typical_error_is_that_of_the_strains_not_of_the_rotation():
+    fields = {"sigma": np.tile([0.010, 0.0124, 0.0144, 0.5], (2, 3, 1)), "mask": np.ones((2, 3), bool)}
+    found = _evidence(fit_of(6), np.zeros(6, np.uint8), 6, Basis(G, 1.0, "given"), measured((2, 3)), fields)
+    assert found.warnings == ("the strain is uncertain by 1.2 % at a typical position: not quantitative",)

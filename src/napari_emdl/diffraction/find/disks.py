@@ -113,8 +113,8 @@ def find_disks(
         Datacube; or what holds one in memory: a 4-D array (scan row, scan col, detector row, detector col) of numpy or dask, a
         signal of HyperSpy or pyxem, a DataCube of py4DSTEM.
     probe
-        Vacuum probe: a :class:`Probe`, an image, or FILE or FILE::DATASET; None takes what `params.probe` says, else measures
-        the data's central disk.
+        Vacuum probe: a :class:`Probe`, an image, or FILE or ``FILE::DATASET``; None takes what `params.probe` says, else
+        measures the data's central disk.
     method, device
         Override `params.method` ("fcunet", "fcunet-plain", "light", "template") and `run.device`.
     output

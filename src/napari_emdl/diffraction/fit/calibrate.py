@@ -323,7 +323,7 @@ def fit_origin(raw_px: Floats, model: str = "plane") -> tuple[Floats, NDArray[np
     terms = [y**a * x**b for a in range(degree + 1) for b in range(degree + 1 - a) if (rows > a) and (cols > b)]
     design = np.stack(terms, axis=-1)
     if known.sum() < 2 * len(terms):
-        design = design[..., :1] if model == "constant" else np.ones((rows, cols, 1))
+        design = design[..., :1]
     a, b = design[known], raw_px[known]
     coef = np.zeros((design.shape[-1], 2))
     coef[0] = np.median(b, axis=0)

@@ -125,7 +125,7 @@ def fit_aperture(
 
 
 def hidden_pixels(cube: Datacube, good: NDArray[np.bool_]) -> Mask | None:
-    """(rows, cols) True where the detector saw nothing in any pattern: masked and dead pixels, gaps, a beam stop; None for none.
+    """(rows, cols) True where the detector saw nothing in any pattern: masked and dead pixels, gaps, a stop; None for none.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ class _OnPatterns:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A pattern to be fitted: its number in the block, indices of its disks, electrons, lattice to start from, pixels that count."""
+    """A pattern to be fitted: its number in the block, indices of its disks, electrons, start, and pixels that count."""
 
     number: int
     hk: NDArray[np.int64]
@@ -343,7 +343,8 @@ def _fit_patterns(model: PatternModel, coarse: PatternModel, patterns: list[_Wai
         some = moving[of]
         here, index = of[some], hk[some]
         own = (np.cumsum(moving) - 1)[here]
-        score, information = coarse.told(coarse.look(counts, index, origin[here], g[here], known=known, of=here), _COARSE_ROUNDS)
+        look = coarse.look(counts, index, origin[here], g[here], known=known, of=here)
+        score, information = coarse.told(look, _COARSE_ROUNDS)
         step = np.clip(lattice_steps(score, information, index, own), -limit, limit)
         origin[moving] += step[:, 0]
         g[moving] += step[:, 1:]
