@@ -84,5 +84,5 @@ def test_regions_turn_with_what_is_said_of_each(tmp_path):
 def test_a_map_without_its_covariance_says_so():
     plain = replace(fit_strain(scan()), covariance=None)
     assert emdl.turn_strain(plain, 0.0) is plain
-    with pytest.raises(EmdlError, match="cannot be turned.*axis_deg=20"):
+    with pytest.raises(EmdlError, match=r"cannot be turned.*axis_deg=20"):
         emdl.turn_strain(plain, 20.0)

@@ -127,7 +127,10 @@ def fit_occupancy(
     }  # fmt: skip
     if movie is not None and movie.frame_steps is not None:
         attrs["frame_steps"] = movie.frame_steps.tolist()
-    attrs |= {"provenance": _record(columns, movie, settings, run), "caveats": (Caveats.of(columns) + Caveats([missing])).to_json()}
+    attrs |= {
+        "provenance": _record(columns, movie, settings, run),
+        "caveats": (Caveats.of(columns) + Caveats([missing])).to_json(),
+    }
     return decode(sites, alignment, evidence, detected, valid, attrs, control, start)
 
 
