@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from napari_emdl.base.showing import species_colour
 from napari_emdl.io.outputs import atomic_path
 
 FORMATS = ("png", "svg", "pdf")
@@ -133,7 +134,7 @@ def draw_columns(figure: Figure, peaks: Any, pixel_A: float | None) -> None:
     shape = peaks.attrs.get("frame_shape")
     for i, name in enumerate(species):
         chosen = first[index == i]
-        left.scatter(chosen["col"], chosen["row"], s=6, label=f"{name} ({len(chosen)})")
+        left.scatter(chosen["col"], chosen["row"], s=6, label=f"{name} ({len(chosen)})", color=species_colour(i))
     if shape is not None:
         left.set_xlim(-0.5, shape[1] - 0.5)
         left.set_ylim(shape[0] - 0.5, -0.5)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import occupied_now_pct, site_spacing_px, site_table
+from napari_emdl.base.showing import PALETTE
 from napari_emdl.gui.atoms.layers import image_space
-from napari_emdl.gui.kit.plots import PALETTE
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.gui.kit.styles import matplotlib_colormap
 

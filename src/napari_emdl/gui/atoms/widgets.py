@@ -17,13 +17,14 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QSlider,
+    QTabWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_emdl.base.params import ColumnLimits
-from napari_emdl.gui.atoms.layers import species_colour
+from napari_emdl.base.showing import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, WORKSPACE, dock_of, tabify, when_idle
@@ -157,6 +158,26 @@ class Fold(QWidget):
     def _toggled(self, opened: bool) -> None:
         self.head.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
         self.content.setVisible(opened)
+
+
+class PageTabs(QTabWidget):
+    """Tabs as high as the page in front, not as the highest of them: what is below stays in sight in a low window."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.currentChanged.connect(self._fit)
+
+    def tabInserted(self, index: int) -> None:
+        """Only the page in front asks for room."""
+        super().tabInserted(index)
+        self._fit(self.currentIndex())
+
+    def _fit(self, front: int) -> None:
+        for index in range(self.count()):
+            policy = QSizePolicy.Policy.Preferred if index == front else QSizePolicy.Policy.Ignored
+            page = self.widget(index)
+            if page is not None:
+                page.setSizePolicy(policy, policy)
 
 
 def row(*widgets: QWidget | int, stretch: Sequence[int] = ()) -> QWidget:

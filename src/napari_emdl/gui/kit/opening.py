@@ -129,13 +129,13 @@ class OpenButton(QToolButton):
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
         own: tuple[tuple[str, str, Callable[[], Any]], ...] = (
-            ("File …", tip, self.ask),
+            ("File…", tip, self.ask),
             (
-                "File, with options …",
+                "File, with options…",
                 "Kind, scan shape, part used, mask and calibration, with a preview",
                 partial(self.ask, True),
             ),
-            ("Folder …", "Images in a folder, one after the other, or a zarr store", self.ask_folder),
+            ("Folder…", "Images in a folder, one after the other, or a zarr store", self.ask_folder),
         )
         for text, explanation, action in (*own, *more):
             entry = QAction(text, menu)

@@ -14,8 +14,8 @@ from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
-#: Colours that keep apart for colour-blind eyes as well (Okabe and Ito, 2008).
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#BBBBBB")
+from napari_emdl.base.showing import PALETTE
+
 OCCUPIED_COLOUR = "#56B4E9"
 EMPTY_COLOUR = "#E69F00"
 FRAME_LINE_COLOUR = "#D55E00"
@@ -116,10 +116,13 @@ class CountPlot(FramePlot):
     def show_counts(self, counts: ArrayLike) -> None:
         """Draw (frames,) counts; NaN for frames that were not run."""
         values = np.asarray(counts, float)
-        self._curve.setData(np.arange(len(values)), values, connect="finite")
         known = values[np.isfinite(values)]
-        if len(known):
-            self.setYRange(max(0.0, known.min() * 0.95 - 1), known.max() * 1.05 + 1, padding=0)
+        self.getAxis("left").setStyle(showValues=bool(len(known)))
+        if not len(known):
+            self._curve.setData([], [])
+            return
+        self._curve.setData(np.arange(len(values)), values, connect="finite")
+        self.setYRange(max(0.0, known.min() * 0.95 - 1), known.max() * 1.05 + 1, padding=0)
 
 
 class TracePlot(FramePlot):
@@ -130,7 +133,7 @@ class TracePlot(FramePlot):
         self.setYRange(-0.12, 1.05, padding=0)
         self._bands: list[pg.LinearRegionItem] = []
         self._curve = self.plot([], [], pen=pg.mkPen("#ffffff", width=1.2))
-        self._band = pg.ImageItem(np.zeros((1, 1)))
+        self._band = pg.ImageItem(np.zeros((1, 1, 4), np.uint8))
         self._band.setZValue(-5)
         self.addItem(self._band)
 

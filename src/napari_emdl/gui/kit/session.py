@@ -164,6 +164,8 @@ def tabify(viewer: Any, widget: Any, *names: str, behind: bool = False) -> None:
     for other in (dock_of(registered(viewer, name)) for name in names):
         if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
             continue
+        for dock in (other, mine):  # tabs are narrow: with the plugin's name behind the panel's they would be cut off
+            dock.setWindowTitle(dock.windowTitle().removesuffix(f" ({PLUGIN})"))
         viewer.window._qt_window.tabifyDockWidget(other, mine)
         (other if behind else mine).raise_()
         return
