@@ -326,7 +326,8 @@ class DiffusionPanel(ScrollPanel):
         """Export tables, heatmaps and the annotated movie."""
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
-        self.bar.watch(self._write(export_result(occupancy, movie, folder, self.video.isChecked()), "exporting"))
+        work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
+        self.bar.watch(self._write(work, "exporting"))
 
     def _write(self, function: Any, name: str) -> Job:
         job = Job(function, name, self)

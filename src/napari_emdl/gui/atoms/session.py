@@ -17,6 +17,7 @@ from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
+from napari_emdl.gui.kit import units
 from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
@@ -140,6 +141,7 @@ class AtomsSession(QObject):
             before.visible = False
         if not any(tag_of(other).get("role") == "mean" and other.visible for other in self.viewer.layers):
             layer.visible = True
+        units.settle(self.viewer)
         self.viewer.layers.selection.active = layer
         self.viewer.reset_view()
 
@@ -147,6 +149,7 @@ class AtomsSession(QObject):
         """A movie that is opened is the one to be analysed."""
         if isinstance(signal_of(event.value), Movie):
             layer = event.value
+            units.make_way(self.viewer, layer)
             when_idle(lambda: self._follow(layer))  # napari is still placing it
 
     def _follow(self, layer: Any) -> None:
@@ -175,7 +178,9 @@ class AtomsSession(QObject):
             mine = [other for other in self.viewer.layers if not _of_a_scan(other)]
             for layer in [other for other in mine if tuple(other.scale[-2:]) == old]:
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
+                units.forget(layer)
                 layer.units = (*layer.units[:-2], "nm", "nm")
+            units.settle(self.viewer)
             self.viewer.reset_view()
             self.pixel_changed.emit()
 
@@ -289,10 +294,10 @@ def movie_of(layer: Any) -> Movie | None:
     kinds: dict[int, Kind] = {2: "image", 3: "movie"}
     if not isinstance(layer, Image) or layer.multiscale or layer.rgb or layer.ndim not in kinds or tag_of(layer):
         return None
-    units = [str(unit) for unit in layer.units[-2:]]
+    names = [str(unit) for unit in layer.units[-2:]]
     per_unit = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3}
-    known = all(unit in per_unit for unit in units)
-    row_nm, col_nm = (float(s) * per_unit.get(u, 1.0) for s, u in zip(layer.scale[-2:], units, strict=True))
+    known = all(unit in per_unit for unit in names)
+    row_nm, col_nm = (float(s) * per_unit.get(u, 1.0) for s, u in zip(layer.scale[-2:], names, strict=True))
     calibration = Calibration(pixel_nm=(row_nm, col_nm) if known else None, source={"pixel_nm": "file"} if known else {})
     return Movie(_Read(layer.data), kinds[layer.ndim], calibration, str(layer.source.path or ""), layer.name)
 

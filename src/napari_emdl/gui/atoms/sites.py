@@ -60,6 +60,11 @@ class SiteLayers:
         self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
         self._marked = None
 
+    @property
+    def mean_image(self) -> NDArray[np.float32] | None:
+        """Mean image that is shown, None where there is none."""
+        return None if self.mean is None else np.asarray(self.mean.data, np.float32)
+
     def show_mean(self, image: Any, mean: NDArray[np.float32]) -> None:
         """Show the drift-corrected mean image under the sites."""
         self.image = image

@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.openset import OpenSets
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.kit import responsive, session
+from napari_emdl.gui.kit import responsive, session, units
 
 
 class Adopting:
@@ -50,6 +50,8 @@ class Adopting:
 
     def _on_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
+        if signal is not None and signal is not self.panel.state.cube:
+            units.make_way(self.panel.viewer, event.value)
         new = isinstance(signal, Datacube) and signal is not self.panel.state.cube
         if session.role_of(event.value) == "navigation" and new:
             QTimer.singleShot(responsive.SLICE_MS, self.newest)  # its image is painted first

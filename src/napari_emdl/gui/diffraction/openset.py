@@ -11,7 +11,7 @@ from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import styles, units
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of
 from napari_emdl.gui.kit.switcher import Switcher
@@ -77,7 +77,9 @@ class OpenSet(QObject):
 
     def hide_layers(self) -> None:
         """Hide its layers on the main canvas; they stay in the list."""
-        self._visible = [*self._visible, *(layer for layer in self.layers() if layer.visible)]
+        cross = self.cross.layer() if self.cross is not None else None
+        mine = [*self.layers(), *([cross] if cross is not None else [])]
+        self._visible = [*self._visible, *(layer for layer in mine if layer.visible)]
         for layer in self._visible:
             layer.visible = False
         self.maps.say("")
@@ -163,6 +165,7 @@ class OpenSets(QObject):
             self.shown.put_aside()
         self.shown = chosen
         chosen.show()
+        units.settle(self.viewer)
         self._list()
         self.shown_changed.emit(chosen)
 
@@ -174,12 +177,14 @@ class OpenSets(QObject):
         for layer in self._of_movies:
             layer.visible = True
         self._of_movies = []
+        units.settle(self.viewer)
 
     def bring_back(self) -> None:
         """The scan is looked at again: movies and what was found in them would lie over it."""
         if self.shown is not None:
             self._movies_give_way()
             self.shown.show_layers()
+            units.settle(self.viewer)
             self._list()
 
     def _movies_give_way(self) -> None:
