@@ -18,7 +18,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
 from napari_emdl.gui.kit import units
-from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of, when_idle
+from napari_emdl.gui.kit.session import bare, fit_view, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -143,7 +143,7 @@ class AtomsSession(QObject):
             layer.visible = True
         units.settle(self.viewer)
         self.viewer.layers.selection.active = layer
-        self.viewer.reset_view()
+        fit_view(self.viewer)
 
     def _on_inserted(self, event: Any) -> None:
         """A movie that is opened is the one to be analysed."""
@@ -181,7 +181,7 @@ class AtomsSession(QObject):
                 units.forget(layer)
                 layer.units = (*layer.units[:-2], "nm", "nm")
             units.settle(self.viewer)
-            self.viewer.reset_view()
+            fit_view(self.viewer)
             self.pixel_changed.emit()
 
     def use_pixel_A(self, pixel_A: float, source: str) -> None:

@@ -57,6 +57,9 @@ class Adopting:
             QTimer.singleShot(responsive.SLICE_MS, self.newest)  # its image is painted first
         elif signal is not None and not isinstance(signal, Datacube):
             self.sets.put_aside()
+        elif signal is None:
+            layer = event.value  # maybe found in a movie meanwhile
+            session.when_idle(lambda: None if self.panel.closed else self.sets.give_way(layer))
 
     def _on_removed(self, event: Any) -> None:
         role, signal = session.role_of(event.value), session.tag_of(event.value).get("signal")

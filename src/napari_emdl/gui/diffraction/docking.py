@@ -111,8 +111,11 @@ class Docks(QObject):
         """The main canvas has the room that the pattern gave up."""
         docks = self._both()
         if docks is not None:
-            docks[0].resizeDocks([docks[1]], [PANEL_PX], Qt.Orientation.Horizontal)
-            QTimer.singleShot(50, self.viewer.reset_view)
+            tabs = [docks[1], *docks[0].tabifiedDockWidgets(docks[1])]
+            front = next((dock for dock in tabs if not dock.visibleRegion().isEmpty()), docks[1])
+            wide = max(PANEL_PX, front.minimumSizeHint().width())
+            docks[0].resizeDocks([front], [wide], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, lambda: None if self.closed else session.fit_view(self.viewer))
 
     @staticmethod
     def _widen(window: Any) -> None:
@@ -137,7 +140,7 @@ class Docks(QObject):
             if self.lone != self._lone_shared:
                 self._lone_shared = self.lone
                 self._share_width()
-            self.viewer.reset_view()
+            session.fit_view(self.viewer)
             self.canvas.fit()
 
     def close(self) -> None:

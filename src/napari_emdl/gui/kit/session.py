@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
 COLUMNS, DIFFUSION, LIVE = "HRTEM columns", "Surface diffusion", "Live"
+
+#: Titles of the panels' tabs: with all three in a narrow window, longer ones are cut off.
+TABS = {WORKSPACE: "4D-STEM", COLUMNS: "Columns", DIFFUSION: "Diffusion", LIVE: "Live"}
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
@@ -60,6 +64,15 @@ def bare(viewer: Any) -> Any:
 def camera_of(viewer: Any) -> Any:
     """Camera of a viewer; napari 0.9 keeps it in the scene and warns of the old place."""
     return getattr(viewer, "scene", viewer).camera
+
+
+def fit_view(viewer: Any) -> None:
+    """Show what is visible whole: what is put aside does not count."""
+    shown = [layer for layer in viewer.layers if layer.visible]
+    if shown and "layers" in inspect.signature(viewer.reset_view).parameters:
+        viewer.reset_view(layers=shown)
+    else:  # napari before 0.9
+        viewer.reset_view()
 
 
 def register(viewer: Any, name: str, widget: Any) -> None:
@@ -161,13 +174,17 @@ def dock_of(widget: Any) -> Any:
 def tabify(viewer: Any, widget: Any, *names: str, behind: bool = False) -> None:
     """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, in front of it or `behind`."""
     mine = dock_of(widget)
-    for other in (dock_of(registered(viewer, name)) for name in names):
+    docks = [dock for dock in (dock_of(registered(viewer, name)) for name in names) if dock is not mine]
+    for other in docks:
         if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
             continue
-        for dock in (other, mine):  # tabs are narrow: with the plugin's name behind the panel's they would be cut off
-            dock.setWindowTitle(dock.windowTitle().removesuffix(f" ({PLUGIN})"))
+        for name in names:
+            dock = dock_of(registered(viewer, name))
+            if dock is not None:
+                dock.setWindowTitle(TABS[name])
+        front = next((dock for dock in docks if dock is not None and not dock.visibleRegion().isEmpty()), other)
         viewer.window._qt_window.tabifyDockWidget(other, mine)
-        (other if behind else mine).raise_()
+        (front if behind else mine).raise_()
         return
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_emdl.gui.kit.session import role_of, tag_of
+from napari_emdl.gui.kit.session import role_of, signal_of, tag_of
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 OWN = "own_units"
 
 
 def make_way(viewer: Any, front: Any) -> None:
-    """A file was opened, by its layer `front`; call it before it is painted, and :func:`settle` when the others are hidden."""
-    for layer in viewer.layers:
-        if layer is not front and role_of(layer):
+    """A file comes to the front, of which `front` is a layer: call it before, and :func:`settle` when the others are hidden."""
+    signal = signal_of(front)
+    mine = [layer for layer in viewer.layers if role_of(layer)]
+    for layer in mine:
+        if layer is front or (signal is not None and signal_of(layer) is signal):
+            _give_back(layer)
+    for layer in mine:
+        if layer is not front and (signal is None or signal_of(layer) is not signal):
             _lend(layer, front.units)
 
 
