@@ -62,6 +62,7 @@ class AtomsSession(QObject):
         self.history: Any = None
         self._frame = 0
         self._aside: WeakKeyDictionary[Any, Aside] = WeakKeyDictionary()
+        viewer.layers.events.inserted.connect(self._make_way, position="first")
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.dims.events.point.connect(self._on_dims)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -145,11 +146,15 @@ class AtomsSession(QObject):
         self.viewer.layers.selection.active = layer
         fit_view(self.viewer)
 
+    def _make_way(self, event: Any) -> None:
+        """Before napari shows it."""
+        if signal_of(event.value) is not None:
+            units.make_way(self.viewer, event.value)
+
     def _on_inserted(self, event: Any) -> None:
         """A movie that is opened is the one to be analysed."""
         if isinstance(signal_of(event.value), Movie):
             layer = event.value
-            units.make_way(self.viewer, layer)
             when_idle(lambda: self._follow(layer))  # napari is still placing it
 
     def _follow(self, layer: Any) -> None:

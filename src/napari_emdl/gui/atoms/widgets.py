@@ -172,6 +172,10 @@ class PageTabs(QTabWidget):
         super().tabInserted(index)
         self._fit(self.currentIndex())
 
+    def hasHeightForWidth(self) -> bool:
+        """No: Qt would ask the pages behind as well, whatever their policy says."""
+        return False
+
     def _fit(self, front: int) -> None:
         for index in range(self.count()):
             policy = QSizePolicy.Policy.Preferred if index == front else QSizePolicy.Policy.Ignored

@@ -18,6 +18,7 @@ class Adopting:
     def __init__(self, panel: Panel, sets: OpenSets):
         self.panel, self.sets = panel, sets
         self._events = panel.viewer.layers.events
+        self._events.inserted.connect(self._make_way, position="first")
         self._events.inserted.connect(self._on_inserted)
         self._events.removed.connect(self._on_removed)
 
@@ -48,10 +49,14 @@ class Adopting:
             if disks is not None:
                 self.panel.state.take_disks(disks, file=file)
 
-    def _on_inserted(self, event: Any) -> None:
+    def _make_way(self, event: Any) -> None:
+        """Before napari shows it."""
         signal = session.signal_of(event.value)
         if signal is not None and signal is not self.panel.state.cube:
             units.make_way(self.panel.viewer, event.value)
+
+    def _on_inserted(self, event: Any) -> None:
+        signal = session.signal_of(event.value)
         new = isinstance(signal, Datacube) and signal is not self.panel.state.cube
         if session.role_of(event.value) == "navigation" and new:
             QTimer.singleShot(responsive.SLICE_MS, self.newest)  # its image is painted first
@@ -70,5 +75,6 @@ class Adopting:
 
     def release(self) -> None:
         """Let go of the viewer."""
+        self._events.inserted.disconnect(self._make_way)
         self._events.inserted.disconnect(self._on_inserted)
         self._events.removed.disconnect(self._on_removed)

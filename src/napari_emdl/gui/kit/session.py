@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
@@ -19,6 +19,8 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
 COLUMNS, DIFFUSION, LIVE = "HRTEM columns", "Surface diffusion", "Live"
+
+MARGIN = 0.05  # around what is fitted into a canvas
 
 #: Titles of the panels' tabs: with all three in a narrow window, longer ones are cut off.
 TABS = {WORKSPACE: "4D-STEM", COLUMNS: "Columns", DIFFUSION: "Diffusion", LIVE: "Live"}
@@ -67,12 +69,18 @@ def camera_of(viewer: Any) -> Any:
 
 
 def fit_view(viewer: Any) -> None:
-    """Show what is visible whole: what is put aside does not count."""
+    """Show what is visible whole: what is put aside does not count, as it does for napari."""
     shown = [layer for layer in viewer.layers if layer.visible]
-    if shown and "layers" in inspect.signature(viewer.reset_view).parameters:
-        viewer.reset_view(layers=shown)
-    else:  # napari before 0.9
+    canvas = getattr(bare(viewer), "canvas", None)
+    if not shown or viewer.dims.ndisplay != 2 or not hasattr(canvas, "viewbox_size"):  # napari before 0.9
         viewer.reset_view()
+        return
+    extent = viewer.layers.get_extent(shown)
+    (low, high), step = extent.world[:, -2:], np.asarray(extent.step, float)[-2:]
+    size = np.maximum(high - low + step, 1e-9)  # to the edges of the outermost pixels
+    camera = camera_of(viewer)
+    camera.center = (*camera.center[:-2], *((low + high) / 2))
+    camera.zoom = float((1 - MARGIN) * np.min(np.asarray(canvas.viewbox_size(viewer.layers)) / size))
 
 
 def register(viewer: Any, name: str, widget: Any) -> None:
