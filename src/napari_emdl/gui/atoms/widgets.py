@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.showing import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
+from napari_emdl.gui.kit.fitting import ToolType
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, WORKSPACE, dock_of, tabify, when_idle
 
@@ -65,6 +66,7 @@ class ScrollPanel(QWidget):
         holder.installEventFilter(self)
         self.closed = False
         self._docked = False
+        self._tool_type = ToolType(self)
         self._followed: list[tuple[Any, Callable[..., Any]]] = []
         self.behind = False  # it is opened for later, behind the tab that is shown
 
@@ -101,6 +103,7 @@ class ScrollPanel(QWidget):
     def _close(self) -> None:
         if not self.closed:
             self.closed = True
+            self._tool_type.close()
             for signal, function in self._followed:
                 signal.disconnect(function)
             self.shut_down()

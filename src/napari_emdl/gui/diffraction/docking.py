@@ -129,7 +129,8 @@ class Docks(QObject):
         """Main and diffraction canvas get about the same width, the panel what it needs."""
         docks = self._both()
         if docks is not None:
-            wide = max(PANEL_PX, self.panel.minimumSizeHint().width())
+            most = docks[0].width() // 4  # a large type on a large screen has the room it asks for
+            wide = max(PANEL_PX, self.panel.minimumSizeHint().width(), min(self.panel.sizeHint().width(), most))
             room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * (LONE_SHARE if self.lone else 0.48)))
             docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, wide], Qt.Orientation.Horizontal)
             QTimer.singleShot(50, self.fit_views)

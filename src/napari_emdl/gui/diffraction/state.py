@@ -307,6 +307,7 @@ class StemState(FitState):
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
+        self.over = True
         jobs_going = [job for job in (self.job, self.fit_job) if job is not None]
         self.cancel()
         self._imports.stop()

@@ -152,7 +152,7 @@ class StemWorkspace(Panel):
         self.disks_step.unfold()
 
     def sizeHint(self) -> QSize:
-        return QSize(310, 600)
+        return QSize(max(310, self.frame.scroll_area.wished_width()), 600)
 
     def _connect(self) -> None:
         state = self.state

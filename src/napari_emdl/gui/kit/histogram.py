@@ -104,7 +104,9 @@ class ScoreHistogram(QWidget):
 
     def _set_axis(self, logarithmic: bool) -> None:
         self._logarithmic = logarithmic
-        self.plot.getPlotItem().getAxis("bottom").setLogMode(logarithmic)
+        axis = self.plot.getPlotItem().getAxis("bottom")
+        axis.setLogMode(logarithmic)
+        axis.setStyle(maxTickLevel=0 if logarithmic else 2)  # decades alone: the numbers between them crowd
         with QSignalBlocker(self.spin):  # fewer decimals round what is shown, not the threshold
             self.spin.setDecimals(1 if logarithmic else 3)
         self.spin.setSingleStep(1.0 if logarithmic else 0.02)

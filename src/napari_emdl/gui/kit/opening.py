@@ -11,7 +11,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton, QWidget
 
 from napari_emdl.base.params import OpenParams
-from napari_emdl.gui.kit import notices, session, styles
+from napari_emdl.gui.kit import notices, session, styles, units
 from napari_emdl.gui.kit.open_dialog import OpenDialog, can_help
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import Job, error_line
@@ -33,6 +33,7 @@ def work(function: Callable[[], Any], name: str) -> Job:
 def add_layers(viewer: Any, layers: list[LayerTuple]) -> None:
     """Add layers to a viewer whose window is still there."""
     if session.has_window(viewer):
+        units.expect(viewer, layers)
         for data in layers:
             viewer._add_layer_from_data(*data)
 

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyqtgraph as pg
 from napari.settings import get_settings
-from napari.utils.theme import get_theme
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtCore import QObject, QSize, Qt, Signal
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QFont, QPalette
 from qtpy.QtWidgets import QWidget
 
 from napari_emdl.base.showing import PALETTE
@@ -53,15 +52,29 @@ class Plot(pg.PlotWidget):
         """Small enough for a low window."""
         return QSize(120, 90)
 
+    def changeEvent(self, event: QEvent) -> None:
+        """Another theme, or a larger type."""
+        super().changeEvent(event)
+        made = "text_colour" in self.__dict__  # Qt tells of changes before that, and pyqtgraph looks up what it has not yet
+        if made and event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange, QEvent.Type.FontChange):
+            self.set_colours()
+
     def set_colours(self) -> None:
-        """Take background and text colours from napari's theme."""
-        theme = get_theme(get_settings().appearance.theme)
-        self.text_colour = QColor(theme.text.as_hex())
-        self.setBackground(QColor(theme.background.as_hex()))
+        """Take background and text colours, and the size of type, from the window."""
+        palette = (self.parentWidget() or self).palette()
+        self.text_colour = palette.color(QPalette.ColorRole.WindowText)
+        self.setBackground(palette.color(QPalette.ColorRole.Window))
+        line, font = QColor(self.text_colour), QFont(self.font())
+        line.setAlphaF(0.5)
+        font.setPointSizeF(0.9 * get_settings().appearance.font_size)
         for side in ("bottom", "left"):
             axis = self.getAxis(side)
-            axis.setPen(pg.mkPen(QColor(theme.secondary.as_hex()), width=1))
+            axis.setPen(pg.mkPen(line, width=1))
             axis.setTextPen(pg.mkPen(self.text_colour))
+            axis.setTickFont(font)
+            axis.label.setFont(font)
+        if self.plotItem.legend is not None:
+            self.plotItem.legend.setLabelTextColor(self.text_colour)
 
 
 class FramePlot(Plot):
@@ -112,6 +125,7 @@ class CountPlot(FramePlot):
             symbolBrush=OCCUPIED_COLOUR,
             symbolPen=None,
         )
+        self.show_counts(())
 
     def show_counts(self, counts: ArrayLike) -> None:
         """Draw (frames,) counts; NaN for frames that were not run."""

@@ -7,12 +7,26 @@ what is shown until they are shown again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import pint
 
 from napari_emdl.gui.kit.session import role_of, signal_of, tag_of
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 OWN = "own_units"
+
+
+def expect(viewer: Any, layers: Sequence[tuple[Any, dict[str, Any], str]]) -> None:
+    """Layers of a file are about to be added: napari paints each before it tells of it."""
+    found = next((look for _, look, _ in layers if look.get("metadata", {}).get(METADATA_KEY, {}).get("signal")), None)
+    if found is not None and found.get("units"):
+        registry = pint.get_application_registry()
+        coming = tuple(registry.Unit(str(unit)) for unit in found["units"])
+        for layer in viewer.layers:
+            if role_of(layer):
+                _lend(layer, coming)
 
 
 def make_way(viewer: Any, front: Any) -> None:
