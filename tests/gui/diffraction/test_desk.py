@@ -87,7 +87,7 @@ def test_a_movie_puts_the_maps_aside(panel, wait_until):
     assert visible(viewer) == ["navigation", "crosshair"]
     for units in (navigation.units, viewer.layers.extent.units[-2:]):  # napari shows none where they do not agree
         assert [str(unit) for unit in units] == ["nanometer", "nanometer"]
-    assert "disks" in viewer.text_overlay.text
+    wait_until(lambda: "disks" in viewer.text_overlay.text, what="the values in the corner")
     viewer.add_points([[0.0, 0.0]], metadata=session.tag("columns"))  # found in the movie meanwhile
     wait_until(lambda: visible(viewer) == ["navigation", "crosshair"])
     middle = (np.array(panel.state.cube.scan_shape) - 1) / 2 * navigation.scale
