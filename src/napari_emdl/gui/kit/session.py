@@ -71,7 +71,7 @@ def camera_of(viewer: Any) -> Any:
 def fit_view(viewer: Any) -> None:
     """Show what is visible whole: what is put aside does not count, as it does for napari."""
     shown = [layer for layer in viewer.layers if layer.visible]
-    canvas = getattr(bare(viewer), "canvas", None)
+    canvas: Any = getattr(bare(viewer), "canvas", None)
     if not shown or viewer.dims.ndisplay != 2 or not hasattr(canvas, "viewbox_size"):  # napari before 0.9
         viewer.reset_view()
         return
