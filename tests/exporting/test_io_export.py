@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.figure import Figure
 
 from helpers.results_made import disks, small_occupancy, strain
 from napari_emdl import io
@@ -16,6 +17,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.exporting.figures import scale_bar_length, symmetric_limit
 from napari_emdl.exporting.folder import export
+from napari_emdl.exporting.occupancyfigures import draw_rates, draw_sites
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -69,18 +71,15 @@ def test_strain_from_a_file(tmp_path: Path) -> None:
 
 
 def test_strain_figure_is_centred_and_scaled() -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from napari_emdl.exporting.figures import draw_strain
+    from napari_emdl.exporting.strainfigure import strain_figure
 
-    figure = Figure()
-    FigureCanvasAgg(figure)
     made = strain()
-    draw_strain(figure, made, (2.0, 2.0), (0, 2, 1, 3))
+    figure = strain_figure(made, reference=(0, 2, 1, 3))
     maps = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in maps] == ["$e_{xx}$", "$e_{yy}$", "$e_{xy}$", "rotation"]
+    names = ["$\\varepsilon_{xx}$", "$\\varepsilon_{yy}$", "$\\varepsilon_{xy}$", "$\\theta$"]
+    assert [axes.get_title() for axes in maps] == names
     limits = [axes.images[0].get_clim() for axes in maps]
     assert all(low == -high for low, high in limits)
     assert limits[0] == limits[1] == limits[2]
@@ -109,6 +108,21 @@ def test_columns_and_occupancy(tmp_path: Path) -> None:
     assert heat.calibration.pixel_nm == pytest.approx((0.015, 0.015))
     at = tuple(np.rint(occupancy.sites_px[0]).astype(int))  # type: ignore[attr-defined]
     assert heat.data[at] == pytest.approx(occupancy.mean_occupancy()[0], abs=1e-6)  # type: ignore[attr-defined]
+
+    assert {"occupancy_map.png", "occupancy_in_time.png", "rates.png", "dwell_times.png"} <= written
+    figure = Figure()
+    mean = np.arange(8 * 9, dtype=float).reshape(8, 9)
+    draw_sites(figure, occupancy, mean)
+    image, sites = figure.axes[0].images[0], figure.axes[0].collections[0]
+    np.testing.assert_array_equal(image.get_array(), mean)
+    np.testing.assert_allclose(sites.get_offsets(), occupancy.sites_px[:, ::-1])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(sites.get_array(), occupancy.mean_occupancy())  # type: ignore[attr-defined]
+    figure = Figure()
+    draw_rates(figure, occupancy)
+    drawn = [container for container in figure.axes[0].containers if len(container.lines[0].get_xdata())]
+    rates = occupancy.rates  # type: ignore[attr-defined]
+    for container, name in zip(drawn, ("p_off", "p_on"), strict=True):
+        np.testing.assert_allclose(container.lines[0].get_ydata(), rates[name][np.isfinite(rates[name])])
 
     columns = {"row": np.arange(4.0), "col": np.arange(4.0), "score": np.ones(4), "species": np.array([0, 1, 1, 0])}
     peaks = PeakTable((2,), [0, 3, 4], columns, {"species": ["Mo", "S"], "pixel_A": 0.1, "frame_shape": [8, 8]})

@@ -22,8 +22,12 @@ SMALL = {"shape": (6, 8), "detector": (64, 64)}
 
 @pytest.fixture(scope="session", autouse=True)
 def display(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Name of an X display with GL; Qt's "offscreen" has no GL and will not do. Compiled shaders are kept, as a user's are."""
+    """Name of an X display with GL; Qt's "offscreen" has no GL and will not do.
+
+    Compiled shaders and matplotlib's list of fonts are kept, as a user's are: each test has a cache of its own else.
+    """
     os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(request.config.cache.mkdir("emdl_shaders")))
+    os.environ.setdefault("MPLCONFIGDIR", str(request.config.cache.mkdir("emdl_fonts")))
     if sys.platform != "linux":
         yield ""
         return

@@ -17,7 +17,10 @@ def show(viewer, cube) -> StemWorkspace:
     return panel
 
 
-def run_all(panel, wait_until) -> None:
+def run_all(panel, wait_until, fit: str | None = None) -> None:
+    """Run to the strain map; `fit` "peaks" spares the fit to the patterns where a test is not about it."""
+    if fit is not None:
+        panel.strain_step.form.editors["fit"].put(fit)
     panel.run_all_button.click()
     done = lambda: panel.state.found.strain is not None and not panel.state.busy  # noqa: E731
     wait_until(done, 120, "a strain map of peaks, then of peaks and patterns")

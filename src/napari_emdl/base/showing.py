@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Colours that keep apart for colour-blind eyes as well (Okabe and Ito, 2008).
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#BBBBBB")
+
+
+def species_colour(index: int) -> str:
+    """Colour of a species of columns by its index, the same in window and figure."""
+    return PALETTE[index % len(PALETTE)]
+
+
 class Shower(Protocol):
     """Draws and converts signals and results."""
 

@@ -1,4 +1,4 @@
-"""Figures of results: maps with colour bars (strain in %, centred at 0), scale bars, reference boxes; no pyplot."""
+"""Figures of results, and what they share: maps with colour bars, scale bars, outlines of regions; no pyplot."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from napari_emdl.base.showing import species_colour
 from napari_emdl.io.outputs import atomic_path
 
 FORMATS = ("png", "svg", "pdf")
-_MASKED = "0.75"
-_TITLES = {"exx": "$e_{xx}$", "eyy": "$e_{yy}$", "exy": "$e_{xy}$", "theta_rad": "rotation"}
 
 
 def save_figure(path: Path, draw: Callable[[Figure], None], width_in: float, height_in: float) -> Path:
@@ -56,30 +55,6 @@ def symmetric_limit(values: NDArray[np.floating[Any]]) -> float:
     """Colour limit for maps centred at 0: the 98th percentile of the magnitude, so that a few outliers do not hide the rest."""
     finite = np.abs(values[np.isfinite(values)])
     return float(np.percentile(finite, 98)) or 1e-6 if finite.size else 1e-6
-
-
-def draw_strain(figure: Figure, strain: Any, step_nm: tuple[float, float] | None, reference: Any) -> None:
-    """Four maps: strains in % under one limit, rotation in degrees under its own; masked positions are grey."""
-    panels = figure.subplots(2, 2)
-    strains = np.stack([strain.exx, strain.eyy, strain.exy]) * 100
-    limit = symmetric_limit(strains)
-    rotation = np.rad2deg(strain.theta_rad)
-    aspect = 1.0 if step_nm is None else step_nm[0] / step_nm[1]
-    for axes, name in zip(panels.ravel(), _TITLES, strict=True):
-        values = rotation if name == "theta_rad" else np.asarray(getattr(strain, name)) * 100
-        span = symmetric_limit(rotation) if name == "theta_rad" else limit
-        axes.set_facecolor(_MASKED)
-        image = axes.imshow(
-            np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-span, vmax=span, aspect=aspect, interpolation="nearest"
-        )
-        axes.set_title(_TITLES[name])
-        axes.set_xticks([])
-        axes.set_yticks([])
-        figure.colorbar(image, ax=axes, label="degrees" if name == "theta_rad" else "%", shrink=0.85)
-        if step_nm is not None:
-            add_scale_bar(axes, values.shape, step_nm[1], "nm")
-        if reference is not None:
-            draw_outline(axes, reference)
 
 
 def draw_outline(axes: Any, reference: Any) -> None:
@@ -133,7 +108,7 @@ def draw_columns(figure: Figure, peaks: Any, pixel_A: float | None) -> None:
     shape = peaks.attrs.get("frame_shape")
     for i, name in enumerate(species):
         chosen = first[index == i]
-        left.scatter(chosen["col"], chosen["row"], s=6, label=f"{name} ({len(chosen)})")
+        left.scatter(chosen["col"], chosen["row"], s=6, label=f"{name} ({len(chosen)})", color=species_colour(i))
     if shape is not None:
         left.set_xlim(-0.5, shape[1] - 0.5)
         left.set_ylim(shape[0] - 0.5, -0.5)
@@ -151,37 +126,3 @@ def draw_columns(figure: Figure, peaks: Any, pixel_A: float | None) -> None:
     )
     if pixel_A is not None and shape is not None:
         add_scale_bar(left, tuple(shape), pixel_A / 10, "nm")
-
-
-def draw_sites(figure: Figure, occupancy: Any) -> None:
-    """Sites coloured by their mean occupancy."""
-    axes = figure.subplots()
-    place = occupancy.sites_px
-    drawn = axes.scatter(place[:, 1], place[:, 0], c=occupancy.mean_occupancy(), cmap="viridis", vmin=0, vmax=1, s=14)
-    axes.set_aspect("equal")
-    axes.invert_yaxis()
-    axes.set(title="mean occupancy of the sites", xlabel="col (px)", ylabel="row (px)")
-    figure.colorbar(drawn, ax=axes, label="occupied share of the frames in view", shrink=0.85)
-    pixel_A = occupancy.attrs.get("pixel_A")
-    if pixel_A and len(place):
-        length_nm = scale_bar_length(max(np.ptp(place[:, 1]), 1.0) * pixel_A / 10)
-        bottom, left = place[:, 0].max() + 0.06 * max(1.0, np.ptp(place[:, 0])), place[:, 1].min()
-        axes.plot([left, left + 10 * length_nm / pixel_A], [bottom, bottom], color="black", linewidth=3)
-        axes.annotate(f"{length_nm:g} nm", (left, bottom), xytext=(0, 4), textcoords="offset points", fontsize=8)
-
-
-def draw_raster(figure: Figure, occupancy: Any) -> None:
-    """Sites over frames: chance of being occupied; grey where a site is not in view."""
-    axes = figure.subplots()
-    order = np.argsort(-np.nan_to_num(occupancy.mean_occupancy(), nan=-1.0), kind="stable")
-    values = np.where(occupancy.valid, occupancy.p_occupied, np.nan)[:, order].T
-    axes.set_facecolor(_MASKED)
-    drawn = axes.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    times_s = occupancy.frame_times_s()
-    axes.set(title="occupancy in time", ylabel="site (most occupied first)", xlabel="frame")
-    if occupancy.attrs.get("frame_steps") is not None:
-        axes.set_xlabel("frame (gaps in time are not drawn)")
-    elif times_s is not None:
-        interval_s: Any = occupancy.attrs["frame_interval_s"]
-        axes.secondary_xaxis("top", functions=(lambda f: f * interval_s, lambda s: s / interval_s)).set_xlabel("time (s)")
-    figure.colorbar(drawn, ax=axes, label="chance of being occupied")

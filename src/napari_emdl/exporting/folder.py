@@ -27,7 +27,12 @@ _SITE_RADIUS_A = 0.6
 
 
 def export(
-    result: Any, folder: str | Path, *, parts: Sequence[str] = PARTS, figure_formats: Sequence[str] = ("png",)
+    result: Any,
+    folder: str | Path,
+    *,
+    parts: Sequence[str] = PARTS,
+    figure_formats: Sequence[str] = ("png",),
+    mean: NDArray[Any] | None = None,
 ) -> list[Path]:
     """Write a result into a folder.
 
@@ -41,6 +46,8 @@ def export(
         Which of "csv", "tiff", "figures" and "json" (provenance) to write.
     figure_formats
         Of "png", "svg", "pdf".
+    mean
+        Drift-corrected mean image (rows, cols) of the movie, to be drawn under the sites of an occupancy.
 
     Returns
     -------
@@ -62,9 +69,10 @@ def export(
     if target.exists() and not target.is_dir():
         raise EmdlError(f"cannot export to {target}: it is a file, not a folder")
     writer = _Writer(target, set(parts), tuple(figure_formats))
-    {"disks": _export_disks, "columns": _export_columns, "strain": _export_strain, "occupancy": _export_occupancy}[kind](
-        writer, result
-    )
+    if kind == "occupancy":
+        _export_occupancy(writer, result, mean)
+    else:
+        {"disks": _export_disks, "columns": _export_columns, "strain": _export_strain}[kind](writer, result)
     if "json" in writer.parts:
         record = {"result": kind, "provenance": getattr(result, "attrs", {}).get("provenance") or {}} | _facts(result)
         writer.text(f"{kind}_provenance.json", json.dumps(record, indent=2, default=jsonable, ensure_ascii=False))
@@ -213,17 +221,11 @@ def _export_strain(writer: _Writer, strain: Any) -> None:
         writer.tiff(f"sigma_{name}.ome.tif", sigma, step, description=f"standard error of {name}; NaN: no fit")
     if strain.region is not None:
         writer.tiff("region.ome.tif", strain.region, step, description="region (phase) of each position; 0: none")
-    params = strain.attrs.get("params") or {}
-    reference = strain.attrs.get("reference")
-    reference = params.get("reference") if reference is None or isinstance(reference, str) else reference
+    if "figures" in writer.parts:
+        from napari_emdl.exporting.strainfigure import reference_of, save_strain_figure
 
-    def draw(figure: Any) -> None:
-        from napari_emdl.exporting.figures import draw_strain
-
-        draw_strain(figure, strain, step, reference)
-
-    rows, cols = strain.exx.shape
-    writer.figure("strain", draw, 9.0, float(np.clip(7.6 * rows / cols, 4.5, 14.0)))
+        for kind in writer.formats:
+            writer.written.append(save_strain_figure(writer.folder / f"strain.{kind}", strain, reference=reference_of(strain)))
 
 
 # Columns and occupancy
@@ -255,10 +257,10 @@ def _histogram(positions_px: NDArray[np.float64], shape: tuple[int, int]) -> NDA
     return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
 
 
-def _export_occupancy(writer: _Writer, occupancy: Any) -> None:
+def _export_occupancy(writer: _Writer, occupancy: Any, mean: NDArray[Any] | None) -> None:
     from napari_emdl.atoms.fit.drift import FLAGS
     from napari_emdl.atoms.fit.sites import GROUPS
-    from napari_emdl.exporting import figures
+    from napari_emdl.exporting import occupancyfigures as figures
 
     writer.csv("sites.csv", lambda: tables.site_columns(occupancy, GROUPS))
     writer.csv("occupancy.csv", lambda: tables.occupancy_columns(occupancy))
@@ -272,8 +274,11 @@ def _export_occupancy(writer: _Writer, occupancy: Any) -> None:
     raster = np.where(occupancy.valid, occupancy.p_occupied, np.nan).astype(np.float32)
     writer.tiff("occupancy_frames_sites.ome.tif", raster, None, description="chance of being occupied: row frame, col site")
     if len(occupancy.sites_px):
-        writer.figure("occupancy_map", lambda f: figures.draw_sites(f, occupancy), 6.0, 5.0)
+        writer.figure("occupancy_map", lambda f: figures.draw_sites(f, occupancy, mean), 6.0, 5.0)
         writer.figure("occupancy_in_time", lambda f: figures.draw_raster(f, occupancy), 7.0, 5.0)
+    if len(occupancy.rates):
+        writer.figure("rates", lambda f: figures.draw_rates(f, occupancy), 6.0, 4.0)
+        writer.figure("dwell_times", lambda f: figures.draw_dwell(f, occupancy), 5.0, 4.0)
     _export_movie(writer, occupancy)
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.showing import species_colour
 from napari_emdl.base.signals import Datacube, Signal
 from napari_emdl.exporting import figures
 
 #: Endings a figure can have.
 FIGURE_TYPES = (".png", ".pdf", ".svg")
-_MARK, _LATTICE = "#ff9f1c", "#4da6ff"
-_WIDTH_IN, _BAR_IN, _HEAD_IN = 5.0, 0.9, 0.35
+_LATTICE = "#4da6ff"
+_WIDTH_IN, _BAR_IN, _HEAD_IN, _LEGEND_IN = 5.0, 0.9, 0.35, 0.25
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def draw_frame(made: Any, signal: Signal, position: tuple[int, ...], peaks: Fram
     pixel = (known.q_pixel_invA if diffraction else known.pixel_nm) or (None, None)
     if pixel[1] is not None:
         figures.add_scale_bar(axes, values.shape, pixel[1], "1/Å" if diffraction else "nm")
-    name = "pattern" if diffraction else "frame"
+    name = "pattern" if diffraction else "field" if signal.kind == "focal_series" else "frame"
     alone = all(n == 1 for n in signal.shape[:-2])
     title = [f"{name} {', '.join(map(str, position))}"] if position and not alone else []
     if peaks is not None:
-        said = _draw_disks(made, axes, peaks) if diffraction else _draw_columns(axes, peaks, values.shape)
+        said = _draw_disks(made, axes, peaks) if diffraction else _draw_columns(made, axes, peaks, values.shape)
         title.append(said + ("" if peaks.min_score is None else f" (score ≥ {peaks.min_score:.3g})"))
     axes.set_title(": ".join(title) or name, fontsize=10)
 
@@ -109,8 +110,8 @@ def _draw_disks(made: Any, axes: Any, peaks: FramePeaks) -> str:
     return f"{len(found)} disk{'' if len(found) == 1 else 's'}"
 
 
-def _draw_columns(axes: Any, peaks: FramePeaks, shape: tuple[int, ...]) -> str:
-    """Rings by species, smaller than half of the least usual spacing."""
+def _draw_columns(made: Any, axes: Any, peaks: FramePeaks, shape: tuple[int, ...]) -> str:
+    """Rings by species in the colours of the window, smaller than half of the least usual spacing."""
     from scipy.spatial import cKDTree
 
     found = peaks.rows
@@ -119,14 +120,14 @@ def _draw_columns(axes: Any, peaks: FramePeaks, shape: tuple[int, ...]) -> str:
     width_pt = 72 * (_WIDTH_IN - 0.3)
     side_pt = float(np.clip(0.7 * spacing * width_pt / shape[1], 2.0, 9.0))
     index = found["species"].astype(int) if "species" in (found.dtype.names or ()) else np.zeros(len(found), int)
-    colors = [_MARK, *(f"C{i}" for i in range(len(peaks.species)))]
     for i, name in enumerate(peaks.species):
         chosen = places[index == i]
-        edge = {"facecolors": "none", "edgecolors": colors[i], "linewidths": min(1.0, 0.2 * side_pt)}
+        edge = {"facecolors": "none", "edgecolors": species_colour(i), "linewidths": min(1.0, 0.2 * side_pt)}
         axes.scatter(chosen[:, 0], chosen[:, 1], s=side_pt**2, label=name, **edge)
     axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))  # marks at the rim do not widen it
     if len(peaks.species) > 1:
-        axes.legend(fontsize=8, loc="upper right")
+        # on the image it would hide columns
+        made.legend(fontsize=8, loc="outside lower center", ncols=len(peaks.species), frameon=False)
     return f"{len(found)} column{'' if len(found) == 1 else 's'}"
 
 
@@ -154,5 +155,6 @@ def save_frame_figure(
         raise EmdlError(f"a figure is written as {', '.join(FIGURE_TYPES)}, not {target.suffix or 'without ending'}")
     rows, cols = signal.shape[-2:]
     bar = _BAR_IN if isinstance(signal, Datacube) and peaks is not None else 0.0
-    height = float(np.clip((_WIDTH_IN - 0.3) * rows / cols, 1.5, 12.0)) + _HEAD_IN
+    legend = _LEGEND_IN if peaks is not None and len(peaks.species) > 1 else 0.0
+    height = float(np.clip((_WIDTH_IN - 0.3) * rows / cols, 1.5, 12.0)) + _HEAD_IN + legend
     return figures.save_figure(target, lambda made: draw_frame(made, signal, position, peaks), _WIDTH_IN + bar, height)

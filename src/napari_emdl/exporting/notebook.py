@@ -19,7 +19,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.kinds import kind_of
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, Signal
-from napari_emdl.exporting import figures, tables
+from napari_emdl.exporting import figures, occupancyfigures, tables
 from napari_emdl.exporting.dataframes import to_dataframe, to_xarray
 from napari_emdl.exporting.framefigure import FramePeaks, draw_frame, frame_values, shown_range, species_of
 
@@ -79,7 +79,7 @@ def standing(peaks: PeakTable) -> PeakTable:
 
 
 def _strain(strain: Any, options: dict[str, Any]) -> Figure:
-    from napari_emdl.exporting.strainfigure import FigureStyle, strain_figure
+    from napari_emdl.exporting.strainfigure import FigureStyle, reference_of, strain_figure
 
     reference = options.pop("reference", reference_of(strain))
     try:
@@ -88,13 +88,6 @@ def _strain(strain: Any, options: dict[str, Any]) -> Figure:
         first = error.errors()[0]
         raise EmdlError(f"strain figure: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     return strain_figure(strain, style, reference, NotebookFigure)
-
-
-def reference_of(strain: Any) -> Any:
-    """Reference region of a strain map: four numbers or a mask; None where it has none."""
-    reference = strain.attrs.get("reference")
-    params = strain.attrs.get("params") or {}
-    return params.get("reference") if reference is None or isinstance(reference, str) else reference
 
 
 def _draw_disks(made: Any, disks: PeakTable) -> None:
@@ -112,8 +105,8 @@ def _draw_disks(made: Any, disks: PeakTable) -> None:
 
 def _draw_occupancy(made: Any, occupancy: Any) -> None:
     left, right = made.subfigures(1, 2)
-    figures.draw_sites(left, occupancy)
-    figures.draw_raster(right, occupancy)
+    occupancyfigures.draw_sites(left, occupancy)
+    occupancyfigures.draw_raster(right, occupancy)
 
 
 # One pattern or frame

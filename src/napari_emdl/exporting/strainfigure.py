@@ -95,6 +95,13 @@ def strain_figure(strain: Any, style: FigureStyle | None = None, reference: Any 
     return figure
 
 
+def reference_of(strain: Any) -> Any:
+    """Reference region of a strain map: four numbers or a mask; None where it has none."""
+    reference = strain.attrs.get("reference")
+    params = strain.attrs.get("params") or {}
+    return params.get("reference") if reference is None or isinstance(reference, str) else reference
+
+
 def _draw(figure: Figure, panel: Any, strain: Any, name: Component, style: FigureStyle, aspect: float) -> None:
     values, limit, unit = _values(strain, name, style)
     low, high = beyond(values, (-limit, limit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -72,8 +72,8 @@ def dialog_layers(opened: Any) -> list[LayerTuple]:
     return result_layers(opened, "") if isinstance(opened, PeakTable) else signal_layers(opened)
 
 
-def open_panels_soon() -> None:
-    """Once the layers are in, open the workspace in the current viewer if it shows a datacube nobody looks after."""
+def open_panels_soon(coming: Sequence[LayerTuple] = ()) -> None:
+    """Once the layers `coming` are in, open the workspace if the current viewer shows a datacube nobody looks after."""
     import napari
 
     try:
@@ -84,6 +84,9 @@ def open_panels_soon() -> None:
         return
     viewer = napari.current_viewer()
     if viewer is not None and session.has_window(viewer):
+        from napari_emdl.gui.kit import units
+
+        units.expect(viewer, coming)
         known = ref(session.bare(viewer))  # a timer must not keep a closed viewer alive
         session.when_idle(lambda: open_panels(known()))
 

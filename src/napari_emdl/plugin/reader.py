@@ -41,7 +41,7 @@ def read_in_window(path: PathOrPaths) -> list[LayerData]:
         except (EmdlError, OSError, MemoryError) as error:  # the others open all the same
             how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
             opening.refused(session.bare(viewer), str(one), error, **how)
-    layers.open_panels_soon()
+    layers.open_panels_soon(layer_data)
     return layer_data or [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
 
 

@@ -17,7 +17,7 @@ def strained_datacube() -> list[LayerData]:
 
     cube, _truth = run_with_progress(lambda control: make(control=control), "simulating a datacube")
     found = signal_layers(cube)
-    layers.open_panels_soon()
+    layers.open_panels_soon(found)
     return found
 
 
@@ -29,5 +29,6 @@ def blinking_movie() -> list[LayerData]:
     from napari_emdl.samples.atoms import blinking_movie as make
 
     movie, _truth = run_with_progress(lambda control: make(control=control), "simulating a movie")
-    layers.open_panels_soon()
-    return signal_layers(movie)
+    found = signal_layers(movie)
+    layers.open_panels_soon(found)
+    return found

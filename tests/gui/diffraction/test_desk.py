@@ -9,7 +9,7 @@ import pytest
 
 from helpers.workspace import run_all, show
 from napari_emdl.base.signals import Datacube, Movie, in_memory
-from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit import notices, session
 from napari_emdl.gui.kit.open_dialog import OpenDialog
 from napari_emdl.gui.kit.session import role_of, tag_of
 from napari_emdl.gui.kit.signals import signal_layers
@@ -79,10 +79,19 @@ def test_a_movie_puts_the_maps_aside(panel, wait_until):
     movie = in_memory(frames, "movie", name="movie")
     assert isinstance(movie, Movie)
     add(panel.viewer, movie)
-    assert visible(panel.viewer, panel.state.cube) == [] and visible(panel.viewer, movie) == ["movie"]
+    viewer, navigation = panel.viewer, panel.maps.layer("navigation")
+    assert visible(viewer) == ["movie"], "the cross-hair gives way too"
+    assert [str(unit) for unit in viewer.layers.extent.units[-2:]] == ["pixel", "pixel"]
     assert panel.switcher.isVisible()
     panel.switcher.activated.emit(0)
-    assert visible(panel.viewer, panel.state.cube) == ["navigation"]
+    assert visible(viewer) == ["navigation", "crosshair"]
+    for units in (navigation.units, viewer.layers.extent.units[-2:]):  # napari shows none where they do not agree
+        assert [str(unit) for unit in units] == ["nanometer", "nanometer"]
+    wait_until(lambda: "disks" in viewer.text_overlay.text, what="the values in the corner")
+    viewer.add_points([[0.0, 0.0]], metadata=session.tag("columns"))  # found in the movie meanwhile
+    wait_until(lambda: visible(viewer) == ["navigation", "crosshair"])
+    middle = (np.array(panel.state.cube.scan_shape) - 1) / 2 * navigation.scale
+    wait_until(lambda: np.allclose(session.camera_of(viewer).center[-2:], middle, atol=1e-3), what="the view to fit the scan")
 
 
 def test_a_single_pattern_is_a_scan_of_one_and_is_analysed(make_napari_viewer, small_sample, wait_until, tmp_path):
@@ -389,8 +398,7 @@ def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):
     places = np.concatenate(layer.data)
     assert (places >= -0.5).all() and (places <= (rows - 0.5, cols - 0.5)).all()
     assert layer.visible
-    for name in ("exx", "eyy", "exy", "theta_rad"):
-        panel.maps.layer(name).visible = False
+    panel.maps.layer(panel.maps.chosen).visible = False
     assert not layer.visible
 
 
@@ -440,11 +448,17 @@ def test_a_movie_beside_a_datacube_has_the_room_of_the_window(panel, wait_until)
     window = panel.viewer.window._qt_window
     assert session.dock_of(columns) in window.tabifiedDockWidgets(session.dock_of(panel))
     wait_until(lambda: not panel.canvas.isVisible(), what="the canvas to give way")
+    diffusion = session.open_panel(panel.viewer, session.DIFFUSION)
+    diffusion.behind = True
+    wait_until(lambda: session.dock_of(diffusion) in window.tabifiedDockWidgets(session.dock_of(panel)), what="a third tab")
+    assert not columns.visibleRegion().isEmpty(), "what opens behind leaves the tab in front where it is"
     session.bring_forward(panel.viewer, session.WORKSPACE)
     wait_until(lambda: panel.canvas.isVisible() and not panel.visibleRegion().isEmpty(), what="the workspace in front")
     movie = session.signal_of(panel.viewer.layers["movie"])
     shown = visible(panel.viewer, panel.state.cube)
     assert shown and visible(panel.viewer, movie) == [], "the movie lies over no map"
+    notices.tell(panel.viewer, "this cannot be opened")
+    assert panel.notices.lines and not columns.notices.lines, "advice stands where one looks"
     session.bring_forward(panel.viewer, session.COLUMNS)
     wait_until(lambda: visible(panel.viewer, movie) == ["movie"] and not visible(panel.viewer, panel.state.cube))
     panel.sets.switch(panel.sets.shown)

@@ -111,7 +111,7 @@ class CompareTab(QWidget):
             )
             for r in found.rows
         ]
-        fill_table(self.table, ("", "this %", "other %", "ratio", "p"), rows, whole=(0, 3))
+        fill_table(self.table, ("", "this %", "other %", "ratio", "p"), rows)
         groups = list(dict.fromkeys(r.group for r in found.rows))
         series = []
         for rate, title in TITLES.items():

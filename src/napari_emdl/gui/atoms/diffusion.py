@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QTabWidget, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QWidget
 
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
@@ -27,7 +27,18 @@ from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.sites import HEATMAPS, SiteLayers
 from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
-from napari_emdl.gui.atoms.widgets import NO_MOVIE, Fold, MovieBox, ScrollPanel, ThresholdRow, button, line, row, single_shot
+from napari_emdl.gui.atoms.widgets import (
+    NO_MOVIE,
+    Fold,
+    MovieBox,
+    PageTabs,
+    ScrollPanel,
+    ThresholdRow,
+    button,
+    line,
+    row,
+    single_shot,
+)
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.session import bare
@@ -35,6 +46,7 @@ from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 
 FORM = ("method", "evidence", "frame_interval_s", "dose_e_per_A2", "min_site_fraction", "max_distance_A", "extrapolate")
 NO_COLUMNS = "The columns of this movie are not found yet: the button finds them first, as set in the HRTEM columns panel."
+SOME_COLUMNS = "Columns are known in {} of {} frames: the button finds the others first, as set in the HRTEM columns panel."
 ONE_FRAME = "<b>This is a single image.</b><br>Occupancy needs a movie: open one with several frames."
 
 
@@ -87,7 +99,7 @@ class DiffusionPanel(ScrollPanel):
         self._background = QButtonGroup(self)
         for made in (self.over_mean, self.over_movie):
             self._background.addButton(made)
-        self.tabs = named(QTabWidget(), "tabs")
+        self.tabs = named(PageTabs(), "tabs")
         self.site_tab, self.events, self.rates, self.dwell = SiteTab(), EventsTable(), RatesTab(), DwellTab()
         self.compare = CompareTab()
         tabs = {"Site": self.site_tab, "Events": self.events, "Rates": self.rates, "Dwell": self.dwell, "Compare": self.compare}
@@ -180,7 +192,8 @@ class DiffusionPanel(ScrollPanel):
         elif movie.n_frames < 2:
             problem = ONE_FRAME
         asks = not problem and movie is not None and movie.pixel_A is None
-        self.hint.setText(problem or NO_COLUMNS)
+        some = SOME_COLUMNS.format(columns.n_done, movie.n_frames) if movie is not None and columns.n_done else NO_COLUMNS
+        self.hint.setText(problem or some)
         self.hint.setVisible(bool(problem) or not (ready or asks))
         running = self.fitting.job is not None
         self.fit_button.setEnabled(not problem and not asks and not running)
@@ -313,7 +326,8 @@ class DiffusionPanel(ScrollPanel):
         """Export tables, heatmaps and the annotated movie."""
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
-        self.bar.watch(self._write(export_result(occupancy, movie, folder, self.video.isChecked()), "exporting"))
+        work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
+        self.bar.watch(self._write(work, "exporting"))
 
     def _write(self, function: Any, name: str) -> Job:
         job = Job(function, name, self)
@@ -365,12 +379,17 @@ def group_legend(occupancy: Occupancy) -> str:
     from napari_emdl.gui.atoms.sites import ARRIVES_COLOUR, GROUP_COLOURS, LEAVES_COLOUR
 
     parts = [
-        f'<span style="color:{GROUP_COLOURS[name]}">◯</span> {name} {int((occupancy.groups == code).sum())}'
+        (GROUP_COLOURS[name], "◯", f"{name} {int((occupancy.groups == code).sum())}")
         for code, name in enumerate(GROUPS)
         if (occupancy.groups == code).any()
     ]
-    marks = f'<span style="color:{ARRIVES_COLOUR}">▲</span> appears <span style="color:{LEAVES_COLOUR}">▼</span> vanishes'
-    return " ".join(parts) + "<br>" + marks
+    marks = [(ARRIVES_COLOUR, "▲", "appears"), (LEAVES_COLOUR, "▼", "vanishes")]
+    return "<br>".join(" ".join(_mark(*part) for part in line) for line in (parts, marks))
+
+
+def _mark(colour: str, mark: str, text: str) -> str:
+    """A mark in its colour with its words, which a line never parts."""
+    return f'<span style="color:{colour}">{mark}</span>&nbsp;{text.replace(" ", "&nbsp;")}'
 
 
 def summary(occupancy: Occupancy) -> str:
@@ -380,4 +399,4 @@ def summary(occupancy: Occupancy) -> str:
     if separation:
         facts += f"; occupied and empty {separation:.1f} sigma apart"
     weak = ["⚠ This is little: rates and events are uncertain"] if separation and separation < WEAK_SEPARATION else []
-    return ". ".join([facts, *weak, *Caveats.of(occupancy).texts])
+    return ". ".join(text[:1].upper() + text[1:] for text in (facts, *weak, *Caveats.of(occupancy).texts))

@@ -236,9 +236,8 @@ def fill_table(
     header: Sequence[str],
     rows: Sequence[Sequence[Any]],
     tips: Sequence[str] = (),
-    whole: Sequence[int] = (0,),
 ) -> None:
-    """Show rows of texts, with a tooltip a row, and make the table as high as they are; columns `whole` are never cut."""
+    """Show rows of texts, with a tooltip a row, and make the table as high as they are."""
     table.setColumnCount(len(header))
     table.setRowCount(len(rows))
     table.setHorizontalHeaderLabels(list(header))
@@ -251,7 +250,7 @@ def fill_table(
             table.setItem(r, c, item)
     sections: Any = table.horizontalHeader()
     sections.setMinimumSectionSize(30)
-    sections.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-    for section in whole if header else ():
-        sections.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
-    table.setFixedHeight(28 + 18 * max(len(rows), 1))
+    sections.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)  # it scrolls sideways before a number is cut
+    sections.setStretchLastSection(True)
+    bar: Any = table.horizontalScrollBar()
+    table.setFixedHeight(28 + 18 * max(len(rows), 1) + bar.sizeHint().height())

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from superqt import QFlowLayout
 
 from napari_emdl.gui.kit.plots import named
 
@@ -128,9 +129,11 @@ class EventsTable(QWidget):
         selection: Any = self.view.selectionModel()
         selection.currentRowChanged.connect(self._row_changed)
         self.view.clicked.connect(lambda index: self._choose(index))
-        top = QHBoxLayout()
+        top = QFlowLayout()  # in a narrow panel there are two rows, and no word is cut
+        top.setContentsMargins(0, 0, 0, 0)
         for box in (self.kind, self.group, self.site):
-            top.addWidget(box, 1)
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+            top.addWidget(box)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.addLayout(top)
@@ -142,8 +145,8 @@ class EventsTable(QWidget):
         self.model.set_columns(columns)
         header: Any = self.view.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        if "kind" in columns:  # the one column of words that may not be cut
-            header.setSectionResizeMode(list(columns).index("kind"), QHeaderView.ResizeMode.ResizeToContents)
+        for words in {"kind", "group"} & set(columns):  # they may not be cut
+            header.setSectionResizeMode(list(columns).index(words), QHeaderView.ResizeMode.ResizeToContents)
         self._fill(self.group, "All groups", list(groups))
         self._fill(self.site, "All sites", sorted({int(s) for s in columns.get("site", ())}))
         self._apply()

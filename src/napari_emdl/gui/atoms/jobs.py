@@ -96,14 +96,16 @@ def save_figure(movie: Movie, frame: int, rows: Any, species: tuple[str, ...], p
     return f"saved {save_frame_figure(path, movie, position, FramePeaks(rows, species=species))}"
 
 
-def export_result(result: Any, movie: Movie, folder: str, video: bool) -> Callable[[Control, Callable[..., None]], str]:
-    """Job that exports tables, maps and figures, and the annotated movie if wanted; says what was written."""
+def export_result(
+    result: Any, movie: Movie, folder: str, video: bool, mean: Any = None
+) -> Callable[[Control, Callable[..., None]], str]:
+    """Job that exports tables, maps over the `mean` image, figures, the annotated movie if wanted; says what was written."""
 
     def work(control: Control, _on_block: Callable[..., None]) -> str:
         from napari_emdl.exporting.folder import export
         from napari_emdl.exporting.rendering import render_movie
 
-        files = list(export(result, folder))
+        files = list(export(result, folder, figure_formats=("png", "pdf"), mean=mean))
         if video:
             files.append(render_movie(movie, result, Path(folder) / "annotated.mp4", control=control))
         return f"exported {len(files)} files to {folder}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
-from napari_emdl.gui.kit.plots import PALETTE
+from napari_emdl.base.showing import species_colour
 from napari_emdl.gui.kit.session import role_of, tag, when_idle
 
 #: Diameter of the ring drawn around a column.
@@ -30,11 +30,6 @@ def image_space(layer: Any) -> dict[str, Any]:
         "axis_labels": tuple(layer.axis_labels[-2:]),
         "translate": tuple(layer.translate[-2:]),
     }
-
-
-def species_colour(index: int) -> str:
-    """Colour of a species by its index."""
-    return PALETTE[index % len(PALETTE)]
 
 
 class ColumnsLayer(QObject):

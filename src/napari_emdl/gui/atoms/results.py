@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.base.showing import PALETTE
 from napari_emdl.base.signals import Movie
-from napari_emdl.gui.kit.plots import PALETTE
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.workflow.source import source_of
 

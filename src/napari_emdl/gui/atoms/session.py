@@ -17,7 +17,8 @@ from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
-from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of, when_idle
+from napari_emdl.gui.kit import units
+from napari_emdl.gui.kit.session import bare, fit_view, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -61,6 +62,7 @@ class AtomsSession(QObject):
         self.history: Any = None
         self._frame = 0
         self._aside: WeakKeyDictionary[Any, Aside] = WeakKeyDictionary()
+        viewer.layers.events.inserted.connect(self._make_way, position="first")
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.dims.events.point.connect(self._on_dims)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -140,8 +142,14 @@ class AtomsSession(QObject):
             before.visible = False
         if not any(tag_of(other).get("role") == "mean" and other.visible for other in self.viewer.layers):
             layer.visible = True
+        units.settle(self.viewer)
         self.viewer.layers.selection.active = layer
-        self.viewer.reset_view()
+        fit_view(self.viewer)
+
+    def _make_way(self, event: Any) -> None:
+        """Before napari shows it."""
+        if signal_of(event.value) is not None:
+            units.make_way(self.viewer, event.value)
 
     def _on_inserted(self, event: Any) -> None:
         """A movie that is opened is the one to be analysed."""
@@ -175,8 +183,10 @@ class AtomsSession(QObject):
             mine = [other for other in self.viewer.layers if not _of_a_scan(other)]
             for layer in [other for other in mine if tuple(other.scale[-2:]) == old]:
                 layer.scale = (*layer.scale[:-2], *pixel_nm)
+                units.forget(layer)
                 layer.units = (*layer.units[:-2], "nm", "nm")
-            self.viewer.reset_view()
+            units.settle(self.viewer)
+            fit_view(self.viewer)
             self.pixel_changed.emit()
 
     def use_pixel_A(self, pixel_A: float, source: str) -> None:
@@ -289,10 +299,10 @@ def movie_of(layer: Any) -> Movie | None:
     kinds: dict[int, Kind] = {2: "image", 3: "movie"}
     if not isinstance(layer, Image) or layer.multiscale or layer.rgb or layer.ndim not in kinds or tag_of(layer):
         return None
-    units = [str(unit) for unit in layer.units[-2:]]
+    names = [str(unit) for unit in layer.units[-2:]]
     per_unit = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3}
-    known = all(unit in per_unit for unit in units)
-    row_nm, col_nm = (float(s) * per_unit.get(u, 1.0) for s, u in zip(layer.scale[-2:], units, strict=True))
+    known = all(unit in per_unit for unit in names)
+    row_nm, col_nm = (float(s) * per_unit.get(u, 1.0) for s, u in zip(layer.scale[-2:], names, strict=True))
     calibration = Calibration(pixel_nm=(row_nm, col_nm) if known else None, source={"pixel_nm": "file"} if known else {})
     return Movie(_Read(layer.data), kinds[layer.ndim], calibration, str(layer.source.path or ""), layer.name)
 

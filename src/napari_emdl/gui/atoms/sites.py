@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import occupied_now_pct, site_spacing_px, site_table
+from napari_emdl.base.showing import PALETTE
 from napari_emdl.gui.atoms.layers import image_space
-from napari_emdl.gui.kit.plots import PALETTE
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.gui.kit.styles import matplotlib_colormap
 
@@ -59,6 +59,11 @@ class SiteLayers:
             self.image.visible = True
         self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
         self._marked = None
+
+    @property
+    def mean_image(self) -> NDArray[np.float32] | None:
+        """Mean image that is shown, None where there is none."""
+        return None if self.mean is None else np.asarray(self.mean.data, np.float32)
 
     def show_mean(self, image: Any, mean: NDArray[np.float32]) -> None:
         """Show the drift-corrected mean image under the sites."""

@@ -58,8 +58,8 @@ class ProjectRow(QWidget):
         tip = "Open an image, a movie or a focal series, or columns and occupancy found before"
         self.open_button = OpenButton(self, _read, _layers_of, tip=tip)
         more = (
-            ("Save job …", "All settings as YAML for 'napari-emdl run JOB.yaml'", self.save_job),
-            ("Load job …", "Take over the settings of a job file", self.load_job),
+            ("Save job…", "All settings as YAML for 'napari-emdl run JOB.yaml'", self.save_job),
+            ("Load job…", "Take over the settings of a job file", self.load_job),
             ("Default parameters", "Parameters as they come; what belongs to the movie stays", self.use_defaults),
         )
         self.menu = ProjectMenu(keeper, more)

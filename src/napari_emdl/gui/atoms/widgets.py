@@ -17,14 +17,16 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QSlider,
+    QTabWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_emdl.base.params import ColumnLimits
-from napari_emdl.gui.atoms.layers import species_colour
+from napari_emdl.base.showing import species_colour
 from napari_emdl.gui.atoms.session import AtomsSession
+from napari_emdl.gui.kit.fitting import ToolType
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.session import COLUMNS, DIFFUSION, LIVE, WORKSPACE, dock_of, tabify, when_idle
 
@@ -64,6 +66,7 @@ class ScrollPanel(QWidget):
         holder.installEventFilter(self)
         self.closed = False
         self._docked = False
+        self._tool_type = ToolType(self)
         self._followed: list[tuple[Any, Callable[..., Any]]] = []
         self.behind = False  # it is opened for later, behind the tab that is shown
 
@@ -100,6 +103,7 @@ class ScrollPanel(QWidget):
     def _close(self) -> None:
         if not self.closed:
             self.closed = True
+            self._tool_type.close()
             for signal, function in self._followed:
                 signal.disconnect(function)
             self.shut_down()
@@ -157,6 +161,30 @@ class Fold(QWidget):
     def _toggled(self, opened: bool) -> None:
         self.head.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
         self.content.setVisible(opened)
+
+
+class PageTabs(QTabWidget):
+    """Tabs as high as the page in front, not as the highest of them: what is below stays in sight in a low window."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.currentChanged.connect(self._fit)
+
+    def tabInserted(self, index: int) -> None:
+        """Only the page in front asks for room."""
+        super().tabInserted(index)
+        self._fit(self.currentIndex())
+
+    def hasHeightForWidth(self) -> bool:
+        """No: Qt would ask the pages behind as well, whatever their policy says."""
+        return False
+
+    def _fit(self, front: int) -> None:
+        for index in range(self.count()):
+            policy = QSizePolicy.Policy.Preferred if index == front else QSizePolicy.Policy.Ignored
+            page = self.widget(index)
+            if page is not None:
+                page.setSizePolicy(policy, policy)
 
 
 def row(*widgets: QWidget | int, stretch: Sequence[int] = ()) -> QWidget:

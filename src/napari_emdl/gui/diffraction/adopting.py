@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.openset import OpenSets
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.kit import responsive, session
+from napari_emdl.gui.kit import responsive, session, units
 
 
 class Adopting:
@@ -18,6 +18,7 @@ class Adopting:
     def __init__(self, panel: Panel, sets: OpenSets):
         self.panel, self.sets = panel, sets
         self._events = panel.viewer.layers.events
+        self._events.inserted.connect(self._make_way, position="first")
         self._events.inserted.connect(self._on_inserted)
         self._events.removed.connect(self._on_removed)
 
@@ -48,6 +49,12 @@ class Adopting:
             if disks is not None:
                 self.panel.state.take_disks(disks, file=file)
 
+    def _make_way(self, event: Any) -> None:
+        """Before napari shows it."""
+        signal = session.signal_of(event.value)
+        if signal is not None and signal is not self.panel.state.cube:
+            units.make_way(self.panel.viewer, event.value)
+
     def _on_inserted(self, event: Any) -> None:
         signal = session.signal_of(event.value)
         new = isinstance(signal, Datacube) and signal is not self.panel.state.cube
@@ -55,6 +62,9 @@ class Adopting:
             QTimer.singleShot(responsive.SLICE_MS, self.newest)  # its image is painted first
         elif signal is not None and not isinstance(signal, Datacube):
             self.sets.put_aside()
+        elif signal is None:
+            layer = event.value  # maybe found in a movie meanwhile
+            session.when_idle(lambda: None if self.panel.closed else self.sets.give_way(layer))
 
     def _on_removed(self, event: Any) -> None:
         role, signal = session.role_of(event.value), session.tag_of(event.value).get("signal")
@@ -65,5 +75,6 @@ class Adopting:
 
     def release(self) -> None:
         """Let go of the viewer."""
+        self._events.inserted.disconnect(self._make_way)
         self._events.inserted.disconnect(self._on_inserted)
         self._events.removed.disconnect(self._on_removed)

@@ -242,7 +242,7 @@ class CompareBox(QWidget):
         self.distance.setToolTip("Disks nearer than this are the same; auto is a fifth of the probe's radius, at least 1 px")
         self.keep_button = QPushButton("Keep this run")
         self.keep_button.setToolTip("Compare the next run of the scan, by another method, with the one that is there now")
-        self.load_button = QPushButton("Load run …")
+        self.load_button = QPushButton("Load run…")
         self.load_button.setToolTip("Compare with the disks of a result file")
         self.map = narrow(QComboBox())
         self.map.addItems([SHARE, *(f"difference of {title}" for _, title, _, _ in styles.STRAIN_MAPS)])

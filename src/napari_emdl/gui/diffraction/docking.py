@@ -111,8 +111,11 @@ class Docks(QObject):
         """The main canvas has the room that the pattern gave up."""
         docks = self._both()
         if docks is not None:
-            docks[0].resizeDocks([docks[1]], [PANEL_PX], Qt.Orientation.Horizontal)
-            QTimer.singleShot(50, self.viewer.reset_view)
+            tabs = [docks[1], *docks[0].tabifiedDockWidgets(docks[1])]
+            front = next((dock for dock in tabs if not dock.visibleRegion().isEmpty()), docks[1])
+            wide = max(PANEL_PX, front.minimumSizeHint().width())
+            docks[0].resizeDocks([front], [wide], Qt.Orientation.Horizontal)
+            QTimer.singleShot(50, lambda: None if self.closed else session.fit_view(self.viewer))
 
     @staticmethod
     def _widen(window: Any) -> None:
@@ -126,7 +129,8 @@ class Docks(QObject):
         """Main and diffraction canvas get about the same width, the panel what it needs."""
         docks = self._both()
         if docks is not None:
-            wide = max(PANEL_PX, self.panel.minimumSizeHint().width())
+            most = docks[0].width() // 4  # a large type on a large screen has the room it asks for
+            wide = max(PANEL_PX, self.panel.minimumSizeHint().width(), min(self.panel.sizeHint().width(), most))
             room = max(250, int((docks[0].width() - LEFT_COLUMN_PX - wide) * (LONE_SHARE if self.lone else 0.48)))
             docks[0].resizeDocks([self.canvas_dock, docks[1]], [room, wide], Qt.Orientation.Horizontal)
             QTimer.singleShot(50, self.fit_views)
@@ -137,7 +141,7 @@ class Docks(QObject):
             if self.lone != self._lone_shared:
                 self._lone_shared = self.lone
                 self._share_width()
-            self.viewer.reset_view()
+            session.fit_view(self.viewer)
             self.canvas.fit()
 
     def close(self) -> None:

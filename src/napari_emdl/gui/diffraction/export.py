@@ -40,7 +40,7 @@ class ExportStep(Step):
         self.stem = state
         self.layers: Callable[[], tuple[list[Any], dict[str, Any]]] = lambda: ([], {})  # what is exported beside the results
         self._jobs: list[Job] = []
-        self.export_button = QPushButton("Export to folder …")
+        self.export_button = QPushButton("Export to folder…")
         self.export_button.setToolTip(
             "Disks and strain as CSV, TIFF with units and figures with colour bars; virtual images; your own points, shapes "
             "and labels; JSON provenance"
@@ -49,20 +49,20 @@ class ExportStep(Step):
         for name, box in self.formats.items():
             box.setChecked(name == FORMATS[0])
             box.setToolTip(f"Figures as {name.upper()}{'' if name == FORMATS[0] else ', for print: lines and text stay sharp'}")
-        self.figure_button = QPushButton("Strain figure …")
+        self.figure_button = QPushButton("Strain figure…")
         self.figure_button.setToolTip("Choose maps, range, colours, width and type of a figure; save it or copy it")
         self.figure_dialog: FigureDialog | None = None
-        self.pattern_button = QPushButton("Pattern figure …")
+        self.pattern_button = QPushButton("Pattern figure…")
         self.pattern_button.setToolTip("The pattern at the cross-hair with its disks and lattice: PNG, PDF or SVG")
-        self.disks_button = QPushButton("Save disks …")
+        self.disks_button = QPushButton("Save disks…")
         self.disks_button.setToolTip("HDF5 (EMD 1.0) that py4DSTEM reads too")
-        self.strain_button = QPushButton("Save strain …")
+        self.strain_button = QPushButton("Save strain…")
         self.strain_button.setToolTip("HDF5 (EMD 1.0) with maps, errors, mask and provenance")
-        self.load_button = QPushButton("Load result …")
+        self.load_button = QPushButton("Load result…")
         self.load_button.setToolTip("Disks found before, of this datacube")
-        self.save_job_button = QPushButton("Save job …")
+        self.save_job_button = QPushButton("Save job…")
         self.save_job_button.setToolTip("All settings as YAML; 'napari-emdl run JOB.yaml' does the same without a window")
-        self.load_job_button = QPushButton("Load job …")
+        self.load_job_button = QPushButton("Load job…")
         self.load_job_button.setToolTip("Take over the settings of a job file")
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
@@ -288,7 +288,7 @@ class ExportStep(Step):
         job.returned.connect(self._on_returned)
         job.failed.connect(self._on_failed)
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
-        self.note.setText(f"{name} …")
+        self.note.setText(f"{name}…")
         job.start()
         return job
 

@@ -105,7 +105,7 @@ class FigureDialog(QDialog):
         self.preview.setAccessibleName("Preview of the figure")
         self.note = QLabel("")
         self.note.setWordWrap(True)
-        self.save_button, self.copy_button = QPushButton("Save …"), QPushButton("Copy")
+        self.save_button, self.copy_button = QPushButton("Save…"), QPushButton("Copy")
         self.copy_button.setToolTip("Copy the figure to the clipboard")
         buttons = QHBoxLayout()
         buttons.addWidget(self.save_button)

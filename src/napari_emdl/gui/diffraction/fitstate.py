@@ -65,6 +65,7 @@ class FitState(QObject):
     def __init__(self, parent: QObject | None = None):
         super().__init__(parent)
         self.data = StemData()
+        self.over = False  # the workspace is closed
         self.followers = Followers(self)
         self.followers.failed.connect(self._on_failed)
         lattice, follow = jobs.LatticeFinder(), self.followers.add
@@ -325,6 +326,8 @@ class FitState(QObject):
 
     def _on_strain(self, strain: Any, args: Any) -> None:
         data, disks = args[:2]
+        if self.over:  # a fit that ended while the window was closed
+            return
         if data is self.data and self._rest.isActive():
             return  # the slider moved on, and a coarse map of where it is now is shown
         if disks is data.found.disks:
@@ -358,6 +361,8 @@ class FitState(QObject):
             self.message.emit(f"the strain is {how['text']}")
 
     def _on_failed(self, name: str, line: str) -> None:
+        if self.over:
+            return
         self.message.emit(f"{name}: {line}")
         if name == "strain":
             self.coarse = None

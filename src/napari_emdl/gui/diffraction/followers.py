@@ -68,6 +68,10 @@ class Followers(QObject):
         """True while any of them works."""
         return any(latest.busy for latest in self._all.values())
 
+    def works(self, name: str) -> bool:
+        """True while worker `name` works."""
+        return self._all[name].busy
+
     def close(self, timeout_s: float) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
         self._closed = True

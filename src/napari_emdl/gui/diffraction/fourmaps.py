@@ -42,6 +42,13 @@ class _Map:
         self.limits = (-1.0, 1.0)
         self.beyond = (0.0, 0.0)
         self.axes: list[Any] = []
+        self.colour: Any = None
+
+    def set_text(self, colour: Any) -> None:
+        """Colour of title and numbers."""
+        self.colour = colour
+        self.bar.axis.setTextPen(pg.mkPen(colour))
+        self.scale(self.limits, self.beyond)
 
     def show(self, values: Any, limits: tuple[float, float], beyond: tuple[float, float]) -> None:
         """Values in the shown unit."""
@@ -55,7 +62,7 @@ class _Map:
         self.bar.setLevels(limits)
         marks = styles.end_marks(beyond)
         ends = f" <span style='font-size:8pt'>{marks} beyond</span>" if marks else ""
-        self.plot.setTitle(f"{self.title} ({self.unit}){ends}", size="9pt")
+        self.plot.setTitle(f"{self.title} ({self.unit}){ends}", size="9pt", color=self.colour)
 
     def show_axes(self, axes: Any, shape: tuple[int, int]) -> None:
         """Glyph of the strain axes in the corner where it hides least."""
@@ -123,6 +130,8 @@ class FourMaps(QWidget):
 
     def _apply_theme(self) -> None:
         self.view.setBackground(self.palette().color(QPalette.ColorRole.Window))
+        for one in self.maps.values():
+            one.set_text(self.palette().color(QPalette.ColorRole.WindowText))
 
     def refresh(self) -> None:
         """Draw the maps as they are now; nothing is drawn while they are not shown."""

@@ -51,7 +51,7 @@ class Frame(QWidget):
         self.run_all_button.setObjectName("run_all")
         self.run_all_button.setToolTip("Probe, disks, lattice and strain with the settings as they are")
         self.run_all_button.setEnabled(False)
-        self.results, self.figure_button, self.export_button = QWidget(), QPushButton("Figure …"), QPushButton("Export …")
+        self.results, self.figure_button, self.export_button = QWidget(), QPushButton("Figure…"), QPushButton("Export…")
         self.figure_button.setToolTip(
             "A figure ready to print: of the strain maps, or of the pattern with its disks where there are none"
         )

@@ -24,9 +24,9 @@ AXES = ("scan row", "scan col")
 REFRESH_MS = 150
 FRESH_CHARACTERS = 12
 TEXT_PT = 8.0  # of the corner: more hides the map in a small window
-#: Roles of layers that stay above all maps.
 #: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
+#: Roles of layers that stay above all maps.
 DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
 
 
@@ -154,7 +154,8 @@ class ScanMaps(QObject):
     def show_strain(self, strain: Any) -> None:
         """Strain maps in % and degrees, centred at 0, with colour bars; εxx, εyy and εxy share their contrast.
 
-        The map that is shown is drawn now, the others one by one between two events.
+        The map that is shown is drawn now, others that were shown before one by one between two events. A map that nobody
+        looked at has no layer yet: napari takes a seventh of a second for each, in the thread of the window.
         """
         first = all(self.layer(name) is None for name, *_ in styles.STRAIN_MAPS)
         self.strain, self.coarse = strain, None
@@ -167,7 +168,8 @@ class ScanMaps(QObject):
                 self._limits[name] = styles.symmetric_limits(*own, least=1e-3)
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
-            self._soon(name, partial(self._show_map, name))
+            if name == self.chosen or self.layer(name) is not None:
+                self._soon(name, partial(self._show_map, name))
         self._later = {"axes": self._show_axes, **self._later}
         self._idle.start()
         for role in self._extra:
@@ -328,10 +330,12 @@ class ScanMaps(QObject):
             self._refresh_ends()
         if self._linking or role_of(event.source) == "theta_rad":
             return
+        limits = tuple(event.source.contrast_limits)
         for name in ("exx", "eyy", "exy"):
+            self._limits[name] = limits
             layer = self.layer(name)
             if layer is not None and layer is not event.source:
-                self._set_limits(layer, tuple(event.source.contrast_limits))
+                self._set_limits(layer, limits)
 
     def show_only(self, role: str) -> None:
         """Show one of the maps and hide the others."""
@@ -339,14 +343,18 @@ class ScanMaps(QObject):
         draw = self._later.pop(role, None)
         if draw is not None:
             draw()
+        elif role in self._values and self.layer(role) is None:
+            self._show_map(role)
+        shown = self.layer(role)
+        if shown is not None:  # before the others are hidden: the axes go with the last map
+            shown.visible = True
+            if self.coarse is not None and role in self._values:
+                shown.data = self._coarse_values(role)
+            self.viewer.layers.selection.active = shown  # its contrast and colours are at hand
         names = {name for name, *_ in styles.STRAIN_MAPS} | self._extra
         for layer in self.viewer.layers:
-            if role_of(layer) in names and tag_of(layer).get("signal") is self.cube:
-                layer.visible = role_of(layer) == role
-                if layer.visible and self.coarse is not None and role in self._values:
-                    layer.data = self._coarse_values(role)
-                if layer.visible:
-                    self.viewer.layers.selection.active = layer  # its contrast and colours are at hand
+            if role_of(layer) in names and tag_of(layer).get("signal") is self.cube and layer is not shown:
+                layer.visible = False
         self._refresh_ends()
 
     def say(self, text: str) -> None:

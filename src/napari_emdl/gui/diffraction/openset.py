@@ -11,7 +11,7 @@ from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import StemData
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.maps import AXES, ScanMaps
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import styles, units
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.session import bare, role_of, signal_of, tag_of
 from napari_emdl.gui.kit.switcher import Switcher
@@ -77,7 +77,9 @@ class OpenSet(QObject):
 
     def hide_layers(self) -> None:
         """Hide its layers on the main canvas; they stay in the list."""
-        self._visible = [*self._visible, *(layer for layer in self.layers() if layer.visible)]
+        cross = self.cross.layer() if self.cross is not None else None
+        mine = [*self.layers(), *([cross] if cross is not None else [])]
+        self._visible = [*self._visible, *(layer for layer in mine if layer.visible)]
         for layer in self._visible:
             layer.visible = False
         self.maps.say("")
@@ -121,15 +123,19 @@ class OpenSets(QObject):
     -------
     shown_changed
         Another one is on the canvases.
+    brought_back
+        The same one is, after a movie.
     """
 
     shown_changed = Signal(object)
+    brought_back = Signal()
 
     def __init__(self, viewer: Any, canvas: DiffractionCanvas, switcher: Switcher, parent: QObject | None = None):
         super().__init__(parent)
         self.viewer, self.canvas, self.switcher = bare(viewer), canvas, switcher
         self.all: list[OpenSet] = []
         self.shown: OpenSet | None = None
+        self._aside = False  # a movie is in front
         self._of_movies: list[Any] = []  # layers that were visible before the scan came back
         switcher.chosen.connect(lambda index: self.switch(self.all[index]))
 
@@ -159,35 +165,55 @@ class OpenSets(QObject):
             self._take_out(chosen)
 
     def _take_out(self, chosen: OpenSet) -> None:
+        self._aside = False
+        self._make_way(chosen.layers())
         if self.shown is not None:
             self.shown.put_aside()
         self.shown = chosen
         chosen.show()
+        units.settle(self.viewer)
         self._list()
         self.shown_changed.emit(chosen)
 
     def put_aside(self) -> None:
         """Another kind of file is looked at: maps of the scan would lie over it."""
+        self._aside = True
+        self._make_way(self._of_movies)
         if self.shown is not None:
             self.shown.hide_layers()
             self.switcher.put_aside()
         for layer in self._of_movies:
             layer.visible = True
         self._of_movies = []
+        units.settle(self.viewer)
 
     def bring_back(self) -> None:
         """The scan is looked at again: movies and what was found in them would lie over it."""
         if self.shown is not None:
+            self._aside = False
+            self._make_way(self.shown.layers())
             self._movies_give_way()
             self.shown.show_layers()
+            units.settle(self.viewer)
             self._list()
+            self.brought_back.emit()
+
+    def _make_way(self, layers: list[Any]) -> None:
+        front = next((layer for layer in layers if signal_of(layer) is not None), None)
+        if front is not None:
+            units.make_way(self.viewer, front)
 
     def _movies_give_way(self) -> None:
         for layer in self.viewer.layers:
-            role = role_of(layer)
-            if layer.visible and role and not role.startswith("saved ") and not isinstance(signal_of(layer), Datacube):
-                layer.visible = False
-                self._of_movies.append(layer)
+            self.give_way(layer)
+
+    def give_way(self, layer: Any) -> None:
+        """Hide a layer of a movie, or of what was found in one, while the scan is in front."""
+        role = role_of(layer)
+        of_scan = isinstance(signal_of(layer), Datacube) or role == "crosshair" or role.startswith("saved ")
+        if layer.visible and role and not of_scan and self.shown is not None and not self._aside:
+            layer.visible = False
+            self._of_movies.append(layer)
 
     def forget(self, cube: Any) -> None:
         """The user deleted the layer of a datacube that is put aside."""

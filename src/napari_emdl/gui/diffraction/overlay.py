@@ -28,6 +28,8 @@ def show_overlay(state: StemState, canvas: DiffractionCanvas, histogram: ScoreHi
         histogram.show_counts(edges, counts, logarithmic, state.settings.default_min_score)
     elif state.found.disks is None and candidates is not None:
         histogram.show_counts(*score_histogram(Control(), candidates["score"], BINS_HERE), state.settings.default_min_score)
+    elif state.found.disks is None and state.found.live is None:
+        histogram.show_none()
     in_all = state.found.kept.n_peaks if state.found.kept is not None else None
     histogram.show_count(
         None if found is None else len(found), in_all, state.found.disks.n_peaks if state.found.disks is not None else None

@@ -33,6 +33,7 @@ class OverlayView(QTimer):
             signal.connect(self.show)
         for signal in (state.outlook_changed, state.disks_changed, state.job_started, state.job_ended):
             signal.connect(self.show_outlook)
+        state.cube_changed.connect(self._on_cube)
         panel.canvas.display_changed.connect(self._on_display)
         state.probe_changed.connect(self._on_probe)
 
@@ -65,6 +66,11 @@ class OverlayView(QTimer):
         found = state.found
         line = outlook_line(found.outlook) if found.disks is None and state.job is None else ""
         self.panel.frame.show_outlook(line)
+
+    def _on_cube(self) -> None:
+        """Nothing stays of the datacube before."""
+        self.panel.say("")
+        self.draw()
 
     def _on_display(self) -> None:
         self.panel.state.log = self.panel.canvas.log.isChecked()

@@ -30,7 +30,7 @@ class ProbeStep(Step):
         self.file = QLineEdit()
         self.file.setPlaceholderText("FILE or FILE::DATASET")
         self.file.setToolTip(tooltip_of("file", fields["file"]))
-        self.browse = QPushButton("Browse …")
+        self.browse = QPushButton("Browse…")
         self.radius = QDoubleSpinBox()
         self.radius.setRange(0.6, 512)
         self.radius.setSuffix(" px")
@@ -57,6 +57,7 @@ class ProbeStep(Step):
         self.region.editingFinished.connect(self.apply)
         state.probe_changed.connect(self.show_probe)
         state.cube_changed.connect(self.show_probe)
+        state.followers.failed.connect(self._on_failed)
         self._show_rows()
         self.show_probe()
 
@@ -117,6 +118,10 @@ class ProbeStep(Step):
         self._show_rows()
         self.apply()
 
+    def _on_failed(self, worker: str, line: str) -> None:
+        if worker == "probe":
+            self.tell("warning", "no probe", line)
+
     def show_probe(self) -> None:
         """Tell what probe is in use."""
         probe: Any = self.stem.found.probe
@@ -129,7 +134,7 @@ class ProbeStep(Step):
             self.note.setText("Only disks are open, no patterns: there is nothing to compare a probe with.")
             return
         if probe is None:
-            self.tell("missing", "measuring …" if self.stem.busy else "no probe yet")
+            self.tell("missing", "measuring …" if self.stem.measures_probe else "no probe yet")
             return
         text = f"radius {probe.radius_px:.2f} px"
         note = f"Radius {probe.radius_px:.2f} px"

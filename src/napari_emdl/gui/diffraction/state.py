@@ -157,6 +157,13 @@ class StemState(FitState):
         """Make the probe anew from the settings, in the background."""
         if self.cube is not None and not is_stand_in(self.cube):
             self.followers.submit("probe", self.cube, self.settings.disk_params.probe)
+            if self.found.probe is None:
+                self.probe_changed.emit()  # it is being measured
+
+    @property
+    def measures_probe(self) -> bool:
+        """True while the probe is measured or read."""
+        return self.followers.works("probe")
 
     def _on_probe(self, probe: Any, args: Any) -> None:
         if args[0] is self.cube:
@@ -301,6 +308,7 @@ class StemState(FitState):
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Cancel everything and wait for the threads; True when all have ended."""
+        self.over = True
         jobs_going = [job for job in (self.job, self.fit_job) if job is not None]
         self.cancel()
         self._imports.stop()

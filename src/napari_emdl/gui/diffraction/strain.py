@@ -21,7 +21,7 @@ from napari_emdl.gui.kit.steps import Fold, Step
 from napari_emdl.gui.kit.worker import JobBar, duration, report_error
 
 MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
-REGION_FACE = "#21d07a22"
+REGION_FACE = "#21d07a0c"  # a touch: more would change the colours of the map
 MAP_TITLES = {f"{title}": name for name, title, _factor, _unit in styles.STRAIN_MAPS}
 
 EXTRA_TITLES = {
@@ -98,6 +98,7 @@ class StrainStep(Step):
         state.fit_started.connect(self.bar.watch)
         state.fit_stale.connect(self._on_stale)
         state.fit_time_changed.connect(self._tell_fit_time)
+        state.cube_changed.connect(self._tell_fit_time)
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         self.refresh()

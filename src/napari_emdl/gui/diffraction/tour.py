@@ -37,7 +37,7 @@ def tour_steps(panel: Panel) -> list[TourStep]:
             "figure to print.",
             panel.strain_step.reference,
             figure,
-            "Figure …",
+            "Figure…",
             lambda: panel.state.found.strain is not None,
         ),
     ]

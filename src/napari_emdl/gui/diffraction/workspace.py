@@ -36,6 +36,7 @@ from napari_emdl.gui.diffraction.parts import add_parts
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
 from napari_emdl.gui.diffraction.project import Opened, layers_to_export, restore
+from napari_emdl.gui.diffraction.runview import RunView
 from napari_emdl.gui.diffraction.session import StemProjects, project_menu
 from napari_emdl.gui.diffraction.settings import Forms
 from napari_emdl.gui.diffraction.state import StemState
@@ -106,6 +107,7 @@ class StemWorkspace(Panel):
         self.adopting = Adopting(self, self.sets)
         self.docks = Docks(self.viewer, self, self.canvas, self._make_four_maps, self.shut_down)
         self.docks.front_changed.connect(lambda front: self.sets.bring_back() if front else self.sets.put_aside())
+        self.sets.brought_back.connect(self._on_brought_back)
         self.docks.four_closed.connect(lambda: self.strain_step.all_four.setChecked(False))
         self._keys = bind_keys(self)
         session.register(self.viewer, session.WORKSPACE, self)
@@ -150,7 +152,7 @@ class StemWorkspace(Panel):
         self.disks_step.unfold()
 
     def sizeHint(self) -> QSize:
-        return QSize(310, 600)
+        return QSize(max(310, self.frame.scroll_area.wished_width()), 600)
 
     def _connect(self) -> None:
         state = self.state
@@ -162,14 +164,9 @@ class StemWorkspace(Panel):
         self.canvas.structure_wanted.connect(state.show_structure)
         self.disks_step.form.changed.connect(lambda *_: self.canvas.offer_structure(state.settings.has_structure))
         state.message.connect(self.say)
-        state.strain_changed.connect(self._on_first_strain)
-        state.block_found.connect(self._on_block)
-        for signal in (state.cube_changed, state.disks_changed, state.job_started, state.job_ended):
-            signal.connect(lambda *_: self.frame.show_results(state.found.disks is not None))
+        RunView(self, self.sets)
         self.frame.figure_button.clicked.connect(lambda *_: self.export_step.figure())
         self.frame.export_button.clicked.connect(lambda *_: self.export_step.export())
-        state.job_started.connect(lambda *_: self.run_all_button.setEnabled(False))
-        state.job_ended.connect(lambda *_: self.run_all_button.setEnabled(self.state.cube is not None))
         self.strain_step.all_four.toggled.connect(lambda on: self.docks.show_four(on))
         self.strain_step.ideal_wanted.connect(self.forms.fill_ideal)
         self.export_step.job_loaded.connect(self.forms.use_job)
@@ -219,6 +216,11 @@ class StemWorkspace(Panel):
         self.hint.hide()
         self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
+        QTimer.singleShot(50, self.docks.fit_views)
+
+    def _on_brought_back(self) -> None:
+        """The corner has its values again, and the view fits the scan."""
+        self.state.overlay_changed.emit()
         QTimer.singleShot(50, self.docks.fit_views)
 
     def _show_title(self, shown: OpenSet) -> None:
@@ -293,26 +295,6 @@ class StemWorkspace(Panel):
         self.forms.use_defaults()
 
     # showing
-
-    def _on_block(self, block: Any, table: Any) -> None:
-        """Map of the disks in each pattern, which fills in while the scan runs."""
-        if self.maps is not None:
-            counts = table.filter(min_score=self.state.settings.min_score).counts().ravel()
-            self.maps.begin_filling("count", "Disks in each pattern", colormap="viridis")
-            self.maps.fill("count", block.start, block.stop, counts)
-
-    def _on_first_strain(self) -> None:
-        """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""
-        shown = self.sets.shown
-        if self.state.found.strain is not None and shown is not None and not shown.had_strain:
-            shown.had_strain = True
-            counts = shown.maps.layer("count")
-            if counts is not None:
-                counts.visible = False  # it was there to see the scan fill in
-            self.disks_step.unfold(False)
-            (self.lattice_step if self.state.data.lone else self.strain_step).unfold()
-            self.export_step.unfold()
-            responsive.more()  # what the first run brought is there to stay
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom of the panel."""

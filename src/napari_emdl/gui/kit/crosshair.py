@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_emdl.gui.kit import units
 from napari_emdl.gui.kit.session import camera_of, role_of, tag
 from napari_emdl.gui.kit.styles import CROSS_COLOR
 
@@ -98,6 +99,7 @@ class Crosshair(QObject):
         layers = self.viewer.layers
         layers.move(layers.index(layer), len(layers))
         layer.edge_width = max(self.shape) / 250
+        units.forget(layer)
         for name, value in self.space.items():
             setattr(layer, name, value)
         layer.visible = True

@@ -32,6 +32,10 @@ class Column(QScrollArea):
             self.setHorizontalScrollBarPolicy(policy.ScrollBarAsNeeded if needed > MOST_WIDTH_PX else policy.ScrollBarAlwaysOff)
         return bool(super().eventFilter(watched, event))
 
+    def wished_width(self) -> int:
+        """Width at which nothing has to be scrolled sideways."""
+        return self._least_width()
+
     def _least_width(self) -> int:
         bar = self.verticalScrollBar()
         return self._inner.minimumSizeHint().width() + (bar.sizeHint().width() + BAR_EDGE_PX if bar is not None else 0)

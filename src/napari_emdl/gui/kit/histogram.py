@@ -70,7 +70,13 @@ class ScoreHistogram(QWidget):
         column.addWidget(self.plot)
         column.addLayout(row)
         column.addWidget(self.count)
+        self._with_scores(False)
         self._apply_theme()
+
+    def _with_scores(self, there: bool) -> None:
+        """An axis and a limit mean something only beside scores."""
+        self.line.setVisible(there)
+        self.plot.getPlotItem().getAxis("bottom").setStyle(showValues=there)
 
     def changeEvent(self, event: Any) -> None:
         super().changeEvent(event)
@@ -98,7 +104,9 @@ class ScoreHistogram(QWidget):
 
     def _set_axis(self, logarithmic: bool) -> None:
         self._logarithmic = logarithmic
-        self.plot.getPlotItem().getAxis("bottom").setLogMode(logarithmic)
+        axis = self.plot.getPlotItem().getAxis("bottom")
+        axis.setLogMode(logarithmic)
+        axis.setStyle(maxTickLevel=0 if logarithmic else 2)  # decades alone: the numbers between them crowd
         with QSignalBlocker(self.spin):  # fewer decimals round what is shown, not the threshold
             self.spin.setDecimals(1 if logarithmic else 3)
         self.spin.setSingleStep(1.0 if logarithmic else 0.02)
@@ -107,9 +115,15 @@ class ScoreHistogram(QWidget):
         self._default = default
         heights = np.sqrt(counts)  # so that few strong disks are seen beside many weak ones
         self.bars.setOpts(x=(edges[:-1] + edges[1:]) / 2, height=heights, width=np.diff(edges) * 0.95)
+        self._with_scores(True)
         self.plot.setXRange(float(edges[0]), float(edges[-1]), padding=0.02)
         self.plot.setYRange(0, max(1.0, float(heights.max(initial=1))), padding=0.05)
         self._show(self._value)
+
+    def show_none(self) -> None:
+        """Nothing was found yet in what is shown."""
+        self.bars.setOpts(x=[0], height=[0], width=1)
+        self._with_scores(False)
 
     def set_value(self, value: float) -> None:
         """Show a threshold without telling."""

@@ -70,9 +70,11 @@ def _write_layer(group: h5py.Group, data: Any, attributes: dict[str, Any], kind:
         array = np.asarray(data)
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.size > 1000 else {}
         group.create_dataset("data", data=array, **packed)
+    from napari_emdl.gui.kit.units import own_units
+
     plain: dict[str, Any] = {}
     for name in _COMMON + _BY_TYPE.get(kind, ()):
-        value = attributes.get(name)
+        value = own_units(attributes) if name == "units" else attributes.get(name)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size > 16:
             group.create_dataset(f"attributes/{name}", data=value)
         elif value is not None:
@@ -173,6 +175,7 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     import tifffile
 
+    from napari_emdl.gui.kit.units import own_units
     from napari_emdl.io.outputs import atomic_path
 
     array = np.asarray(data)
@@ -181,7 +184,7 @@ def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if axes is None:
         raise EmdlError(f"a TIFF holds 2 to 4 axes here, this image has {array.ndim}")
     scale = [float(s) for s in attributes.get("scale", (1.0,) * array.ndim)]
-    units = [str(unit) for unit in attributes.get("units", ("pixel",) * array.ndim)]
+    units = [str(unit) for unit in own_units(attributes) or ("pixel",) * array.ndim]
     metadata: dict[str, Any] = {"axes": axes, "Name": attributes.get("name", ""), "Description": " ".join(labels)}
     for axis, step, unit in zip(axes[-2:], scale[-2:], units[-2:], strict=True):
         metadata[f"PhysicalSize{axis}"] = step

@@ -103,12 +103,11 @@ def dismiss(viewer: Any, line: str) -> None:
 
 
 def tell(viewer: Any, line: str) -> None:
-    """Show a line in a panel of `viewer` that has room for notices, else in a box that waits for nobody."""
-    for panel in session.panels(viewer):
-        notices = getattr(panel, "notices", None)
-        if isinstance(notices, Notices):
-            notices.tell(line)
-            return
+    """Show a line in a panel of `viewer` that has room for notices, the one in front, else in a box that waits for nobody."""
+    able = [panel for panel in session.panels(viewer) if isinstance(getattr(panel, "notices", None), Notices)]
+    if able:
+        next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line)
+        return
     box = QMessageBox(QMessageBox.Icon.Warning, "EM deep learning", line, QMessageBox.StandardButton.Close)
     box.setParent(viewer.window._qt_window, Qt.WindowType.Dialog)
     box.setObjectName("notice")

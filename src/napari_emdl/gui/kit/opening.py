@@ -11,7 +11,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton, QWidget
 
 from napari_emdl.base.params import OpenParams
-from napari_emdl.gui.kit import notices, session, styles
+from napari_emdl.gui.kit import notices, session, styles, units
 from napari_emdl.gui.kit.open_dialog import OpenDialog, can_help
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import Job, error_line
@@ -33,6 +33,7 @@ def work(function: Callable[[], Any], name: str) -> Job:
 def add_layers(viewer: Any, layers: list[LayerTuple]) -> None:
     """Add layers to a viewer whose window is still there."""
     if session.has_window(viewer):
+        units.expect(viewer, layers)
         for data in layers:
             viewer._add_layer_from_data(*data)
 
@@ -129,13 +130,13 @@ class OpenButton(QToolButton):
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
         own: tuple[tuple[str, str, Callable[[], Any]], ...] = (
-            ("File …", tip, self.ask),
+            ("File…", tip, self.ask),
             (
-                "File, with options …",
+                "File, with options…",
                 "Kind, scan shape, part used, mask and calibration, with a preview",
                 partial(self.ask, True),
             ),
-            ("Folder …", "Images in a folder, one after the other, or a zarr store", self.ask_folder),
+            ("Folder…", "Images in a folder, one after the other, or a zarr store", self.ask_folder),
         )
         for text, explanation, action in (*own, *more):
             entry = QAction(text, menu)

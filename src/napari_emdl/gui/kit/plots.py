@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyqtgraph as pg
 from napari.settings import get_settings
-from napari.utils.theme import get_theme
 from numpy.typing import ArrayLike, NDArray
-from qtpy.QtCore import QObject, QSize, Qt, Signal
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QFont, QPalette
 from qtpy.QtWidgets import QWidget
 
-#: Colours that keep apart for colour-blind eyes as well (Okabe and Ito, 2008).
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#BBBBBB")
+from napari_emdl.base.showing import PALETTE
+
 OCCUPIED_COLOUR = "#56B4E9"
 EMPTY_COLOUR = "#E69F00"
 FRAME_LINE_COLOUR = "#D55E00"
@@ -53,15 +52,29 @@ class Plot(pg.PlotWidget):
         """Small enough for a low window."""
         return QSize(120, 90)
 
+    def changeEvent(self, event: QEvent) -> None:
+        """Another theme, or a larger type."""
+        super().changeEvent(event)
+        made = "text_colour" in self.__dict__  # Qt tells of changes before that, and pyqtgraph looks up what it has not yet
+        if made and event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange, QEvent.Type.FontChange):
+            self.set_colours()
+
     def set_colours(self) -> None:
-        """Take background and text colours from napari's theme."""
-        theme = get_theme(get_settings().appearance.theme)
-        self.text_colour = QColor(theme.text.as_hex())
-        self.setBackground(QColor(theme.background.as_hex()))
+        """Take background and text colours, and the size of type, from the window."""
+        palette = (self.parentWidget() or self).palette()
+        self.text_colour = palette.color(QPalette.ColorRole.WindowText)
+        self.setBackground(palette.color(QPalette.ColorRole.Window))
+        line, font = QColor(self.text_colour), QFont(self.font())
+        line.setAlphaF(0.5)
+        font.setPointSizeF(0.9 * get_settings().appearance.font_size)
         for side in ("bottom", "left"):
             axis = self.getAxis(side)
-            axis.setPen(pg.mkPen(QColor(theme.secondary.as_hex()), width=1))
+            axis.setPen(pg.mkPen(line, width=1))
             axis.setTextPen(pg.mkPen(self.text_colour))
+            axis.setTickFont(font)
+            axis.label.setFont(font)
+        if self.plotItem.legend is not None:
+            self.plotItem.legend.setLabelTextColor(self.text_colour)
 
 
 class FramePlot(Plot):
@@ -112,14 +125,18 @@ class CountPlot(FramePlot):
             symbolBrush=OCCUPIED_COLOUR,
             symbolPen=None,
         )
+        self.show_counts(())
 
     def show_counts(self, counts: ArrayLike) -> None:
         """Draw (frames,) counts; NaN for frames that were not run."""
         values = np.asarray(counts, float)
-        self._curve.setData(np.arange(len(values)), values, connect="finite")
         known = values[np.isfinite(values)]
-        if len(known):
-            self.setYRange(max(0.0, known.min() * 0.95 - 1), known.max() * 1.05 + 1, padding=0)
+        self.getAxis("left").setStyle(showValues=bool(len(known)))
+        if not len(known):
+            self._curve.setData([], [])
+            return
+        self._curve.setData(np.arange(len(values)), values, connect="finite")
+        self.setYRange(max(0.0, known.min() * 0.95 - 1), known.max() * 1.05 + 1, padding=0)
 
 
 class TracePlot(FramePlot):
@@ -130,7 +147,7 @@ class TracePlot(FramePlot):
         self.setYRange(-0.12, 1.05, padding=0)
         self._bands: list[pg.LinearRegionItem] = []
         self._curve = self.plot([], [], pen=pg.mkPen("#ffffff", width=1.2))
-        self._band = pg.ImageItem(np.zeros((1, 1)))
+        self._band = pg.ImageItem(np.zeros((1, 1, 4), np.uint8))
         self._band.setZValue(-5)
         self.addItem(self._band)
 

@@ -109,7 +109,7 @@ class PresetTools(QWidget):
         self.menu.addSeparator()
         for name, limits in own.items():
             self._entry(self.menu, name, describe_limits(limits), partial(self.use, name))
-        self._entry(self.menu, "Save as preset …", "Give the limits as they are a name", self.ask_name)
+        self._entry(self.menu, "Save as preset…", "Give the limits as they are a name", self.ask_name)
         if own:
             remove = QMenu("Delete", self.menu)
             self.menu.addMenu(remove)

@@ -194,7 +194,7 @@ class Keeper(QObject):
         job = Job(lambda _control, _block: work(), name)
         job.failed.connect(lambda error: self.workspace.warn(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
-        self.workspace.say(f"{name} …")
+        self.workspace.say(f"{name}…")
         return job.start()
 
     # the session that is kept
@@ -260,8 +260,8 @@ class ProjectMenu(QToolButton):
         self.entries: dict[str, QAction] = {}
         own = (
             ("Save project", "", lambda: keeper.save(keeper.path)),
-            ("Save project as …", "", keeper.save),
-            ("Open project …", "", keeper.open),
+            ("Save project as…", "", keeper.save),
+            ("Open project…", "", keeper.open),
         )
         for text, tip, action in own:
             self._add(menu, text, tip, action)

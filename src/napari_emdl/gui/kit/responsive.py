@@ -66,6 +66,7 @@ def prepare_layers() -> None:
 
     Image(np.zeros((2, 2), np.float32))
     Points(np.zeros((2, 2)), features={"score": np.arange(2.0)}, border_color="score")
+    Shapes()  # napari compiles for empty layers what it needs for all shapes: seconds, on the first day
     Shapes([np.array([[0, 0], [0, 1], [1, 1], [1, 0]]), np.eye(2)], shape_type=["rectangle", "line"])
     Vectors(np.zeros((2, 2, 2)))
 

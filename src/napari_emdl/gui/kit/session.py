@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
@@ -18,6 +19,11 @@ from napari_emdl.gui.kit.styles import METADATA_KEY
 PLUGIN = "napari-emdl"
 WORKSPACE = "4D-STEM workspace"
 COLUMNS, DIFFUSION, LIVE = "HRTEM columns", "Surface diffusion", "Live"
+
+MARGIN = 0.05  # around what is fitted into a canvas
+
+#: Titles of the panels' tabs: with all three in a narrow window, longer ones are cut off.
+TABS = {WORKSPACE: "4D-STEM", COLUMNS: "Columns", DIFFUSION: "Diffusion", LIVE: "Live"}
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
@@ -60,6 +66,21 @@ def bare(viewer: Any) -> Any:
 def camera_of(viewer: Any) -> Any:
     """Camera of a viewer; napari 0.9 keeps it in the scene and warns of the old place."""
     return getattr(viewer, "scene", viewer).camera
+
+
+def fit_view(viewer: Any) -> None:
+    """Show what is visible whole: what is put aside does not count, as it does for napari."""
+    shown = [layer for layer in viewer.layers if layer.visible]
+    canvas: Any = getattr(bare(viewer), "canvas", None)
+    if not shown or viewer.dims.ndisplay != 2 or not hasattr(canvas, "viewbox_size"):  # napari before 0.9
+        viewer.reset_view()
+        return
+    extent = viewer.layers.get_extent(shown)
+    (low, high), step = extent.world[:, -2:], np.asarray(extent.step, float)[-2:]
+    size = np.maximum(high - low + step, 1e-9)  # to the edges of the outermost pixels
+    camera = camera_of(viewer)
+    camera.center = (*camera.center[:-2], *((low + high) / 2))
+    camera.zoom = float((1 - MARGIN) * np.min(np.asarray(canvas.viewbox_size(viewer.layers)) / size))
 
 
 def register(viewer: Any, name: str, widget: Any) -> None:
@@ -161,11 +182,17 @@ def dock_of(widget: Any) -> Any:
 def tabify(viewer: Any, widget: Any, *names: str, behind: bool = False) -> None:
     """Put the dock of `widget` as a tab onto the first of the panels `names` that is open, in front of it or `behind`."""
     mine = dock_of(widget)
-    for other in (dock_of(registered(viewer, name)) for name in names):
+    docks = [dock for dock in (dock_of(registered(viewer, name)) for name in names) if dock is not mine]
+    for other in docks:
         if mine is None or other is None or other is mine or mine.isFloating() or other.isFloating():
             continue
+        for name in names:
+            dock = dock_of(registered(viewer, name))
+            if dock is not None:
+                dock.setWindowTitle(TABS[name])
+        front = next((dock for dock in docks if dock is not None and not dock.visibleRegion().isEmpty()), other)
         viewer.window._qt_window.tabifyDockWidget(other, mine)
-        (other if behind else mine).raise_()
+        (front if behind else mine).raise_()
         return
 
 
