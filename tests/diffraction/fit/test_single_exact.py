@@ -11,6 +11,7 @@ import pytest
 from helpers.disks_made import table_of
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
+from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube
 from napari_emdl.diffraction.basis import Basis
 from napari_emdl.diffraction.fit import pattern, single
@@ -27,6 +28,7 @@ from napari_emdl.diffraction.fit.single import (
     reference_of,
 )
 from napari_emdl.diffraction.fit.through import Through, cube_of
+from napari_emdl.diffraction.fit.weights import misfit
 from napari_emdl.diffraction.lattice import LatticeFit
 from napari_emdl.jobs.control import Control
 
@@ -279,3 +281,20 @@ def test_the_typical_error_is_that_of_the_strains_not_of_the_rotation():
     fields = {"sigma": np.tile([0.010, 0.0124, 0.0144, 0.5], (2, 3, 1)), "mask": np.ones((2, 3), bool)}
     found = _evidence(fit_of(6), np.zeros(6, np.uint8), 6, Basis(G, 1.0, "given"), measured((2, 3)), fields)
     assert found.warnings == ("the strain is uncertain by 1.2 % at a typical position: not quantitative",)
+
+
+def test_disks_farther_from_the_lattice_than_their_errors_say_are_told():
+    places = ([[10.0, 10.0], [30.0, 10.0]], [[10.0, 40.0]], np.zeros((0, 2)))
+    errors = ([0.1, 0.2], [0.05], [])
+    columns = zip(places, errors, strict=True)
+    lists = [{"row": np.array(p)[:, 0], "col": np.array(p)[:, 1], "sigma_px": np.array(e)} for p, e in columns]
+    disks = PeakTable.from_lists(lists)
+    used = np.array([True, True, False])
+    got = misfit(disks, used, np.array([0.4, 0.1, np.nan]))
+    np.testing.assert_allclose(got[0], 0.4 * np.sqrt((1 / 0.1**2 + 1 / 0.2**2) / 2), rtol=1e-5)
+    assert np.isnan(got[1:]).all()
+    fields = {"sigma": np.full((1, 1, 4), 0.001), "mask": np.ones((1, 1), bool)}
+    basis = Basis(G, 1.0, "found")
+    known = (fit_of(1), np.zeros(1, np.uint8), 10, basis, measured((1, 1)), fields)
+    assert not any("as their errors say" in text for text in _evidence(*known, 1.9).warnings)
+    assert any("2.5 times as far from the lattice" in text for text in _evidence(*known, 2.5).warnings)

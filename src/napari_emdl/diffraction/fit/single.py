@@ -32,7 +32,7 @@ from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, standard_errors, strain_components, strain_covariance
 from napari_emdl.diffraction.fit.through import Made, Through, cube_of
 from napari_emdl.diffraction.fit.turn import turn_strain
-from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
+from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma, misfit
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
 
@@ -42,6 +42,9 @@ Floats = NDArray[np.float64]
 _FAR = 0.25
 #: Residual above this, in units of the shorter lattice vector, is not a fit.
 _MAX_RESIDUAL = 0.1
+#: Residual of a typical lattice in units of its disks' errors above which the lattice is not theirs: .6 to 1.9 on simulated
+#: scans and measured patterns (networks), 2.5 where a ring was taken for disks and the strain was off by 5 %.
+_MISFIT = 2.0
 
 
 def fit_one_lattice(
@@ -104,7 +107,8 @@ def fit_one_lattice(
     result["covariance"] = scale.factor**2 * result["covariance"]
     if inliers:
         result["in_reference"] = reference_of(reason == 0, disks.shape, reference, params).reshape(disks.shape)
-    evidence = _evidence(fit, reason, inliers, basis, measured, result)
+    missed = misfit(chosen, fit.used, fit.residual_px)[reason == 0]
+    evidence = _evidence(fit, reason, inliers, basis, measured, result, float(np.median(missed)) if len(missed) else 0.0)
     if made.warning:
         evidence = replace(evidence, warnings=(*evidence.warnings, made.warning))
     described = described_reference(reference, params, inliers, reference_g)
@@ -308,6 +312,7 @@ def _evidence(
     basis: Basis,
     measured: DiffractionCalibration,
     fields: dict[str, Any],
+    missed: float = 0.0,
 ) -> Evidence:
     good = reason == 0
     enough = reason != 1
@@ -325,6 +330,11 @@ def _evidence(
     if len(sigma) and np.median(sigma[:, :3]) > 0.01:
         warnings.append(
             f"the strain is uncertain by {100 * np.median(sigma[:, :3]):.1f} % at a typical position: not quantitative"
+        )
+    if missed > _MISFIT:
+        warnings.append(
+            f"the disks lie {missed:.1f} times as far from the lattice as their errors say: a distortion, a second crystal, or a "
+            "ring taken for disks"
         )
     if 0 < inliers < 4:
         warnings.append(f"the reference rests on {inliers} position{'s' if inliers > 1 else ''} only")

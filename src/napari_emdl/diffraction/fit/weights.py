@@ -39,6 +39,26 @@ def disk_weights(disks: PeakTable) -> Floats:
     return np.clip(values, 1e-12, None)
 
 
+def misfit(disks: PeakTable, used: NDArray[np.bool_], residual_px: Floats) -> Floats:
+    """(positions,) residual of a lattice in units of its disks' own errors; NaN where these or the residual are not known.
+
+    Parameters
+    ----------
+    disks, used
+        Disks, and which of them the lattice of their position was fitted to.
+    residual_px
+        (positions,) root mean square distance from the lattice.
+    """
+    if not has_sigma(disks):
+        return np.full(disks.n_positions, np.nan)
+    weight = np.where(used, disk_weights(disks), 0.0)
+    of = disks.flat_index()
+    total = np.bincount(of, weight, minlength=disks.n_positions)
+    count = np.bincount(of, weight > 0, minlength=disks.n_positions)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(residual_px * np.sqrt(total / count), dtype=np.float64)
+
+
 def has_sigma(disks: PeakTable) -> bool:
     """Whether most disks have an error of their own."""
     return "sigma_px" in disks.fields and bool(np.isfinite(disks.column("sigma_px")).mean() > 0.5)
