@@ -333,8 +333,8 @@ def _evidence(
         )
     if missed > _MISFIT:
         warnings.append(
-            f"the disks lie {missed:.1f} times as far from the lattice as their errors say: a distortion, a second crystal, or a "
-            "ring taken for disks"
+            f"the disks lie {missed:.1f} times as far from the lattice as their errors say: a distortion, a second crystal, or "
+            "a ring taken for disks"
         )
     if 0 < inliers < 4:
         warnings.append(f"the reference rests on {inliers} position{'s' if inliers > 1 else ''} only")
