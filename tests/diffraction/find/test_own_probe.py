@@ -161,3 +161,13 @@ def test_saturated_pixels_are_counts_not_marks() -> None:
     image = np.full((1, 32, 32), 60_000, np.uint16)
     image[0, 10:14, 10:14] = 2**16 - 1
     assert not missing_pixels(image).any()
+
+
+def test_a_sharp_direct_beam_wider_than_any_disk_is_the_probe() -> None:
+    rng = np.random.default_rng(4)
+    distance = np.hypot(*(np.mgrid[:256, :256] - 128.0))
+    speckle = ndimage.gaussian_filter(rng.standard_normal((256, 256)), 3)
+    mean = 40 * (1 + 0.4 * speckle / speckle.std()) / (1 + np.exp((distance - 61) / 1.5)) + 0.2
+    probe = measured(rng.poisson(np.clip(mean, 0, None)).astype(float))
+    assert probe.radius_px == pytest.approx(61, rel=0.05)
+    assert probe.trust < 1 and "alone" in probe.note

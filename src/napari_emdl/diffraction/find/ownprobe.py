@@ -57,6 +57,8 @@ _USUAL_EDGE = 0.1
 _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
 #: A brightest region larger than this part of the detector is not a disk; the radius drawn where there is none.
 _LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
+#: A direct beam with a rim sharper than this part of its radius is a disk up to this part of the detector.
+_SHARP_EDGE, _WIDEST_SHARE = 0.12, 0.48
 _ADVICE = "check the probe's circle, or give a vacuum probe or a probe radius"
 
 
@@ -170,15 +172,16 @@ def _from_disks(
     # the root of the counts), the network either way: the middle one of three that err on their own
     radius = float(np.median([radius, scale.radius_px / _CIRCLES_LARGE, guess.radius_px]))
     likelihood = guess.chance(guess.radius_px)
-    told = likelihood > _TOLD
+    wide = scale.support < 2 and _is_wide(direct, guess, shape)
+    told = likelihood > _TOLD and not wide
     agree = told and abs(np.log(radius / guess.radius_px)) < _APART
     # where hardly a disk shows its edge, the network's doubt about the crystal is no reason to believe a halo
-    lone = scale.support < 2 and guess.crystal > _PERHAPS
+    lone = scale.support < 2 and guess.crystal > _PERHAPS and not wide
     if not agree and ((told and guess.crystal > 0.5) or (lone and likelihood > _LONE_TOLD)):
         probe = _guessed(guess, direct, shape)
         return probe if told and guess.crystal > 0.5 else replace(probe, trust=0.5)
     if not scale.support:
-        if direct is None or direct[0] > _LARGEST_SHARE * min(shape):
+        if direct is None or (direct[0] > _LARGEST_SHARE * min(shape) and not wide):
             note = f"no disk was found in the patterns, only noise or a smooth background: {_CHECK}"
             return replace(synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=note, trust=0.0)
         note = f"the probe radius of {direct[0]:.1f} px is that of the brightest spot alone: {_ADVICE}"
@@ -195,6 +198,14 @@ def _from_disks(
     note = f"the probe radius of {probe.radius_px:.1f} px is not sure, {seen}: {_ADVICE}"
     backed = scale.support > 1 or (agree and guess.crystal > _PERHAPS)
     return replace(probe, note=note, trust=0.5 if backed else 0.25)
+
+
+def _is_wide(direct: tuple[float, float] | None, guess: ScaleGuess, shape: tuple[int, int]) -> bool:
+    """Whether the direct beam is a disk with a sharp rim, larger than any that the network knows, as in bright-field data."""
+    if direct is None:
+        return False
+    radius, edge = direct
+    return guess.radii_px.max() < radius < _WIDEST_SHARE * min(shape) and edge < _SHARP_EDGE * radius
 
 
 def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple[int, int]) -> Probe:

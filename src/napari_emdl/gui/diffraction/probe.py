@@ -142,7 +142,9 @@ class ProbeStep(Step):
         if q:
             note += f" = {probe.radius_px * sum(q) / 2:.3f} 1/Å"
         note += f", {probe.source}."
-        self.tell("done", text, note)
+        if probe.note:
+            note += f" {probe.note[:1].upper()}{probe.note[1:]}."
+        self.tell("warning" if probe.note else "done", text, note)
         expected = cube.calibration.probe_radius_px()
         if expected and not 0.8 < probe.radius_px / expected < 1.25:
             note += f" The file's semiangle and pixel size would give {expected:.1f} px: check them."
