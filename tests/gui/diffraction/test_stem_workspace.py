@@ -534,7 +534,7 @@ def test_presets_undo_and_redo_of_the_limits(workspace, wait_until):
     tools.use("mine")
     assert state.limits == dragged.model_copy(update={"edge_px": 9.0})
     tools.fill_menu()
-    assert [action.text() for action in tools.menu.actions() if action.text()][3:] == ["mine", "Save as preset …", "Delete"]
+    assert [action.text() for action in tools.menu.actions() if action.text()][3:] == ["mine", "Save as preset…", "Delete"]
     tools.delete("mine")
     tools.use("default")
     wait_until(lambda: state.found.kept.n_peaks == default)
