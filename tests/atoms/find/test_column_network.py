@@ -9,7 +9,7 @@ import pytest
 from tests.atoms.conftest import match
 
 from napari_emdl.atoms.find import maps as map_cache
-from napari_emdl.atoms.find import network
+from napari_emdl.atoms.find import networktiles
 from napari_emdl.atoms.find.card import encode_conditions
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.find.making import _of_two
@@ -68,8 +68,8 @@ def test_tiled_is_untiled(model, session, frame):
     frames, _ = frame
     whole = NetworkColumnFinder(model, 0.1, "bright", session=session, tile_px=1024)
     tiled = NetworkColumnFinder(model, 0.1, "bright", session=session, tile_px=368)
-    assert len(whole._tiles((416, 448))) == 1
-    assert len(tiled._tiles((416, 448))) > 4
+    assert len(whole.tiled.tiles((416, 448))) == 1
+    assert len(tiled.tiled.tiles((416, 448))) > 4
     maps = [f.logit_maps(frames)[0] for f in (whole, tiled)]
     np.testing.assert_allclose(maps[0], maps[1], atol=0.05)
     one, other = positions(whole.find(frames), 0.2), positions(tiled.find(frames), 0.2)
@@ -245,7 +245,7 @@ def test_a_tile_with_more_candidates_than_the_network_lists_is_cut_again(model, 
             found["candidates"] = found["candidates"][:, :100]  # all of them columns
         return found
 
-    monkeypatch.setattr(finder, "_run", list_is_full)
+    monkeypatch.setattr(finder.tiled, "run", list_is_full)
     table = finder.find(frames)
     assert len(asked) == 5 and max(asked[1:]) < asked[0]
     assert table.attrs["crowded_frames"] == 0
@@ -274,22 +274,22 @@ def test_contrast_comes_from_where_columns_are_in_a_large_frame(model, session, 
     large = np.random.default_rng(0).poisson(float(frame[0].mean()), (1, 1100, 1600)).astype(np.float32)
     large[:, 650:1066, 1100:1548] = frame[0]
     tiled = NetworkColumnFinder(model, 0.1, "unknown", session=session, tile_px=768)
-    assert len(tiled._tiles((1100, 1600))) > 4
+    assert len(tiled.tiled.tiles((1100, 1600))) > 4
     assert tiled.bright_probability(np.repeat(large, 4, 0)) > 0.7
 
 
 def test_the_contrast_of_very_large_frames_comes_from_a_few_parts(model, session, frame, monkeypatch):
-    monkeypatch.setattr(network, "GLANCE_FROM_PX", 300)
-    monkeypatch.setattr(network, "GLANCE_PX", 160)
-    monkeypatch.setattr(network, "GLANCE_LEAST", 50)
+    monkeypatch.setattr(networktiles, "GLANCE_FROM_PX", 300)
+    monkeypatch.setattr(networktiles, "GLANCE_PX", 160)
+    monkeypatch.setattr(networktiles, "GLANCE_LEAST", 50)
     frames, _ = frame
     finder = NetworkColumnFinder(model, 0.1, "unknown", session=session)
     asked: list[tuple[int, ...]] = []
-    run = finder._run
-    monkeypatch.setattr(finder, "_run", lambda images, *rest: asked.append(images.shape) or run(images, *rest))
+    run = finder.tiled.run
+    monkeypatch.setattr(finder.tiled, "run", lambda images, *rest: asked.append(images.shape) or run(images, *rest))
     glanced = finder.bright_probability(frames)
     assert len(asked) == 5 and max(shape[-1] for shape in asked[:4]) == 160  # four parts, and the densest
-    monkeypatch.setattr(network, "GLANCE_LEAST", 10**6)  # nothing seen in the parts: the whole frame
+    monkeypatch.setattr(networktiles, "GLANCE_LEAST", 10**6)  # nothing seen in the parts: the whole frame
     asked.clear()
     whole = finder.bright_probability(frames)
     assert len(asked) == 6 and (glanced > 0.5) == (whole > 0.5)

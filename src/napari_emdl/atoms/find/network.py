@@ -6,7 +6,6 @@ The contract of a `columns` model is its card: see ``config.emdl`` (pixel sizes,
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +21,11 @@ from napari_emdl.atoms.find.clean import Clean, is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
+from napari_emdl.atoms.find.networktiles import TiledNetwork
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
-from napari_emdl.atoms.find.tiles import Tile, cut, in_core, quartered, spread, tiles
+from napari_emdl.atoms.find.tiles import cut, in_core, quartered
 from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
@@ -41,13 +41,6 @@ FLOOR = 0.02
 #: larger frames are cut into tiles of so many pixels of the network: memory does not grow with the frame. The network lists
 #: 12,288 candidates of a tile at most; a tile that holds more is cut again
 TILE_PX = 2048
-#: input pixels times batch on a GPU
-GPU_BATCH_PX = 16 * 512 * 512
-#: side of the part of a frame that is asked for the contrast, network pixels, and what counts as a column there
-PROBE_PX, PROBE_SURE = 320, 0.3
-#: of frames at least so large, network pixels, parts of the second side are asked which hold columns, three by three at most;
-#: fewer map pixels with columns than this say nothing
-GLANCE_FROM_PX, GLANCE_PX, GLANCE_LEAST = 2048, 512, 2000
 
 
 class NetworkColumnFinder:
@@ -123,9 +116,8 @@ class NetworkColumnFinder:
         self.channels = 3 if self.neighbours else self.images
         self.counts = counts
         self.margin_px = int(extra.get("margin_px", 160))
-        self.multiple, self.stride = int(extra.get("multiple", 16)), int(extra.get("stride", 2))
-        self.tile_px = max(int(tile_px) // self.multiple * self.multiple, 2 * self.margin_px + self.multiple)
-        self.batch = batch
+        self.stride = int(extra.get("stride", 2))
+        self.tiled = TiledNetwork(self.session, self.stride, self.margin_px, int(extra.get("multiple", 16)), tile_px, batch)
         low, high = facts.ranges.get("pixel_A", (facts.pixel_A, facts.pixel_A))
         self.network_A = self.pixel_A if low <= self.pixel_A <= high else facts.pixel_A
         self.min_spacing_A = min_spacing_A
@@ -181,16 +173,16 @@ class NetworkColumnFinder:
         prepared = self.preparation(stack, grid, digests)
         images, told = prepared.images, self._told(prepared)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
-        maps = self._empty_maps(len(stack), grid)
-        left = list(reversed(self._tiles(grid.shape)))
+        maps = self.tiled.empty_maps(len(stack), grid)
+        left = list(reversed(self.tiled.tiles(grid.shape)))
         while left:
             tile = left.pop()
-            outputs = self._run(cut(images, tile), told, ("candidates", "logit"), control)
+            outputs = self.tiled.run(cut(images, tile), told, ("candidates", "logit"), control)
             full = outputs["candidates"][:, :, 2].min(axis=1) >= FLOOR  # no place was left for more
-            if full.any() and (smaller := quartered(tile, grid.shape, self.margin_px, self.multiple)):
+            if full.any() and (smaller := quartered(tile, grid.shape, self.margin_px, self.tiled.multiple)):
                 left += smaller
                 continue
-            self._paste(maps, outputs["logit"], tile)
+            self.tiled.paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
                 if full[index]:
                     self._crowded.add(self._key(digests[index]))
@@ -254,19 +246,8 @@ class NetworkColumnFinder:
 
     def _key(self, digest: bytes) -> bytes:
         """What the map of a frame depends on."""
-        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tile_px}|{self.counts}"
+        about = f"{self.model.sha256}|{self.pixel_A}|{self.network_A}|{self.tiled.tile_px}|{self.counts}"
         return hashlib.blake2b(about.encode() + self.conditions.tobytes() + digest, digest_size=16).digest()
-
-    def _empty_maps(self, count: int, grid: Grid) -> NDArray[np.float32]:
-        return np.zeros((count, *(-(-n // self.stride) for n in grid.shape)), np.float32)
-
-    def _paste(self, maps: NDArray[np.float32], logit: NDArray[np.float32], tile: Tile) -> None:
-        """Put the core of a tile's logits (n, species, rows, cols) into the maps of whole frames."""
-        s, (r0, r1), (c0, c1) = self.stride, *tile.core
-        height, width = -(-r1 // s) - r0 // s, -(-c1 // s) - c0 // s
-        top, left = (r0 - tile.start[0]) // s, (c0 - tile.start[1]) // s
-        part = logit[:, :, top : top + height, left : left + width].max(1)
-        maps[:, r0 // s : r0 // s + height, c0 // s : c0 // s + width] = part
 
     def bright_probability(self, frames: NDArray[Any], control: Control | None = None) -> float:
         """Chance that columns are bright, by the network's own probe, over all frames; 0.5 when they are all blank.
@@ -276,45 +257,23 @@ class NetworkColumnFinder:
         stack = self._checked(frames)
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
         prepared = self.preparation(stack, grid, [digest_of(image) for image in stack])
-        told, maps = self._told(prepared), self._glance(prepared, grid, control)
+        told = self._told(prepared)
+        maps = self.tiled.glance(
+            lambda tile: self.tiled.run(cut(prepared.images, tile), told, ("logit",), control)["logit"], prepared.blank, grid
+        )
         if maps is None:
             maps, _ = self._logit_maps(stack, grid, control)
         logits = []
         for index in np.flatnonzero(~prepared.blank):
-            part = cut(prepared.images[index : index + 1], self._densest(maps[index], grid.shape))
-            logits.append(float(self._run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
+            part = cut(prepared.images[index : index + 1], self.tiled.densest(maps[index], grid.shape))
+            logits.append(float(self.tiled.run(part, told[index : index + 1], ("contrast",), control)["contrast"][0, 0]))
         return float(expit(np.mean(logits))) if logits else 0.5
-
-    def _glance(self, prepared: Prepared, grid: Grid, control: Control | None) -> NDArray[np.float32] | None:
-        """Logit maps of some parts of large frames, low elsewhere; None where the frames are small, or a part of them shows
-        no column."""
-        if min(grid.shape) < GLANCE_FROM_PX:
-            return None
-        maps = self._empty_maps(len(prepared.images), grid)
-        maps[:] = -np.inf
-        for row, col in itertools.product(*(spread(n, GLANCE_PX, self.multiple) for n in grid.shape)):
-            ends = ((row, row + GLANCE_PX), (col, col + GLANCE_PX))
-            tile = Tile((row, col), (GLANCE_PX, GLANCE_PX), ends)
-            self._paste(maps, self._run(cut(prepared.images, tile), self._told(prepared), ("logit",), control)["logit"], tile)
-        seen = (expit(maps) > PROBE_SURE).sum(axis=(1, 2))
-        return maps if np.all(seen[~prepared.blank] >= GLANCE_LEAST) else None
-
-    def _densest(self, logit: NDArray[np.float32], shape: tuple[int, int]) -> Tile:
-        """The part of a frame, PROBE_PX at most, where most columns are seen."""
-        side = PROBE_PX // self.stride
-        sure = expit(logit) > PROBE_SURE
-        share = ndi.uniform_filter(sure.astype(np.float32), [min(side, n) for n in sure.shape], mode="constant")
-        middle = np.array(np.unravel_index(np.argmax(share), share.shape)) * self.stride
-        size = np.minimum(PROBE_PX, shape)
-        row, col = np.clip(middle - size // 2, 0, shape - size) // self.multiple * self.multiple
-        height, width = -(-size // self.multiple) * self.multiple
-        return Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
 
     def _logit_maps(
         self, stack: NDArray[Any], grid: Grid, control: Control | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Maps of frames, from the memory where they are still there, and which frames are blank."""
-        maps = self._empty_maps(len(stack), grid)
+        maps = self.tiled.empty_maps(len(stack), grid)
         blank = np.array([is_blank(images[:1] if self.neighbours else images) for images in stack])
         digests = [digest_of(images) for images in stack]
         keys = [self._key(digest) for digest in digests]
@@ -326,9 +285,9 @@ class NetworkColumnFinder:
         if missing:
             prepared = self.preparation(stack[missing], grid, [digests[i] for i in missing])
             images, told = prepared.images, self._told(prepared)
-            fresh = self._empty_maps(len(missing), grid)
-            for tile in self._tiles(grid.shape):
-                self._paste(fresh, self._run(cut(images, tile), told, ("logit",), control)["logit"], tile)
+            fresh = self.tiled.empty_maps(len(missing), grid)
+            for tile in self.tiled.tiles(grid.shape):
+                self.tiled.paste(fresh, self.tiled.run(cut(images, tile), told, ("logit",), control)["logit"], tile)
             for index, values in zip(missing, fresh, strict=True):
                 # through half precision as well: the same evidence whether it was remembered or not
                 maps[index] = values.astype(np.float16)
@@ -355,24 +314,6 @@ class NetworkColumnFinder:
             for index, (_, near, far) in enumerate(prepared.present):
                 conditions[index] = with_frames(self.conditions, self.layout, (self.counts[0] * near, self.counts[1] * far))
         return conditions
-
-    def _tiles(self, shape: tuple[int, int]) -> list[Tile]:
-        return tiles(shape, self.tile_px, self.margin_px, self.multiple)
-
-    def _run(
-        self, inputs: NDArray[np.float32], told: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
-    ) -> dict[str, NDArray[np.float32]]:
-        """Outputs for all inputs, in batches that fit."""
-        results: list[dict[str, NDArray[Any]]] = []
-        area = inputs.shape[-1] * inputs.shape[-2]
-        batch = self.batch or (1 if self.session.provider.startswith("CPU") else max(1, GPU_BATCH_PX // area))
-
-        def call(start: int, stop: int) -> None:
-            feeds = {"image": inputs[start:stop], "conditions": told[start:stop]}
-            results.append(self.session.run(feeds, outputs, control))
-
-        self.session.in_batches(len(inputs), batch, call)
-        return {name: np.concatenate([part[name] for part in results]) for name in outputs}
 
     def _columns(
         self, candidates: NDArray[np.float32], grid: Grid, images: NDArray[Any], clean: Sequence[Clean | None]
