@@ -250,6 +250,12 @@ def test_the_tables_of_options_hold() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) <= everywhere
 
 
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_of_benchmarks_names_them(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", word]) == 0
+    assert "conditions" in capsys.readouterr().out
+
+
 # caveats
 
 

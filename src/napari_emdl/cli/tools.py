@@ -179,6 +179,9 @@ def bench(
     ],
 ) -> None:
     """Measure accuracy and speed on validation cases against other programs; prints one table. See 'bench WHAT --help'."""
+    if what == "--help":  # an option of the benchmarks everywhere else
+        typer.echo(context.get_help())
+        return
     if what not in _BENCHMARKS:
         raise typer.BadParameter(f"there is no benchmark {what!r}; choose {', '.join(_BENCHMARKS[:-1])} or {_BENCHMARKS[-1]}")
     from importlib import import_module
