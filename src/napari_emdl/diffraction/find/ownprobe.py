@@ -59,6 +59,8 @@ _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
 _LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
 #: A direct beam with a rim sharper than this part of its radius is a disk up to this part of the detector.
 _SHARP_EDGE, _WIDEST_SHARE = 0.12, 0.27
+#: Share of the inside of a disk at the largest value there is that a cut-off top has.
+_CLIPPED = 0.05
 _ADVICE = "check the probe's circle, or give a vacuum probe or a probe radius"
 
 
@@ -172,7 +174,7 @@ def _from_disks(
     # the root of the counts), the network either way: the middle one of three that err on their own
     radius = float(np.median([radius, scale.radius_px / _CIRCLES_LARGE, guess.radius_px]))
     likelihood = guess.chance(guess.radius_px)
-    wide = scale.support < 2 and _is_wide(direct, guess, shape)
+    wide = scale.support < 2 and _is_wide(direct, guess, shape) and not _is_clipped(images, beams)
     told = likelihood > _TOLD and not wide
     agree = told and abs(np.log(radius / guess.radius_px)) < _APART
     # where hardly a disk shows its edge, the network's doubt about the crystal is no reason to believe a halo
@@ -206,6 +208,17 @@ def _is_wide(direct: tuple[float, float] | None, guess: ScaleGuess, shape: tuple
         return False
     radius, edge = direct
     return guess.radii_px.max() < radius < _WIDEST_SHARE * min(shape) and edge < _SHARP_EDGE * radius
+
+
+def _is_clipped(images: list[Floats], beams: list[_Beam | None]) -> bool:
+    """Whether the middle of the brightest disk is at the largest value there is: a halo that is cut off has a sharp rim too."""
+    shares = []
+    for image, beam in zip(images, beams, strict=True):
+        if beam is not None:
+            rows, cols = np.ogrid[: image.shape[0], : image.shape[1]]
+            inside = np.hypot(rows - beam.centre[0], cols - beam.centre[1]) < 0.7 * beam.radius
+            shares.append(float(np.mean(image[inside] >= image.max())))
+    return float(np.median(shares or [0.0])) > _CLIPPED
 
 
 def _guessed(guess: ScaleGuess, direct: tuple[float, float] | None, shape: tuple[int, int]) -> Probe:
