@@ -103,6 +103,16 @@ def test_without_the_movie_detections_are_the_evidence(case):
     assert (case.truth.occupied[:, i] != found.occupied[:, j]).mean() < 0.05
 
 
+def test_a_movie_that_is_gone_or_none_is_said_in_one_line(case, monkeypatch):
+    columns = case.columns.compact()
+    columns.source, columns.attrs["provenance"] = None, {"input": {"path": "gone.tif"}}
+    for source in (lambda _: object(), lambda _: (_ for _ in ()).throw(EmdlError("gone.tif is gone"))):
+        monkeypatch.setattr("napari_emdl.atoms.fit.occupancy.source_of", source)
+        said = str(Caveats.from_json(fit_occupancy(columns).attrs["caveats"]))
+        assert "from the detected columns alone" in said
+    assert "gone.tif is gone" in said
+
+
 def test_columns_bring_the_movie_they_were_found_in(case):
     found = fit_occupancy(case.columns)
     assert found.attrs["evidence"] == case.occupancy.attrs["evidence"] != "detections"

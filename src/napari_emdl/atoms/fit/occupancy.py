@@ -138,14 +138,15 @@ def _movie_of(columns: PeakTable) -> tuple[Movie | None, str]:
     """Movie that the columns were found in, or None and one line why it is not to be had."""
     if isinstance(columns.source, Movie):
         return columns.source, ""
-    reason = "the columns do not say which movie they are of"
+    reason = "no movie is at hand"
     if columns.attrs.get("provenance"):
         try:
             found = source_of(columns)
         except EmdlError as error:
             reason = str(error)
         else:
-            return (found, "") if isinstance(found, Movie) else (None, reason)
+            if isinstance(found, Movie):
+                return found, ""
     return None, f"drift and occupancy come from the detected columns alone, less sure at low dose: {reason}"
 
 
