@@ -87,6 +87,9 @@ class Mix(_Strict):
     stem_sampling_A: Range = (0.04, 0.4)
     #: share of incoherent images that show a honeycomb sheet
     stem_sheets: float = 0.08
+    #: shares of incoherent images in annular bright field, and of phase images
+    stem_dark: float = 0.12
+    stem_phase: float = 0.0
     coarse_A: Range = (0.15, 0.34)
     fine_A: Range = (0.06, 0.1)
     #: shares of HRTEM samples (coarse: of sheets) with pixels in these two ranges; the others are drawn at native sizes

@@ -1,12 +1,15 @@
-"""Incoherent images (HAADF, ADF, and ABF as their negative): columns as a probe with tails, on carbon, with scan noise.
+"""Incoherent images (HAADF, ADF, ABF as a negative, phase): columns as a probe with tails, on carbon, with scan noise.
 
 An annular detector far out sees every column as the probe times a height that grows as thickness times Z^1.7 (Nellist and
-Pennycook 1999), so no multislice is needed: images are sums of probes, made in Fourier space and sampled exactly.
+Pennycook 1999), so no multislice is needed: images are sums of probes, made in Fourier space and sampled exactly. In annular
+bright field and in phase images (integrated differential phase contrast, ptychography) heights grow more slowly with Z (Findlay
+et al. 2010; Lazic et al. 2016): heights of the first kind are raised to a power below one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,7 +36,17 @@ CELLS = {
 }  # fmt: skip
 SQRT3 = float(np.sqrt(3))
 #: share of images, sheets and others, on which dirt lies
-DIRTY_SHEETS, DIRTY = 0.4, 0.08
+DIRTY_SHEETS, DIRTY = 0.4, 0.15
+#: detectors, and the power of an annular detector's heights that they see
+Detector = Literal["haadf", "abf", "phase"]
+POWERS = {"haadf": (1.0, 1.0), "abf": (0.25, 0.6), "phase": (0.4, 0.8)}
+#: share of crystals under which electrons are scattered to the detector wherever they enter: at most so many times the height
+#: of a column, as smooth as this, A
+DIFFUSE, DIFFUSE_HEIGHT, DIFFUSE_A = 0.5, 1.0, (1.5, 5.0)
+#: width over which a phase image has a mean of zero, A
+HALO_A = (1.0, 3.0)
+#: what a phase image's darkest point is above zero, in heights of a column: there is noise everywhere
+PHASE_OFFSET = 0.2
 #: counts of the strongest column in a pixel, or, in this share of images and of sheets always, in a square angstrom: there
 #: small pixels have few
 COUNTS_PX, COUNTS_A2, BY_AREA = (3.0, 800.0), (20.0, 2e4), 0.3
@@ -210,7 +223,7 @@ def _merged(scene: Scene, least_A: float) -> Scene:
 
 
 def render(
-    rng: np.random.Generator, size: int, sampling_A: float, frames: tuple[int, int] = (0, 0), annular_bright: bool = False,
+    rng: np.random.Generator, size: int, sampling_A: float, frames: tuple[int, int] = (0, 0), detector: Detector = "haadf",
     sheet: bool = False,
 ) -> Rendered:  # fmt: skip
     """A random incoherent image of `size` pixels a side, with the means of `frames` (near, far) neighbouring frames.
@@ -220,6 +233,7 @@ def render(
     """
     extent = size * sampling_A
     scene = _sheet_scene(rng, extent) if sheet else random_scene(rng, extent)
+    scene.height = np.maximum(scene.height, 0) ** rng.uniform(*POWERS[detector])
     # mostly a probe that resolves the nearest columns, at times one that sees dumbbells as one
     spacing = np.median(cKDTree(scene.xy_A).query(scene.xy_A, k=2)[0][:, 1]) if len(scene.xy_A) > 1 else 2.5
     if spacing < 2.0 and not sheet and rng.random() < 0.4:
@@ -247,6 +261,11 @@ def render(
         film, hidden = film + dirt, dirt > HIDING
     level = _level(rng, sampling_A, height, sheet)
     pedestal = rng.uniform(0, 1.0)
+    diffuse = rng.uniform(0, DIFFUSE_HEIGHT) * (not sheet and rng.random() < DIFFUSE)
+    spread, halo = (
+        np.exp(-2 * np.pi**2 * rng.uniform(*width_A) ** 2 * (fr**2 + fc**2) / sampling_A**2) for width_A in (DIFFUSE_A, HALO_A)
+    )
+    halo = halo * rng.uniform(0.5, 1.0)
     readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
     glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
     window = slice(margin, margin + size)
@@ -268,8 +287,16 @@ def render(
             shifts = jitter / np.sqrt(count)
             phase = np.exp(-2j * np.pi * np.fft.rfftfreq(n)[None] * shifts[:, None])
             clean = np.fft.irfft(np.fft.rfft(clean, axis=1) * phase, n, axis=1)
-        signal = np.maximum(clean, 0) + film
-        if annular_bright:
+        if detector == "phase":
+            signal = clean + film
+            signal = signal - np.fft.irfft2(np.fft.rfft2(signal) * halo, s=(n, n))
+            signal = signal - signal.min() + PHASE_OFFSET
+        else:
+            signal = np.maximum(clean, 0) + film
+            if diffuse and len(height):
+                thick = torch.fft.irfft2((rows * weight) @ cols.T * torch.as_tensor(spread, dtype=torch.complex64), s=(n, n)).numpy()
+                signal = signal + diffuse * np.maximum(thick, 0) / max(float(thick.max()), 1e-9)
+        if detector == "abf":
             signal = np.maximum(1.15 * signal.max() - signal, 0)
         counts = rng.poisson(np.maximum(level * count * signal, 0)).astype(np.float32)
         if glow:

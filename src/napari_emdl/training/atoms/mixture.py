@@ -322,8 +322,9 @@ class MixedSampler:
         nominal = s if im.native_sampling_A[0] <= s <= im.native_sampling_A[1] else im.nominal_sampling_A
         size = int(np.ceil(self.crop * nominal / s))
         frames = self._neighbours() if rng.random() < 0.3 else (0, 0)
-        dark = rng.random() < 0.12
-        made = render(rng, size, s, frames, dark, sheet)
+        u = rng.random()
+        dark, phase = u < self.mix.stem_dark, u >= 1 - self.mix.stem_phase
+        made = render(rng, size, s, frames, "abf" if dark else "phase" if phase else "haadf", sheet)
         x = made.image.numpy()
         used = [0] + [k for k in (1, 2) if frames[k - 1]]
         if rng.random() < 0.4:
