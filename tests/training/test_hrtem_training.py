@@ -13,7 +13,7 @@ from napari_emdl.training.atoms.config import ColumnsConfig, Imaging, read_confi
 from napari_emdl.training.atoms.evaluate import REGIMES, Score, TestImage, log_candidates, regime_images  # noqa: E402
 from napari_emdl.training.atoms.export import OUTPUTS, export_model, load_checkpoint, load_weights  # noqa: E402
 from napari_emdl.training.atoms.finetune import finetune, join, settle_contrast  # noqa: E402
-from napari_emdl.training.atoms.labels import make_targets  # noqa: E402
+from napari_emdl.training.atoms.labels import column_loss, make_targets  # noqa: E402
 from napari_emdl.training.atoms.multislice import Multislice  # noqa: E402
 from napari_emdl.training.atoms.network import ColumnNet, PublishedNet  # noqa: E402
 from napari_emdl.training.atoms.peaks import EMPTY_LOGIT, ExportedNet, candidates  # noqa: E402
@@ -42,7 +42,7 @@ def test_shipped_configurations_are_valid():
     folder = files("napari_emdl.training").joinpath("configs")
     for file, name, species in (
         ("columns", "columns", 1), ("columns_continued", "columns", 1), ("columns_mos2_focal", "columns_mos2_focal", 3),
-        ("columns_sheets", "columns", 1),
+        ("columns_sheets", "columns", 1), ("columns_taught", "columns", 1),
     ):  # fmt: skip
         config = read_config(str(folder.joinpath(f"{file}.yaml")))
         assert config.name == name and len(config.species) == species
@@ -64,6 +64,24 @@ def test_resumed_training_goes_on_as_if_it_had_not_stopped(waves, tmp_path):
         assert torch.equal(value, second.net.state_dict()[name]), name
     for name, value in straight.average.state_dict().items():
         assert torch.equal(value, second.average.state_dict()[name]), name
+
+
+def test_a_taught_network_learns_the_teachers_map_in_images_with_a_dose_only(waves):
+    config = SMALL.model_copy(update={"teacher_share": 1.0})
+    teacher = Trainer.new(config.model_copy(update={"seed": 5}), waves).net
+    trainer = Trainer.new(config, waves, teacher=teacher)
+    batch = trainer.sampler.batch(2)
+    batch.dose_e_per_A2[1] = np.nan  # as of a scanned image
+    targets = make_targets(batch.columns, (64, 64), batch.sampling_A, 0.38, 1)
+    truth = targets.heat.clone()
+    trainer._taught(targets, batch.image, batch)
+    with torch.no_grad():
+        told = torch.sigmoid(teacher.eval()(batch.image, batch.conditions)["logit"])
+    assert torch.allclose(targets.taught[0], told[0], atol=1e-5) and torch.equal(targets.taught[1], truth[1])
+    assert torch.equal(targets.heat, truth)  # positions are learned from the truth
+    right = {"logit": torch.logit(targets.taught.clamp(1e-6, 1 - 1e-6)), "offset": targets.offset}
+    loss = column_loss({**right, "log_sigma": torch.zeros(2, 1, 32, 32)}, targets)[1]["map"]
+    assert abs(loss) < 1e-4
 
 
 def test_network_learns_to_find_columns_in_clean_images(waves):

@@ -294,7 +294,9 @@ def render(
         else:
             signal = np.maximum(clean, 0) + film
             if diffuse and len(height):
-                thick = torch.fft.irfft2((rows * weight) @ cols.T * torch.as_tensor(spread, dtype=torch.complex64), s=(n, n)).numpy()
+                thick = torch.fft.irfft2(
+                    (rows * weight) @ cols.T * torch.as_tensor(spread, dtype=torch.complex64), s=(n, n)
+                ).numpy()
                 signal = signal + diffuse * np.maximum(thick, 0) / max(float(thick.max()), 1e-9)
         if detector == "abf":
             signal = np.maximum(1.15 * signal.max() - signal, 0)

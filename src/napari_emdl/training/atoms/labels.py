@@ -20,11 +20,12 @@ IGNORE_A = 0.55
 class Targets:
     """Targets of a batch: `heat` (batch, species, h, w) in 0..1, `offset` (batch, 2, h, w) in image pixels to the
     nearest column,
-    `weight` (batch, 1, h, w) of the map's loss."""
+    `weight` (batch, 1, h, w) of the map's loss. With `taught` the map learns that instead of `heat`."""
 
     heat: torch.Tensor
     offset: torch.Tensor
     weight: torch.Tensor
+    taught: torch.Tensor | None = None
 
 
 def make_targets(
@@ -83,9 +84,10 @@ def column_loss(out: dict[str, torch.Tensor], t: Targets, species_weight: float 
     The likelihood is weighted with sigma (Seitzer et al. 2022, beta = 0.5), which keeps hard columns from being given up.
     """
     logit = out["logit"]
-    bce = torch.nn.functional.binary_cross_entropy_with_logits(logit, t.heat, reduction="none")
+    heat = t.heat if t.taught is None else t.taught
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logit, heat, reduction="none")
     # the entropy of soft labels is no error: leave it out, so that the curve shows what is left to learn
-    q = t.heat.clamp(1e-6, 1 - 1e-6)
+    q = heat.clamp(1e-6, 1 - 1e-6)
     excess = bce + q * torch.log(q) + (1 - q) * torch.log1p(-q)
     map_loss = (excess * t.weight).sum() / t.weight.sum()
     near = t.heat.amax(1, keepdim=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from napari_emdl.training.atoms.config import ColumnsConfig, Data, read_config
 from napari_emdl.training.atoms.contrast import pooled_features
-from napari_emdl.training.atoms.labels import column_loss, make_targets
+from napari_emdl.training.atoms.labels import Targets, column_loss, make_targets
 from napari_emdl.training.atoms.mixture import Bank, MixedSampler
 from napari_emdl.training.atoms.network import ColumnNet, build
 from napari_emdl.training.atoms.sampling import Batch, Sampler
@@ -99,10 +100,12 @@ class Trainer:
     device: torch.device
     step: int = 0
     seconds: float = 0.0
+    teacher: torch.nn.Module | None = None
 
     @classmethod
     def new(
-        cls, config: ColumnsConfig, waves: Waves | Bank, weights: dict[str, torch.Tensor] | None = None
+        cls, config: ColumnsConfig, waves: Waves | Bank, weights: dict[str, torch.Tensor] | None = None,
+        teacher: torch.nn.Module | None = None,
     ) -> Trainer:  # fmt: skip
         """A fresh training, from random or given weights; mixed samples (`config.neighbours`) take a `Bank`."""
         torch.manual_seed(config.seed)
@@ -128,7 +131,9 @@ class Trainer:
             sampler = MixedSampler(Bank([waves], None), config, seed, str(device))
         else:
             sampler = Sampler(waves, config.imaging, config.crop_px, config.images, seed, len(config.species) == 1, str(device))
-        return cls(config, net, copy.deepcopy(net).eval(), optimiser, sampler, device)
+        if teacher is not None:
+            teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return cls(config, net, copy.deepcopy(net).eval(), optimiser, sampler, device, teacher=teacher)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs to go on exactly as if it had not stopped."""
@@ -164,6 +169,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         image = batch.image.contiguous(memory_format=torch.channels_last)
+        self._taught(t, image, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16):
             if c.contrast_weight and isinstance(self.net, ColumnNet):
                 out, features = self.net.with_features(image, batch.conditions)
@@ -182,6 +188,18 @@ class Trainer:
         self.step += 1
         self.seconds += time.monotonic() - began
         return {"loss": float(loss.detach()), **terms, "rate": rate}
+
+    @torch.no_grad()
+    def _taught(self, targets: Targets, image: torch.Tensor, batch: Batch) -> None:
+        """Let HRTEM images, which are those with a dose, learn the teacher's map as well."""
+        hrtem = torch.as_tensor(np.isfinite(batch.dose_e_per_A2), device=self.device)
+        if self.teacher is None or not bool(hrtem.any()):
+            return
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            logit = self.teacher(image[hrtem], batch.conditions[hrtem])["logit"]
+        share = self.config.teacher_share
+        targets.taught = targets.heat.clone()
+        targets.taught[hrtem] = torch.lerp(targets.heat[hrtem], torch.sigmoid(logit.float()), share)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -260,6 +278,13 @@ def simulate_banks(config: ColumnsConfig, device: str = "cpu") -> None:
             generate(Path(d.folder), count, split, d.seed, Mixture(d.shares, d.materials, d.sheet_keV), device)
 
 
+def _network_of(folder: str | None) -> torch.nn.Module | None:
+    """The network of a model folder."""
+    from napari_emdl.training.atoms.export import WEIGHTS_NAME, load_weights
+
+    return None if folder is None else load_weights(Path(folder) / WEIGHTS_NAME)[0]
+
+
 def train_columns(
     config_path: str | Path | ColumnsConfig,
     resume: bool = False,
@@ -277,13 +302,10 @@ def train_columns(
         torch.set_num_threads(c.threads)
     folder, out = Path(c.data.folder), Path(c.out)
     simulate_banks(c, str(pick_device(c.device)))
-    weights = None
-    if c.start_from:
-        from napari_emdl.training.atoms.export import WEIGHTS_NAME, load_weights
-
-        weights = load_weights(Path(c.start_from) / WEIGHTS_NAME)[0].state_dict()
+    start, teacher = (_network_of(folder) for folder in (c.start_from, c.teacher))
+    weights = None if start is None else start.state_dict()
     waves = load_bank(c, "train") if c.neighbours else load(folder, "train", c.data.train_waves)
-    trainer = Trainer.new(c, waves, weights)
+    trainer = Trainer.new(c, waves, weights, teacher)
     if resume and (out / "checkpoint.pt").exists():
         trainer.restore(torch.load(out / "checkpoint.pt", map_location=trainer.device, weights_only=False))
     run(trainer, out, progress, cancel)
