@@ -9,17 +9,15 @@ et al. 2010; Lazic et al. 2016): heights of the first kind are raised to a power
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
-from napari_emdl.training.atoms.degrade import smooth_field
 from napari_emdl.training.atoms.lattices import COLUMN, WEAK, rotation
-from napari_emdl.training.atoms.probes import random_transfer
-from napari_emdl.training.atoms.sheets import HIDING, contamination, honeycomb
+from napari_emdl.training.atoms.scan import Detector, draw_scan
+from napari_emdl.training.atoms.sheets import honeycomb
 
 #: columns below the second share of the strongest one near them are left out of the loss; below the first (oxygen beside
 #: heavy metals) they are no columns
@@ -35,21 +33,8 @@ CELLS = {
     "rocksalt110": 0.06, "zigzag": 0.05, "any": 0.12,
 }  # fmt: skip
 SQRT3 = float(np.sqrt(3))
-#: share of images, sheets and others, on which dirt lies
-DIRTY_SHEETS, DIRTY = 0.4, 0.15
-#: detectors, and the power of an annular detector's heights that they see
-Detector = Literal["haadf", "abf", "phase"]
+#: detectors' powers of an annular detector's heights
 POWERS = {"haadf": (1.0, 1.0), "abf": (0.25, 0.6), "phase": (0.4, 0.8)}
-#: share of crystals under which electrons are scattered to the detector wherever they enter: at most so many times the height
-#: of a column, as smooth as this, A
-DIFFUSE, DIFFUSE_HEIGHT, DIFFUSE_A = 0.5, 1.0, (1.5, 5.0)
-#: width over which a phase image has a mean of zero, A
-HALO_A = (1.0, 3.0)
-#: what a phase image's darkest point is above zero, in heights of a column: there is noise everywhere
-PHASE_OFFSET = 0.2
-#: counts of the strongest column in a pixel, or, in this share of images and of sheets always, in a square angstrom: there
-#: small pixels have few
-COUNTS_PX, COUNTS_A2, BY_AREA = (3.0, 800.0), (20.0, 2e4), 0.3
 
 
 @dataclass
@@ -242,109 +227,34 @@ def render(
     scene = _merged(scene, MERGED * width)
     strongest = np.max(scene.height) if len(scene.height) else 1.0
     height = scene.height / max(strongest, 1e-9)
-    blink = scene.surface & (rng.random(len(height)) < rng.uniform(0.3, 0.9)) if any(frames) else np.zeros(len(height), bool)
-    occupied = rng.uniform(0.2, 0.9)
-    states = [np.where(blink, rng.binomial(max(n, 1), occupied, len(height)) / max(n, 1), 1.0) for n in (1, *frames)]
-    margin = int(np.ceil(4.0 / sampling_A)) + 2
-    n = size + 2 * margin
-    fr, fc = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None]
-    transfer = random_transfer(rng, width, spacing, fr / sampling_A, fc / sampling_A)
-    p = scene.xy_A / sampling_A + (size - 1) / 2 + margin
-    near = np.all((p > 0) & (p < n - 1), axis=1)
-    rows = torch.as_tensor(np.exp(-2j * np.pi * np.fft.fftfreq(n)[:, None] * p[near, 0]), dtype=torch.complex64)
-    cols = torch.as_tensor(np.exp(-2j * np.pi * np.fft.rfftfreq(n)[:, None] * p[near, 1]), dtype=torch.complex64)
-    jitter = _jitter(rng, n) * max(1.0, 0.1 / sampling_A) if rng.random() < 0.6 else None
-    film = _film(rng, n, sampling_A)
-    hidden = np.zeros((n, n), bool)
-    if rng.random() < (DIRTY_SHEETS if sheet else DIRTY):
-        dirt = contamination(rng, n, sampling_A)
-        film, hidden = film + dirt, dirt > HIDING
-    level = _level(rng, sampling_A, height, sheet)
-    pedestal = rng.uniform(0, 1.0)
-    diffuse = rng.uniform(0, DIFFUSE_HEIGHT) * (not sheet and rng.random() < DIFFUSE)
-    spread, halo = (
-        np.exp(-2 * np.pi**2 * rng.uniform(*width_A) ** 2 * (fr**2 + fc**2) / sampling_A**2) for width_A in (DIFFUSE_A, HALO_A)
-    )
-    halo = halo * rng.uniform(0.5, 1.0)
-    readout = float(np.exp(rng.uniform(np.log(0.02), np.log(1.5)))) * np.sqrt(level) * (rng.random() < 0.5)
-    glow = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0
-    window = slice(margin, margin + size)
-    peak = max(float(transfer.real.mean()), 1e-9)
-    images: list[torch.Tensor] = []
-    shows: np.ndarray | None = None
+    states = _states(rng, scene.surface, frames)
+    scan = draw_scan(rng, scene.xy_A, height, size, sampling_A, (width, spacing), detector, sheet)
+    seen = scan.columns(height * states[0])
+    images = []
     for state, count in zip(states, (1, *frames), strict=True):
-        if count == 0:
-            images.append(torch.zeros(size, size))
-            continue
-        weight = torch.as_tensor(height[near] * state[near], dtype=torch.complex64)
-        spectrum = (rows * weight) @ cols.T * torch.as_tensor(transfer, dtype=torch.complex64)
-        clean = torch.fft.irfft2(spectrum, s=(n, n)).numpy() / peak
-        if shows is None:
-            reach = max(SHOWN_A / sampling_A, 1.5)
-            shows = np.ones(len(height), bool)
-            shows[near] = _shows(clean, p[near], reach)
-        if jitter is not None:
-            shifts = jitter / np.sqrt(count)
-            phase = np.exp(-2j * np.pi * np.fft.rfftfreq(n)[None] * shifts[:, None])
-            clean = np.fft.irfft(np.fft.rfft(clean, axis=1) * phase, n, axis=1)
-        if detector == "phase":
-            signal = clean + film
-            signal = signal - np.fft.irfft2(np.fft.rfft2(signal) * halo, s=(n, n))
-            signal = signal - signal.min() + PHASE_OFFSET
+        if count:
+            images.append(torch.as_tensor(scan.record(rng, height * state, count), dtype=torch.float32))
         else:
-            signal = np.maximum(clean, 0) + film
-            if diffuse and len(height):
-                thick = torch.fft.irfft2(
-                    (rows * weight) @ cols.T * torch.as_tensor(spread, dtype=torch.complex64), s=(n, n)
-                ).numpy()
-                signal = signal + diffuse * np.maximum(thick, 0) / max(float(thick.max()), 1e-9)
-        if detector == "abf":
-            signal = np.maximum(1.15 * signal.max() - signal, 0)
-        counts = rng.poisson(np.maximum(level * count * signal, 0)).astype(np.float32)
-        if glow:
-            counts = counts + glow * np.roll(counts, 1, 1) + glow**2 * np.roll(counts, 2, 1)
-        counts = counts / count + pedestal * level + rng.normal(0, 1, counts.shape) * readout / np.sqrt(count)
-        images.append(torch.as_tensor(counts[window, window], dtype=torch.float32))
+            images.append(torch.zeros(size, size))
     share = height / _strongest_near(scene.xy_A, height)
     there = (states[0] > 0.5) & (share > INVISIBLE) & (height > 0.01)
-    shoulder = (share < SHOULDER) & ~shows if shows is not None else np.zeros(len(height), bool)
-    under = hidden[tuple(np.clip(np.round(p).astype(int), 0, n - 1).T)]
-    kind = np.where((share < WEAKEST) | (height < 0.03) | shoulder | under, WEAK, scene.column_class)
+    shows = np.ones(len(height), bool)
+    shows[scan.near] = _shows(seen, scan.at_px[scan.near], max(SHOWN_A / sampling_A, 1.5))
+    weak = (share < WEAKEST) | (height < 0.03) | ((share < SHOULDER) & ~shows) | scan.under_dirt
+    kind = np.where(weak, WEAK, scene.column_class)
     at = scene.xy_A[there] / sampling_A + (size - 1) / 2
     shown = np.all((at > -4) & (at < size + 3), axis=1)
     return Rendered(torch.stack(images), at[shown], kind[there][shown], scene.surface[there][shown])
+
+
+def _states(rng: np.random.Generator, surface: np.ndarray, frames: tuple[int, int]) -> list[np.ndarray]:
+    """Occupancy (n,) of columns in the middle frame and on average in its neighbours; some at the surface come and go."""
+    blink = surface & (rng.random(len(surface)) < rng.uniform(0.3, 0.9)) if any(frames) else np.zeros(len(surface), bool)
+    occupied = rng.uniform(0.2, 0.9)
+    return [np.where(blink, rng.binomial(max(n, 1), occupied, len(surface)) / max(n, 1), 1.0) for n in (1, *frames)]
 
 
 def _sheet_scene(rng: np.random.Generator, extent_A: float) -> Scene:
     """A honeycomb sheet in a square field around the origin."""
     xy, h, edge = honeycomb(rng, extent_A)
     return Scene(xy, h, np.full(len(xy), COLUMN), edge)
-
-
-def _level(rng: np.random.Generator, sampling_A: float, height: np.ndarray, sheet: bool) -> float:
-    """Counts of the strongest column in a pixel."""
-    if sheet or rng.random() < BY_AREA:
-        level = float(np.exp(rng.uniform(*np.log(COUNTS_A2)))) * sampling_A**2
-        return level / float(np.median(height)) if sheet and len(height) else level
-    return float(np.exp(rng.uniform(*np.log(COUNTS_PX)))) * (0.5 if rng.random() < 0.2 else 1)
-
-
-def _jitter(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """Shift of every scan line in pixels: white and slowly wandering parts, now and then a jump."""
-    shift = rng.normal(0, rng.uniform(0, 0.5), rows)
-    shift += gaussian_filter(rng.normal(0, 1, rows), 3.0) * rng.uniform(0, 1.0)
-    if rng.random() < 0.15:
-        shift[int(rng.integers(rows)) :] += rng.normal(0, 1.0)
-    return shift
-
-
-def _film(rng: np.random.Generator, n: int, sampling_A: float) -> np.ndarray:
-    """Background (n, n) in heights of the strongest column: even, sloping, and the grain of amorphous carbon."""
-    base = np.full((n, n), rng.uniform(0.0, 0.6))
-    if rng.random() < 0.5:
-        base += rng.uniform(0, 0.3) * smooth_field(rng, n, rng.uniform(5, 15) / sampling_A)
-    if rng.random() < 0.6:
-        base += float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))) * smooth_field(
-            rng, n, rng.uniform(0.6, 2.0) / sampling_A
-        )
-    return np.maximum(base, 0)
