@@ -87,6 +87,9 @@ class Mix(_Strict):
     stem_sampling_A: Range = (0.04, 0.4)
     #: share of incoherent images that show a honeycomb sheet
     stem_sheets: float = 0.08
+    #: share of incoherent images that went through 8 bit and the like, and of these the share that is smoothed
+    filmlike_stem: float = 0.4
+    blurred_stem: float = 0.3
     #: shares of incoherent images in annular bright field, and of phase images
     stem_dark: float = 0.12
     stem_phase: float = 0.0

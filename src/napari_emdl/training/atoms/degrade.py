@@ -6,13 +6,15 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 
-def filmlike(rng: np.random.Generator, image: np.ndarray, frames: tuple[int, ...] = (1,)) -> np.ndarray:
+def filmlike(rng: np.random.Generator, image: np.ndarray, frames: tuple[int, ...] = (1,), blurred: float = 0.3) -> np.ndarray:
     """Images (channels, rows, cols) as a published movie or a screenshot has them; every channel the same way.
 
     Parameters
     ----------
     frames
         How many frames each channel is the mean of; noise that is added falls accordingly.
+    blurred
+        Share of images that are smoothed, so that noise has the width of columns.
     """
     x = image.astype(np.float32)
     first = x[0]
@@ -26,7 +28,7 @@ def filmlike(rng: np.random.Generator, image: np.ndarray, frames: tuple[int, ...
                     noise = gaussian_filter(noise, grain)
                     noise /= max(float(noise.std()), 1e-9)
                 x[k] += strength / np.sqrt(count) * noise
-    if rng.random() < 0.3:
+    if rng.random() < blurred:
         sigma = rng.uniform(0.4, 1.6)
         x = np.stack([gaussian_filter(c, sigma) for c in x])
     if rng.random() < 0.1:

@@ -327,8 +327,8 @@ class MixedSampler:
         made = render(rng, size, s, frames, "abf" if dark else "phase" if phase else "haadf", sheet)
         x = made.image.numpy()
         used = [0] + [k for k in (1, 2) if frames[k - 1]]
-        if rng.random() < 0.4:
-            x[used] = filmlike(rng, x[used], (1, *(frames[k - 1] for k in used[1:])))
+        if rng.random() < self.mix.filmlike_stem:
+            x[used] = filmlike(rng, x[used], (1, *(frames[k - 1] for k in used[1:])), self.mix.blurred_stem)
         hidden = None
         if rng.random() < 0.05:
             x[used], hidden = with_border(rng, x[used])
