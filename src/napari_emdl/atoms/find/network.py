@@ -24,6 +24,7 @@ from napari_emdl.atoms.find.expected import ThresholdRule, always
 from napari_emdl.atoms.find.networktiles import TiledNetwork
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
+from napari_emdl.atoms.find.strays import without_strays
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
 from napari_emdl.atoms.find.tiles import cut, in_core, quartered
 from napari_emdl.base.caveats import DEVICE, Caveats
@@ -346,10 +347,12 @@ class NetworkColumnFinder:
             columns["lattice_evidence"] = evidence.astype(np.float32)
         if self.pooled:
             columns["score"] = pooled_scores(points, columns["score"].astype(float), self.threads).astype(np.float32)
-        if not self.completes:
-            return columns
-        columns, changed = with_unit_cells(columns, clean, self.counts, self.contrast, self.pooled, self.threads)
-        self.completed_frames += changed
+        if self.completes:
+            columns, changed = with_unit_cells(columns, clean, self.counts, self.contrast, self.pooled, self.threads)
+            self.completed_frames += changed
+        if self.pooled:
+            places = np.stack([columns["row"], columns["col"]], -1).astype(float)
+            columns["score"] = without_strays(places, columns["score"].astype(float)).astype(np.float32)
         return columns
 
 
