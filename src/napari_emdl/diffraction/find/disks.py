@@ -80,7 +80,8 @@ def make_finder(
 
     # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
     as_spots = probe.source == MEASURED if params.method == "template" else params.method != "fcunet-plain"
-    if is_spot(probe) and as_spots and params.model is None:
+    small = is_spot(probe) and as_spots and params.model is None
+    if small and params.method == "template":
         return SpotFinder(probe, params, detector_shape)
     if params.method == "template":
         from napari_emdl.diffraction.find.template import TemplateFinder
@@ -88,7 +89,12 @@ def make_finder(
         return TemplateFinder(probe, params, detector_shape)
     from napari_emdl.diffraction.find.network import NetworkFinder
 
-    return NetworkFinder(probe, params, detector_shape, run or RunParams(), calls, ahead)
+    network = NetworkFinder(probe, params, detector_shape, run or RunParams(), calls, ahead)
+    if not small:
+        return network
+    from napari_emdl.diffraction.find.small import SmallDiskFinder
+
+    return SmallDiskFinder(network, SpotFinder(probe, params, detector_shape))
 
 
 @with_progress("finding disks", "patterns")
@@ -207,6 +213,7 @@ def _defects_seen(counts: dict[str, Any]) -> list[str]:
     """What the finder counted of bad patterns, a line for each kind."""
     words = {
         "n_raised": "with negative noise (the dark level is over-subtracted), raised by its depth",
+        "n_lowered": "with a dark level in the counts, which was taken off",
         "n_cleaned": "with missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",

@@ -197,7 +197,7 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
+        tables, seen = [], {"n_raised": 0, "n_lowered": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()

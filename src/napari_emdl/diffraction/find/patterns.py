@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_emdl.diffraction.find.darklevel import dark_level, without_dark_level
+
 #: Patterns with more than this share of their pixels at the detector's top count as saturated.
 _SATURATED_SHARE = 1e-4
 #: The largest number of 16 bits marks a masked pixel where no other count reaches this part of it.
@@ -29,7 +31,8 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
 
     Missing are NaN, inf, single negative values, and the largest number of an unsigned type where it marks a masked pixel.
     Where negative values are noise around a dark level that was subtracted (or too much of it), they are measured: all
-    patterns are raised by the depth of that noise, and what is still negative is zero.
+    patterns are raised by the depth of that noise, and what is still negative is zero. A dark level that is still in the counts
+    is taken off.
     """
     return filled_and_missing(patterns)[0]
 
@@ -37,17 +40,23 @@ def fill_missing(patterns: NDArray[Any]) -> NDArray[Any]:
 def filled_and_missing(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """As :func:`fill_missing`, and (n, rows, cols) True where something was missing; None where nothing was."""
     if complete(patterns):
-        return patterns, None
+        return without_dark_level(patterns), None
     depth = noise_depth(patterns)
     if depth > 0:
         patterns = np.maximum(patterns.astype(np.float32) + np.float32(depth), 0)  # NaN stays
     bad = missing_pixels(patterns)
+    filled = _filled(patterns, bad)
+    return filled if depth > 0 else without_dark_level(filled), bad if bad.any() else None
+
+
+def _filled(patterns: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:
+    """Patterns with `bad` pixels filled; they themselves where there are none."""
     if not bad.any():
-        return patterns, None
+        return patterns
     out = patterns.astype(np.float32)
     for i in np.flatnonzero(bad.any(axis=(1, 2))):
         fill_from_around(out[i], bad[i])
-    return out, bad
+    return out
 
 
 def missing_pixels(patterns: NDArray[Any]) -> NDArray[np.bool_]:
@@ -106,13 +115,15 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     Returns
     -------
     dict
-        n_cleaned, n_saturated, n_empty, and n_raised: patterns whose negative values are noise around a subtracted dark
-        level.
+        n_cleaned, n_saturated, n_empty, n_raised: patterns whose negative values are noise around a subtracted dark
+        level, and n_lowered: patterns with a dark level in their counts.
     """
     kind = patterns.dtype.kind
     axes = (1, 2)
     if complete(patterns):
-        return {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": int((patterns.max(axis=axes) == 0).sum())}
+        empty = int((patterns.max(axis=axes) == 0).sum())
+        lowered = int(np.count_nonzero(dark_level(patterns)))
+        return {"n_raised": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": empty, "n_lowered": lowered}
     negative_is_noise = noise_depth(patterns) > 0
     with np.errstate(invalid="ignore"):
         bad = missing_pixels(patterns)
@@ -127,8 +138,10 @@ def count_defects(patterns: NDArray[Any]) -> dict[str, int]:
     # a dark level taken too much may leave nothing above zero
     empty = ~np.any(known > known.min(axis=axes, keepdims=True) if negative_is_noise else known > 0, axis=axes)
     raised = len(patterns) if negative_is_noise else 0
+    lowered = 0 if negative_is_noise else int(np.count_nonzero(dark_level(_filled(patterns, bad))))
     return {
         "n_raised": raised,
+        "n_lowered": lowered,
         "n_cleaned": int(missing.sum()),
         "n_saturated": int(saturated.sum()),
         "n_empty": int(empty.sum()),
