@@ -25,7 +25,7 @@ def count_disks(pattern: NDArray[Any], method: str, radius_px: float | None = No
     if method == "spots":
         shape = (pattern.shape[0], pattern.shape[1])
         probe = synthetic_probe(radius_px or 1.5, shape, source=MEASURED)
-        found = find_disks(pattern[None, None], probe=probe)
+        found = find_disks(pattern[None, None], probe=probe, method="template")  # which fits what the data show as spots
         return found.filter(min_score=found.attrs["default_min_score"]).n_peaks, str(found.attrs["note"])
     params = DiskParams(method=method, probe=ProbeParams(radius_px=radius_px))  # type: ignore[arg-type]
     table = find_disks(pattern[None, None], params=params)

@@ -128,6 +128,8 @@ class ColumnsConfig(_Strict):
     #: learned from more specimens is kept while other images are learned (Li and Hoiem 2016)
     teacher: str | None = None
     teacher_share: float = 0.7
+    #: whether it teaches scanned images of dark columns as well
+    teaches_dark: bool = False
     architecture: Literal["conditioned", "published"] = "conditioned"
     widths: list[int] = [24, 48, 96, 128]
     #: whether the mean of the deepest features over the field joins the conditions

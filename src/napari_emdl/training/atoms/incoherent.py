@@ -34,7 +34,7 @@ CELLS = {
 }  # fmt: skip
 SQRT3 = float(np.sqrt(3))
 #: detectors' powers of an annular detector's heights
-POWERS = {"haadf": (1.0, 1.0), "abf": (0.25, 0.6), "phase": (0.4, 0.8)}
+POWERS = {"haadf": (1.0, 1.0), "abf": (0.25, 1.0), "phase": (0.4, 0.8)}
 
 
 @dataclass

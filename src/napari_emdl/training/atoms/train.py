@@ -192,14 +192,16 @@ class Trainer:
     @torch.no_grad()
     def _taught(self, targets: Targets, image: torch.Tensor, batch: Batch) -> None:
         """Let HRTEM images, which are those with a dose, learn the teacher's map as well."""
-        hrtem = torch.as_tensor(np.isfinite(batch.dose_e_per_A2), device=self.device)
-        if self.teacher is None or not bool(hrtem.any()):
+        taught = torch.as_tensor(np.isfinite(batch.dose_e_per_A2), device=self.device)
+        if self.config.teaches_dark:
+            taught |= torch.as_tensor(batch.contrast < 0, device=self.device)
+        if self.teacher is None or not bool(taught.any()):
             return
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            logit = self.teacher(image[hrtem], batch.conditions[hrtem])["logit"]
+            logit = self.teacher(image[taught], batch.conditions[taught])["logit"]
         share = self.config.teacher_share
         targets.taught = targets.heat.clone()
-        targets.taught[hrtem] = torch.lerp(targets.heat[hrtem], torch.sigmoid(logit.float()), share)
+        targets.taught[taught] = torch.lerp(targets.heat[taught], torch.sigmoid(logit.float()), share)
 
     @torch.no_grad()
     def _update_average(self) -> None:
