@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.edgefit import fit_edge
 from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.patterns import fill_missing
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
-    fit_edge,
     measure_edge,
     probe_from_image,
     synthetic_probe,
