@@ -19,6 +19,11 @@ _MOST_STEPS, _SETTLED = 200, 1e-10
 Floats = NDArray[np.float64]
 
 
+def edge_reach(guess_px: float) -> float:
+    """How far from a first guess of the radius values are used, in px."""
+    return max(3.0, 0.7 * guess_px)
+
+
 def fit_edge(distance: Floats, value: Floats, guess_px: float) -> tuple[float, float]:
     """Radius and edge width of a disk by an error function fitted to values at some distances from its centre.
 
@@ -32,8 +37,7 @@ def fit_edge(distance: Floats, value: Floats, guess_px: float) -> tuple[float, f
     radius_px, edge_width_px
         `guess_px` and 1 where nothing near it looks like an edge.
     """
-    reach = max(3.0, 0.7 * guess_px)
-    near = np.abs(distance - guess_px) < reach
+    near = np.abs(distance - guess_px) < edge_reach(guess_px)
     x, y = distance[near], value[near]
     if len(x) > _MOST_VALUES:
         x, y = x[:: len(x) // _MOST_VALUES + 1], y[:: len(y) // _MOST_VALUES + 1]
@@ -41,18 +45,19 @@ def fit_edge(distance: Floats, value: Floats, guess_px: float) -> tuple[float, f
     bottom = float(np.percentile(y, 10))
     if top <= bottom:
         return guess_px, 1.0
-    start = np.array([guess_px, 0.7, bottom, top - bottom, 0.0])
+    start = np.array([guess_px, np.log(0.7), bottom, top - bottom, 0.0])
     fitted, settled = _minimise(x, y, start, scale=0.1 * (top - bottom))
-    radius, edge = float(fitted[0]), float(abs(fitted[1]))
+    radius, edge = float(fitted[0]), float(np.exp(fitted[1]))
     if not (settled and 0.5 * guess_px < radius < 1.6 * guess_px):
         return guess_px, 1.0
     return radius, float(np.clip(edge, 0.3, max(0.5, 0.5 * radius)))
 
 
 def _minimise(x: Floats, y: Floats, p: Floats, scale: float) -> tuple[Floats, bool]:
-    """Parameters (radius, edge width, ground, height, slope) of least loss, and whether the fit came to rest."""
+    """Parameters (radius, log of the edge width, ground, height, slope) of least loss, and whether the fit came to rest."""
     residual, jacobian = _edge(x, y, p)
-    loss, damping = _loss(residual, scale), 1e-3
+    # careful at first: an edge that a step made too sharp lies between the values and is not seen again
+    loss, damping = _loss(residual, scale), 1.0
     for _ in range(_MOST_STEPS):
         spread = 1 + np.square(residual / scale)
         gradient = jacobian @ (residual / np.sqrt(spread))
@@ -61,6 +66,7 @@ def _minimise(x: Floats, y: Floats, p: Floats, scale: float) -> tuple[Floats, bo
         size = np.maximum(size, 1e-12 * size.max())
         while damping < 1e12:
             step = np.linalg.solve(normal + damping * np.diag(size), -gradient)
+            step /= max(1.0, abs(step[1]))
             new_residual, new_jacobian = _edge(x, y, p + step)
             new_loss = _loss(new_residual, scale)
             if new_loss <= loss:
@@ -76,16 +82,15 @@ def _minimise(x: Floats, y: Floats, p: Floats, scale: float) -> tuple[Floats, bo
 
 
 def _edge(x: Floats, y: Floats, p: Floats) -> tuple[Floats, Floats]:
-    """Model less values (n,), and its derivatives (5, n) by radius, edge width, ground, height and slope."""
-    radius, width, ground, height, slope = p
-    sign, width = np.copysign(1.0, width), max(abs(width), 1e-12)
+    """Model less values (n,), and its derivatives (5, n) by radius, log of the edge width, ground, height and slope."""
+    radius, width, ground, height, slope = p[0], np.exp(p[1]), p[2], p[3], p[4]
     past = x - radius
     inside = 0.5 * special.erfc(past / (np.sqrt(2) * width))
     bell = np.exp(-0.5 * np.square(past / width)) / (np.sqrt(2 * np.pi) * width)
     plateau = height + slope * past
     derivatives = np.empty((5, len(x)))
     derivatives[0] = plateau * bell - slope * inside
-    derivatives[1] = sign * plateau * bell * past / width
+    derivatives[1] = plateau * bell * past
     derivatives[2] = 1
     derivatives[3] = inside
     derivatives[4] = past * inside

@@ -133,7 +133,9 @@ def brightest_disk(image: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float
         plateau = float(np.percentile(smooth[region], 60))
         if smooth[peak] < 0.5 * plateau:
             break
-    return ndimage.binary_fill_holes(region), plateau
+    box = ndimage.find_objects(region.astype(np.uint8))[0]  # holes lie inside it
+    region[box] = ndimage.binary_fill_holes(region[box])
+    return region, plateau
 
 
 def measure_edge(image: NDArray[np.float64], centre: NDArray[np.float64], guess_px: float) -> tuple[float, float]:
