@@ -34,7 +34,8 @@ class _LeanFinder:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Docstrings(spec.loader) if name == DOCSTRINGS else importlib.util.LazyLoader(spec.loader)
+            lean: Any = _Docstrings if name == DOCSTRINGS else importlib.util.LazyLoader
+            spec.loader = lean(spec.loader)
         return spec
 
 
