@@ -240,10 +240,14 @@ class PeakTable(ShownResult):
     def select_positions(self, flat: ArrayLike) -> PeakTable:
         """Table of the given flat positions, in the given order, of shape ``(len(flat),)``."""
         wanted = np.atleast_1d(np.asarray(flat, dtype=np.int64))
-        start, count = self.offset[wanted], np.diff(self.offset)[wanted]
+        start, count = self._offset[wanted], np.diff(self._offset)[wanted]
         new_offset = np.r_[0, np.cumsum(count)]
         rows = np.repeat(start - new_offset[:-1], count) + np.arange(new_offset[-1])
-        return PeakTable((len(wanted),), new_offset, {n: self.column(n)[rows] for n in self.fields}, self.attrs)
+        if self._mask is not None:
+            kept = self._mask[rows]
+            rows, new_offset = rows[kept], np.r_[0, np.cumsum(kept)][new_offset]
+        columns = {name: values[rows] for name, values in self._columns.items()}
+        return PeakTable((len(wanted),), new_offset, columns, self.attrs)
 
     @staticmethod
     def concatenate(tables: Sequence[PeakTable], shape: Sequence[int] | None = None) -> PeakTable:

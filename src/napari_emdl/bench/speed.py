@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,20 +64,18 @@ def lattice_case(size_px: int, disks: int, count: int, radius_px: float = 5.0) -
     return Case(f"{size_px} px, {disks} disks", counts, probe, still, g, np.tile(origin, (count, 1)))
 
 
-def growth(methods: Sequence[str], device: str, rounds: int) -> list[tuple[str, str, float, float, float]]:
+def growth(methods: Sequence[str], device: str, rounds: int) -> Iterator[tuple[str, str, float, float, float]]:
     """(what, method, disks found, patterns per second, CPU milliseconds a pattern) as one of size, disks and scan grows."""
     cases = [(f"detector {n} px, 29 disks, 64 patterns", lattice_case(n, 29, 64)) for n in _GROWTH_SIZES]
     cases += [(f"{n} disks, 256 px, 64 patterns", lattice_case(256, n, 64)) for n in _GROWTH_DISKS]
     cases += [(f"scan of {n}, 256 px, 29 disks", lattice_case(256, 29, n)) for n in _GROWTH_SCANS]
-    rows = []
     for what, case in cases:
         for method in methods:
             found: list[PeakTable] = []
             find = our_finder(case, method, device)
             cpu, wall = cpu_and_wall(lambda f=find, c=case, into=found: into.append(f(c.patterns)), rounds)  # type: ignore[misc]
             n = len(case.patterns)
-            rows.append((what, method, found[-1].n_peaks / n, n / wall, 1e3 * cpu / n))
-    return rows
+            yield what, method, found[-1].n_peaks / n, n / wall, 1e3 * cpu / n
 
 
 def run(args: Sequence[str] = ()) -> int:
@@ -103,5 +101,5 @@ def run(args: Sequence[str] = ()) -> int:
         ours = [name for name in methods if name not in FOREIGN]
         print("| cost grows with | method | disks | patterns/s | CPU ms a pattern |\n|---|---|---|---|---|")
         for what, method, disks, rate, cpu_ms in growth(ours, options.device, options.rounds):
-            print(f"| {what} | {method} | {disks:.0f} | {rate:.0f} | {cpu_ms:.1f} |")
+            print(f"| {what} | {method} | {disks:.0f} | {rate:.0f} | {cpu_ms:.1f} |", flush=True)
     return 0

@@ -137,14 +137,14 @@ def _sample(disks: PeakTable, origin_px: ArrayLike) -> tuple[list[Floats], Float
     rich = np.flatnonzero(disks.counts().ravel() >= 3)
     if len(rich) > _SAMPLED_POSITIONS:
         rich = rich[np.linspace(0, len(rich) - 1, _SAMPLED_POSITIONS).astype(int)]
-    lists, relative = [], []
-    for i in rich:
-        peaks = disks.at(int(i))
-        order = np.argsort(-peaks["score"])[:_SAMPLED_DISKS]
-        place = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)[order]
-        lists.append(place)
-        relative.append(place - origin[i])
-    return lists, np.concatenate(relative) if relative else np.zeros((0, 2))
+    some = disks.select_positions(rich)
+    position = some.flat_index()
+    order = np.lexsort((-some.column("score"), position))  # within a position, the strongest first
+    rank = np.arange(len(order)) - np.repeat(some.offset[:-1], np.diff(some.offset))
+    order = order[rank < _SAMPLED_DISKS]
+    place = some.positions_px()[order]
+    lists = np.split(place, np.flatnonzero(np.diff(position[order])) + 1) if len(place) else []
+    return lists, place - origin[rich][position[order]]
 
 
 def _clusters(sample: list[Floats], min_length_px: float) -> tuple[Floats, float]:

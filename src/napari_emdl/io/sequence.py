@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,11 +44,19 @@ def insitu_frames(folder: Path) -> list[Path]:
 
 def folder_frames(folder: Path) -> list[Path]:
     """Image files of a folder, of its most frequent kind, in natural order."""
-    files = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _ENDINGS and not p.name.startswith(".")]
-    if not files:
+    with os.scandir(folder) as entries:
+        names = image_names(entries)
+    if not names:
         raise OpenError(f"{folder} holds no images; give a file, or a folder with one image a frame")
-    ending = Counter(p.suffix.lower() for p in files).most_common(1)[0][0]
-    return sorted((p for p in files if p.suffix.lower() == ending), key=natural_key)
+    return sorted((folder / name for name in names), key=natural_key)
+
+
+def image_names(entries: Iterable[os.DirEntry[str]]) -> list[str]:
+    """Names of the image files among the entries of a folder that are of the most frequent kind, in any order."""
+    endings = {e.name: os.path.splitext(e.name)[1].lower() for e in entries if not e.name.startswith(".") and e.is_file()}
+    count = Counter(ending for ending in endings.values() if ending in _ENDINGS)
+    kind = count.most_common(1)[0][0] if count else None
+    return [name for name, ending in endings.items() if ending == kind]
 
 
 def read_folder(folder: Path) -> Found:

@@ -44,6 +44,11 @@ class Tensor(_Part):
     data: Any = None
     test_tensor: File | None = None
 
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis counts the items of a batch."""
+        return bool(self.axes) and isinstance(self.axes[0], dict) and self.axes[0].get("type") == "batch"
+
 
 class OnnxWeights(File):
     """The network file; its sha256 is required."""

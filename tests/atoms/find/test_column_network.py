@@ -255,6 +255,17 @@ def test_a_tile_with_more_candidates_than_the_network_lists_is_cut_again(model, 
     assert match(at, other, 0.05)[0].size == len(at)
 
 
+def test_a_crowded_image_is_cut_small_before_the_network_runs(model, session, monkeypatch):
+    finder = NetworkColumnFinder(model, 0.1, "bright", session=session)
+    grid, images = Grid.scaled((4096, 4096), 1.0), np.broadcast_to(np.float32(0), (1, 3, 4096, 4096))
+    tiles = finder.tiled.tiles(grid.shape)
+    for seen, factor in ((300, 1), (2000, 4)):  # in 512 x 512 pixels
+        listed = np.zeros((1, 12288, 6), np.float32)
+        listed[0, :seen, 2] = 0.9
+        monkeypatch.setattr(finder.tiled, "run", lambda *_, listed=listed: {"candidates": listed})
+        assert len(finder._tiles(images, np.zeros((1, 1), np.float32), grid, None)) == factor * len(tiles)
+
+
 def test_tiles_are_alike_and_their_quarters_fill_them():
     sizes = [size for _, size, _ in spans(3277, 2048, 144, 16)]
     assert len(sizes) == 2 and max(sizes) - min(sizes) <= 32

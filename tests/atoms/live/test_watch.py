@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import napari_emdl.atoms.live.arrivals as arrivals_module
 from napari_emdl import load, open_movie
 from napari_emdl.atoms.find.columns import find_columns
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
@@ -109,6 +110,28 @@ def test_growing_tiff(frames, tmp_path):
     same(result, batch(in_memory(frames, "movie", Calibration())))
 
 
+def test_pages_of_a_growing_tiff_are_looked_at_once(frames, tmp_path, monkeypatch):
+    """However long the movie is: what is there already is not gone through again for every new frame."""
+    path, whole = tmp_path / "stack.tif", tmp_path / "whole.tif"
+    for frame in frames[:6]:
+        tifffile.imwrite(whole, frame, append=True)
+    path.write_bytes(whole.read_bytes()[:-100])
+    arrivals = watch_place(path)
+    assert arrivals.poll() == [f"{i:08d}" for i in range(5)] and arrivals.waiting == 1
+    seen, look = [], arrivals_module._page
+    monkeypatch.setattr(
+        arrivals_module, "_page", lambda file, offset, index: (seen.append(index), look(file, offset, index))[1]
+    )
+    path.write_bytes(whole.read_bytes())
+    assert arrivals.poll() == ["00000005"] and arrivals.waiting == 0
+    tifffile.imwrite(path, frames[6], append=True)
+    assert arrivals.poll() == ["00000006"] and arrivals.poll() == []
+    assert seen == [5, 6]
+    newest = arrivals.movie(["00000004", "00000005", "00000006"])
+    np.testing.assert_array_equal(newest.frame(2), frames[6])  # not a frame from the start
+    np.testing.assert_array_equal(np.asarray(newest.data[0:2]), frames[4:6])
+
+
 def test_growing_mrc_whatever_its_header_says(frames, tmp_path):
     path = tmp_path / "movie.mrc"
     header = bytearray(1024)
@@ -122,6 +145,8 @@ def test_growing_mrc_whatever_its_header_says(frames, tmp_path):
     assert arrivals.poll() == ["00000000", "00000001", "00000002"]
     assert arrivals.waiting == 1
     path.write_bytes(whole)
+    newest = arrivals.movie(arrivals.poll()[-3:])
+    np.testing.assert_array_equal(newest.frame(2), frames[-1])  # not a frame from the start
     result = watch(path, columns=COLUMNS.model_copy(update={"pixel_size_A": None}), max_frames=12)
     assert result.n_frames == 12
     assert result.attrs["pixel_A"] == pytest.approx(0.12, rel=1e-5)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
-from scipy.optimize import least_squares
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -250,6 +249,8 @@ def _fit(mean: Floats, spots: Floats, vectors: Floats, spacing_px: float) -> tup
         design = parts(shape)
         weights, *_ = np.linalg.lstsq(design, mean.ravel(), rcond=None)
         return np.asarray(mean.ravel() - design @ weights)
+
+    from scipy.optimize import least_squares  # a tenth of the start, and few images come here
 
     start = np.array([np.log(0.3 * spacing_px), 0.0, np.log(0.3 * spacing_px)])
     best = least_squares(left, start, max_nfev=40)

@@ -26,7 +26,7 @@ from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
 from napari_emdl.atoms.find.strays import without_strays
 from napari_emdl.atoms.find.sublattices import SublatticeStep, species_mass
-from napari_emdl.atoms.find.tiles import cut, in_core, quartered
+from napari_emdl.atoms.find.tiles import Tile, cut, in_core, quartered
 from napari_emdl.base.caveats import DEVICE, Caveats
 from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.peaks import PeakTable
@@ -175,7 +175,7 @@ class NetworkColumnFinder:
         images, told = prepared.images, self._told(prepared)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
         maps = self.tiled.empty_maps(len(stack), grid)
-        left = list(reversed(self.tiled.tiles(grid.shape)))
+        left = list(reversed(self._tiles(images, told, grid, control)))
         while left:
             tile = left.pop()
             outputs = self.tiled.run(cut(images, tile), told, ("candidates", "logit"), control)
@@ -197,6 +197,21 @@ class NetworkColumnFinder:
             empty if is_blank else self._columns(np.concatenate(parts), grid, image, clean)
             for parts, image, clean, is_blank in zip(found, stack, prepared.clean, prepared.blank, strict=True)
         ]
+
+    def _tiles(self, images: NDArray[np.float32], told: NDArray[np.float32], grid: Grid, control: Control | None) -> list[Tile]:
+        """Tiles of frames; quarters where a part in the middle shows more candidates than the list of a whole tile takes."""
+        tiles = self.tiled.tiles(grid.shape)
+        if len(tiles) == 1:
+            return tiles
+        middle = self.tiled.middle(grid.shape)
+        listed = self.tiled.run(cut(images, middle), told, ("candidates",), control)["candidates"][:, :, 2]
+        density = (listed >= FLOOR).sum(axis=1).max() / np.prod(middle.size)
+        parts: list[Tile] = []
+        for tile in tiles:
+            crowded = density * np.prod(tile.size) > listed.shape[1]
+            smaller = quartered(tile, grid.shape, self.margin_px, self.tiled.multiple) if crowded else []
+            parts += smaller or [tile]
+        return parts
 
     def choose_threshold(self, frames: NDArray[Any], control: Control | None = None) -> float:
         """Let the scores of some frames choose the default threshold, where the card allows it; returns the expected F1.

@@ -54,6 +54,11 @@ class TiledNetwork:
         """Tiles of frames of (rows, cols) network pixels."""
         return tiles(shape, self.tile_px, self.margin_px, self.multiple)
 
+    def middle(self, shape: tuple[int, int]) -> Tile:
+        """A small part in the middle of frames of several tiles."""
+        row, col = ((n - GLANCE_PX) // (2 * self.multiple) * self.multiple for n in shape)
+        return _part(max(0, row), max(0, col))
+
     def run(
         self, inputs: NDArray[np.float32], told: NDArray[np.float32], outputs: tuple[str, ...], control: Control | None
     ) -> dict[str, NDArray[np.float32]]:
@@ -96,7 +101,7 @@ class TiledNetwork:
         maps = self.empty_maps(len(blank), grid)
         maps[:] = -np.inf
         for row, col in itertools.product(*(spread(n, GLANCE_PX, self.multiple) for n in grid.shape)):
-            tile = Tile((row, col), (GLANCE_PX, GLANCE_PX), ((row, row + GLANCE_PX), (col, col + GLANCE_PX)))
+            tile = _part(row, col)
             self.paste(maps, logit_of(tile), tile)
         seen = (expit(maps) > PROBE_SURE).sum(axis=(1, 2))
         return maps if np.all(seen[~blank] >= GLANCE_LEAST) else None
@@ -111,3 +116,8 @@ class TiledNetwork:
         row, col = np.clip(middle - size // 2, 0, shape - size) // self.multiple * self.multiple
         height, width = -(-size // self.multiple) * self.multiple
         return Tile((int(row), int(col)), (int(height), int(width)), ((0, shape[0]), (0, shape[1])))
+
+
+def _part(row: int, col: int) -> Tile:
+    """A part of GLANCE_PX a side without margins."""
+    return Tile((row, col), (GLANCE_PX, GLANCE_PX), ((row, row + GLANCE_PX), (col, col + GLANCE_PX)))

@@ -35,6 +35,20 @@ def _pixels_of_blocks(length: int) -> np.ndarray:
     return np.minimum(BLOCK_PX, length - np.arange(0, length, BLOCK_PX)).astype(np.float64)
 
 
+def _block_sums(images: np.ndarray) -> np.ndarray:
+    """Sums of images (n, rows, cols) over all of them and over blocks, of which the last ones may be smaller."""
+    rows, cols = images.shape[1:]
+    sums = np.zeros((-(-rows // BLOCK_PX), -(-cols // BLOCK_PX)))
+    row, col = (n // BLOCK_PX * BLOCK_PX for n in (rows, cols))
+    for top, bottom, high in ((0, row, BLOCK_PX), (row, rows, rows - row)):
+        for left, right, wide in ((0, col, BLOCK_PX), (col, cols, cols - col)):
+            if bottom > top and right > left:
+                part = images[:, top:bottom, left:right].reshape(len(images), -1, high, (right - left) // wide, wide)
+                own = np.s_[top // BLOCK_PX : -(-bottom // BLOCK_PX), left // BLOCK_PX : -(-right // BLOCK_PX)]
+                sums[own] = part.sum((0, 2, 4), dtype=np.float64)
+    return sums
+
+
 def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | None = None) -> np.ndarray:
     """Subtract the local mean, divide by the local standard deviation: (x - G(x)) / sqrt(G((x - G(x))^2)), sigma = 12 A.
 
@@ -57,16 +71,8 @@ def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | 
     x = np.asarray(frames, np.float32)
     stack = x[None] if x.ndim == 2 else x
     rows, cols = stack.shape[-2:]
-    nr, nc = -(-rows // BLOCK_PX), -(-cols // BLOCK_PX)
-    pad = ((0, 0), (0, nr * BLOCK_PX - rows), (0, nc * BLOCK_PX - cols))
-    whole = not (pad[1][1] or pad[2][1])
-
-    def blocks(a: np.ndarray) -> np.ndarray:
-        a = a if whole else np.pad(a, pad)
-        return a.reshape(len(a), nr, BLOCK_PX, nc, BLOCK_PX).sum((0, 2, 4), dtype=np.float64)
-
     seen = None if hidden is None else np.broadcast_to(~hidden, stack.shape).astype(np.float32)
-    weight = len(stack) * np.outer(*map(_pixels_of_blocks, (rows, cols))) if seen is None else blocks(seen)
+    weight = len(stack) * np.outer(*map(_pixels_of_blocks, (rows, cols))) if seen is None else _block_sums(seen)
     sigma = SIGMA_A / sampling_A / BLOCK_PX
 
     def smooth(a: np.ndarray) -> np.ndarray:
@@ -75,7 +81,7 @@ def local_normalise(frames: np.ndarray, sampling_A: float, hidden: np.ndarray | 
     norm = np.maximum(smooth(weight), 1e-6)
 
     def coarse(a: np.ndarray) -> np.ndarray:
-        return (smooth(blocks(a)) / norm).astype(np.float32)
+        return (smooth(_block_sums(a)) / norm).astype(np.float32)
 
     def strips(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows, a few at a time, with the local value there."""

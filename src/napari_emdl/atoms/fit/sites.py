@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
+from scipy import special
 from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
@@ -274,12 +275,16 @@ def _supported(
     area_A2 = max(1.0, shape[0] * shape[1] * pixel_A**2 - solid.sum() * np.pi * 1.2**2)
     expected = far.sum() / area_A2 * np.pi * min(max_distance_A, 0.6) ** 2
     # a cluster has one detection for certain; every one of them is a chance to be fooled
-    from scipy.stats import poisson  # half a second that only this needs
-
-    by_chance = float(poisson.isf(0.05 / len(position), expected)) + 2
+    by_chance = _poisson_limit(expected, 0.05 / len(position)) + 2
     least = min(usable, max(np.ceil(min_fraction * usable), by_chance))
     keep = (count >= least) & (share >= min_fraction)
     return position[keep], share[keep]
+
+
+def _poisson_limit(expected: float, chance: float) -> float:
+    """Least count that is exceeded with this chance at most, as `scipy.stats.poisson.isf` says without its long import."""
+    counts = np.arange(int(expected + 10 * np.sqrt(expected)) + 50)
+    return float(counts[np.argmax(special.pdtrc(counts, expected) <= chance)])
 
 
 def _groups(

@@ -6,6 +6,7 @@ Nothing is ever skipped silently; what stays broken is named.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.signals import Calibration, Movie
 from napari_emdl.io import open_movie
-from napari_emdl.io.sequence import folder_frames, insitu_frames, natural_key
+from napari_emdl.io.sequence import folder_frames, image_names, insitu_frames, natural_key
 
 #: a file that has not changed for so long and still does not open is broken
 PATIENCE_S = 10.0
@@ -77,11 +78,8 @@ class FolderArrivals:
         """Keys (paths inside the folder) of files that have settled and open."""
         now, ready = time.monotonic(), []
         self.waiting = 0
-        for path in self._files():
-            key = str(path.relative_to(self.folder))
-            if key in self._done or key in self.broken:
-                continue
-            state = self._settled(path, key, now)
+        for key in self._unseen():
+            state = self._settled(self.folder / key, key, now)
             if state == "ready":
                 self._done.add(key)
                 ready.append(key)
@@ -90,6 +88,19 @@ class FolderArrivals:
             else:
                 self.waiting += 1
         return sorted(ready, key=lambda k: natural_key(Path(k)))
+
+    def _unseen(self) -> list[str]:
+        """Keys of files that were not handed out: all are listed, those alone are looked at."""
+        try:
+            with os.scandir(self.folder) as listing:
+                entries = list(listing)
+            if any(entry.is_dir() for entry in entries):
+                names = [str(path.relative_to(self.folder)) for path in self._files()]
+            else:
+                names = image_names(entries)
+        except OSError:
+            return []
+        return [name for name in names if name not in self._done and name not in self.broken]
 
     def _files(self) -> list[Path]:
         try:
@@ -121,8 +132,8 @@ class FolderArrivals:
 
     def movie(self, keys: list[str]) -> Movie:
         """The files `keys` as a movie."""
-        return open_movie(self.folder if keys == [str(p.relative_to(self.folder)) for p in self._files()] else
-                          [self.folder / k for k in keys])  # fmt: skip
+        paths = [self.folder / key for key in keys]
+        return open_movie(self.folder if len(keys) >= len(self._done) and paths == self._files() else paths)
 
 
 @dataclass
@@ -133,54 +144,80 @@ class TiffArrivals:
     waiting: int = 0
     broken: list[str] = field(default_factory=list)
     _handed: int = 0
+    _offsets: list[int] = field(default_factory=list)  # where the directories of whole pages begin
+    _calibration: Calibration | None = None
 
     def poll(self) -> list[str]:
         """Keys of pages whose bytes all lie inside the file."""
-        whole, listed = self._whole()
-        self.waiting = listed - whole
+        self.waiting = int(self._look_on())
+        whole = len(self._offsets)
         keys = [f"{i:08d}" for i in range(self._handed, whole)]
         self._handed = max(self._handed, whole)
         return keys
 
-    def _whole(self) -> tuple[int, int]:
+    def _look_on(self) -> bool:
+        """Find the pages behind those that are known; True when another one is being written."""
         import tifffile
 
         if not self.path.exists():
-            return 0, 0
+            return False
         size = self.path.stat().st_size
-        whole = listed = 0
         try:
             with tifffile.TiffFile(self.path) as file:
-                for page in file.pages:
-                    listed += 1
+                offset = _next_directory(file, self._offsets[-1]) if self._offsets else file.pages.first.offset
+                while offset:
+                    page = _page(file, offset, len(self._offsets))
                     ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
                     if not ends or max(ends) > size:
-                        break
-                    whole += 1
+                        return True
+                    self._offsets.append(offset)
+                    offset = _next_directory(file, offset)
         except (OSError, ValueError, struct.error, IndexError, KeyError, TypeError, tifffile.TiffFileError):
-            # the directory of the last page is being written
-            listed = max(listed, whole + 1)
-        return whole, listed
+            return True  # the directory of the last page is being written
+        return False
 
     def frame(self, key: str) -> NDArray[Any]:
         """One page."""
         import tifffile
 
-        return np.asarray(tifffile.imread(self.path, key=int(key)))
+        index = int(key)
+        if index >= len(self._offsets):
+            self._look_on()
+        with tifffile.TiffFile(self.path) as file:
+            return np.asarray(_page(file, self._offsets[index], index).asarray())
 
     def movie(self, keys: list[str]) -> Movie:
-        """The first pages as a movie."""
-        first, calibration = self.frame(keys[0]), Calibration()
-        for name in (str(self.path), f"{self.path}::0"):  # pages written one by one are a series each
-            try:
-                opened = open_movie(name)
-            except EmdlError:
-                continue
-            if opened.kind == "movie" and opened.n_frames == len(keys):
-                return opened
-            calibration = opened.calibration
-            break
-        return Movie(_Growing(self, len(keys), first), "movie", calibration, str(self.path), self.path.stem)
+        """The pages `keys` as a movie."""
+        if self._calibration is None or (int(keys[0]) == 0 and len(keys) > 1):
+            self._calibration = Calibration()
+            for name in (str(self.path), f"{self.path}::0"):  # pages written one by one are a series each
+                try:
+                    opened = open_movie(name)
+                except EmdlError:
+                    continue
+                if opened.kind == "movie" and opened.n_frames == len(keys):
+                    return opened
+                self._calibration = opened.calibration
+                break
+        return Movie(_Growing(self, keys), "movie", self._calibration, str(self.path), self.path.stem)
+
+
+def _page(file: Any, offset: int, index: int) -> Any:
+    """The page of an open TIFF file whose directory begins at a byte, without going through those before it."""
+    import tifffile
+
+    file.filehandle.seek(offset)
+    return tifffile.TiffPage(file, index=index)
+
+
+def _next_directory(file: Any, offset: int) -> int:
+    """Where the directory after the one at a byte begins; 0 behind the last."""
+    form, handle = file.tiff, file.filehandle
+    handle.seek(offset)
+    (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+    handle.seek(offset + form.tagnosize + tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+    return int(following)
 
 
 @dataclass
@@ -228,26 +265,26 @@ class MrcArrivals:
         return np.fromfile(self.path, dtype, count, offset=offset + int(key) * count * dtype.itemsize).reshape(shape)
 
     def movie(self, keys: list[str]) -> Movie:
-        """The first sections as a movie."""
+        """The sections `keys` as a movie."""
         pixel_A = self._header()[3]
         nm = None if pixel_A is None else (pixel_A / 10, pixel_A / 10)
         calibration = Calibration().override("file", pixel_nm=nm)
-        return Movie(_Growing(self, len(keys), self.frame(keys[0])), "movie", calibration, str(self.path), self.path.stem)
+        return Movie(_Growing(self, keys), "movie", calibration, str(self.path), self.path.stem)
 
 
 class _Growing:
-    """Lazy (time, row, col) array over the first frames of a stack that still grows."""
+    """Lazy (time, row, col) array over some frames of a stack that still grows."""
 
-    def __init__(self, arrivals: TiffArrivals | MrcArrivals, frames: int, first: NDArray[Any]) -> None:
-        self._arrivals = arrivals
-        self.shape = (frames, *first.shape)
+    def __init__(self, arrivals: TiffArrivals | MrcArrivals, keys: list[str]) -> None:
+        self._arrivals, self._keys = arrivals, list(keys)
+        first = arrivals.frame(keys[0])
+        self.shape = (len(keys), *first.shape)
         self.dtype = first.dtype
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         time_index, *rest = index if isinstance(index, tuple) else (index,)
         if isinstance(time_index, slice):
-            frames = [self._arrivals.frame(f"{i:08d}") for i in range(*time_index.indices(self.shape[0]))]
+            frames = [self._arrivals.frame(key) for key in self._keys[time_index]]
             stack = np.stack(frames) if frames else np.zeros((0, *self.shape[1:]), self.dtype)
             return stack[(slice(None), *rest)]
-        at = int(time_index)
-        return self._arrivals.frame(f"{at % self.shape[0]:08d}")[tuple(rest)]
+        return self._arrivals.frame(self._keys[int(time_index)])[tuple(rest)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import os
@@ -84,20 +85,19 @@ class _Session:
     store: Path | None
     peaks: PartialPeaks = field(default_factory=lambda: PartialPeaks((0,), growing=True))
     places: dict[str, int] = field(default_factory=dict)  # key of a frame -> its place in `peaks`, in order of arrival
+    keys: list[str] = field(default_factory=list)  # in the order of time
     finder: ColumnFinder | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     rolling: Occupancy | None = None
     rolling_at: float = -1e9
     note: str = ""
 
-    @property
-    def keys(self) -> list[str]:
-        return sorted(self.places, key=lambda k: natural_key(Path(k)))
-
     def put(self, key: str, table: PeakTable) -> None:
         """Take in the columns of a frame."""
-        place = self.places.setdefault(key, len(self.places))
-        self.peaks.put(place, table)
+        if key not in self.places:
+            self.places[key] = len(self.places)
+            bisect.insort(self.keys, key, key=_in_time)
+        self.peaks.put(self.places[key], table)
 
     def table(self, keys: list[str]) -> PeakTable:
         joined = self.peaks.select([self.places[key] for key in keys])
@@ -162,6 +162,10 @@ def watch(
     return result
 
 
+def _in_time(key: str) -> tuple[Any, ...]:
+    return natural_key(Path(key))
+
+
 def _follow(
     session: _Session,
     control: Control,
@@ -171,12 +175,14 @@ def _follow(
 ) -> bool:
     """Analyse until the end; True when cancelled."""
     queue: list[str] = []
-    newest = time.monotonic()
+    newest, polled = time.monotonic(), -np.inf
     while not control.cancelled:
-        fresh = [k for k in session.arrivals.poll() if k not in session.places]
-        queue = sorted(queue + fresh, key=lambda k: natural_key(Path(k)))
-        if fresh or session.arrivals.waiting:
-            newest = time.monotonic()
+        if not queue or time.monotonic() - polled > POLL_S:  # with frames at hand it can wait
+            polled = time.monotonic()
+            if fresh := [k for k in session.arrivals.poll() if k not in session.places]:
+                queue = sorted(queue + fresh, key=_in_time)
+            if fresh or session.arrivals.waiting:
+                newest = polled
         if max_frames is not None and len(session.places) >= max_frames:
             return False
         if not queue:

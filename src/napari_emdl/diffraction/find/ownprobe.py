@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.edgefit import edge_reach, fit_edge
 from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.patterns import fill_missing
 from napari_emdl.diffraction.find.probeshape import (
     Probe,
     brightest_disk,
-    fit_edge,
     measure_edge,
     probe_from_image,
     synthetic_probe,
@@ -42,6 +42,8 @@ _VACUUM_MORE = 96
 _AGREES = 0.04
 #: Patterns over which the inner structure of the direct beam averages out.
 _AVERAGED = 8
+#: Pixels around a part of a pattern after which its splines are those of the whole pattern, to 1e-9.
+_SPLINE = 16
 #: Disks that must agree before a radius is called sure.
 _SURE_SUPPORT, _SURE_SHARE = 4, 0.35
 #: Factor on a vote for a radius that the scale network excludes; the least probability with which it tells a radius.
@@ -162,6 +164,19 @@ def _centred(image: Floats, beam: _Beam | None) -> Floats:
     return ndimage.shift(image, half - beam.centre, order=3, mode="nearest")
 
 
+def _around(image: Floats, beam: _Beam, half: int) -> Floats:
+    """As :func:`_centred`, what lies within `half` pixels of the middle, less where the detector ends."""
+    middle, nearest = np.array(image.shape) // 2, np.rint(beam.centre).astype(int)
+    least = np.maximum(middle - half, 0) - _SPLINE
+    most = np.minimum(middle + half + 1, image.shape) + _SPLINE
+    rows, cols = (
+        np.clip(np.arange(a, b) + shift, 0, n - 1)
+        for a, b, shift, n in zip(least, most, nearest - middle, image.shape, strict=True)
+    )
+    part = ndimage.shift(image[np.ix_(rows, cols)], nearest - beam.centre, order=3, mode="nearest")
+    return part[_SPLINE:-_SPLINE, _SPLINE:-_SPLINE]
+
+
 def _from_disks(
     images: list[Floats], beams: list[_Beam | None], looked_at: list[Floats], guess: ScaleGuess, shape: tuple[int, int]
 ) -> Probe:
@@ -254,9 +269,10 @@ def _direct_beam(images: list[Floats], beams: list[_Beam | None]) -> tuple[float
     if not some:
         return None
     low = [float(np.percentile(image, 20)) for image, _ in some]
-    aligned = [_centred((image - dark) / beam.plateau, beam) for (image, beam), dark in zip(some, low, strict=True)]
     guess = float(np.median([beam.radius for _, beam in some]))
-    return measure_edge(np.mean(aligned, axis=0), np.array(images[0].shape) // 2 * 1.0, guess)
+    half = int(edge_reach(guess) + guess) + 2
+    aligned = [(_around(image, beam, half) - dark) / beam.plateau for (image, beam), dark in zip(some, low, strict=True)]
+    return measure_edge(np.mean(aligned, axis=0), np.array(aligned[0].shape) // 2 * 1.0, guess)
 
 
 def _common_edge(images: list[Floats], scale: Scale) -> tuple[float, float]:

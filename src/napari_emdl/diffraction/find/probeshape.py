@@ -10,9 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, special
 
 from napari_emdl.base.errors import EmdlError
-
-#: Pixels that are enough for the fit of an edge.
-_MOST_VALUES = 20_000
+from napari_emdl.diffraction.find.edgefit import fit_edge
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,9 @@ def brightest_disk(image: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float
         plateau = float(np.percentile(smooth[region], 60))
         if smooth[peak] < 0.5 * plateau:
             break
-    return ndimage.binary_fill_holes(region), plateau
+    box = ndimage.find_objects(region.astype(np.uint8))[0]  # holes lie inside it
+    region[box] = ndimage.binary_fill_holes(region[box])
+    return region, plateau
 
 
 def measure_edge(image: NDArray[np.float64], centre: NDArray[np.float64], guess_px: float) -> tuple[float, float]:
@@ -148,36 +148,3 @@ def measure_edge(image: NDArray[np.float64], centre: NDArray[np.float64], guess_
     rows, cols = image.shape
     distance = np.hypot(np.arange(rows)[:, None] - centre[0], np.arange(cols)[None, :] - centre[1])
     return fit_edge(distance.ravel(), image.ravel(), guess_px)
-
-
-def fit_edge(distance: NDArray[np.float64], value: NDArray[np.float64], guess_px: float) -> tuple[float, float]:
-    """Radius and edge width of a disk by an error function fitted to values at some distances from its centre.
-
-    Parameters
-    ----------
-    distance, value
-        (n,) pixels and any unit; those near `guess_px` are used.
-
-    Returns
-    -------
-    radius_px, edge_width_px
-    """
-    reach = max(3.0, 0.7 * guess_px)
-    near = np.abs(distance - guess_px) < reach
-    x, y = distance[near], value[near]
-    if len(x) > _MOST_VALUES:
-        x, y = x[:: len(x) // _MOST_VALUES + 1], y[:: len(y) // _MOST_VALUES + 1]
-    top = float(np.median(y[x < guess_px])) if np.any(x < guess_px) else float(y.max())
-    bottom = float(np.percentile(y, 10))
-
-    from scipy import optimize  # not needed for a probe whose shape is known
-
-    def model(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return p[2] + (p[3] + p[4] * (x - p[0])) * 0.5 * special.erfc((x - p[0]) / (np.sqrt(2) * abs(p[1]))) - y
-
-    start = np.array([guess_px, 0.7, bottom, top - bottom, 0.0])
-    fit = optimize.least_squares(model, start, loss="soft_l1", f_scale=0.1 * max(top - bottom, 1e-9), max_nfev=200)
-    radius, edge = float(fit.x[0]), float(abs(fit.x[1]))
-    if not (fit.success and 0.5 * guess_px < radius < 1.6 * guess_px):
-        return guess_px, 1.0
-    return radius, float(np.clip(edge, 0.3, max(0.5, 0.5 * radius)))

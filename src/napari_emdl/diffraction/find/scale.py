@@ -37,6 +37,8 @@ _SECTORS, _ANGLES = 12, 48
 _SEEN = 0.25
 #: Window of the noise of a pixel's own surroundings in steps of two pixels, and the median step of unit noise.
 _QUIET_WINDOW, _MEDIAN_STEP = 8, 0.954
+#: Pixels of images whose kernels are kept for the next image.
+_SMALL_PIXELS = 400_000
 #: Radii that agree with each other, in units of the natural logarithm.
 _AGREE = 0.12
 
@@ -107,7 +109,10 @@ def measure_scale(
     likely
         Factor on the votes for radii (n,), 0 to 1, of one who knows more.
     """
-    found = [_circles(stabilised(image), largest_px, _electrons(image) if is_sparse(image) else None) for image in images]
+    kernels = _Kernels()
+    found = [
+        _circles(stabilised(image), largest_px, _electrons(image) if is_sparse(image) else None, kernels) for image in images
+    ]
     which = np.concatenate([np.full(len(c.radius), i) for i, c in enumerate(found)]) if found else np.zeros(0)
     log_r = np.log(np.concatenate([c.radius for c in found])) if found else np.zeros(0)
     if not len(log_r):
@@ -133,7 +138,7 @@ def _electrons(image: Floats) -> Floats:
     return np.clip(above, 0, None) / float(estimate_gain(above[None])[0])
 
 
-def _circles(image: Floats, largest_px: float | None, electrons: Floats | None = None) -> _Circles:
+def _circles(image: Floats, largest_px: float | None, electrons: Floats | None, kernels: _Kernels) -> _Circles:
     rows, cols = image.shape
     largest = min(rows, cols) / 6 if largest_px is None else largest_px
     steps = np.arange(int(np.log(max(largest, 2) / _SMALLEST_PX) / np.log(_STEP)) + 1, dtype=np.float64)
@@ -143,7 +148,7 @@ def _circles(image: Floats, largest_px: float | None, electrons: Floats | None =
         low, high = (_BINNED_PX * binning if binning > 1 else 0), 2 * _BINNED_PX * binning
         some = radii[(radii >= low) & (radii < high)]
         if len(some):
-            found.append(_peaks(image, some, binning, electrons))
+            found.append(_peaks(image, some, binning, electrons, kernels))
     return _isolated(image, *(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
@@ -157,7 +162,7 @@ def _padded(image: Floats, pad: int) -> NDArray[np.float32]:
     return np.pad(image, pad, mode="symmetric" if pad <= min(image.shape) else "edge").astype(np.float32)
 
 
-def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None) -> tuple[Floats, ...]:
+def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None, kernels: _Kernels) -> tuple[Floats, ...]:
     """Row, col, radius (px of the image) and sure height of the circles that have the strongest edge about their place.
 
     Where the noise is that of single `electrons` (None for any other), those circles only that hold enough of them.
@@ -175,8 +180,8 @@ def _peaks(image: Floats, radii: Floats, binning: int, electrons: Floats | None)
     radius_at, sigmas = np.zeros(small.shape, np.float32), np.zeros(small.shape, np.float32)
     noise = _own_noise(small)
     for r in radii:
-        kernel, norm = _edge_kernel(float(r) / binning, (shape[0], shape[1]))
-        edge = fft.irfft2(spectrum * np.conj(fft.rfft2(kernel)), s=shape)[pad : pad + rows, pad : pad + cols]
+        kernel, norm = kernels.spectrum(float(r) / binning, (shape[0], shape[1]))
+        edge = fft.irfft2(spectrum * kernel, s=shape)[pad : pad + rows, pad : pad + cols]
         spread = np.maximum(local_spread(edge[None], max(edge.shape) / 12)[0], norm * noise)
         sure = edge - _LEAST_SIGMA * spread
         if counts is not None:
@@ -213,6 +218,23 @@ def _own_noise(image: Floats) -> NDArray[np.float32]:
         np.minimum(quiet, ndimage.percentile_filter(apart, 50, _QUIET_WINDOW), out=quiet)
     full = np.repeat(np.repeat(quiet, 2, axis=0), 2, axis=1)[:rows, :cols]
     return np.asarray(full / _MEDIAN_STEP, dtype=np.float32)
+
+
+class _Kernels:
+    """Spectra of the kernels of edges, made once for all images of a detector unless they take much memory."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[float, tuple[int, int]], tuple[NDArray[np.complex64], float]] = {}
+
+    def spectrum(self, radius: float, shape: tuple[int, int]) -> tuple[NDArray[np.complex64], float]:
+        """Conjugate spectrum of the kernel of a radius, and the kernel's noise for unit noise."""
+        made = self._made.get((radius, shape))
+        if made is None:
+            kernel, noise = _edge_kernel(radius, shape)
+            made = np.conj(fft.rfft2(kernel)), noise
+            if shape[0] * shape[1] <= _SMALL_PIXELS:
+                self._made[radius, shape] = made
+        return made
 
 
 def _edge_kernel(radius: float, shape: tuple[int, int]) -> tuple[NDArray[np.float32], float]:

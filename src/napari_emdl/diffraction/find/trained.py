@@ -19,9 +19,10 @@ def outside_training(params: DiskParams, calibration: Calibration) -> list[str]:
     from napari_emdl.diffraction.find.netmodels import chosen_models
 
     notes = []
+    models = [model for model in chosen_models(params) if model is not None]
     for name, (what, unit) in _WORDS.items():
         value = getattr(calibration, name)
-        ranges = [model.card.emdl.ranges.get(name) for model in chosen_models(params) if model is not None]
+        ranges = [model.card.emdl.ranges.get(name) for model in models]
         known = [limits for limits in ranges if limits]
         if value is None or not known:
             continue
