@@ -38,6 +38,7 @@ from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, 
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
+from napari_emdl.diffraction.find.rings import on_rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
@@ -57,6 +58,8 @@ CONFIDENT_SCORE = 0.6
 SITE_CAPTURE = 0.35
 #: Least part of a disk that a beam stop or a gap of the detector leaves.
 LEAST_SEEN = 0.5
+#: Factor on the score of what a ring about the direct beam makes look like a disk.
+ON_RING = 0.25
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
@@ -326,7 +329,8 @@ class NetworkFinder:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         assert self._refiner is not None
-        beam = self._beam(patterns) if self._refiner.wants_beam else None
+        place = self._beam(patterns)
+        beam = place if self._refiner.wants_beam else None
         first = self._refiner.measure(patterns, proposed, beam, control)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
@@ -334,6 +338,7 @@ class NetworkFinder:
         settled = SETTLED if passes == PASSES and not self.params.refine_passes else 0.0
         found = self._refiner.again(patterns, first, passes - 1, settled, beam, control)
         found = self._without_doubles(found, self._spacing_px)
+        found.score = self._off_rings(patterns, found, place, gap)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
         confident = sure.table(n)
@@ -357,12 +362,20 @@ class NetworkFinder:
             extra = self._refiner.measure(patterns, wanted, beam, control)
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._refiner.again(patterns, extra.pick(likely), passes - 1, settled, beam, control), site[likely]
-            near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
-            found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
+            extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
+            extra.score = self._off_rings(patterns, extra, place, gap)
+            found = self._without_doubles(Found.join([found, extra]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = off_lattice(found, strange, found.score >= CONFIDENT_SCORE)
         return found
+
+    def _off_rings(
+        self, patterns: NDArray[np.float32], found: Found, beam: NDArray[np.float64], gap: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """(n,) scores, lowered where a ring about the direct beam makes what looks like a disk."""
+        ring = on_rings(patterns, found, beam, self.probe.radius_px, CONFIDENT_SCORE, gap)
+        return np.where(ring, ON_RING * found.score, found.score)
 
     def _passes(self, found: Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
