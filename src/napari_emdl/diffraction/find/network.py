@@ -21,7 +21,6 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import (
     ELLIPSE_FIELDS,
     Found,
-    evidence,
     inside,
     located,
     off_lattice,
@@ -29,6 +28,7 @@ from napari_emdl.diffraction.find.candidates import (
 )
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.doubt import doubt
 from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
@@ -38,7 +38,7 @@ from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, 
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
-from napari_emdl.diffraction.find.rings import on_rings
+from napari_emdl.diffraction.find.rings import ON_RING, on_rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
@@ -58,8 +58,6 @@ CONFIDENT_SCORE = 0.6
 SITE_CAPTURE = 0.35
 #: Least part of a disk that a beam stop or a gap of the detector leaves.
 LEAST_SEEN = 0.5
-#: Factor on the score of what a ring about the direct beam makes look like a disk.
-ON_RING = 0.25
 #: Disks nearer than this to each other, in radii, are the same one.
 SAME_DISK = 0.7
 #: Proposals of this score (FCU-Net), or this many sigma (correlation), count fully where no lattice speaks for them.
@@ -346,10 +344,8 @@ class NetworkFinder:
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
         if self.probe.source == MEASURED:
-            if self.probe.trust < 0.5:
-                alone = ~lattices.witnessed(confident)[found.which]
-            doubtful = alone | (self.probe.trust < 1)
-            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe, gap)
+            alone = alone if self.probe.trust >= 0.5 else ~lattices.witnessed(confident)[found.which]
+            found.score *= doubt(patterns, found, alone, self.probe, place, CONFIDENT_SCORE, gap)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)

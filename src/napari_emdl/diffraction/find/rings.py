@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.diffraction.find.candidates import Found
+from napari_emdl.diffraction.find.friedel import likely_beams
 
 Floats = NDArray[np.float64]
 
+#: Factor on the score of what is on a ring.
+ON_RING = 0.25
 #: Side of the square over which counts are averaged, and the distance inwards and outwards that a height is taken over, in radii.
 _SIDE, _ASIDE = 1.5, 1.8
 #: How far places of a ring may lie off their circle, in radii.
@@ -25,8 +28,6 @@ _QUANTILE = 0.2
 #: Circles about what may be the direct beam: places on each; so many of them must be on the detector; and the height of a ring
 #: over the noise of a disk.
 _ANGLES, _LEAST_PLACES, _LEAST_HEIGHT = 48, 8, 1.0
-#: Brightest disks that may be the direct beam, which a thick crystal's reflections outshine.
-_BEAMS = 6
 #: Places beside a candidate, on each side: the first in radii, the last in degrees or in radii, whichever is farther.
 _PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
 #: A place on a ring has no more than the ring's height over this, or no more than so many sigma above it; rings are uneven by a
@@ -68,9 +69,7 @@ def on_rings(
         level = ndimage.uniform_filter(patterns[i], side, mode="nearest")
         if gap is not None and gap.any():
             level = np.where(gap, np.float32(np.nan), level)
-        likely = here[found.score[here] >= sure]
-        likely = likely[np.argsort(-found.intensity[likely])[:_BEAMS]]
-        centres = [found.position[k] for k in likely] + [beam_px]
+        centres = likely_beams(found.pick(here[found.score[here] >= sure]), beam_px, radius_px)
         heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
         best = int(np.argmax(heights))
         if heights[best] > 0:
