@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.diffraction.find.candidates import Found
-from napari_emdl.diffraction.find.friedel import paired_patterns
+from napari_emdl.diffraction.find.friedel import in_pairs
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.scale import edge_around, stabilised
 
 #: The score of a disk falls from full to zero with the part of its circumference that has an edge.
 _MOST_AROUND, _LEAST_AROUND = 0.65, 0.4
-#: Factor where neither a sure probe nor a lattice nor pairs speak for a disk; it falls with the trust in the probe below a half.
+#: Factor where neither a sure probe nor a lattice nor its partner speaks for a disk; it falls with the trust in the probe below a
+#: half, unless the pattern has pairs.
 _UNSURE_PROBE, _BY_TRUST = 0.55, 0.4
 
 
@@ -24,7 +25,7 @@ def doubt(
     alone: NDArray[np.bool_],
     probe: Probe,
     beam_px: NDArray[np.float64],
-    sure: float,
+    sure_score: float,
     gap: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """(n,) factors on the scores of disks.
@@ -37,7 +38,7 @@ def doubt(
         (n,) disks that no lattice speaks for.
     beam_px
         (2,) where the direct beam of all patterns may be.
-    sure
+    sure_score
         Score from which disks count as pairs.
     gap
         (rows, cols) what is hidden: there no edge is asked for.
@@ -47,9 +48,11 @@ def doubt(
     factor = np.ones(len(found.which))
     factor[judged] = roundness(patterns, found.pick(judged), probe.radius_px, gap)
     if unsure:
-        likely = found.pick(found.score * factor >= sure)
-        lonely = alone & ~paired_patterns(likely, len(patterns), beam_px, probe.radius_px)[found.which]
-        factor[lonely] *= _UNSURE_PROBE + _BY_TRUST * (probe.trust - 0.5)
+        sure = found.score * factor >= sure_score
+        pattern, disk = in_pairs(found, sure, len(patterns), beam_px, probe.radius_px)
+        trust = np.where(pattern[found.which], max(probe.trust, 0.5), probe.trust)
+        lonely = alone & ~disk
+        factor[lonely] *= _UNSURE_PROBE + _BY_TRUST * (trust[lonely] - 0.5)
     return factor
 
 

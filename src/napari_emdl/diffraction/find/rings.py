@@ -28,13 +28,15 @@ _QUANTILE = 0.2
 #: Circles about what may be the direct beam: places on each; so many of them must be on the detector; and the height of a ring
 #: over the noise of a disk.
 _ANGLES, _LEAST_PLACES, _LEAST_HEIGHT = 48, 8, 1.0
+#: Sum of what the circles have above that: about a wrong place a lattice has a little.
+_LEAST_SUM = 1.5
 #: Places beside a candidate, on each side: the first in radii, the last in degrees or in radii, whichever is farther.
 _PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
 #: A place on a ring has no more than the ring's height over this, or no more than so many sigma above it; rings are uneven by a
 #: part of their height.
 _LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
 #: Nearer to the beam than this, in radii, nothing is said.
-_NEAREST = 1.5
+_NEAREST = 2.2
 
 
 def on_rings(
@@ -72,7 +74,7 @@ def on_rings(
         centres = likely_beams(found.pick(here[found.score[here] >= sure]), beam_px, radius_px)
         heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
         best = int(np.argmax(heights))
-        if heights[best] > 0:
+        if heights[best] > _LEAST_SUM:
             out[here] = _like_their_circle(level, found.position[here], centres[best], radius_px, side)
     return out
 
@@ -87,6 +89,13 @@ def _lookup(level: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.
 def _beside(inner: NDArray[np.float32], outer: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of two sides, or the one that is known."""
     return np.where(np.isnan(inner), outer, np.where(np.isnan(outer), inner, 0.5 * (inner + outer)))
+
+
+def _usual(places: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, 1) medians of the known places (m, k) of circles: disks of other circles are not what lies beside a ring."""
+    ordered = np.sort(places, axis=1)  # NaN comes last
+    known = np.isfinite(ordered).sum(axis=1)
+    return ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2][:, None]
 
 
 def _ring_height(heights: NDArray[np.float32]) -> tuple[Floats, NDArray[np.intp]]:
@@ -109,13 +118,14 @@ def _height_of_rings(level: NDArray[np.float32], centre_px: Floats, radius_px: f
     angle = 2 * np.pi * np.arange(_ANGLES) / _ANGLES
     row, col = centre_px[0] + distance[:, None] * np.sin(angle), centre_px[1] + distance[:, None] * np.cos(angle)
     polar = _lookup(level, row, col)
-    sides = _beside(polar[: -2 * aside], polar[2 * aside :])
+    usual = _usual(polar)
+    sides = _beside(usual[: -2 * aside], usual[2 * aside :])
     middle = polar[aside:-aside]
     height = np.where(np.isnan(middle - sides), -np.inf, middle - sides)
     height = np.maximum(np.maximum(height[:-2], height[1:-1]), height[2:])
     ring, known = _ring_height(height)
-    counts = np.nan_to_num(np.maximum(middle, sides)[1:-1]).mean(axis=1)
-    noise = np.sqrt(np.maximum(1.5 * counts, 1 / side**2)) / side
+    counts = np.nan_to_num(1.5 * np.maximum(usual[aside:-aside], sides)[1:-1, 0])
+    noise = np.sqrt(np.maximum(counts, 1 / side**2)) / side
     seen = (known >= _LEAST_PLACES) & (distance[aside + 1 : -aside - 1] > _NEAREST * radius_px)
     return float(np.maximum(ring[seen] / noise[seen] - _LEAST_HEIGHT, 0).sum())
 
@@ -138,7 +148,7 @@ def _like_their_circle(
 
     height, counts = np.full(angle.shape, -np.inf, np.float32), np.ones(angle.shape, np.float32)
     for off in (0.0, -_OFF, _OFF):
-        middle, sides = at(off), _beside(at(off - _ASIDE), at(off + _ASIDE))
+        middle, sides = at(off), _beside(_usual(at(off - _ASIDE)), _usual(at(off + _ASIDE)))
         higher = middle - sides > height  # not where something is unknown
         height, counts = np.where(higher, middle - sides, height), np.where(higher, middle + 0.5 * sides, counts)
     own, (ring, known) = height[:, 0].astype(np.float64), _ring_height(height[:, 1:])
