@@ -1,4 +1,4 @@
-"""What is asked of disks where the data had to tell the probe: an edge all around, and a lattice or pairs that speak for them."""
+"""What is asked of disks where the data had to tell the probe: an edge all around, and a lattice or a partner (Friedel)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from napari_emdl.diffraction.find.scale import edge_around, stabilised
 
 #: The score of a disk falls from full to zero with the part of its circumference that has an edge.
 _MOST_AROUND, _LEAST_AROUND = 0.65, 0.4
-#: Factor where neither a sure probe nor a lattice nor its partner speaks for a disk; it falls with the trust in the probe below a
-#: half, unless the pattern has pairs.
+#: Factor where neither a sure probe nor a lattice nor its partner speaks for a disk; it falls with the trust in the probe below
+#: a half, unless the pattern has pairs.
 _UNSURE_PROBE, _BY_TRUST = 0.55, 0.4
 
 

@@ -56,7 +56,7 @@ def _middle_of_pairs(sure: Found, radius_px: float) -> Floats:
 def in_pairs(
     found: Found, sure: NDArray[np.bool_], n: int, beam_px: Floats, radius_px: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which patterns have more pairs of disks about what may be their direct beam than chance makes, and which disks are in one.
+    """Which patterns have more pairs of disks about their likely direct beam than chance makes, and which disks are in one.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Which candidates are no disks but places on a ring about the direct beam.
 
-An amorphous support, ice or a fine-grained film lays rings beneath the disks of a crystal, and the rim of a sharp one looks like
-a disk wherever one looks. What tells them apart is their circle about the beam: on a ring every other place of it is as bright,
+An amorphous support, ice or a fine-grained film lays rings beneath the disks of a crystal, and a sharp one looks like a disk
+wherever one looks. What tells them apart is their circle about the beam: on a ring every other place of it is as bright,
 a disk stands alone there, or among gaps. So the height of a candidate over what lies inside and outside of its circle is held
-against the heights along that circle, a few moved in and out a little, as a ring is seldom quite round.
+against the heights along that circle, looked for a little inside and outside of it, as a ring is seldom quite round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Floats = NDArray[np.float64]
 
 #: Factor on the score of what is on a ring.
 ON_RING = 0.25
-#: Side of the square over which counts are averaged, and the distance inwards and outwards that a height is taken over, in radii.
+#: In radii: side of the square over which counts are averaged, and how far inside and outside of a circle heights are measured
+#: from.
 _SIDE, _ASIDE = 1.5, 1.8
 #: How far places of a ring may lie off their circle, in radii.
 _OFF = 0.36
@@ -32,8 +33,8 @@ _ANGLES, _LEAST_PLACES, _LEAST_HEIGHT = 48, 8, 1.0
 _LEAST_SUM = 1.5
 #: Places beside a candidate, on each side: the first in radii, the last in degrees or in radii, whichever is farther.
 _PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
-#: A place on a ring has no more than the ring's height over this, or no more than so many sigma above it; rings are uneven by a
-#: part of their height.
+#: A ring has at least this part of a candidate's height; a disk on it is higher by so many sigma, a ring being uneven by a part of
+#: its height.
 _LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
 #: Nearer to the beam than this, in radii, nothing is said.
 _NEAREST = 2.2
