@@ -33,8 +33,8 @@ _ANGLES, _LEAST_PLACES, _LEAST_HEIGHT = 48, 8, 1.0
 _LEAST_SUM = 1.5
 #: Places beside a candidate, on each side: the first in radii, the last in degrees or in radii, whichever is farther.
 _PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
-#: A ring has at least this part of a candidate's height; a disk on it is higher by so many sigma, a ring being uneven by a part of
-#: its height.
+#: A ring has at least this part of a candidate's height; a disk on it is higher by so many sigma, where a ring is uneven by
+#: a part of its height.
 _LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
 #: Nearer to the beam than this, in radii, nothing is said.
 _NEAREST = 2.2

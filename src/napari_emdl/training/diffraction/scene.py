@@ -295,13 +295,8 @@ def _draw_diffuse(config: RenderConfig, rng: np.random.Generator) -> Diffuse:
     if happens("rings"):
         radius = float(rng.uniform(0.08, 0.35)) * size
         for k in range(int(rng.integers(1, 4))):
-            rings.append(
-                (
-                    0.3 * float(rng.random()) ** 2 / (1 + k),
-                    radius * (1 + 0.75 * k),
-                    radius * float(rng.uniform(*effects.ring_width)),
-                )
-            )
+            part = 0.3 * float(rng.random()) ** 2 / (1 + k)
+            rings.append((part, radius * (1 + 0.75 * k), radius * float(rng.uniform(*effects.ring_width))))
     kikuchi = (0.0, 0.0, 0.0, 1.0)
     if happens("kikuchi"):
         away = rng.normal(0, 0.12 * size, 2)
