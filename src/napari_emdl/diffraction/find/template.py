@@ -154,6 +154,8 @@ class TemplateFinder:
 
     def _off_rings(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:
         """Scores of what a ring about the direct beam makes look like a disk fall."""
+        if not table.n_peaks:
+            return table
         filled = fill_missing(patterns)
         electrons = filled.astype(np.float32) / estimate_gain(filled)[:, None, None]
         middle = (np.array(self.detector_shape) - 1) / 2
