@@ -21,7 +21,7 @@ _BRIGHTEST, _MIDDLE = 4, 3
 #: Partners lie this near the opposite place, in radii (at least a pixel); disks this near the beam are the beam.
 _NEAR, _OF_BEAM = 0.35, 1.2
 #: Places nearer than this to each other, in radii, are one; disks of which pairs are looked for, the likeliest.
-_SAME, _MOST_PAIRED = 0.5, 60
+_SAME, _MOST_PAIRED = 0.5, 40
 #: Disks in pairs that it takes, and by how many standard deviations they must be more than chance makes.
 _LEAST_PAIRED, _SIGMAS = 6, 4.0
 
@@ -49,8 +49,9 @@ def _middle_of_pairs(sure: Found, radius_px: float) -> Floats:
     best = np.argsort(-sure.score)[:_MOST_PAIRED]
     first, second = np.triu_indices(len(best))
     middles = 0.5 * (sure.position[best[first]] + sure.position[best[second]])
-    near = cKDTree(middles).query_ball_point(middles, max(1.0, _NEAR * radius_px))
-    return np.asarray(middles[max(near, key=len)].mean(axis=0), np.float64)
+    tree, near = cKDTree(middles), max(1.0, _NEAR * radius_px)
+    fullest = middles[tree.query_ball_point(middles, near, return_length=True).argmax()]
+    return np.asarray(middles[tree.query_ball_point(fullest, near)].mean(axis=0), np.float64)
 
 
 def in_pairs(
