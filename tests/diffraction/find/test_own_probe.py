@@ -171,3 +171,11 @@ def test_a_sharp_direct_beam_wider_than_any_disk_is_the_probe() -> None:
     probe = measured(rng.poisson(np.clip(mean, 0, None)).astype(float))
     assert probe.radius_px == pytest.approx(61, rel=0.05)
     assert probe.trust < 1 and "alone" in probe.note
+
+
+def test_a_beam_too_wide_to_be_a_disk_is_said_and_no_error() -> None:
+    rows, cols = np.mgrid[:96, :96]
+    image = np.random.default_rng(4).poisson(200.0 * (np.hypot(rows - 48, cols - 48) < 0.265 * 96) + 0.2)
+    table = find_disks(image.astype(np.uint16)[None, None], method="light")
+    assert table.filter(min_score=table.attrs["default_min_score"]).n_peaks <= 1
+    assert table.attrs["note"]

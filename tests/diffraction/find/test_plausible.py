@@ -118,3 +118,14 @@ def test_a_few_disks_of_a_scan_that_shows_a_crystal_are_kept() -> None:
     probe = synthetic_probe(4.0, SHAPE, source=MEASURED)
     assert sum(keep_plausible(few, probe, 0.5, SHAPE).n_peaks == 0 for few in tables) >= 5
     assert all(keep_plausible(few, replace(probe, paired=True), 0.5, SHAPE).n_peaks == 12 for few in tables)
+
+
+def test_many_disks_of_several_grains_stay_where_the_beam_stands_out_and_pairs_lie_about_it() -> None:
+    random = np.random.default_rng(6)
+    half = random.uniform(-90, 90, (14, 2))
+    position = np.concatenate([[[128.0, 128.0]], 128 + half, 128 - half, random.uniform(30, 226, (25, 2))])
+    intensity = random.uniform(50, 150, len(position))
+    probe = replace(synthetic_probe(4.0, SHAPE, source=MEASURED), crystal=0.7)
+    assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == 0
+    intensity[0] = 9000
+    assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == len(position)

@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.find.probe import Probe
-from napari_emdl.diffraction.find.scale import edge_around, stabilised
 
 #: Fields of every table of disks.
 FIELDS = ("row", "col", "intensity", "score", "sigma_px")
-#: Where neither a lattice nor a sure probe speaks for a disk, its score falls from full to zero with the part of its
-#: circumference that has an edge; and by the factor where both are missing.
-MOST_AROUND, LEAST_AROUND, UNSURE_PROBE = 0.65, 0.4, 0.55
 #: Score of a disk off a convincing lattice, as a factor; where more than this share of the sure disks is off it, what the odds
 #: are divided by instead.
 OFF_LATTICE, MANY_STRAYS, OFF_LATTICE_ODDS = 0.4, 0.2, 25.0
@@ -95,33 +90,6 @@ def unlike(found: Found, others: list[Found], distance_px: float) -> Found:
     same = distance <= distance_px
     np.maximum.at(first.prior, nearest[same], found.prior[same])
     return found.pick(~same)
-
-
-def evidence(
-    patterns: NDArray[np.float32],
-    found: Found,
-    alone: NDArray[np.bool_],
-    probe: Probe,
-    gap: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float64]:
-    """(n,) factor on the score of disks where the data had to tell the probe: are they round?
-
-    A disk has an edge on most of its sides, at its radius; a ring, a band or the grain of an image has not.
-
-    Parameters
-    ----------
-    alone
-        (n,) disks that no lattice speaks for.
-    gap
-        (rows, cols) what is hidden: there no edge is asked for.
-    """
-    around = np.empty(len(found.which))
-    for i in np.unique(found.which):
-        here = found.which == i
-        around[here] = edge_around(stabilised(patterns[i].astype(float)), found.position[here], probe.radius_px, gap)
-    doubt = UNSURE_PROBE + 0.4 * (probe.trust - 0.5) if probe.trust < 1 else 1.0
-    trusted = np.where(alone, doubt, 1.0).astype(np.float64)
-    return trusted * np.clip((around - LEAST_AROUND) / (MOST_AROUND - LEAST_AROUND), 0.0, 1.0)
 
 
 def off_lattice(found: Found, strange: NDArray[np.bool_], sure: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -21,7 +21,6 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import (
     ELLIPSE_FIELDS,
     Found,
-    evidence,
     inside,
     located,
     off_lattice,
@@ -29,6 +28,7 @@ from napari_emdl.diffraction.find.candidates import (
 )
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.doubt import doubt
 from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
@@ -38,6 +38,7 @@ from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, 
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
+from napari_emdl.diffraction.find.rings import ON_RING, on_rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
 from napari_emdl.jobs.control import Control
@@ -326,7 +327,8 @@ class NetworkFinder:
         """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
         n, radius = len(patterns), self.probe.radius_px
         assert self._refiner is not None
-        beam = self._beam(patterns) if self._refiner.wants_beam else None
+        place = self._beam(patterns)
+        beam = place if self._refiner.wants_beam else None
         first = self._refiner.measure(patterns, proposed, beam, control)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
         passes = self._passes(first)
@@ -334,6 +336,7 @@ class NetworkFinder:
         settled = SETTLED if passes == PASSES and not self.params.refine_passes else 0.0
         found = self._refiner.again(patterns, first, passes - 1, settled, beam, control)
         found = self._without_doubles(found, self._spacing_px)
+        found.score = self._off_rings(patterns, found, place, gap)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
         confident = sure.table(n)
@@ -341,10 +344,8 @@ class NetworkFinder:
         alone = ~lattices.good[found.which]  # nothing but the refiner and the proposer speak for these
         found.score = np.where(alone, found.prior * found.score, found.score)
         if self.probe.source == MEASURED:
-            if self.probe.trust < 0.5:
-                alone = ~lattices.witnessed(confident)[found.which]
-            doubtful = alone | (self.probe.trust < 1)
-            found.score[doubtful] *= evidence(patterns, found.pick(doubtful), alone[doubtful], self.probe, gap)
+            alone = alone if self.probe.trust >= 0.5 else ~lattices.witnessed(confident)[found.which]
+            found.score *= doubt(patterns, found, alone, self.probe, place, CONFIDENT_SCORE, gap)
         if not lattices.good.any():
             return found
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
@@ -357,12 +358,20 @@ class NetworkFinder:
             extra = self._refiner.measure(patterns, wanted, beam, control)
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._refiner.again(patterns, extra.pick(likely), passes - 1, settled, beam, control), site[likely]
-            near = np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius
-            found = self._without_doubles(Found.join([found, extra.pick(near)]), self._spacing_px)
+            extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
+            extra.score = self._off_rings(patterns, extra, place, gap)
+            found = self._without_doubles(Found.join([found, extra]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = off_lattice(found, strange, found.score >= CONFIDENT_SCORE)
         return found
+
+    def _off_rings(
+        self, patterns: NDArray[np.float32], found: Found, beam: NDArray[np.float64], gap: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """(n,) scores, lowered where a ring about the direct beam makes what looks like a disk."""
+        ring = on_rings(patterns, found, beam, self.probe.radius_px, CONFIDENT_SCORE, gap)
+        return np.where(ring, ON_RING * found.score, found.score)
 
     def _passes(self, found: Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""

@@ -60,7 +60,7 @@ _CHECK = "check the file and the axes, or give a vacuum probe or a probe radius"
 #: A brightest region larger than this part of the detector is not a disk; the radius drawn where there is none.
 _LARGEST_SHARE, _NO_RADIUS_PX = 0.22, 4.0
 #: A direct beam with a rim sharper than this part of its radius is a disk up to this part of the detector.
-_SHARP_EDGE, _WIDEST_SHARE = 0.12, 0.27
+_SHARP_EDGE, _WIDEST_SHARE = 0.12, 0.25
 #: Share of the inside of a disk at the largest value there is that a cut-off top has.
 _CLIPPED = 0.05
 _ADVICE = "check the probe's circle, or give a vacuum probe or a probe radius"

@@ -35,6 +35,10 @@ _FALLS, _FALLS_CLEARLY = -0.3, -0.5
 _GATHERED = 1.25
 #: Share of the disks in pairs about the best centre, over what chance gives, that is an order.
 _PAIRED, _PAIRS_OVER_CHANCE = 0.5, 2.0
+#: Share of many disks in pairs that is enough where one is far brighter: of several grains, or amid others that are not right.
+_BEAM_PAIRED = 0.25
+#: Probability of a crystal by the scale network that goes with it.
+_LIKELY = 0.5
 #: Probability by which the scale network is sure of a crystal; share of disks in pairs where they are many and all alike.
 _CRYSTAL, _NEARLY_ALL = 0.9, 0.8
 #: Probability of a crystal by the scale network below which it sees none.
@@ -96,6 +100,8 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
         return True
     few_kept = len(peaks) >= most and most < _USUAL_MOST
     paired = paired_share(position, radius_px)
+    if many and probe.crystal > _LIKELY and seen.beam > _BEAM and paired > _BEAM_PAIRED:
+        return True
     if many and seen.beam < _ALIKE and not few_kept:
         # an export as logarithm makes reflections all alike; a network takes it for a crystal's pattern still
         return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL

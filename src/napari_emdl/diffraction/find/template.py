@@ -22,9 +22,10 @@ from scipy import fft
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.find.candidates import FIELDS, Found, evidence
+from napari_emdl.diffraction.find.candidates import FIELDS, Found
 from napari_emdl.diffraction.find.complete import lattices_of
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
+from napari_emdl.diffraction.find.doubt import doubt
 from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
 from napari_emdl.diffraction.find.kernels import (
     Bank,
@@ -51,6 +52,7 @@ from napari_emdl.diffraction.find.patterns import anscombe, bin_patterns, count_
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.poisson import PoissonFilter, is_sparse
 from napari_emdl.diffraction.find.probe import Probe
+from napari_emdl.diffraction.find.rings import ON_RING, on_rings
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.finder import FinderInfo
 
@@ -131,7 +133,7 @@ class TemplateFinder:
 
         The table's attributes are what :func:`napari_emdl.diffraction.find.patterns.count_defects` found, without the zeros.
         """
-        table = self._run(patterns, control, measure=True)
+        table = self._off_rings(self._run(patterns, control, measure=True), patterns)
         if self.probe.source == MEASURED and self.probe.trust < 1:
             table = self._doubted(table, patterns)
         table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
@@ -146,8 +148,23 @@ class TemplateFinder:
             strong = table.filter(min_score=2 * self.default_min_score).compact()
             known = lattices_of(strong, self.probe.radius_px, np.array(self.detector_shape) / 2).witnessed(strong)
             nothing = ~known[found.which]
-        factor = evidence(fill_missing(patterns).astype(np.float32), found, nothing, self.probe)
-        limit = np.where(factor < 1, self.default_min_score * factor, np.inf)
+        middle, sure = (np.array(self.detector_shape) - 1) / 2, 2 * self.default_min_score
+        factor = doubt(fill_missing(patterns).astype(np.float32), found, nothing, self.probe, middle, sure)
+        return self._limited(table, np.where(factor < 1, factor, np.inf))
+
+    def _off_rings(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:
+        """Scores of what a ring about the direct beam makes look like a disk fall."""
+        if not table.n_peaks:
+            return table
+        filled = fill_missing(patterns)
+        electrons = filled.astype(np.float32) / estimate_gain(filled)[:, None, None]
+        middle = (np.array(self.detector_shape) - 1) / 2
+        ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score)
+        return self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table
+
+    def _limited(self, table: PeakTable, factor: NDArray[np.float64]) -> PeakTable:
+        """Scores no higher than a factor times the default threshold."""
+        limit = self.default_min_score * factor
         changed = {name: table.column(name) for name in table.fields}
         changed["score"] = np.minimum(changed["score"], limit).astype(np.float32)
         return PeakTable(table.shape, table.offset, changed)

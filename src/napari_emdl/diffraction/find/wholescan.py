@@ -31,7 +31,7 @@ _NEAR_PX, _OF_BEAM = 1.5, 1.7
 #: others, where a crystal is thick, a reflection outshines it.
 _COMMON, _DRIFT = 0.25, 0.04
 #: Turns about the beam (degrees) that show what chance makes: no symmetry of a lattice, opposites left out.
-_TURNS_DEG = (17.0, 39.0, 71.0, 103.0, 137.0, 163.0)
+TURNS_DEG = (17.0, 39.0, 71.0, 103.0, 137.0, 163.0)
 #: Pairs over chance: in standard deviations (each pair is seen from both its ends), as a ratio, and as a share of all places.
 _SIGMAS, _RATIO, _SHARE = 7.0, 2.0, 0.12
 
@@ -73,8 +73,8 @@ def shows_crystal(images: Sequence[Floats], radius_px: float) -> bool:
         tree = cKDTree(around)
         hits += _partners(tree, -around)
         tests += len(around)
-        chance += sum(_partners(tree, -around @ _turn(angle)) for angle in _TURNS_DEG)
-    usual = (chance + 1) / len(_TURNS_DEG)
+        chance += sum(_partners(tree, turned(-around, angle)) for angle in TURNS_DEG)
+    usual = (chance + 1) / len(TURNS_DEG)
     return bool(hits > usual + _SIGMAS * np.sqrt(usual) and hits > _RATIO * usual and hits > _SHARE * tests)
 
 
@@ -117,6 +117,7 @@ def _partners(tree: cKDTree, places: Floats) -> int:
     return int((tree.query(places, distance_upper_bound=_NEAR_PX)[0] < np.inf).sum())
 
 
-def _turn(angle_deg: float) -> Floats:
+def turned(away: Floats, angle_deg: float) -> Floats:
+    """(n, 2) places relative to the beam, turned about it."""
     angle = np.deg2rad(angle_deg)
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.asarray(away @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ _COMMON = RenderConfig(
 )
 
 
-def _with(effects: dict[str, float], **changes: object) -> RenderConfig:
-    return _COMMON.model_copy(update={"effects": Effects(**effects), **changes})  # type: ignore[arg-type]
+def _with(effects: dict[str, Any], **changes: object) -> RenderConfig:
+    return _COMMON.model_copy(update={"effects": Effects(**effects), **changes})
 
 
 #: What each kind does to the common patterns (disks of 4 to 10 px, 2e4 to 5e5 electrons).
@@ -49,6 +50,7 @@ CONDITIONS: dict[str, RenderConfig] = {
         {"tails": 1.0, "bent": 0.7, "tail_weight": 0.92}, log10_dose=(6.5, 7.5, 8.5), halo_fraction=0.9
     ),
     "few counts": _with({}, log10_dose=(3.3, 3.6, 4.0)),
+    "sharp rings": _with({"rings": 1.0, "ring_width": (0.01, 0.06)}),
 }
 
 

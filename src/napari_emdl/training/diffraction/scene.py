@@ -21,8 +21,8 @@ class Effects(BaseModel):
     tails, tail_weight, tail_radii
         Share of patterns whose disks have a halo of their own (lens, point spread function); largest part of a disk's
         intensity in it, and its width in disk radii.
-    rings, kikuchi, texture
-        Amorphous rings, Kikuchi bands in the diffuse background, slow random variation of it.
+    rings, ring_width, kikuchi, texture
+        Amorphous rings and their width over their radius, Kikuchi bands in the diffuse background, slow random variation of it.
     hollow, flat
         Disks that are rings (hollow cone, ring-shaped aperture), disks without inner contrast (precession).
     saturation, blooming
@@ -44,6 +44,7 @@ class Effects(BaseModel):
     tail_weight: float = Field(default=0.75, ge=0, lt=0.95)
     tail_radii: tuple[float, float] = (0.3, 4.0)
     rings: float = 0.0
+    ring_width: tuple[float, float] = (0.05, 0.25)
     kikuchi: float = 0.0
     texture: float = 0.0
     hollow: float = 0.0
@@ -294,9 +295,8 @@ def _draw_diffuse(config: RenderConfig, rng: np.random.Generator) -> Diffuse:
     if happens("rings"):
         radius = float(rng.uniform(0.08, 0.35)) * size
         for k in range(int(rng.integers(1, 4))):
-            rings.append(
-                (0.3 * float(rng.random()) ** 2 / (1 + k), radius * (1 + 0.75 * k), radius * float(rng.uniform(0.05, 0.25)))
-            )
+            part = 0.3 * float(rng.random()) ** 2 / (1 + k)
+            rings.append((part, radius * (1 + 0.75 * k), radius * float(rng.uniform(*effects.ring_width))))
     kikuchi = (0.0, 0.0, 0.0, 1.0)
     if happens("kikuchi"):
         away = rng.normal(0, 0.12 * size, 2)

@@ -1,0 +1,159 @@
+"""Which candidates are no disks but places on a ring about the direct beam.
+
+An amorphous support, ice or a fine-grained film lays rings beneath the disks of a crystal, and a sharp one looks like a disk
+wherever one looks. What tells them apart is their circle about the beam: on a ring every other place of it is as bright,
+a disk stands alone there, or among gaps. So the height of a candidate over what lies inside and outside of its circle is held
+against the heights along that circle, looked for a little inside and outside of it, as a ring is seldom quite round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_emdl.diffraction.find.candidates import Found
+from napari_emdl.diffraction.find.friedel import likely_beams
+
+Floats = NDArray[np.float64]
+
+#: Factor on the score of what is on a ring.
+ON_RING = 0.25
+#: In radii: side of the square over which counts are averaged, and how far inside and outside of a circle heights are measured
+#: from.
+_SIDE, _ASIDE = 1.5, 1.8
+#: How far places of a ring may lie off their circle, in radii.
+_OFF = 0.36
+#: The height that all but this part of the places reach is the ring's.
+_QUANTILE = 0.2
+#: Circles about what may be the direct beam: places on each; so many of them must be on the detector; and the height of a ring
+#: over the noise of a disk.
+_ANGLES, _LEAST_PLACES, _LEAST_HEIGHT = 48, 8, 1.0
+#: Sum of what the circles have above that: about a wrong place a lattice has a little.
+_LEAST_SUM = 1.5
+#: Places beside a candidate, on each side: the first in radii, the last in degrees or in radii, whichever is farther.
+_PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
+#: A ring has at least this part of a candidate's height; a disk on it is higher by so many sigma, where a ring is uneven by
+#: a part of its height.
+_LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
+#: Nearer to the beam than this, in radii, nothing is said.
+_NEAREST = 2.2
+
+
+def on_rings(
+    patterns: NDArray[np.float32],
+    found: Found,
+    beam_px: Floats,
+    radius_px: float,
+    sure: float,
+    gap: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """(m,) True for candidates that are as the rest of a ring about the direct beam.
+
+    Parameters
+    ----------
+    patterns
+        (n, rows, cols) electrons.
+    found
+        Candidates.
+    beam_px
+        (2,) where the direct beam of all patterns may be; or it is one of the brightest disks of a pattern.
+    radius_px
+        Of the disks.
+    sure
+        Score of disks that may be the direct beam.
+    gap
+        (rows, cols) what is hidden: places there are left out.
+    """
+    out = np.zeros(len(found.which), bool)
+    side = max(1, round(_SIDE * radius_px))
+    for i in np.unique(found.which):
+        here = np.flatnonzero(found.which == i)
+        level = ndimage.uniform_filter(patterns[i], side, mode="nearest")
+        if gap is not None and gap.any():
+            level = np.where(gap, np.float32(np.nan), level)
+        centres = likely_beams(found.pick(here[found.score[here] >= sure]), beam_px, radius_px)
+        heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
+        best = int(np.argmax(heights))
+        if heights[best] > _LEAST_SUM:
+            out[here] = _like_their_circle(level, found.position[here], centres[best], radius_px, side)
+    return out
+
+
+def _lookup(level: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.float32]:
+    """Values at the nearest pixels, NaN off the detector."""
+    i, j = np.rint(row).astype(np.intp), np.rint(col).astype(np.intp)
+    seen = (i >= 0) & (i < level.shape[0]) & (j >= 0) & (j < level.shape[1])
+    return np.where(seen, level[np.where(seen, i, 0), np.where(seen, j, 0)], np.float32(np.nan))
+
+
+def _beside(inner: NDArray[np.float32], outer: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of two sides, or the one that is known."""
+    return np.where(np.isnan(inner), outer, np.where(np.isnan(outer), inner, 0.5 * (inner + outer)))
+
+
+def _usual(places: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, 1) medians of the known places (m, k) of circles: disks of other circles are not what lies beside a ring."""
+    ordered = np.sort(places, axis=1)  # NaN comes last
+    known = np.isfinite(ordered).sum(axis=1)
+    return ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2][:, None]
+
+
+def _ring_height(heights: NDArray[np.float32]) -> tuple[Floats, NDArray[np.intp]]:
+    """Height that most places (m, places) reach (m,), and how many places are known."""
+    others = np.sort(np.where(np.isfinite(heights), heights, np.inf), axis=1)
+    known = np.isfinite(others).sum(axis=1)
+    at = (_QUANTILE * np.maximum(known - 1, 0)).round().astype(int)
+    return others[np.arange(len(others)), at].astype(np.float64), known
+
+
+def _height_of_rings(level: NDArray[np.float32], centre_px: Floats, radius_px: float, side: int) -> float:
+    """How far rings about a centre stand above the noise of a disk, all circles together; 0 where there is none."""
+    step = _OFF * radius_px
+    aside = round(_ASIDE / _OFF)
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(level.shape) - 1)
+    far = float(np.linalg.norm(corners - centre_px, axis=1).max())
+    distance = np.arange(1, int(far / step) + 1) * step
+    if len(distance) < 2 * aside + 3:
+        return 0.0
+    angle = 2 * np.pi * np.arange(_ANGLES) / _ANGLES
+    row, col = centre_px[0] + distance[:, None] * np.sin(angle), centre_px[1] + distance[:, None] * np.cos(angle)
+    polar = _lookup(level, row, col)
+    usual = _usual(polar)
+    sides = _beside(usual[: -2 * aside], usual[2 * aside :])
+    middle = polar[aside:-aside]
+    height = np.where(np.isnan(middle - sides), -np.inf, middle - sides)
+    height = np.maximum(np.maximum(height[:-2], height[1:-1]), height[2:])
+    ring, known = _ring_height(height)
+    counts = np.nan_to_num(1.5 * np.maximum(usual[aside:-aside], sides)[1:-1, 0])
+    noise = np.sqrt(np.maximum(counts, 1 / side**2)) / side
+    seen = (known >= _LEAST_PLACES) & (distance[aside + 1 : -aside - 1] > _NEAREST * radius_px)
+    return float(np.maximum(ring[seen] / noise[seen] - _LEAST_HEIGHT, 0).sum())
+
+
+def _like_their_circle(
+    level: NDArray[np.float32], position_px: Floats, beam_px: Floats, radius_px: float, side: int
+) -> NDArray[np.bool_]:
+    """(m,) True for places that rise no higher over what lies inside and outside of their circle than most of it does."""
+    away = position_px - beam_px
+    distance = np.maximum(np.linalg.norm(away, axis=1), 1e-6)
+    half = np.minimum(np.maximum(np.deg2rad(_ARC_DEG), _ARC * radius_px / distance), np.pi)
+    first = np.minimum(_NEXT * radius_px / distance, half)
+    arc = first[:, None] + (half - first)[:, None] * np.linspace(0, 1, _PLACES)
+    angle = np.arctan2(away[:, 0], away[:, 1])[:, None] + np.concatenate([np.zeros((len(arc), 1)), arc, -arc], axis=1)
+    sine, cosine = np.sin(angle), np.cos(angle)
+
+    def at(off: float) -> NDArray[np.float32]:
+        from_beam = (distance + off * radius_px)[:, None]
+        return _lookup(level, beam_px[0] + from_beam * sine, beam_px[1] + from_beam * cosine)
+
+    height, counts = np.full(angle.shape, -np.inf, np.float32), np.ones(angle.shape, np.float32)
+    for off in (0.0, -_OFF, _OFF):
+        middle, sides = at(off), _beside(_usual(at(off - _ASIDE)), _usual(at(off + _ASIDE)))
+        higher = middle - sides > height  # not where something is unknown
+        height, counts = np.where(higher, middle - sides, height), np.where(higher, middle + 0.5 * sides, counts)
+    own, (ring, known) = height[:, 0].astype(np.float64), _ring_height(height[:, 1:])
+    noise = np.sqrt(np.maximum(counts[:, 0], 1 / side**2)) / side
+    told = (known >= _LEAST_PLACES) & (distance > _NEAREST * radius_px) & (own > 0) & (ring > _LEAST_PART * own)
+    stands_out = own - ring > _SIGMAS * np.hypot(noise, _UNEVEN * np.maximum(ring, 0))
+    return np.asarray(told & ~stands_out)
