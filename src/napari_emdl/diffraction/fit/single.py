@@ -66,8 +66,6 @@ def fit_one_lattice(
         control.check()
         control.report(0, 3, "origin")
     chosen = select_disks(disks, params)
-    if chosen.n_peaks == 0:
-        raise EmdlError("there is no disk above the threshold; lower the least score")
     chosen, measured, basis = prepared(chosen, params, calibration, reference)
     if control is not None:
         control.check()
