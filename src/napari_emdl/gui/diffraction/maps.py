@@ -73,7 +73,7 @@ class ScanMaps(QObject):
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
         self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
         self._idle.timeout.connect(self._do_one)
-        self._on_top = OnTop(self.viewer, cube, self._on_seen, self)
+        self._on_top = OnTop(self.viewer, cube, lambda: self._first("bars", self._show_bars), self)
 
     def layer(self, role: str) -> Any:
         """Layer of that role for this datacube, or None."""
@@ -95,7 +95,7 @@ class ScanMaps(QObject):
         selected = self.viewer.layers.selection.active
         self.viewer.layers.insert(self._above_images(), layer)
         styles.apply_look(layer, self.looks.get(role_of(layer), {}))
-        if selected is not None:
+        if selected is not None and role_of(layer) != self.chosen:  # the map on top is at hand
             self.viewer.layers.selection.active = selected
         return layer
 
@@ -138,12 +138,11 @@ class ScanMaps(QObject):
         self._dirty.clear()
         self._timer.stop()
 
-    def dress(self) -> None:
-        """Give the layers that are there the looks of a project."""
-        for role, look in self.looks.items():
-            layer = self.layer(role)
-            if layer is not None:
-                styles.apply_look(layer, look)
+    def dress(self, role: str) -> None:
+        """Give a layer that is there its look in a project."""
+        layer = self.layer(role)
+        if layer is not None:
+            styles.apply_look(layer, self.looks[role])
 
     def fit_contrast(self, layer: Any) -> None:
         """Contrast from the values that are there, unless a project gave it."""
@@ -264,17 +263,16 @@ class ScanMaps(QObject):
 
     def _axes_with_maps(self) -> None:
         layer = self.layer("axes")
-        if layer is not None:
-            names = {name for name, *_ in styles.STRAIN_MAPS}
-            layer.visible = any(role_of(one) in names for one in self._on_top.seen())
-
-    def _on_seen(self) -> None:
-        """Other maps can be seen, or are covered."""
-        self._axes_with_maps()
-        self._first("bars", self._show_bars)
+        names = {name for name, *_ in styles.STRAIN_MAPS}
+        shown = any(role_of(one) in names for one in self._on_top.seen())
+        if layer is not None and layer.visible != shown:
+            layer.visible = shown
 
     def _show_bars(self) -> None:
-        """Colour bars and shares beyond go with the maps that can be seen; one bar at a time."""
+        """Colour bars, arrows of x and y and shares beyond go with the maps that can be seen; one bar at a time.
+
+        After all that changes in one event: napari draws up its scene anew for each layer that is shown or hidden.
+        """
         seen = self._on_top.seen()
         for role in [*(name for name, *_ in styles.STRAIN_MAPS), *(self._extra - {"reason"})]:
             layer = self.layer(role)
@@ -284,6 +282,7 @@ class ScanMaps(QObject):
                 styles.show_colorbar(layer, False)
             elif not styles.has_colorbar(layer):
                 self._first(f"bar of {role}", partial(self._show_bar, role))
+        self._axes_with_maps()
         self._refresh_ends()
 
     def _show_bar(self, role: str) -> None:
@@ -373,7 +372,7 @@ class ScanMaps(QObject):
         elif role in self._values and self.layer(role) is None:
             self._show_map(role)
         shown = self.layer(role)
-        if shown is not None:  # before the others are hidden: the axes go with the last map
+        if shown is not None:
             shown.visible = True
             if self.coarse is not None and role in self._values:
                 shown.data = self._coarse_values(role)

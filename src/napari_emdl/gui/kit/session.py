@@ -13,7 +13,7 @@ import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
-from napari_emdl.gui.kit import responsive
+from napari_emdl.gui.kit import glyphs, responsive
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -87,6 +87,7 @@ def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
     responsive.begin()
+    glyphs.make_ready_in(bare(viewer))
 
 
 def unregister(viewer: Any, name: str) -> None:

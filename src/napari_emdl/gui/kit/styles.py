@@ -118,7 +118,7 @@ def apply_look(layer: Any, look: dict[str, Any]) -> None:
     if colormap in AVAILABLE_COLORMAPS and colormap != getattr(layer.colormap, "name", colormap):
         layer.colormap = colormap
     for name in ("visible", "opacity", "gamma"):
-        if name in look and hasattr(layer, name):
+        if name in look and getattr(layer, name, look[name]) != look[name]:  # napari draws anew for the same value as well
             setattr(layer, name, look[name])
 
 

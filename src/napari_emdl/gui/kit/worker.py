@@ -17,6 +17,7 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.gui.kit import glyphs
 from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
 from napari_emdl.jobs.control import Control, Progress
 
@@ -296,6 +297,7 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
     For what reads or makes layers and must answer at once; what napari imports for its first layers is imported there too.
     Without a running application the function is simply called.
     """
+    from napari import current_viewer
     from napari.utils import progress
     from qtpy.QtWidgets import QApplication
 
@@ -307,6 +309,7 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
         return function(control)
 
     prepare_units()
+    glyphs.make_ready_in(current_viewer())
     job = Job(work, title)
     outcome: list[Any] = []
     loop = QEventLoop()
