@@ -363,9 +363,15 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     corner, layer = panel.viewer.text_overlay, panel.maps.layer("exx")
     layer.contrast_limits = (-1e-3, 1e-3)  # nearly all lies beyond: the corner says so
     assert "ε xx ▼" in corner.text and "beyond" in corner.text
-    panel.viewer.canvas.size = (150, 400)  # a low canvas: the lines that matter
+    session.fit_view(panel.viewer)
+    camera = session.camera_of(panel.viewer)
+    whole = camera.zoom
+    panel.viewer.canvas.size = (150, 400)  # a low canvas: the lines that matter, and the map stays whole
+    assert camera.zoom < whole
     assert len(corner.text.splitlines()) == 3 and "ε xx +" in corner.text.replace("-", "+") and "beyond" in corner.text
+    camera.zoom = 3 * whole
     panel.viewer.canvas.size = (600, 400)
+    assert camera.zoom == 3 * whole, "whoever zooms keeps the zoom"
     assert len(corner.text.splitlines()) > 5
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
@@ -418,6 +424,7 @@ def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):
     assert (places >= -0.5).all() and (places <= (rows - 0.5, cols - 0.5)).all()
     assert layer.visible
     panel.maps.layer(panel.maps.chosen).visible = False
+    panel.maps.finish()
     assert not layer.visible
 
 

@@ -496,8 +496,9 @@ def test_patterns_without_disks_are_told(make_napari_viewer, wait_until):
     assert panel.disks_step.ran.isVisible()
     panel.run_all_button.click()
     wait_until(lambda: panel.strain_step.state == "warning" and panel.lattice_step.state == "warning", 30)
+    assert not panel.maps.layer("count").visible and panel.disks_step.badge.text().startswith("nothing ran")
     assert panel.disks_step.state == "warning" and "the patterns are empty" in panel.disks_step.line.toolTip()
-    assert panel.lattice_step.note.text() and "no disk was found" in panel.strain_step.evidence.text()
+    assert panel.lattice_step.note.text() and "no disk to fit: the patterns are empty" in panel.strain_step.evidence.text()
 
 
 def test_a_threshold_that_leaves_no_lattice_is_told(workspace, told, wait_until):

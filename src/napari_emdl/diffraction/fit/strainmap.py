@@ -158,7 +158,7 @@ def select_disks(disks: PeakTable, params: StrainParams) -> PeakTable:
     chosen = within_limits(disks, params.model_copy(update={"min_score": least}))
     if chosen.n_peaks == 0 and disks.n_peaks == 0:
         why = str(Caveats.of(disks))
-        raise EmdlError(f"no disk was found{f': {why}' if why else '; try another method or probe'}")
+        raise EmdlError(f"there is no disk to fit: {why or 'none was found; try another method or probe'}")
     if chosen.n_peaks == 0:
         raise EmdlError("there is no disk above the threshold; lower the least score")
     return chosen

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 TEXT_PT = 8.0  # more hides the map in a small window
-LINE_PX = 14  # height of a line of it
+LINE_PX = 19  # height of a line of it
 #: Part of the canvas' height that the words may take; a low canvas shows the lines that matter most.
 SHARE, LEAST_LINES = 0.3, 3
 FRESH_CHARACTERS = 12

@@ -321,6 +321,8 @@ class LatticeFinder:
         from napari_emdl.diffraction.basis import find_basis, given_basis
 
         centre, basis, problem = self._centre(disks), None, ""
+        if disks.n_peaks == 0:
+            return LatticeView(centre, None, "there is no disk to find a lattice from")
         kept = _inside(kept, inside)
         try:
             self._prepare(disks, params)

@@ -35,10 +35,10 @@ def matplotlib_colormap(name: str) -> Colormap:
 
 
 def disk_colormap() -> Colormap:
-    """Blue (low score) over green to red (high score); reads on a gray pattern, dark or bright."""
-    import matplotlib
+    """Colours of the scores of disks, as figures have them."""
+    from napari_emdl.exporting.colours import disk_colours
 
-    return Colormap(matplotlib.colormaps["turbo"](np.linspace(0.12, 0.92, 256)), name="disk score")
+    return Colormap(disk_colours(), name="disk score")
 
 
 def listed(colors: tuple[str, ...]) -> Colormap:

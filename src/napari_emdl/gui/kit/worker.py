@@ -215,6 +215,11 @@ class Latest(_Sender):
                 self._send("done", result, args)
 
 
+def per_second(rate: float) -> str:
+    """Rate as a person reads it."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+
+
 def duration(seconds: float) -> str:
     """Time left as a person reads it."""
     if seconds != seconds or seconds == float("inf"):
@@ -279,7 +284,7 @@ class JobBar(QWidget):
         self.bar.setValue(progress.done)
         parts = [f"{progress.done:,} of {progress.total:,} {self.item}"]
         if progress.rate_per_s > 0:
-            parts.append(f"{progress.rate_per_s:,.3g}/s")
+            parts.append(per_second(progress.rate_per_s))
         if progress.remaining_s != float("inf") and progress.done < progress.total:
             parts.append(f"{duration(progress.remaining_s)} left")
         if progress.message:
