@@ -400,6 +400,8 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     panel.maps.finish()
     assert layer.colorbar.visible and panel.maps.layer("axes").visible and "beyond" in corner.text
     assert not panel.maps.layer("virtual 1").visible
+    panel.start(panel.state.cube)  # as a project begins it anew: the layers are there already
+    assert panel.maps.limits("exy") == (-1e-3, 1e-3)
 
 
 def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-TEXT_PT = 8.0  # more hides the map in a small window
-LINE_PX = 19  # height of a line of it
-#: Part of the canvas' height that the words may take; a low canvas shows the lines that matter most.
-SHARE, LEAST_LINES = 0.3, 3
+import numpy as np
+from napari.settings import get_settings
+from numpy.typing import NDArray
+
+#: Size of the words and height of a line of them, for each point of the window's type: more hides the map in a small window.
+TEXT_PT, LINE_PX = 0.89, 2.1
+#: Room beside the map that takes the words whole; over the map lie the lines that matter most.
+WIDE_PX, LEAST_LINES = 220, 3
 FRESH_CHARACTERS = 12
 
 Soon = Callable[[str, Callable[[], Any]], None]
@@ -23,10 +27,12 @@ class Corner:
         napari viewer (main canvas).
     soon
         ``soon(name, function)`` calls a function between two events, before others that wait.
+    size
+        Rows and cols of the map in any unit that both have.
     """
 
-    def __init__(self, viewer: Any, soon: Soon):
-        self.viewer, self._soon = viewer, soon
+    def __init__(self, viewer: Any, soon: Soon, size: NDArray[np.floating]):
+        self.viewer, self._soon, self._size = viewer, soon, np.asarray(size, float)
         self.lines: list[str] = []
         self._keep = ""
         self._drawn: set[str] = set()
@@ -43,14 +49,18 @@ class Corner:
         if self.lines:
             self._reveal()
 
-    def _most_lines(self) -> int:
-        if self._canvas is None:  # napari before 0.9 does not say how high its canvas is
+    def _most_lines(self, line_px: float) -> int:
+        """As many as there is room for above the map, where it is shown whole, all where there is room beside it."""
+        if self._canvas is None:  # napari before 0.9 does not say how large its canvas is
             return len(self.lines)
-        return max(LEAST_LINES, int(SHARE * self._canvas.size[0] / LINE_PX))
+        canvas = np.asarray(self._canvas.size, float)
+        above, beside = (canvas - self._size * np.min(canvas / self._size)) / 2
+        return len(self.lines) if beside > WIDE_PX else max(LEAST_LINES, int(above / line_px))
 
     def _reveal(self) -> None:
         """Show as much of the text as has few characters that were never drawn: each of them takes OpenGL 2 ms once."""
-        whole = "\n".join(fitting(self.lines, self._most_lines(), self._keep))
+        type_pt = float(get_settings().appearance.font_size)
+        whole = "\n".join(fitting(self.lines, self._most_lines(LINE_PX * type_pt), self._keep))
         fresh = [i for i, character in enumerate(whole) if character not in self._drawn and character not in whole[:i]]
         if len(fresh) > FRESH_CHARACTERS:
             whole = whole[: fresh[FRESH_CHARACTERS]]
@@ -59,7 +69,7 @@ class Corner:
         overlay = self.viewer.text_overlay
         overlay.text = whole
         overlay.position = "top_left"
-        overlay.font_size = TEXT_PT
+        overlay.font_size = TEXT_PT * type_pt
         overlay.visible = bool(whole)
 
     def close(self) -> None:

@@ -30,6 +30,11 @@ REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a
 DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
 
 
+def _sharing(name: str) -> tuple[str, ...]:
+    """Strain maps that have one colour scale with this one."""
+    return ("theta_rad",) if name == "theta_rad" else ("exx", "eyy", "exy")
+
+
 class ScanMaps(QObject):
     """Maps over the scan on a viewer.
 
@@ -67,7 +72,7 @@ class ScanMaps(QObject):
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
         self._idle = QTimer(self)
-        self._corner = Corner(self.viewer, self._first)
+        self._corner = Corner(self.viewer, self._first, np.multiply(cube.scan_shape, self.space["scale"]))
         self._said: list[str] = []
         self._directions: Any = None  # of the axes that are drawn
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
@@ -168,11 +173,10 @@ class ScanMaps(QObject):
         self.strain, self.coarse = strain, None
         for name, _, factor, _ in styles.STRAIN_MAPS:
             self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
+        for name in self._values:
+            if self.limits(name) is None:
+                self._limits[name] = self._fresh_limits(name)
         if first:
-            together = [self._values[name] for name in ("exx", "eyy", "exy")]
-            for name in self._values:
-                own = [self._values[name]] if name == "theta_rad" else together
-                self._limits[name] = styles.symmetric_limits(*own, least=1e-3)
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
             if name == self.chosen or self.layer(name) is not None:
@@ -237,7 +241,7 @@ class ScanMaps(QObject):
             f"{title} [{unit}]",
             self._values[name],
             colormap=styles.diverging(),
-            contrast_limits=self._limits.get(name, (-1.0, 1.0)),
+            contrast_limits=self.limits(name) or (-1.0, 1.0),
             visible=name == self.chosen,
             blending="translucent_no_depth",
         )
@@ -325,10 +329,8 @@ class ScanMaps(QObject):
 
     def rescale_strain(self) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
-        together = [self._values[n] for n in ("exx", "eyy", "exy") if n in self._values]
-        for name, values in self._values.items():
-            layer = self.layer(name)
-            limits = styles.symmetric_limits(*([values] if name == "theta_rad" else together), least=1e-3)
+        for name in self._values:
+            layer, limits = self.layer(name), self._fresh_limits(name)
             self._limits[name] = limits
             if layer is not None:
                 self._set_limits(layer, limits)
@@ -336,7 +338,13 @@ class ScanMaps(QObject):
 
     def limits(self, name: str) -> tuple[float, float] | None:
         """Colour scale of a strain map in its shown unit, the same wherever it is drawn; None before there is one."""
+        for layer in filter(None, map(self.layer, _sharing(name))):
+            low, high = layer.contrast_limits
+            return float(low), float(high)
         return self._limits.get(name)
+
+    def _fresh_limits(self, name: str) -> tuple[float, float]:
+        return styles.symmetric_limits(*(self._values[one] for one in _sharing(name)), least=1e-3)
 
     def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:
         self._linking = True
@@ -356,7 +364,7 @@ class ScanMaps(QObject):
     def _take_limits(self, source: Any) -> None:
         """Colour scale of one map for those that share it."""
         limits, role = tuple(source.contrast_limits), role_of(source)
-        for name in ("theta_rad",) if role == "theta_rad" else ("exx", "eyy", "exy"):
+        for name in _sharing(role):
             self._limits[name] = limits
             layer = self.layer(name)
             if layer is not None and layer is not source:
