@@ -101,7 +101,7 @@ def _view_of(viewer: Any) -> tuple[float, ...]:
 
 
 def _keep_fitted(viewer: Any) -> None:
-    there = viewer is not None and has_window(viewer) and min(viewer.canvas.size) > 1
+    there = viewer is not None and has_window(viewer) and viewer.window._qt_window.isVisible() and min(viewer.canvas.size) > 1
     if there and np.allclose(_view_of(viewer), _fitted[viewer], rtol=1e-6):
         fit_view(viewer)
 
