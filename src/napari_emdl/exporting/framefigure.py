@@ -14,6 +14,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.showing import species_colour
 from napari_emdl.base.signals import Datacube, Signal
 from napari_emdl.exporting import figures
+from napari_emdl.exporting.colours import disk_colours
 
 #: Endings a figure can have.
 FIGURE_TYPES = (".png", ".pdf", ".svg")
@@ -90,18 +91,21 @@ def draw_frame(made: Any, signal: Signal, position: tuple[int, ...], peaks: Fram
     title = [f"{name} {', '.join(map(str, position))}"] if position and not alone else []
     if peaks is not None:
         said = _draw_disks(made, axes, peaks) if diffraction else _draw_columns(made, axes, peaks, values.shape)
-        title.append(said + ("" if peaks.min_score is None else f" (score ≥ {peaks.min_score:.3g})"))
+        score = "" if peaks.min_score is None else f" (score ≥ {peaks.min_score:.3g})"
+        crosses = ", crosses: fitted lattice" if peaks.lattice_px is not None and len(peaks.lattice_px) else ""
+        title.append(said + score + crosses)
     axes.set_title(": ".join(title) or name, fontsize=10)
 
 
 def _draw_disks(made: Any, axes: Any, peaks: FramePeaks) -> str:
     """Rings of the probe's radius by score, crosses for the lattice."""
     from matplotlib.collections import EllipseCollection
+    from matplotlib.colors import ListedColormap
 
     found, size = peaks.rows, np.full(len(peaks.rows), 2 * peaks.radius_px)
     places = np.stack([found["col"], found["row"]], axis=-1)
     rings = EllipseCollection(size, size, 0, units="xy", offsets=places, transOffset=axes.transData, facecolors="none")
-    rings.set(array=found["score"], cmap="turbo", linewidth=1.2)
+    rings.set(array=found["score"], cmap=ListedColormap(disk_colours()), linewidth=1.2)
     axes.add_collection(rings)
     if len(found):
         made.colorbar(rings, ax=axes, label="score", shrink=0.85)

@@ -287,6 +287,11 @@ def test_a_hidden_layer_is_filled_when_it_is_shown_again(panel, wait_until):
     rows, _ = session.edits.merge(4, session.candidates.rows(4), session.min_score)
     np.testing.assert_allclose(layer.data, np.stack([rows["row"], rows["col"]], -1))
     assert len(layer.border_color) == len(rows)
+    inserted, layers = [], panel.viewer.layers
+    layers.remove(layer)
+    layers.events.inserted.connect(lambda event: inserted.append(event.value.name))
+    layers.remove(session.layer)  # its axes go, and the frame with them
+    assert session.movie is None and not inserted, "nothing is added while a layer is taken off: Qt's list would stumble"
 
 
 def test_a_panel_that_opens_later_keeps_what_was_found(panel, wait_until):

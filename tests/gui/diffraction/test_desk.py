@@ -119,6 +119,8 @@ def test_what_cannot_be_opened_stays_in_the_panel_and_is_asked_for(make_napari_v
     assert len(panel.notices.lines) == 2 and "broken.h5" in panel.notices.lines[0]
     assert "Traceback" not in capsys.readouterr().err and not len(viewer.layers)
     broken = next(d for d in viewer.window._qt_window.findChildren(OpenDialog) if "broken" in d.windowTitle())
+    wait_until(lambda: not broken.busy)
+    assert broken.line.text().startswith("⚠") and broken.reason.text() not in broken.line.text(), "the reason is there once"
     broken.reject()
     dialog = panel.open_button.dialog
     assert dialog.isVisible() and dialog.reason.text() == panel.notices.lines[1]
@@ -361,12 +363,27 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     corner, layer = panel.viewer.text_overlay, panel.maps.layer("exx")
     layer.contrast_limits = (-1e-3, 1e-3)  # nearly all lies beyond: the corner says so
     assert "ε xx ▼" in corner.text and "beyond" in corner.text
-    panel.maps.rescale_strain()
-    panel.maps.finish()
-    assert panel.maps.layer("axes").visible and "on the detector" not in corner.text
+    session.fit_view(panel.viewer)
+    camera = session.camera_of(panel.viewer)
+    whole = camera.zoom
+    panel.viewer.canvas.size = (150, 400)  # a low canvas: the lines that matter, and the map stays whole
+    assert camera.zoom < whole
+    assert len(corner.text.splitlines()) == 3 and "ε xx +" in corner.text.replace("-", "+") and "beyond" in corner.text
+    camera.zoom = 3 * whole
+    panel.viewer.canvas.size = (600, 400)
+    assert camera.zoom == 3 * whole, "whoever zooms keeps the zoom"
+    assert len(corner.text.splitlines()) > 5
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
     maps, strain = panel.four_maps.maps, panel.state.found.strain
+    assert maps["exx"].limits == maps["eyy"].limits == (-1e-3, 1e-3), "one colour scale, whichever shows it"
+    panel.maps.layer("exx").contrast_limits = (-2e-3, 2e-3)
+    assert (
+        maps["exy"].limits == (-2e-3, 2e-3) and corner.text.splitlines()[-1].split("▼")[1] in maps["exx"].plot.titleLabel.text
+    )
+    panel.maps.rescale_strain()
+    panel.maps.finish()
+    assert panel.maps.layer("axes").visible and "on the detector" not in corner.text
     np.testing.assert_allclose(maps["eyy"].image.image, 100 * strain.eyy)
     np.testing.assert_allclose(maps["theta_rad"].image.image, np.degrees(strain.theta_rad))
     assert maps["exx"].limits == maps["exy"].limits == maps["eyy"].limits != maps["theta_rad"].limits
@@ -375,6 +392,16 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert panel.state.settings.position == panel.cross.position == (1, 2)
     row, col = maps["theta_rad"].cross.getData()[1][0], maps["theta_rad"].cross.getData()[0][2]
     assert (row, col) == (1, 2)
+    layer.contrast_limits = (-1e-3, 1e-3)
+    panel.maps.image("virtual 1", "Bright field", np.zeros(strain.shape, np.float32))  # it covers the map
+    panel.maps.finish()
+    assert not layer.colorbar.visible and not panel.maps.layer("axes").visible and "beyond" not in corner.text
+    panel.strain_step.show_map.textActivated.emit("ε xx")
+    panel.maps.finish()
+    assert layer.colorbar.visible and panel.maps.layer("axes").visible and "beyond" in corner.text
+    assert not panel.maps.layer("virtual 1").visible
+    panel.start(panel.state.cube)  # as a project begins it anew: the layers are there already
+    assert panel.maps.limits("exy") == (-1e-3, 1e-3)
 
 
 def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):
@@ -399,6 +426,7 @@ def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):
     assert (places >= -0.5).all() and (places <= (rows - 0.5, cols - 0.5)).all()
     assert layer.visible
     panel.maps.layer(panel.maps.chosen).visible = False
+    panel.maps.finish()
     assert not layer.visible
 
 

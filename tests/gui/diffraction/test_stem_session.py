@@ -163,6 +163,8 @@ viewer = napari.Viewer()
 viewer.open(sys.argv[1], plugin="napari-emdl")
 def move():
     panel = session.registered(viewer, session.WORKSPACE)
+    if panel is None or (panel.project._writing is not None and panel.project._writing.running):
+        return QTimer.singleShot(50, move)  # what is being written is from before
     panel.disks_step.form.editors["method"].put("template")
     panel.step(2, 1)
     viewer.add_points([[1.0, 1.0]], name="before the crash", **panel.maps.space)

@@ -494,13 +494,19 @@ def test_patterns_without_disks_are_told(make_napari_viewer, wait_until):
     wait_until(lambda: "⚠ the patterns are empty: check the file and the axes" in panel.disks_step.ran.text(), 30)
     panel.step(0, 1)
     assert panel.disks_step.ran.isVisible()
+    panel.run_all_button.click()
+    wait_until(lambda: panel.strain_step.state == "warning" and panel.lattice_step.state == "warning", 30)
+    assert not panel.maps.layer("count").visible and panel.disks_step.badge.text().startswith("nothing ran")
+    assert panel.disks_step.state == "warning" and "the patterns are empty" in panel.disks_step.line.toolTip()
+    assert panel.lattice_step.note.text() and "no disk to fit: the patterns are empty" in panel.strain_step.evidence.text()
 
 
 def test_a_threshold_that_leaves_no_lattice_is_told(workspace, told, wait_until):
     run_all(workspace, wait_until)
     workspace.histogram.spin.setValue(float(workspace.state.found.disks.column("score").max()) + 1)
     wait_until(lambda: workspace.strain_step.state == "warning" and told)
-    assert "not fitted" in workspace.strain_step.line.text()
+    assert "not fitted" in workspace.strain_step.line.text() and workspace.disks_step.line.text() == "none kept"
+    wait_until(lambda: workspace.lattice_step.line.text() == "no lattice found")
     workspace.histogram.reset.click()
     wait_until(lambda: workspace.strain_step.line.text().endswith("of the scan"))
 

@@ -123,8 +123,6 @@ def fit_strain_regions(
     shape = (disks.shape[0], disks.shape[1])
     labels = check_regions(regions, shape)
     chosen = select_disks(disks, params)
-    if chosen.n_peaks == 0:
-        raise EmdlError("there is no disk above the threshold; lower the least score")
     numbers = [int(n) for n in np.unique(labels) if n]
     measured = calibration or _calibrated(chosen, params, [labels == number for number in numbers])
     phases = {phase.label: phase for phase in params.phases}

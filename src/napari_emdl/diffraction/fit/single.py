@@ -66,8 +66,6 @@ def fit_one_lattice(
         control.check()
         control.report(0, 3, "origin")
     chosen = select_disks(disks, params)
-    if chosen.n_peaks == 0:
-        raise EmdlError("there is no disk above the threshold; lower the least score")
     if chosen.mask is not None:
         chosen = chosen.compact()  # a view picks its columns anew each time it is asked
     chosen, measured, basis = prepared(chosen, params, calibration, reference)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
@@ -146,9 +147,21 @@ class StrainMap(ShownResult):
 
 
 def select_disks(disks: PeakTable, params: StrainParams) -> PeakTable:
-    """Disks that count with these settings, by the default threshold of the method where none is set."""
+    """Disks that count with these settings, by the default threshold of the method where none is set.
+
+    Raises
+    ------
+    EmdlError
+        When there is none.
+    """
     least = params.min_score if params.min_score is not None else disks.attrs.get("default_min_score")
-    return within_limits(disks, params.model_copy(update={"min_score": least}))
+    chosen = within_limits(disks, params.model_copy(update={"min_score": least}))
+    if chosen.n_peaks == 0 and disks.n_peaks == 0:
+        why = str(Caveats.of(disks))
+        raise EmdlError(f"there is no disk to fit: {why or 'none was found; try another method or probe'}")
+    if chosen.n_peaks == 0:
+        raise EmdlError("there is no disk above the threshold; lower the least score")
+    return chosen
 
 
 def reference_mask(shape: tuple[int, ...], reference: ArrayLike | None) -> NDArray[np.bool_]:

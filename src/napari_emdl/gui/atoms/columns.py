@@ -296,7 +296,8 @@ class ColumnsPanel(ScrollPanel):
         contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
         caveats = f"; {Caveats.of(attrs)}" if Caveats.of(attrs) else ""
-        self.status.setText(f"{frames}found with {attrs.get('model') or attrs.get('method', '')}{contrast}{caveats}")
+        ran = f"the network {attrs['model']}" if attrs.get("model") else attrs.get("method", "")
+        self.status.setText(f"{frames}found with {ran}{contrast}{caveats}")
         self._enable_saving()
 
     def _limits_changed(self) -> None:

@@ -264,6 +264,8 @@ class AtomsSession(QObject):
         return int(np.clip(round(frame), 0, self.movie.n_frames - 1))
 
     def _on_dims(self, event: Any = None) -> None:
+        if self.layer is not None and self.layer not in self.viewer.layers:
+            return  # its going changes the axes, before the list of layers has heard of it: nothing may be added now
         frame = self._frame_of_dims()
         if frame != self._frame:
             self._frame = frame

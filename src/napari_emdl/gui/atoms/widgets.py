@@ -362,7 +362,7 @@ class EditBar(QWidget):
     def show_counts(self, names: Sequence[str], counts: Sequence[int], by_hand: int) -> None:
         """Legend: colour, name and number of each species in the current frame."""
         parts = [
-            f'<span style="color:{species_colour(i)}">●</span> {name} {count}'
+            f'<span style="color:{species_colour(i)}">●</span> {name}: {count:,}'
             for i, (name, count) in enumerate(zip(names, counts, strict=True))
         ]
         if by_hand:

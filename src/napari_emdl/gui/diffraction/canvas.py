@@ -14,7 +14,7 @@ from qtpy.QtCore import QSize, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidget
 from superqt import QFlowLayout
 
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import glyphs, styles
 from napari_emdl.gui.kit.forms import narrow
 from napari_emdl.gui.kit.session import camera_of, role_of, tag
 
@@ -44,6 +44,7 @@ class DiffractionCanvas(QWidget):
         self.setObjectName("diffraction_canvas")
         self.model = ViewerModel(title="Diffraction")
         self.qt_viewer = QtViewer(self.model)
+        glyphs.make_ready(self.qt_viewer, glyphs.ALIGN + glyphs.SCALE)
         self.space = styles.space(None, axis_labels=AXES)
         self.radius_px = 5.0
         self.shape: tuple[int, int] | None = None

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QLineEdi
 from napari_emdl.base.caveats import RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, RunParams, TemplateParams
+from napari_emdl.base.peaks import PeakTable
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.device_badge import DeviceBadge
 from napari_emdl.gui.kit.forms import ParamsForm
@@ -196,11 +197,20 @@ class DisksStep(Step):
             probe = stem.found.probe is not None
             self.tell("ready" if probe else "missing", "press Run" if probe else "waits for the probe")
         else:
-            found = stem.found
-            done = int(found.done.sum()) if found.done is not None else 0
-            per = (stem.found.disks if found.kept is None else found.kept).n_peaks / max(done, 1)
-            text = f"{per:.0f} found" if stem.data.lone else f"{per:.1f} a pattern"
-            if done < stem.cube.n_patterns:
-                self.tell("warning", f"{done:,} of {stem.cube.n_patterns:,} patterns", "stopped before the end; Resume goes on")
-            else:
-                self.tell("done", text, f"{text} at or above the least score, {stem.found.disks.n_peaks:,} candidates in all")
+            self._tell_found(stem.found.disks, stem.cube.n_patterns)
+
+    def _tell_found(self, disks: PeakTable, n_patterns: int) -> None:
+        """How many disks there are, or why there is none."""
+        found = self.stem.found
+        done = int(found.done.sum()) if found.done is not None else 0
+        n_kept = (disks if found.kept is None else found.kept).n_peaks
+        per = n_kept / max(done, 1)
+        text = f"{n_kept:,} found" if self.stem.data.lone else f"{per:.1f} a pattern" if per >= 0.1 else f"{n_kept:,} in all"
+        if done < n_patterns:
+            self.tell("warning", f"{done:,} of {n_patterns:,} patterns", "stopped before the end; Resume goes on")
+        elif n_kept:
+            self.tell("done", text, f"{text} at or above the least score, {disks.n_peaks:,} candidates in all")
+        elif disks.n_peaks:
+            self.tell("warning", "none kept", f"{disks.n_peaks:,} candidates, none within the limits; lower the least score")
+        else:
+            self.tell("warning", "none found", str(Caveats.of(disks)) or "no pattern shows a disk of the probe's size")

@@ -72,7 +72,7 @@ class FitState(QObject):
         follow("keep", jobs.keep, self._on_kept, cancel_stale=False)
         follow("prepare", jobs.prepare_limits, lambda *_: None)
         follow("histogram", jobs.score_histogram, self._on_histogram)
-        follow("map", lattice.image, self._on_map, cancel_stale=False)
+        follow("map", lattice.image, self._on_map, cancel_stale=False, silent=True)  # the lattice says why, in its step
         follow("lattice", lattice, self._on_lattice, cancel_stale=False)
         follow("strain", jobs.fit_strain, self._on_strain, cancel_stale=False)
         follow("turn", jobs.turn_strain, self._on_turned, cancel_stale=False)
@@ -367,3 +367,6 @@ class FitState(QObject):
         if name == "strain":
             self.coarse = None
             self.strain_failed.emit(line)
+        elif name == "lattice":
+            self.found.lattice = jobs.LatticeView((0.0, 0.0), None, line)
+            self.lattice_changed.emit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,13 @@ class _Map:
 class FourMaps(QWidget):
     """ε xx, ε yy, ε xy and θ of the datacube that is shown.
 
+    Parameters
+    ----------
+    state
+        What is shown.
+    limits
+        Colour scale of a map, by its name, as the main canvas has it.
+
     Signals
     -------
     moved
@@ -93,10 +101,10 @@ class FourMaps(QWidget):
 
     moved = Signal(int, int)
 
-    def __init__(self, state: StemState, parent: QWidget | None = None):
+    def __init__(self, state: StemState, limits: Callable[[str], tuple[float, float] | None], parent: QWidget | None = None):
         super().__init__(parent)
         self.setObjectName("four_maps")
-        self.stem = state
+        self.stem, self._limits = state, limits
         self.view = pg.GraphicsLayoutWidget()
         self.view.setToolTip("Click to move the cross-hair; the wheel zooms all four maps, a double click shows them whole")
         self.view.setAccessibleName("Four strain maps")
@@ -148,11 +156,8 @@ class FourMaps(QWidget):
         for name, one in self.maps.items():
             shown = getattr(strain, name) if coarse is None else coarse.values[name]
             values[name] = np.asarray(shown, float) * one.factor
-        together = styles.symmetric_limits(*(values[name] for name in ("exx", "eyy", "exy")), least=1e-3)
         for name, one in self.maps.items():
-            limits = styles.symmetric_limits(values[name], least=1e-3) if name == "theta_rad" else together
-            if coarse is not None:  # colours stay, so that the map does not flicker
-                limits = one.limits
+            limits = self._limits(name) or one.limits
             one.show(values[name], limits, beyond(values[name], limits))
             one.show_axes(axes, strain.shape)
         self._show_cross()

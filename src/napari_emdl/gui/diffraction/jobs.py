@@ -320,12 +320,14 @@ class LatticeFinder:
         """Meant for :class:`napari_emdl.gui.kit.worker.Latest`; `inside` are the scan positions that count."""
         from napari_emdl.diffraction.basis import find_basis, given_basis
 
-        self._prepare(disks, params)
-        origin, centre = self._origin, self._centre(disks)
+        centre, basis, problem = self._centre(disks), None, ""
+        if disks.n_peaks == 0:
+            return LatticeView(centre, None, "there is no disk to find a lattice from")
         kept = _inside(kept, inside)
-        control.check()
-        basis, problem = None, ""
         try:
+            self._prepare(disks, params)
+            control.check()
+            origin = self._origin
             if params.g1 is not None and params.g2 is not None:
                 basis = given_basis((params.g1, params.g2), kept, origin)
             else:

@@ -11,23 +11,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.judge.glance import beyond, most_to_see
 from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
+from napari_emdl.gui.diffraction.corner import Corner
+from napari_emdl.gui.diffraction.ontop import OnTop
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.responsive import SLICE_MS
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
-FRESH_CHARACTERS = 12
-TEXT_PT = 8.0  # of the corner: more hides the map in a small window
 #: In the order of :data:`napari_emdl.diffraction.fit.strain.REASONS`, without "fitted".
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
 #: Roles of layers that stay above all maps.
 DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
+
+
+def _sharing(name: str) -> tuple[str, ...]:
+    """Strain maps that have one colour scale with this one."""
+    return ("theta_rad",) if name == "theta_rad" else ("exx", "eyy", "exy")
 
 
 class ScanMaps(QObject):
@@ -39,7 +44,14 @@ class ScanMaps(QObject):
         napari viewer (main canvas).
     cube
         Datacube whose scan the maps cover.
+
+    Signals
+    -------
+    limits_changed
+        The colour scale of a strain map is another.
     """
+
+    limits_changed = Signal()
 
     def __init__(self, viewer: Any, cube: Datacube, parent: QObject | None = None):
         super().__init__(parent)
@@ -60,12 +72,13 @@ class ScanMaps(QObject):
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
         self._idle = QTimer(self)
-        self._said = ""
-        self._drawn: set[str] = set()
+        self._corner = Corner(self.viewer, self._first, np.multiply(cube.scan_shape, self.space["scale"]))
+        self._said: list[str] = []
         self._directions: Any = None  # of the axes that are drawn
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
         self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
         self._idle.timeout.connect(self._do_one)
+        self._on_top = OnTop(self.viewer, cube, lambda: self._first("bars", self._show_bars), self)
 
     def layer(self, role: str) -> Any:
         """Layer of that role for this datacube, or None."""
@@ -87,7 +100,7 @@ class ScanMaps(QObject):
         selected = self.viewer.layers.selection.active
         self.viewer.layers.insert(self._above_images(), layer)
         styles.apply_look(layer, self.looks.get(role_of(layer), {}))
-        if selected is not None:
+        if selected is not None and role_of(layer) != self.chosen:  # the map on top is at hand
             self.viewer.layers.selection.active = selected
         return layer
 
@@ -130,12 +143,11 @@ class ScanMaps(QObject):
         self._dirty.clear()
         self._timer.stop()
 
-    def dress(self) -> None:
-        """Give the layers that are there the looks of a project."""
-        for role, look in self.looks.items():
-            layer = self.layer(role)
-            if layer is not None:
-                styles.apply_look(layer, look)
+    def dress(self, role: str) -> None:
+        """Give a layer that is there its look in a project."""
+        layer = self.layer(role)
+        if layer is not None:
+            styles.apply_look(layer, self.looks[role])
 
     def fit_contrast(self, layer: Any) -> None:
         """Contrast from the values that are there, unless a project gave it."""
@@ -161,17 +173,15 @@ class ScanMaps(QObject):
         self.strain, self.coarse = strain, None
         for name, _, factor, _ in styles.STRAIN_MAPS:
             self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
+        for name in self._values:
+            if self.limits(name) is None:
+                self._limits[name] = self._fresh_limits(name)
         if first:
-            together = [self._values[name] for name in ("exx", "eyy", "exy")]
-            for name in self._values:
-                own = [self._values[name]] if name == "theta_rad" else together
-                self._limits[name] = styles.symmetric_limits(*own, least=1e-3)
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
             if name == self.chosen or self.layer(name) is not None:
                 self._soon(name, partial(self._show_map, name))
-        self._later = {"axes": self._show_axes, **self._later}
-        self._idle.start()
+        self._first("axes", self._show_axes)
         for role in self._extra:
             if self.layer(role) is not None:
                 self._soon(role, partial(self.show_extra, role, None))
@@ -185,7 +195,7 @@ class ScanMaps(QObject):
             layer = self.layer(name)
             if layer is not None and layer.visible:
                 layer.data = self._coarse_values(name)
-        self._reveal()
+        self._refresh_ends()
 
     def _coarse_values(self, name: str) -> NDArray[np.float32]:
         if self.coarse is None:
@@ -201,6 +211,11 @@ class ScanMaps(QObject):
         else:
             self._later[role] = draw
             self._idle.start()
+
+    def _first(self, name: str, draw: Callable[[], Any]) -> None:
+        """Draw between two events, before all that waits."""
+        self._later = {name: draw, **self._later}
+        self._idle.start()
 
     def _do_one(self) -> None:
         if self._later:
@@ -226,16 +241,16 @@ class ScanMaps(QObject):
             f"{title} [{unit}]",
             self._values[name],
             colormap=styles.diverging(),
-            contrast_limits=self._limits.get(name, (-1.0, 1.0)),
+            contrast_limits=self.limits(name) or (-1.0, 1.0),
             visible=name == self.chosen,
             blending="translucent_no_depth",
         )
         if new:
             low, high = layer.contrast_limits
             layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
+            if "contrast_limits" in self.looks.get(name, {}):
+                self._take_limits(layer)
             layer.events.contrast_limits.connect(self._link_contrast)
-            layer.events.visible.connect(lambda *_: self._on_visible(name))
-            self._bar_soon(name)
 
     def _show_axes(self) -> None:
         """Arrows of the strain's x and y in the corner of the map, shown with any of the strain maps."""
@@ -252,23 +267,30 @@ class ScanMaps(QObject):
 
     def _axes_with_maps(self) -> None:
         layer = self.layer("axes")
-        if layer is not None:
-            maps = [self.layer(name) for name, *_ in styles.STRAIN_MAPS]
-            layer.visible = any(one is not None and one.visible for one in maps)
+        names = {name for name, *_ in styles.STRAIN_MAPS}
+        shown = any(role_of(one) in names for one in self._on_top.seen())
+        if layer is not None and layer.visible != shown:
+            layer.visible = shown
 
-    def _on_visible(self, name: str) -> None:
-        self._bar_soon(name)
+    def _show_bars(self) -> None:
+        """Colour bars, arrows of x and y and shares beyond go with the maps that can be seen; one bar at a time.
+
+        After all that changes in one event: napari draws up its scene anew for each layer that is shown or hidden.
+        """
+        seen = self._on_top.seen()
+        for role in [*(name for name, *_ in styles.STRAIN_MAPS), *(self._extra - {"reason"})]:
+            layer = self.layer(role)
+            if layer is None or not layer.visible:  # a hidden layer draws no bar
+                continue
+            if layer not in seen:
+                styles.show_colorbar(layer, False)
+            elif not styles.has_colorbar(layer):
+                self._first(f"bar of {role}", partial(self._show_bar, role))
         self._axes_with_maps()
+        self._refresh_ends()
 
-    def _bar_soon(self, name: str) -> None:
-        """The colour bar of a map, once it is shown."""
-        layer = self.layer(name)
-        if layer is not None and layer.visible and not styles.has_colorbar(layer):
-            self._later = {f"bar of {name}": partial(self._show_bar, name), **self._later}
-            self._idle.start()
-
-    def _show_bar(self, name: str) -> None:
-        layer = self.layer(name)
+    def _show_bar(self, role: str) -> None:
+        layer = self.layer(role)
         if layer is not None:
             styles.show_colorbar(layer)
 
@@ -300,7 +322,6 @@ class ScanMaps(QObject):
         layer = self.image(role, name, values.astype(np.float32), blending="translucent_no_depth", **look)
         self._extra.add(role)
         if new and role != "reason":
-            styles.show_colorbar(layer)
             self.fit_contrast(layer)
         if visible is not None:
             layer.visible = visible
@@ -308,13 +329,22 @@ class ScanMaps(QObject):
 
     def rescale_strain(self) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
-        together = [self._values[n] for n in ("exx", "eyy", "exy") if n in self._values]
-        for name, values in self._values.items():
-            layer = self.layer(name)
-            limits = styles.symmetric_limits(*([values] if name == "theta_rad" else together), least=1e-3)
+        for name in self._values:
+            layer, limits = self.layer(name), self._fresh_limits(name)
             self._limits[name] = limits
             if layer is not None:
                 self._set_limits(layer, limits)
+        self.limits_changed.emit()
+
+    def limits(self, name: str) -> tuple[float, float] | None:
+        """Colour scale of a strain map in its shown unit, the same wherever it is drawn; None before there is one."""
+        for layer in filter(None, map(self.layer, _sharing(name))):
+            low, high = layer.contrast_limits
+            return float(low), float(high)
+        return self._limits.get(name)
+
+    def _fresh_limits(self, name: str) -> tuple[float, float]:
+        return styles.symmetric_limits(*(self._values[one] for one in _sharing(name)), least=1e-3)
 
     def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:
         self._linking = True
@@ -328,14 +358,18 @@ class ScanMaps(QObject):
     def _link_contrast(self, event: Any) -> None:
         if role_of(event.source) == self.chosen:
             self._refresh_ends()
-        if self._linking or role_of(event.source) == "theta_rad":
-            return
-        limits = tuple(event.source.contrast_limits)
-        for name in ("exx", "eyy", "exy"):
+        if not self._linking:
+            self._take_limits(event.source)
+
+    def _take_limits(self, source: Any) -> None:
+        """Colour scale of one map for those that share it."""
+        limits, role = tuple(source.contrast_limits), role_of(source)
+        for name in _sharing(role):
             self._limits[name] = limits
             layer = self.layer(name)
-            if layer is not None and layer is not event.source:
+            if layer is not None and layer is not source:
                 self._set_limits(layer, limits)
+        self.limits_changed.emit()
 
     def show_only(self, role: str) -> None:
         """Show one of the maps and hide the others."""
@@ -346,42 +380,30 @@ class ScanMaps(QObject):
         elif role in self._values and self.layer(role) is None:
             self._show_map(role)
         shown = self.layer(role)
-        if shown is not None:  # before the others are hidden: the axes go with the last map
+        if shown is not None:
             shown.visible = True
             if self.coarse is not None and role in self._values:
                 shown.data = self._coarse_values(role)
             self.viewer.layers.selection.active = shown  # its contrast and colours are at hand
         names = {name for name, *_ in styles.STRAIN_MAPS} | self._extra
+        over = self._on_top.over(shown) if shown is not None else []  # a virtual image would cover it
         for layer in self.viewer.layers:
-            if role_of(layer) in names and tag_of(layer).get("signal") is self.cube and layer is not shown:
+            mine = role_of(layer) in names and tag_of(layer).get("signal") is self.cube
+            if (mine and layer is not shown) or layer in over:
                 layer.visible = False
         self._refresh_ends()
 
-    def say(self, text: str) -> None:
+    def say(self, lines: list[str]) -> None:
         """A few lines in the corner of the main canvas, the last of which says what lies beyond the colours of the map."""
-        self._said = text
-        self._reveal()
-
-    def _reveal(self) -> None:
-        """Show as much of the text as has few characters that were never drawn: each of them takes OpenGL 2 ms once."""
-        coarse = "" if self.coarse is None else f"coarse map: every {self.coarse.step}th position"
-        whole = "\n".join(filter(None, (coarse, self._said, "" if coarse else self.ends()))) if self._said else ""
-        fresh = [i for i, character in enumerate(whole) if character not in self._drawn and character not in whole[:i]]
-        if len(fresh) > FRESH_CHARACTERS:
-            whole = whole[: fresh[FRESH_CHARACTERS]]
-            self._later = {"text": self._reveal, **self._later}
-            self._idle.start()
-        self._drawn |= set(whole)
-        overlay = self.viewer.text_overlay
-        overlay.text = whole
-        overlay.position = "top_left"
-        overlay.font_size = TEXT_PT
-        overlay.visible = bool(whole)
+        self._said = lines
+        self._refresh_ends()
+        if not lines:
+            self._corner.say([])
 
     def ends(self) -> str:
         """Which shares of the map on top lie beyond the ends of its colour bar; empty when none does."""
         layer = self.layer(self.chosen) if self.chosen in self._values else None
-        if layer is None or not layer.visible:
+        if layer is None or layer not in self._on_top.seen():
             return ""
         values, limits = self._values[self.chosen], tuple(layer.contrast_limits)
         if self._marked[:2] != (id(values), limits):  # the cross-hair moves more often than the colours
@@ -390,11 +412,17 @@ class ScanMaps(QObject):
         return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
 
     def _refresh_ends(self) -> None:
-        if self._said and self.viewer.text_overlay.visible:
-            self.say(self._said)
+        if not self._said:  # the corner is another's, or empty
+            return
+        coarse = [] if self.coarse is None else [f"coarse map: every {self.coarse.step}th position"]
+        title = next((title for name, title, *_ in styles.STRAIN_MAPS if name == self.chosen), "")
+        ends = [] if coarse else list(filter(None, [self.ends()]))
+        self._corner.say([*coarse, *self._said, *ends], title)
 
     def close(self) -> None:
         """Stop timers and take the text away; the layers belong to the user now."""
         self._timer.stop()
         self._idle.stop()
-        self.say("")
+        self._said = []
+        self._on_top.close()
+        self._corner.close()

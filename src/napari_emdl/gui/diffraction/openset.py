@@ -82,7 +82,7 @@ class OpenSet(QObject):
         self._visible = [*self._visible, *(layer for layer in mine if layer.visible)]
         for layer in self._visible:
             layer.visible = False
-        self.maps.say("")
+        self.maps.say([])
 
     def put_aside(self) -> None:
         """Take it off the canvases; nothing is lost."""

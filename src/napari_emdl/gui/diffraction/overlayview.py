@@ -58,7 +58,7 @@ class OverlayView(QTimer):
             panel.say(" · ".join([*text[:2], *values, panel.disks_step.badge.device]))
             if state.data.lone:
                 return  # there is no map to write on
-            panel.maps.say("\n".join([" · ".join(text[:2]), *text[2:], *axes_note(state.found.strain), *self._parts.verdict()]))
+            panel.maps.say([" · ".join(text[:2]), *text[2:], *axes_note(state.found.strain), *self._parts.verdict()])
 
     def show_outlook(self, *_: Any) -> None:
         """What a run would give, until there is one."""

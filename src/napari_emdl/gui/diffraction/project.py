@@ -216,11 +216,14 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     maps.looks = dict(project.display.get("looks") or {})
     panel.cross.move_to(*project.position)
     yield
-    maps.dress()
+    for role in list(maps.looks):
+        maps.dress(role)
+        yield
     _put_canvas(panel, project.display.get("canvas") or {})
     yield
-    _add_scan_layers(panel, opened.parts.get(SCAN_LAYERS, []))
-    yield
+    for saved in opened.parts.get(SCAN_LAYERS, []):
+        _add_scan_layer(panel, *saved)
+        yield
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
         panel.regions.use_checked(opened.parts[REGIONS])
@@ -277,18 +280,17 @@ def _put_canvas(panel: Panel, shown: dict[str, Any]) -> None:
         styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
 
 
-def _add_scan_layers(panel: Panel, saved: list[LayerData]) -> None:
-    for data, attributes, kind in saved:
-        role = _take_role(attributes)
-        if role not in _DRAWN:
-            _add_own(panel.viewer, data, attributes, kind)
-            continue
-        old = panel.maps.layer(role) if panel.maps is not None else None
-        if old is not None:
-            tag_of(old)["role"] = "replaced"  # its going is not the user's
-            panel.viewer.layers.remove(old)
-        layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
-        (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
+def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: str) -> None:
+    role = _take_role(attributes)
+    if role not in _DRAWN:
+        _add_own(panel.viewer, data, attributes, kind)
+        return
+    old = panel.maps.layer(role) if panel.maps is not None else None
+    if old is not None:
+        tag_of(old)["role"] = "replaced"  # its going is not the user's
+        panel.viewer.layers.remove(old)
+    layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
+    (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
 
 
 def _add_diffraction_layers(panel: Panel, saved: list[LayerData], keys: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_emdl.gui.diffraction.openset import OpenSets
@@ -28,6 +29,7 @@ class RunView(QObject):
         state = panel.state
         state.block_found.connect(self._on_block)
         state.strain_changed.connect(self._on_first_strain)
+        state.strain_failed.connect(self._on_no_strain)
         for signal in (state.cube_changed, state.disks_changed, state.job_started, state.job_ended):
             signal.connect(lambda *_: panel.frame.show_results(state.found.disks is not None))
         state.job_started.connect(lambda *_: panel.run_all_button.setEnabled(False))
@@ -40,6 +42,12 @@ class RunView(QObject):
             counts = table.filter(min_score=self._panel.state.settings.min_score).counts().ravel()
             maps.begin_filling(COUNTS, "Disks in each pattern", colormap="viridis")
             maps.fill(COUNTS, block.start, block.stop, counts)
+
+    def _on_no_strain(self, _line: str) -> None:
+        """A map of counts that are all alike shows less than the image below it."""
+        counts = self._panel.maps.layer(COUNTS) if self._panel.maps is not None else None
+        if counts is not None and self._panel.state.found.strain is None and np.ptp(counts.data) == 0:
+            counts.visible = False
 
     def _on_first_strain(self) -> None:
         """With the first map of a datacube, what tells whether to trust it and how to keep it is unfolded."""

@@ -91,6 +91,7 @@ class StrainStep(Step):
         self.form.changed.connect(self.apply)
         self.fit_button.clicked.connect(self.fit)
         self.show_map.currentTextChanged.connect(self._on_show_map)
+        self.show_map.textActivated.connect(self._on_show_again)
         self.rescale_button.clicked.connect(self._on_rescale)
         state.strain_changed.connect(self.show_strain)
         state.strain_failed.connect(self._on_failed)
@@ -314,6 +315,11 @@ class StrainStep(Step):
             self.profile.show_component(MAP_TITLES[text])
             if self.stem.found.strain is not None:
                 self.evidence.setText(evidence(self.stem.found.strain, MAP_TITLES[text]))
+
+    def _on_show_again(self, _text: str) -> None:
+        """The map that is chosen is wanted back: a virtual image may lie over it."""
+        if self.maps is not None and self.maps.chosen:
+            self.maps.show_only(self.maps.chosen)
 
     def show_strain(self) -> None:
         """Maps on the main canvas, evidence in the panel."""

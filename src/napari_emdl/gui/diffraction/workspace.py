@@ -173,9 +173,13 @@ class StemWorkspace(Panel):
         self.export_step.layers = lambda: layers_to_export(self)
 
     def _make_four_maps(self) -> FourMaps:
-        self.four_maps = FourMaps(self.state)
+        self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.limits(name))
         self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
         return self.four_maps
+
+    def _on_limits(self) -> None:
+        if self.four_maps is not None:
+            self.four_maps.refresh()
 
     def begin_tour(self) -> None:
         """Guided tour from the sample to a strain figure."""
@@ -198,6 +202,7 @@ class StemWorkspace(Panel):
         if settings is None:
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
         opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
+        opened.maps.limits_changed.connect(self._on_limits)
         if not is_stand_in(cube):
             opened.detectors.navigation_named.connect(lambda what: self._name_navigation(opened, what))
             opened.detectors.navigation()

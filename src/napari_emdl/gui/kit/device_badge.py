@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QPushButton, QWidget
 
+from napari_emdl.gui.kit.worker import per_second
 from napari_emdl.models.devices import is_warning
 
 _COLORS = {"cuda": "#2e9e5b", "tensorrt": "#2e9e5b", "coreml": "#2e9e5b", "cpu": "#4a6fa5", "": "#7a7a7a"}
@@ -31,11 +32,11 @@ class DeviceBadge(QPushButton):
         self.provider, self.note, self.rate_per_s = provider, note, rate_per_s
         short = provider.removesuffix("ExecutionProvider")
         kind = short.lower().split(" ")[0]
-        text = short.upper() if kind in ("cpu", "cuda") else short
-        if rate_per_s:
-            text = f"{text} · {rate_per_s:,.3g}/s" if text else f"{rate_per_s:,.3g}/s"
-        self.device = short.upper() if kind in ("cpu", "cuda") else short or "no device yet"
-        self.setText((text or "no device yet") + (" ⚠" if is_warning(note) else ""))
+        text = {"cpu": "CPU", "cuda": "CUDA", "none": "nothing ran", "": "no device yet"}.get(kind, short)
+        self.device = text
+        if rate_per_s and kind != "none":
+            text = f"{text} · {per_second(rate_per_s)}" if kind else per_second(rate_per_s)
+        self.setText(text + (" ⚠" if is_warning(note) else ""))
         tip = note or ("what really runs; click for all devices" if provider else "nothing has run yet; click for all devices")
         self.setToolTip(f"<qt>{tip}</qt>")
         color = _COLORS.get(kind, _COLORS[""])

@@ -193,7 +193,7 @@ class OpenDialog(QDialog):
 
     def _refuse(self, line: str) -> None:
         self.result_shown, self._wanted = None, False
-        self.line.setText(f"⚠ {line}")
+        self.line.setText("⚠ Not opened with these settings: see above." if line == self.reason.text() else f"⚠ {line}")
         self.open_button.setEnabled(False)
         self.image.hide()
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
-from napari_emdl.gui.kit import responsive
+from napari_emdl.gui.kit import glyphs, responsive
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -68,8 +68,15 @@ def camera_of(viewer: Any) -> Any:
     return getattr(viewer, "scene", viewer).camera
 
 
+#: Centre and zoom that a view was fitted to, by viewer.
+_fitted: WeakKeyDictionary[Any, tuple[float, ...]] = WeakKeyDictionary()
+
+
 def fit_view(viewer: Any) -> None:
-    """Show what is visible whole: what is put aside does not count, as it does for napari."""
+    """Show what is visible whole: what is put aside does not count, as it does for napari.
+
+    It stays whole when the canvas gets another size, until somebody zooms or moves it.
+    """
     shown = [layer for layer in viewer.layers if layer.visible]
     canvas: Any = getattr(bare(viewer), "canvas", None)
     if not shown or viewer.dims.ndisplay != 2 or not hasattr(canvas, "viewbox_size"):  # napari before 0.9
@@ -81,12 +88,29 @@ def fit_view(viewer: Any) -> None:
     camera = camera_of(viewer)
     camera.center = (*camera.center[:-2], *((low + high) / 2))
     camera.zoom = float((1 - MARGIN) * np.min(np.asarray(canvas.viewbox_size(viewer.layers)) / size))
+    viewer = bare(viewer)
+    if viewer not in _fitted:
+        known = ref(viewer)
+        canvas.events.size.connect(lambda *_: _keep_fitted(known()))
+    _fitted[viewer] = _view_of(viewer)
+
+
+def _view_of(viewer: Any) -> tuple[float, ...]:
+    camera = camera_of(viewer)
+    return (*(float(v) for v in camera.center[-2:]), float(camera.zoom))
+
+
+def _keep_fitted(viewer: Any) -> None:
+    there = viewer is not None and has_window(viewer) and viewer.window._qt_window.isVisible() and min(viewer.canvas.size) > 1
+    if there and np.allclose(_view_of(viewer), _fitted[viewer], rtol=1e-6):
+        fit_view(viewer)
 
 
 def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
     responsive.begin()
+    glyphs.make_ready_in(bare(viewer))
 
 
 def unregister(viewer: Any, name: str) -> None:

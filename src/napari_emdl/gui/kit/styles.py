@@ -35,10 +35,10 @@ def matplotlib_colormap(name: str) -> Colormap:
 
 
 def disk_colormap() -> Colormap:
-    """Blue (low score) over green to red (high score); reads on a gray pattern, dark or bright."""
-    import matplotlib
+    """Colours of the scores of disks, as figures have them."""
+    from napari_emdl.exporting.colours import disk_colours
 
-    return Colormap(matplotlib.colormaps["turbo"](np.linspace(0.12, 0.92, 256)), name="disk score")
+    return Colormap(disk_colours(), name="disk score")
 
 
 def listed(colors: tuple[str, ...]) -> Colormap:
@@ -118,7 +118,7 @@ def apply_look(layer: Any, look: dict[str, Any]) -> None:
     if colormap in AVAILABLE_COLORMAPS and colormap != getattr(layer.colormap, "name", colormap):
         layer.colormap = colormap
     for name in ("visible", "opacity", "gamma"):
-        if name in look and hasattr(layer, name):
+        if name in look and getattr(layer, name, look[name]) != look[name]:  # napari draws anew for the same value as well
             setattr(layer, name, look[name])
 
 

@@ -17,6 +17,7 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.gui.kit import glyphs
 from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
 from napari_emdl.jobs.control import Control, Progress
 
@@ -214,6 +215,11 @@ class Latest(_Sender):
                 self._send("done", result, args)
 
 
+def per_second(rate: float) -> str:
+    """Rate as a person reads it."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+
+
 def duration(seconds: float) -> str:
     """Time left as a person reads it."""
     if seconds != seconds or seconds == float("inf"):
@@ -278,7 +284,7 @@ class JobBar(QWidget):
         self.bar.setValue(progress.done)
         parts = [f"{progress.done:,} of {progress.total:,} {self.item}"]
         if progress.rate_per_s > 0:
-            parts.append(f"{progress.rate_per_s:,.3g}/s")
+            parts.append(per_second(progress.rate_per_s))
         if progress.remaining_s != float("inf") and progress.done < progress.total:
             parts.append(f"{duration(progress.remaining_s)} left")
         if progress.message:
@@ -296,6 +302,7 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
     For what reads or makes layers and must answer at once; what napari imports for its first layers is imported there too.
     Without a running application the function is simply called.
     """
+    from napari import current_viewer
     from napari.utils import progress
     from qtpy.QtWidgets import QApplication
 
@@ -307,6 +314,7 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
         return function(control)
 
     prepare_units()
+    glyphs.make_ready_in(current_viewer())
     job = Job(work, title)
     outcome: list[Any] = []
     loop = QEventLoop()
