@@ -281,6 +281,9 @@ def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
     elif order.little:
         line = f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result"
         finder.caveats += Caveats([line])
+    elif order.unknown:
+        few = "one spot passes" if order.spots == 1 else f"{order.spots} spots pass"
+        finder.caveats += Caveats([f"only {few}, too few to tell whether they repeat as columns do: check the result"])
     return bool(reason)
 
 

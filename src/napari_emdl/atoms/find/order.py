@@ -30,6 +30,8 @@ NO_ORDER, NO_ORDER_MANY = 0.06, 0.12
 AROUND, TRIED, LEAST_AROUND, ORDERLY, NO_LATTICE = 40, 24, 120, 0.45, 0.35
 #: below it the user is told
 LITTLE_ORDER = 0.15
+#: spots of a frame whose order can be told at all
+LEAST_TOLD = 12
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Order:
     def little(self) -> bool:
         """Whether the user should look at the result."""
         return self.spots >= LEAST_SPOTS and self.value < LITTLE_ORDER
+
+    @property
+    def unknown(self) -> bool:
+        """Whether there are spots, but too few to tell columns from anything else that is round."""
+        return 0 < self.spots < LEAST_TOLD
 
 
 def order_of(frames: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]], threshold: float) -> Order:
@@ -102,7 +109,7 @@ def lattice_order(points: NDArray[np.floating], score: NDArray[np.floating], thr
     suspected = score >= min(SUSPECTED, threshold)
     p = np.asarray(points, np.float64)[suspected]
     judged = np.flatnonzero(score[suspected] >= threshold)
-    if len(judged) < 12:
+    if len(judged) < LEAST_TOLD:
         return float("nan")
     judged = judged[:: -(-len(judged) // MOST_SPOTS)]
     tree = cKDTree(p)

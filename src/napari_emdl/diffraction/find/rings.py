@@ -38,6 +38,8 @@ _PLACES, _NEXT, _ARC_DEG, _ARC = 24, 1.0, 60.0, 8.0
 _LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
 #: Nearer to the beam than this, in radii, nothing is said.
 _NEAREST = 2.2
+#: A ring is looked for where so many candidates lie as far from a likely beam as each other, to a radius.
+_LEAST_ALIKE = 6
 
 
 def on_rings(
@@ -47,6 +49,7 @@ def on_rings(
     radius_px: float,
     sure: float,
     gap: NDArray[np.bool_] | None = None,
+    quick: bool = False,
 ) -> NDArray[np.bool_]:
     """(m,) True for candidates that are as the rest of a ring about the direct beam.
 
@@ -64,20 +67,44 @@ def on_rings(
         Score of disks that may be the direct beam.
     gap
         (rows, cols) what is hidden: places there are left out.
+    quick
+        Try fewer places for the beam: one behind a stop may be missed.
     """
     out = np.zeros(len(found.which), bool)
     side = max(1, round(_SIDE * radius_px))
     for i in np.unique(found.which):
         here = np.flatnonzero(found.which == i)
+        own = found.pick(here)
+        likely = own.pick(own.score >= sure)
+        centres = _simplest_beams(likely, beam_px) if quick else likely_beams(likely, beam_px, radius_px)
+        centres = _amid_circles(own.position, centres, radius_px)
+        if not len(centres):
+            continue
         level = ndimage.uniform_filter(patterns[i], side, mode="nearest")
         if gap is not None and gap.any():
             level = np.where(gap, np.float32(np.nan), level)
-        centres = likely_beams(found.pick(here[found.score[here] >= sure]), beam_px, radius_px)
         heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
         best = int(np.argmax(heights))
         if heights[best] > _LEAST_SUM:
-            out[here] = _like_their_circle(level, found.position[here], centres[best], radius_px, side)
+            out[here] = _like_their_circle(level, own.position, centres[best], radius_px, side)
     return out
+
+
+def _simplest_beams(sure: Found, beam_px: Floats) -> Floats:
+    """(k, 2) the brightest sure disk, that nearest to the middle of all, and where the beam is in most patterns."""
+    centres = [np.asarray(beam_px, np.float64)]
+    if len(sure.which):
+        middle = np.linalg.norm(sure.position - sure.position.mean(axis=0), axis=1).argmin()
+        centres += [sure.position[sure.intensity.argmax()], sure.position[middle]]
+    return np.unique(centres, axis=0)
+
+
+def _amid_circles(position_px: Floats, centres_px: Floats, radius_px: float) -> Floats:
+    """Those of the centres (k, 2) that have many candidates as far away as each other: without these there is no ring."""
+    if len(position_px) < _LEAST_ALIKE:
+        return np.zeros((0, 2))
+    away = np.sort(np.linalg.norm(position_px[None] - centres_px[:, None], axis=2), axis=1)
+    return centres_px[np.any(away[:, _LEAST_ALIKE - 1 :] - away[:, : 1 - _LEAST_ALIKE] <= radius_px, axis=1)]
 
 
 def _lookup(level: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.float32]:

@@ -159,7 +159,7 @@ class TemplateFinder:
         filled = fill_missing(patterns)
         electrons = filled.astype(np.float32) / estimate_gain(filled)[:, None, None]
         middle = (np.array(self.detector_shape) - 1) / 2
-        ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score)
+        ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score, quick=True)
         return self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table
 
     def _limited(self, table: PeakTable, factor: NDArray[np.float64]) -> PeakTable:
