@@ -129,3 +129,17 @@ def test_many_disks_of_several_grains_stay_where_the_beam_stands_out_and_pairs_l
     assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == 0
     intensity[0] = 9000
     assert keep_plausible(table_of(position, intensity), probe, 0.5, SHAPE).n_peaks == len(position)
+
+
+def test_bright_parts_of_a_picture_are_no_crystal_though_they_fall_off() -> None:
+    # a photograph without lattice, pairs or direct beam, of which 143 disks were shown without a word
+    random = np.random.default_rng(8)
+    position = random.uniform(10, 246, (140, 2))
+    away = np.linalg.norm(position - 128, axis=1)
+    table = table_of(position, 1000 * np.exp(-away / 90) * random.uniform(0.5, 1, len(position)))
+    probe = replace(synthetic_probe(3.0, SHAPE, source=MEASURED), crystal=0.05)
+    assert keep_plausible(table, probe, 0.5, SHAPE).attrs["n_refused"] == 1
+    assert keep_plausible(table, replace(probe, crystal=0.6), 0.5, SHAPE).n_peaks == len(position)
+    place = lattice(5, 20.0)
+    heights = 1000 * np.exp(-np.linalg.norm(place - 128, axis=1) / 90)
+    assert keep_plausible(table_of(place, heights), probe, 0.5, SHAPE).n_peaks == len(place)

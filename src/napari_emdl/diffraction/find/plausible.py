@@ -96,10 +96,12 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     # of many places by chance some fall off; where a network sees no crystal that is not enough
     least = _FALLS if probe.crystal > _NO_CRYSTAL else _FALLS_CLEARLY
     falls = seen.falls < least or seen.gathered < 1 - _GATHERED / np.sqrt(max(4, len(peaks) // 5))
-    if many and falls:
+    if many and falls and probe.crystal > _NO_CRYSTAL:
         return True
     few_kept = len(peaks) >= most and most < _USUAL_MOST
     paired = paired_share(position, radius_px)
+    if many and falls:  # as the bright parts of a photograph do
+        return paired > _BEAM_PAIRED or _on_lattice(shown, i, radius_px, detector_shape)
     if many and probe.crystal > _LIKELY and seen.beam > _BEAM and paired > _BEAM_PAIRED:
         return True
     if many and seen.beam < _ALIKE and not few_kept:
@@ -109,6 +111,10 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
         return True  # where disks overlap or lie on rings, too few of them are right to make a lattice or pairs
     if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
         return True
+    return _on_lattice(shown, i, radius_px, detector_shape)
+
+
+def _on_lattice(shown: PeakTable, i: int, radius_px: float, detector_shape: tuple[int, int]) -> bool:
     one = shown.select_positions([i])
     return bool(lattices_of(one, max(radius_px, 2.0), np.array(detector_shape) / 2).good[0])
 
