@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.atoms.find.contrast import Decision, choose_contrast, contrast_choice, contrast_frames, decide_contrast
+from napari_emdl.atoms.find.contrast import (
+    SURE_CONTRAST,
+    Decision,
+    choose_contrast,
+    contrast_choice,
+    contrast_frames,
+    decide_contrast,
+)
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 ON_STRIPES = 0.06
 #: fewer spots are not judged by their shape
 LEAST_ON_STRIPES = 10
+#: Order from which columns need no second look, and by how much those of a second network must repeat better.
+_ORDERED, _CLEARLY = 0.2, 0.1
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
 #: of images at least so large (side, A) the less likely contrast is tried on parts of the second side
@@ -52,7 +61,8 @@ def make_finder(
     pixel = pixel_size_A(movie, params)
     model, note = _model_for(movie, params)
     if model is not None:
-        return _network_finder(model, movie, params, pixel, run or RunParams(), control)
+        finder = _network_finder(model, movie, params, pixel, run or RunParams(), control)
+        return finder if params.model else _confirmed(finder, movie, params, pixel, run or RunParams(), control)
     decided = choose_contrast(movie, params, control) if params.contrast == "auto" else None
     finder = LogFinder(pixel, decided.contrast if decided else params.contrast, params.min_spacing_A)
     finder.caveats = Caveats([note])
@@ -78,7 +88,7 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
     if params.model:
         return find_model(params.model, "columns"), ""
-    fitting = shipped_models("columns", lambda card: int((card.emdl.model_extra or {}).get("images", 1)) == movie.n_foci)
+    fitting = shipped_models("columns", lambda card: int(_facts(card).get("images", 1)) == movie.n_foci and not _second(card))
     if fitting:
         return next((m for m in fitting if m.name == "columns"), fitting[0]), ""
     if movie.n_foci > 1:
@@ -86,10 +96,18 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
     return None, "no column network is installed: the classical finder (log) was used"
 
 
+def _facts(card: Any) -> dict[str, Any]:
+    return card.emdl.model_extra or {}
+
+
+def _second(card: Any) -> bool:
+    """Whether a network is asked where another one is in doubt only."""
+    return bool(_facts(card).get("second_opinion"))
+
+
 def _takes_contrast(model: Any) -> bool:
     """Whether a network has an entry for the contrast among its conditions."""
-    layout = (model.card.config.emdl.model_extra or {}).get("conditions", {})
-    return bool(layout.get("contrast"))
+    return bool(_facts(model.card).get("conditions", {}).get("contrast"))
 
 
 def _network_finder(
@@ -158,6 +176,40 @@ def _network_finder(
     elif finder.passing < 0.5:
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder
+
+
+def _confirmed(
+    finder: ColumnFinder, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams, control: Control | None
+) -> ColumnFinder:
+    """The finder, or that of a second network where this one is in doubt and the columns of the other repeat clearly better.
+
+    Sheets under a scanning probe are what the first network knows least: it finds half of their atoms, and takes them for dark.
+    """
+    from napari_emdl.models.registry import shipped_models
+
+    order = _order(finder)
+    sure = finder.contrast_confidence is None or finder.contrast_confidence >= SURE_CONTRAST
+    if movie.n_foci > 1 or order >= ORDERLY or (sure and order >= _ORDERED):
+        return finder
+    for model in shipped_models("columns", _second):
+        other = _network_finder(model, movie, params, pixel_A, run, control)
+        certain = other.contrast_confidence is None or other.contrast_confidence >= SURE_CONTRAST
+        better = _order(other)
+        if certain and better >= max(_ORDERED, order + _CLEARLY):
+            line = (
+                f"the columns are those of {model.name}, where they repeat (order {better:.2f}); those of {finder.info.model} "
+                f"hardly do (order {max(0.0, order):.2f})"
+            )
+            other.caveats += Caveats([line])
+            return other
+    return finder
+
+
+def _order(finder: ColumnFinder) -> float:
+    """Order of the spots that pass in the frames that were looked at; 0 where nothing is known of it."""
+    spots = getattr(finder, "sampled_spots", [])
+    value = order_of(spots, finder.default_min_score).value
+    return value if np.isfinite(value) else 0.0
 
 
 def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkColumnFinder:
