@@ -24,6 +24,8 @@ class ColumnFinder(Finder, Protocol):
         "bright", "dark" or "unknown".
     contrast_confidence
         How sure it is, where it was chosen from the frames.
+    contrast_evidence
+        What spoke for it, for provenance.
     caveats
         What the user should know of the result; what is settled later is added. Part of ``info.caveats``.
     """
@@ -31,6 +33,7 @@ class ColumnFinder(Finder, Protocol):
     species: tuple[str, ...]
     contrast: str
     contrast_confidence: float | None
+    contrast_evidence: dict[str, Any]
     caveats: Caveats
 
     def sample(

@@ -50,6 +50,7 @@ class HeatmapColumnFinder:
     method = "heatmap"
     parallel = False
     contrast_confidence: float | None = None
+    contrast_evidence: dict[str, Any] = {}
 
     def __init__(
         self, model: Model, pixel_A: float, contrast: str, min_spacing_A: float = 0.8, session: Session | None = None

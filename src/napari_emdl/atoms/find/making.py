@@ -26,7 +26,7 @@ from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.atoms.find.structurefactor import MOST_PLACES, lattice_places
 from napari_emdl.atoms.find.tiles import spread
 from napari_emdl.base.caveats import Caveats
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, ModelError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 ON_STRIPES = 0.06
 #: fewer spots are not judged by their shape
 LEAST_ON_STRIPES = 10
-#: Order from which columns need no second look, and by how much those of a second network must repeat better.
-_ORDERED, _CLEARLY = 0.2, 0.1
+#: Order from which columns need no second look; by how much those of a second network must repeat better; or how many times as
+#: many they must be (where the contrast was not sure, and where it was), and repeat no worse than by so much.
+_ORDERED, _CLEARLY, _MORE, _AS_GOOD = 0.2, 0.1, (1.1, 1.25), 0.03
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
 #: of images at least so large (side, A) the less likely contrast is tried on parts of the second side
@@ -62,7 +63,7 @@ def make_finder(
     model, note = _model_for(movie, params)
     if model is not None:
         finder = _network_finder(model, movie, params, pixel, run or RunParams(), control)
-        return finder if params.model else _confirmed(finder, movie, params, pixel, run or RunParams(), control)
+        return finder if params.model else _confirmed(finder, model, movie, params, pixel, run or RunParams(), control)
     decided = choose_contrast(movie, params, control) if params.contrast == "auto" else None
     finder = LogFinder(pixel, decided.contrast if decided else params.contrast, params.min_spacing_A)
     finder.caveats = Caveats([note])
@@ -179,29 +180,45 @@ def _network_finder(
 
 
 def _confirmed(
-    finder: ColumnFinder, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams, control: Control | None
-) -> ColumnFinder:
-    """The finder, or that of a second network where this one is in doubt and the columns of the other repeat clearly better.
+    finder: Any, model: Any, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams,
+    control: Control | None,
+) -> ColumnFinder:  # fmt: skip
+    """The finder of `model`, or what a second network says where this one is in doubt.
 
-    Sheets under a scanning probe are what the first network knows least: it finds half of their atoms, and takes them for dark.
+    Where the second one is sure of the contrast, that is the contrast; where its columns repeat clearly better, or are more and
+    repeat as well, they are the columns. Sheets under a scanning probe are what the first network knows least: it finds half of
+    their atoms, and takes them for dark.
     """
     from napari_emdl.models.registry import shipped_models
 
-    order = _order(finder)
     sure = finder.contrast_confidence is None or finder.contrast_confidence >= SURE_CONTRAST
-    if movie.n_foci > 1 or order >= ORDERLY or (sure and order >= _ORDERED):
+    asked_below = ORDERLY if movie.kind == "image" else _ORDERED
+    if movie.n_foci > 1 or (sure and _order(finder) >= asked_below):
         return finder
-    for model in shipped_models("columns", _second):
-        other = _network_finder(model, movie, params, pixel_A, run, control)
-        certain = other.contrast_confidence is None or other.contrast_confidence >= SURE_CONTRAST
-        better = _order(other)
-        if certain and better >= max(_ORDERED, order + _CLEARLY):
+    for second in shipped_models("columns", _second):
+        try:
+            other: Any = _network_finder(second, movie, params, pixel_A, run, control)
+        except ModelError as error:  # the first one's columns are there all the same
+            finder.caveats += Caveats([str(error)])
+            continue
+        if other.contrast_confidence is not None and other.contrast_confidence < SURE_CONTRAST:
+            continue
+        if not sure:
+            told = params.model_copy(update={"contrast": other.contrast})
+            finder = _network_finder(model, movie, told, pixel_A, run, control)
+            finder.contrast_confidence, finder.contrast_evidence = other.contrast_confidence, {
+                **other.contrast_evidence, "decided_by": f"column network {second.name}"
+            }  # fmt: skip
+        order, better = _order(finder), _order(other)
+        more = other.passing >= _MORE[sure] * finder.passing and better >= order - _AS_GOOD
+        if better >= _ORDERED and (more or better >= order + _CLEARLY):
             line = (
-                f"the columns are those of {model.name}, where they repeat (order {better:.2f}); those of {finder.info.model} "
-                f"hardly do (order {max(0.0, order):.2f})"
+                f"the columns are those of {second.name}: {other.passing:.0f} a frame of order {better:.2f}; {model.name} has "
+                f"{finder.passing:.0f} of order {max(0.0, order):.2f}"
             )
             other.caveats += Caveats([line])
             return other
+        return finder
     return finder
 
 

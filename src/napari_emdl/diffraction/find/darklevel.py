@@ -41,11 +41,11 @@ def dark_level(patterns: NDArray[Any]) -> NDArray[np.float32]:
     half is what makes its noise, electrons or readout.
     """
     level = np.zeros(len(patterns), np.float32)
-    if patterns.shape[-1] < 2 * _BLOCK:
+    if not patterns.size or patterns.shape[-1] < 2 * _BLOCK:
         return level
     glance = patterns[:, ::_GLANCE, ::_GLANCE].reshape(len(patterns), -1)
-    lit = np.partition(glance, int(_DEAD_SHARE * glance.shape[1]), axis=1)[:, int(_DEAD_SHARE * glance.shape[1])] > 0
-    for i in np.flatnonzero(lit):
+    dead = int(_DEAD_SHARE * glance.shape[1])
+    for i in np.flatnonzero(np.partition(glance, dead, axis=1)[:, dead] > 0):
         level[i] = _level(patterns[i])
     return level
 
