@@ -211,7 +211,7 @@ def _confirmed(
             }  # fmt: skip
         order, better = _order(finder), _order(other)
         more = other.passing >= _MORE[sure] * finder.passing and better >= order - _AS_GOOD
-        if better >= _ORDERED and (more or better >= order + _CLEARLY):
+        if better >= LITTLE_ORDER and (more or better >= order + _CLEARLY):
             line = (
                 f"the columns are those of {second.name}: {other.passing:.0f} a frame of order {better:.2f}; {model.name} has "
                 f"{finder.passing:.0f} of order {max(0.0, order):.2f}"
