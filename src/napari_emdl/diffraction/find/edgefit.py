@@ -15,6 +15,8 @@ from scipy import special
 _MOST_VALUES = 20_000
 #: Steps of the fit, and the relative change of the loss after which there is nothing to gain.
 _MOST_STEPS, _SETTLED = 200, 1e-10
+#: An edge is no sharper than this.
+_LEAST_EDGE_PX = 0.3
 
 Floats = NDArray[np.float64]
 
@@ -48,9 +50,24 @@ def fit_edge(distance: Floats, value: Floats, guess_px: float) -> tuple[float, f
     start = np.array([guess_px, np.log(0.7), bottom, top - bottom, 0.0])
     fitted, settled = _minimise(x, y, start, scale=0.1 * (top - bottom))
     radius, edge = float(fitted[0]), float(np.exp(fitted[1]))
+    if edge < _LEAST_EDGE_PX:
+        radius, edge, settled = _by_scipy(x, y, start, scale=0.1 * (top - bottom))
     if not (settled and 0.5 * guess_px < radius < 1.6 * guess_px):
         return guess_px, 1.0
-    return radius, float(np.clip(edge, 0.3, max(0.5, 0.5 * radius)))
+    return radius, float(np.clip(edge, _LEAST_EDGE_PX, max(0.5, 0.5 * radius)))
+
+
+def _by_scipy(x: Floats, y: Floats, start: Floats, scale: float) -> tuple[float, float, bool]:
+    """Radius, edge width and whether the fit came to rest, of an edge between two pixels: there our fit halts where it is."""
+    from scipy import optimize
+
+    def model(p: Floats) -> Floats:
+        inside = 0.5 * special.erfc((x - p[0]) / (np.sqrt(2) * abs(p[1])))
+        return np.asarray(p[2] + (p[3] + p[4] * (x - p[0])) * inside - y)
+
+    first = [start[0], np.exp(start[1]), *start[2:]]
+    fit = optimize.least_squares(model, first, loss="soft_l1", f_scale=scale, max_nfev=200)
+    return float(fit.x[0]), float(abs(fit.x[1])), bool(fit.success)
 
 
 def _minimise(x: Floats, y: Floats, p: Floats, scale: float) -> tuple[Floats, bool]:
