@@ -8,6 +8,8 @@ against the heights along that circle, looked for a little inside and outside of
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -39,11 +41,11 @@ _LEAST_PART, _SIGMAS, _UNEVEN = 0.3, 4.0, 0.12
 #: Nearer to the beam than this, in radii, nothing is said.
 _NEAREST = 2.2
 #: A ring is looked for where so many candidates lie as far from a likely beam as each other, to a radius.
-_LEAST_ALIKE = 6
+_LEAST_ALIKE, _MANY_ALIKE = 6, 9
 
 
 def on_rings(
-    patterns: NDArray[np.float32],
+    patterns: NDArray[np.float32] | Callable[[int], NDArray[np.float32]],
     found: Found,
     beam_px: Floats,
     radius_px: float,
@@ -56,7 +58,7 @@ def on_rings(
     Parameters
     ----------
     patterns
-        (n, rows, cols) electrons.
+        (n, rows, cols) electrons, or what gives one of them.
     found
         Candidates.
     beam_px
@@ -68,7 +70,7 @@ def on_rings(
     gap
         (rows, cols) what is hidden: places there are left out.
     quick
-        Try fewer places for the beam: one behind a stop may be missed.
+        Try fewer places for the beam and look at rings of many candidates only: one behind a stop may be missed.
     """
     out = np.zeros(len(found.which), bool)
     side = max(1, round(_SIDE * radius_px))
@@ -77,10 +79,11 @@ def on_rings(
         own = found.pick(here)
         likely = own.pick(own.score >= sure)
         centres = _simplest_beams(likely, beam_px) if quick else likely_beams(likely, beam_px, radius_px)
-        centres = _amid_circles(own.position, centres, radius_px)
+        centres = _amid_circles(own.position, centres, radius_px, _MANY_ALIKE if quick else _LEAST_ALIKE)
         if not len(centres):
             continue
-        level = ndimage.uniform_filter(patterns[i], side, mode="nearest")
+        pattern = patterns(int(i)) if callable(patterns) else patterns[i]
+        level = ndimage.uniform_filter(pattern, side, mode="nearest")
         if gap is not None and gap.any():
             level = np.where(gap, np.float32(np.nan), level)
         heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
@@ -99,12 +102,12 @@ def _simplest_beams(sure: Found, beam_px: Floats) -> Floats:
     return np.unique(centres, axis=0)
 
 
-def _amid_circles(position_px: Floats, centres_px: Floats, radius_px: float) -> Floats:
+def _amid_circles(position_px: Floats, centres_px: Floats, radius_px: float, alike: int) -> Floats:
     """Those of the centres (k, 2) that have many candidates as far away as each other: without these there is no ring."""
-    if len(position_px) < _LEAST_ALIKE:
+    if len(position_px) < alike:
         return np.zeros((0, 2))
     away = np.sort(np.linalg.norm(position_px[None] - centres_px[:, None], axis=2), axis=1)
-    return centres_px[np.any(away[:, _LEAST_ALIKE - 1 :] - away[:, : 1 - _LEAST_ALIKE] <= radius_px, axis=1)]
+    return centres_px[np.any(away[:, alike - 1 :] - away[:, : 1 - alike] <= radius_px, axis=1)]
 
 
 def _lookup(level: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.float32]:

@@ -156,8 +156,11 @@ class TemplateFinder:
         """Scores of what a ring about the direct beam makes look like a disk fall."""
         if not table.n_peaks:
             return table
-        filled = fill_missing(patterns)
-        electrons = filled.astype(np.float32) / estimate_gain(filled)[:, None, None]
+
+        def electrons(i: int) -> NDArray[np.float32]:
+            filled = fill_missing(patterns[i : i + 1])
+            return np.asarray(filled[0] / estimate_gain(filled)[0], np.float32)
+
         middle = (np.array(self.detector_shape) - 1) / 2
         ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score, quick=True)
         return self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table
