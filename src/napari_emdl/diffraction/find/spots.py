@@ -130,7 +130,7 @@ class SpotFinder:
             free = ndimage.maximum_filter(np.abs(maps) / noise, (0, size, size)) < _QUIET
             share = ndimage.uniform_filter(free.astype(np.float32), window, mode="reflect")
             square = ndimage.uniform_filter(np.where(free, np.square(maps), 0), window, mode="reflect")
-            spread = np.sqrt(square / np.maximum(share, 1e-6))
+            spread = np.sqrt(np.maximum(square, 0) / np.maximum(share, 1e-6))  # running sums end a little below zero
             noise = np.maximum(np.where(share > _LEAST_FREE, np.minimum(spread, noise), noise), _LEAST_SPREAD)
         return noise
 
