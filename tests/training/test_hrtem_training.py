@@ -42,7 +42,7 @@ def test_shipped_configurations_are_valid():
     folder = files("napari_emdl.training").joinpath("configs")
     for file, name, species in (
         ("columns", "columns", 1), ("columns_continued", "columns", 1), ("columns_mos2_focal", "columns_mos2_focal", 3),
-        ("columns_sheets", "columns", 1), ("columns_taught", "columns", 1),
+        ("columns_sheets", "columns", 1), ("columns_taught", "columns", 1), ("columns_taught_on", "columns_scanned", 1),
     ):  # fmt: skip
         config = read_config(str(folder.joinpath(f"{file}.yaml")))
         assert config.name == name and len(config.species) == species

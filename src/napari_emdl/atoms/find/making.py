@@ -195,6 +195,7 @@ def _confirmed(
     asked_below = ORDERLY if movie.kind == "image" else _ORDERED
     if movie.n_foci > 1 or (sure and _order(finder) >= asked_below):
         return finder
+    first = finder
     for second in shipped_models("columns", _second):
         try:
             other: Any = _network_finder(second, movie, params, pixel_A, run, control)
@@ -218,8 +219,8 @@ def _confirmed(
             )
             other.caveats += Caveats([line])
             return other
-        return finder
-    return finder
+        return finder if finder.passing >= 0.5 else first
+    return first
 
 
 def _order(finder: ColumnFinder) -> float:

@@ -114,6 +114,9 @@ class ColumnsConfig(_Strict):
 
     name: str = "columns"
     description: str = ""
+    #: whether the network is asked only where another one is in doubt, and what its card says of that
+    second_opinion: bool = False
+    limits: str = ""
     species: list[str] = ["column"]
     images: int = 1
     #: a frame with the means of its neighbours as second and third channel, conditions that tell the mode (HRTEM or

@@ -149,7 +149,9 @@ def ship_mixed(checkpoint: Path, out: Path, batches: int = BATCHES, held: int = 
     example = MixedSampler(bank, config.model_copy(update={"crop_px": 128}), 0).batch(1, ("movie",))
     card = {
         "default_min_score": dict.fromkeys(("bright", "dark", "auto", "unknown"), DEFAULT), "threshold": asdict(RULE),
-        "limits": LIMITS, "training": {**_provenance(config, state), "contrast temperature": round(temperature, 3), **training},
+        "limits": f"{config.limits} {LIMITS}".strip(),
+        **({"second_opinion": True} if config.second_opinion else {}),
+        "training": {**_provenance(config, state), "contrast temperature": round(temperature, 3), **training},
     }  # fmt: skip
     tensors = (example.image.numpy(), example.conditions.numpy())
     export_model(net, config, out, tensors, config.description, metrics=metrics, **card)
