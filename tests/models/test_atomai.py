@@ -116,7 +116,7 @@ def image(seed: int, shape: tuple[int, int] = (96, 96)) -> tuple[np.ndarray, np.
     return rng.poisson(40 + 60 * blobs).astype(np.float32), np.minimum(near, 1).astype(np.float32), places
 
 
-_STEPS = 90
+_STEPS = 200
 
 
 @functools.cache

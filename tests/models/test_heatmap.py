@@ -26,14 +26,23 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def blob_network(
-    path: Path, *, channels_last: bool = False, logits: bool = True, classes: int = 1, size: int | str = "h"
+    path: Path,
+    *,
+    channels_last: bool = False,
+    logits: bool = True,
+    classes: int = 1,
+    size: int | str = "h",
+    steepness: float = 1.0,
 ) -> Path:
-    """Network that correlates with a Gaussian of 2 px, as a trained heat map does; classes beyond one are background."""
+    """Network that correlates with a Gaussian of 2 px, as a trained heat map does; classes beyond one are background.
+
+    A `steepness` of 1000 makes the maps masks: flat disks of nothing but 0 and 1, as a network trained on labels paints them.
+    """
     y, x = np.mgrid[-6:7, -6:7]
     kernel = np.exp(-(x**2 + y**2) / 8.0)
     kernel = (kernel - kernel.mean()) / np.square(kernel - kernel.mean()).sum()
     weight = np.concatenate([kernel[None, None], *[np.zeros((classes - 1, 1, 13, 13))]]).astype(np.float32)
-    bias = np.full(classes, -4.0, np.float32)
+    bias = np.full(classes, -4.0 * steepness, np.float32)
     bias[1:] = 0.0
     other = "w" if size == "h" else size
     nchw, nhwc = ["n", 1, size, other], ["n", size, other, 1]
@@ -59,7 +68,7 @@ def blob_network(
         [
             numpy_helper.from_array(weight, "weight"),
             numpy_helper.from_array(bias, "bias"),
-            numpy_helper.from_array(np.float32(10), "gain"),
+            numpy_helper.from_array(np.float32(10 * steepness), "gain"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -100,8 +109,9 @@ def found_all(table: emdl.PeakTable, places: np.ndarray) -> bool:
         lambda path: blob_network(path, channels_last=True, logits=False),  # Keras: channels last, sigmoid in the graph
         lambda path: blob_network(path, size=256),  # fixed size: tiled
         lambda path: blob_network(path, channels_last=True, size=256),
+        lambda path: blob_network(path, steepness=1000),  # masks: flat disks
     ],
-    ids=["atomai", "probabilities", "keras", "fixed", "keras-fixed"],
+    ids=["atomai", "probabilities", "keras", "fixed", "keras-fixed", "masks"],
 )
 def test_an_image_network_finds_columns_in_images_of_any_size(tmp_path: Path, build: Callable[[Path], Path]) -> None:
     model = add_model(build(tmp_path / "theirs.onnx"), task="columns", pixel_A=0.1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from napari_emdl.atoms.find.log import FIELDS, local_maxima, refine_maxima, sample_at
 from napari_emdl.atoms.find.resample import Grid
@@ -23,6 +24,8 @@ FLOOR = 0.05
 #: standard deviation of the error of a parabola through a heat map, in its pixels; such a network says nothing of its own error
 POSITION_SIGMA_PX = 0.3
 _TINY = 1e-6
+#: peaks narrower than this need no smoothing
+_PEAK_SIGMA_PX = 0.75
 
 
 class HeatmapColumnFinder:
@@ -112,8 +115,12 @@ class HeatmapColumnFinder:
         if maps is None:
             return {name: np.zeros(0, np.int16 if name == "species" else np.float32) for name in FIELDS}
         best, species = maps.max(axis=0), maps.argmax(axis=0)
-        where = local_maxima(best, self._spacing_px, FLOOR)
-        row, col, height, _ = refine_maxima(best, where, 1.0)
+        domes, radius_px = _domes(best, self._spacing_px)
+        where = local_maxima(domes, self._spacing_px, FLOOR)
+        row, col, height, _ = refine_maxima(domes, where, 1.0)
+        if radius_px > 0:  # the domes tell the place, the map itself how likely a column is there
+            highest = ndi.maximum_filter(best, footprint=_disk(radius_px), mode="nearest")
+            height = highest[where[:, 0], where[:, 1]]
         height = np.clip(height, _TINY, 1 - _TINY)
         place = grid.to_frame(np.stack([row, col], axis=-1))
         return {
@@ -125,6 +132,35 @@ class HeatmapColumnFinder:
             "intensity": height.astype(np.float32),
             "logit": _logit(height),
         }
+
+
+def _domes(best: NDArray[np.float32], spacing_px: float) -> tuple[NDArray[np.float32], float]:
+    """The map with every column as one dome, and how far it was smoothed for that; 0 where it has peaks already.
+
+    A network trained on masks (AtomAI, segmentation) paints columns as flat disks, on which any pixel may be the largest.
+    Smoothed by half the radius of these disks their centres are the maxima. The radius is that of the largest circle that fits
+    into each piece above one half, which columns that touch do not change.
+    """
+    inside = best > 0.5
+    depth = ndi.distance_transform_edt(inside)
+    label, pieces = ndi.label(inside)
+    if not pieces:
+        return best, 0.0
+    index = np.arange(1, pieces + 1)
+    radius = np.asarray(ndi.maximum(depth, label, index))
+    area = np.asarray(ndi.sum_labels(inside, label, index))
+    order = np.argsort(radius)
+    weight = np.cumsum(area[order])
+    typical = float(radius[order][np.searchsorted(weight, weight[-1] / 2)])
+    sigma_px = min(typical, spacing_px) / 2
+    if sigma_px < _PEAK_SIGMA_PX:
+        return best, 0.0
+    return ndi.gaussian_filter(best, sigma_px, mode="nearest"), sigma_px
+
+
+def _disk(radius_px: float) -> NDArray[np.bool_]:
+    axis = np.arange(-int(radius_px), int(radius_px) + 1)
+    return np.asarray(axis[:, None] ** 2 + axis[None, :] ** 2 <= radius_px**2)
 
 
 def _logit(probability: NDArray[Any]) -> NDArray[np.float32]:
