@@ -173,6 +173,11 @@ class StrainParams(DiskLimits):
         "Label image over the scan (TIFF, PNG or .npy) for several lattices: every number above 0 is a region with a lattice "
         "and reference of its own, 0 is left out",
     )
+    lattices: Literal["auto", "one"] = field(
+        "auto",
+        "auto: where many positions with disks do not lie on the scan's lattice (grains, phases, precipitates), other lattices "
+        "are looked for, each with a region and a zero of its own; one: a single lattice",
+    )
     phases: tuple[RegionParams, ...] = field((), "Lattice vectors and references of single regions")
     calibrate: CalibrateParams = CalibrateParams()
 

@@ -6,6 +6,7 @@ once for the whole scan, everything else for each region by :func:`napari_emdl.d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from napari_emdl.diffraction.basis import find_basis
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
 from napari_emdl.diffraction.fit.distortion import corrected
 from napari_emdl.diffraction.fit.segment import MAX_REGIONS, Labels
+from napari_emdl.diffraction.fit.several import Lattices, own_disks
 from napari_emdl.diffraction.fit.single import fit_one_lattice
 from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.jobs.control import Control
@@ -86,6 +88,7 @@ def fit_strain_regions(
     cube: Datacube | None = None,
     run: RunParams | None = None,
     calibration: DiffractionCalibration | None = None,
+    found: Lattices | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -100,11 +103,12 @@ def fit_strain_regions(
         not touch takes the median of its own positions, and a warning says so. ``params.phases`` overrides it.
     params
         Settings; ``params.phases`` has lattice vectors and references of single regions.
-
     cube
         The patterns, for fits that take them; opened from where the disks were found when None.
     calibration
         Origin, ellipse and units when they are measured already.
+    found
+        The lattices that the labels come from, where nobody gave them: a warning says so.
 
     Returns
     -------
@@ -129,6 +133,8 @@ def fit_strain_regions(
     unknown = sorted(set(phases) - set(numbers))
     if unknown:
         raise EmdlError(f"region {unknown[0]} has settings but no position; the regions are {', '.join(map(str, numbers))}")
+    known = found.bases() if found is not None else {}
+    chosen = _without_other_lattices(chosen, labels, measured, phases, known)
     of = chosen.flat_index()
     fits: dict[int, StrainMap] = {}
     problems: dict[int, str] = {}
@@ -158,7 +164,48 @@ def fit_strain_regions(
         raise EmdlError("; ".join(f"region {number}: {text}" for number, text in problems.items()))
     if control is not None:
         control.report(len(numbers), len(numbers), "done")
-    return _join(labels, fits, problems, phases, chosen.counts(), params)
+    joined = _join(labels, fits, problems, phases, chosen.counts(), params)
+    return joined if found is None else _told(joined, found, labels, chosen.counts() >= params.min_disks)
+
+
+def _told(joined: StrainMap, found: Lattices, labels: Labels, rich: NDArray[np.bool_]) -> StrainMap:
+    """The map with a warning that its regions were found and not given, and why a position has none."""
+    sizes = ", ".join(f"{int((labels == number).sum()):,}" for number in range(1, len(found.g) + 1))
+    text = f"{len(found.g)} lattices were found, at {sizes} positions: each has a zero of its own, the median of its positions "
+    text += "where the reference does not reach it. Set lattices to one for a single lattice"
+    if len(found.g) == 1:
+        text = "a second lattice lies above the scan's at some positions: its disks were left out. Set lattices to one to keep "
+        text += "them"
+    assert joined.evidence is not None
+    reason = np.where((labels == 0) & rich, _NO_LATTICE, np.where(labels == 0, _FEW_DISKS, joined.reason))
+    return replace(
+        joined,
+        reason=reason.astype(np.uint8),
+        evidence=replace(joined.evidence, warnings=(text, *joined.evidence.warnings)),
+        attrs=joined.attrs | {"regions_found": True},
+    )
+
+
+def _without_other_lattices(
+    disks: PeakTable,
+    labels: Labels,
+    measured: DiffractionCalibration,
+    phases: dict[int, RegionParams],
+    known: dict[int, NDArray[np.float64]],
+) -> PeakTable:
+    """Disks without those that lie on the lattice of another region alone; as they are where one lattice is known at most."""
+    origin, of = measured.origin_px.reshape(-1, 2), disks.flat_index()
+    bases = dict(known)
+    for number in (int(n) for n in np.unique(labels) if n and int(n) not in known):
+        phase = phases.get(number)
+        if phase is not None and phase.g1 is not None and phase.g2 is not None:
+            bases[number] = np.array([phase.g1, phase.g2])
+            continue
+        try:
+            bases[number] = find_basis(disks.where((labels == number).ravel()[of]), origin).g
+        except EmdlError:  # its own fit says so
+            continue
+    return disks.where(own_disks(disks, labels, bases, origin)) if len(bases) > 1 else disks
 
 
 def _calibrated(disks: PeakTable, params: StrainParams, regions: list[NDArray[np.bool_]]) -> DiffractionCalibration:
@@ -179,7 +226,7 @@ def _calibrated(disks: PeakTable, params: StrainParams, regions: list[NDArray[np
 def _params_of(phase: RegionParams, params: StrainParams) -> StrainParams:
     """Settings of one region: its own lattice, else (of the scan's settings) none, which finds it."""
     own = {"g1": phase.g1, "g2": phase.g2, "reference": None, "reference_lattice": False}
-    return params.model_copy(update={**own, "regions": None, "phases": ()})
+    return params.model_copy(update={**own, "regions": None, "phases": (), "lattices": "one"})
 
 
 def _reference_of(phase: RegionParams, reference: Any, params: StrainParams, inside: NDArray[np.bool_]) -> tuple[Any, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,26 @@ _MAX_RESIDUAL = 0.1
 _MISFIT = 2.0
 
 
-def fit_one_lattice(
+@dataclass(frozen=True)
+class FirstFit:
+    """The lattice of every position, fitted to the disks that count, before anything is asked of the patterns."""
+
+    disks: PeakTable
+    calibration: DiffractionCalibration
+    basis: Basis
+    fit: LatticeFit
+    reason: NDArray[np.uint8]
+
+
+def first_fit(
     disks: PeakTable,
     params: StrainParams,
     *,
     reference: Any = None,
     control: Control | None = None,
     calibration: DiffractionCalibration | None = None,
-    cube: Datacube | None = None,
-    run: RunParams | None = None,
-    output: str | Path | None = None,
-) -> StrainMap:
-    """Strain map of a scan (R, C) with one lattice.
-
-    Arguments and errors are those of :func:`napari_emdl.diffraction.fit.strain.fit_strain`.
-    """
+) -> FirstFit:
+    """Origin, basis and the lattice of every position; arguments and errors as for `fit_one_lattice`."""
     if control is not None:
         control.check()
         control.report(0, 3, "origin")
@@ -74,9 +79,32 @@ def fit_one_lattice(
         control.report(1, 3, "lattice")
     fit = _fit(chosen, measured, basis, params)
     fit = replace(fit, covariance=shared_among_disks(chosen, fit)[:, None, None] * fit.covariance)
+    return FirstFit(chosen, measured, basis, fit, reasons_of(fit, basis.g, params))
+
+
+def fit_one_lattice(
+    disks: PeakTable,
+    params: StrainParams,
+    *,
+    reference: Any = None,
+    control: Control | None = None,
+    calibration: DiffractionCalibration | None = None,
+    cube: Datacube | None = None,
+    run: RunParams | None = None,
+    output: str | Path | None = None,
+    first: FirstFit | None = None,
+) -> StrainMap:
+    """Strain map of a scan (R, C) with one lattice.
+
+    Arguments and errors are those of :func:`napari_emdl.diffraction.fit.strain.fit_strain`; `first` is what `first_fit` gave
+    for the same arguments.
+    """
+    if first is None:
+        first = first_fit(disks, params, reference=reference, control=control, calibration=calibration)
+    chosen, measured, basis, fit = first.disks, first.calibration, first.basis, first.fit
     made = Made(chosen, fit)
     if params.fit != "peaks":
-        good = reasons_of(fit, basis.g, params) == 0
+        good = first.reason == 0
         made = Through(
             disks,
             params,

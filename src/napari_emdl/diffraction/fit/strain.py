@@ -20,7 +20,8 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration
 from napari_emdl.diffraction.fit.regions import fit_strain_regions, read_regions
-from napari_emdl.diffraction.fit.single import fit_one_lattice, prepared, reasons_of
+from napari_emdl.diffraction.fit.several import several_lattices
+from napari_emdl.diffraction.fit.single import first_fit, fit_one_lattice, prepared, reasons_of
 from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, Reference, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
@@ -70,7 +71,8 @@ def fit_strain(
         median of all positions.
     regions
         (R, C) labels for a scan of several lattices, or the name of their file; see
-        :func:`napari_emdl.diffraction.fit.regions.fit_strain_regions`.
+        :func:`napari_emdl.diffraction.fit.regions.fit_strain_regions`. Where none are given, ``lattices="auto"`` finds those of
+        a scan of several crystals (:mod:`napari_emdl.diffraction.fit.several`); the map then has ``region`` and a warning.
     calibration
         Origin, ellipse, distortion and units when they are measured already.
     cube
@@ -96,9 +98,16 @@ def fit_strain(
         return fit_strain_regions(
             disks, labels, reference=reference, params=params, control=control, cube=cube, run=run, calibration=calibration
         )
-    return fit_one_lattice(
-        disks, params, reference=reference, control=control, calibration=calibration, cube=cube, run=run, output=output
-    )
+    first = first_fit(disks, params, reference=reference, control=control, calibration=calibration)
+    found = several_lattices(first, disks.shape, params, control)
+    if found is None:
+        return fit_one_lattice(
+            disks, params, reference=reference, control=control, cube=cube, run=run, output=output, first=first
+        )
+    return fit_strain_regions(
+        disks, found.labels, reference=reference, params=params, control=control, cube=cube, run=run,
+        calibration=first.calibration, found=found,
+    )  # fmt: skip
 
 
 def lattice_consistent(

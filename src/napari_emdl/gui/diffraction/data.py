@@ -31,6 +31,8 @@ class Settings:
         None (median of all), "lattice", or (R, C) bool.
     regions
         (R, C) labels for several lattices, 0 for none.
+    regions_found
+        True where the fit found them and nobody gave them: other disks may give others.
     region_shown
         Region whose lattice the vector map shows, 0 for all disks.
     output
@@ -47,6 +49,7 @@ class Settings:
     default_min_score: float | None = None
     reference: Any = None
     regions: NDArray[np.uint8] | None = None
+    regions_found: bool = False
     region_shown: int = 0
     output: Path | None = None
     project_file: Path | None = None
@@ -67,9 +70,9 @@ class Settings:
         if value != self.default_min_score:
             self.default_min_score = self.min_score = value
 
-    def put_regions(self, regions: NDArray[np.uint8] | None) -> None:
+    def put_regions(self, regions: NDArray[np.uint8] | None, found: bool = False) -> None:
         """Set labels for several lattices, None for one; what was set for labels that are gone is dropped."""
-        self.regions = regions
+        self.regions, self.regions_found = regions, found
         if regions is None or not (regions == self.region_shown).any():
             self.region_shown = 0
         present = set() if regions is None else set(np.unique(regions).tolist())

@@ -158,6 +158,10 @@ class FitState(QObject):
     def set_regions(self, regions: NDArray[np.uint8] | None) -> None:
         """Labels over the scan (0: none) for several lattices, or None for one; fits again when there is a map."""
         self.settings.put_regions(regions)
+        if regions is None:  # whoever takes several lattices away wants one
+            one = self.settings.strain_params.model_copy(update={"lattices": "one"})
+            self.settings.strain_params = one
+            self.settings_changed.emit()
         self._refresh_lattice()
         self._refit()
 
@@ -168,6 +172,8 @@ class FitState(QObject):
 
     def take_disks(self, table: PeakTable, done: NDArray[np.bool_] | None = None, file: Path | None = None) -> None:
         """Use a table over the scan: from a run, a partial run or a file."""
+        if self.settings.regions_found:
+            self.settings.put_regions(None)
         self.data.take_disks(table, done, file)
         self._tell_disks()
 
@@ -332,6 +338,8 @@ class FitState(QObject):
             return  # the slider moved on, and a coarse map of where it is now is shown
         if disks is data.found.disks:
             data.found.strain = strain
+            if data.settings.regions is None and strain.attrs.get("regions_found"):
+                data.settings.put_regions(strain.region, found=True)
             axis_deg = data.settings.strain_params.axis_deg
             if strain.axis_deg != axis_deg and jobs.can_turn(strain):  # the axis was turned while it was fitted
                 self.followers.submit("turn", data, strain, axis_deg)

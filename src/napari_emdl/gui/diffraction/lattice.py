@@ -37,7 +37,7 @@ class LatticeStep(Step):
         self._throttle.setInterval(FOLLOW_MS)
         self._throttle.timeout.connect(self._tell_vectors)
         self.vectors_dragged: Callable[[list[tuple[float, float]]], None] = self.take_vectors
-        self.form = ParamsForm(state.settings.strain_params, include=("g1", "g2", "min_disks", "max_index_error"))
+        self.form = ParamsForm(state.settings.strain_params, include=("g1", "g2", "lattices", "min_disks", "max_index_error"))
         self.calibration = ParamsForm(state.settings.strain_params.calibrate)
         self.show_button = QPushButton("Show vector map")
         self.show_button.setCheckable(True)

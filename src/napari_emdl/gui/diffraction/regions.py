@@ -20,8 +20,8 @@ from napari_emdl.gui.kit.session import bare, role_of, tag
 from napari_emdl.gui.kit.worker import report_error
 
 HINT = (
-    "One lattice for the whole scan. For several phases or grains: paint regions (one number each), find them, or take a "
-    "Labels layer."
+    "One lattice for the whole scan. Several phases or grains are found with the strain; else paint regions (one number "
+    "each), find them, or take a Labels layer."
 )
 ALL = "all disks"
 SETTLE_MS = 300  # a stroke of the brush is many events
@@ -47,8 +47,9 @@ class RegionsBox(QWidget):
         self.find_button = QPushButton("Find")
         self.find_button.setToolTip("Group the positions by where their disks lie; correct the result with the brush")
         self.number = QSpinBox()
-        self.number.setRange(2, 8)
-        self.number.setToolTip("How many regions to find")
+        self.number.setRange(1, 8)
+        self.number.setSpecialValueText("auto")
+        self.number.setToolTip("How many regions to find; auto: as many as there are lattices")
         self.take_button = QPushButton("Take layer")
         self.take_button.setToolTip("Use the Labels layer that is selected on the main canvas")
         self.clear_button = QPushButton("Clear")
@@ -91,6 +92,7 @@ class RegionsBox(QWidget):
         self.shown.currentIndexChanged.connect(self._on_shown)
         self.form.changed.connect(self._on_form)
         self.viewer.layers.events.removed.connect(self._on_removed)
+        self.stem.strain_changed.connect(self._show_found)
         for signal in (self.stem.cube_changed, self.stem.disks_changed, self.stem.strain_changed):
             signal.connect(self.refresh)
 
@@ -122,6 +124,16 @@ class RegionsBox(QWidget):
         for event in (layer.events.paint, layer.events.labels_update, layer.events.set_data, layer.events.data):
             event.connect(self._on_painted)
         return layer
+
+    def _show_found(self) -> None:
+        """Outlines of the regions that the fit found; they go where it finds one lattice again."""
+        settings, layer = self.stem.settings, self.layer()
+        if settings.regions_found and settings.regions is not None:
+            layer = self.show_labels(settings.regions)
+            if layer is not None:
+                layer.contour, layer.opacity = 1, 0.9
+        elif layer is not None and settings.regions is None and layer.contour:
+            self.viewer.layers.remove(layer)
 
     def _on_painted(self, _event: Any = None) -> None:
         self._settle.start()
@@ -307,5 +319,9 @@ class RegionsBox(QWidget):
 def _segment(control: Any, kept: Any, number: int, params: StrainParams) -> NDArray[np.uint8]:
     from napari_emdl.diffraction.fit.segment import segment_positions
 
-    # what is kept has passed the limits already
-    return segment_positions(kept, number, params.model_copy(update={"min_score": 0.0}), control)
+    params = params.model_copy(update={"min_score": 0.0})  # what is kept has passed the limits already
+    if number > 1:
+        return segment_positions(kept, number, params, control)
+    from napari_emdl.diffraction.fit.several import find_lattices
+
+    return find_lattices(kept, params, control=control).labels
