@@ -133,8 +133,16 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     panel = show(make_napari_viewer(show=True), in_memory(data, "datacube", small_sample[0].calibration, name="two"))
     wait_until(lambda: panel.state.found.live is not None)
     run_all(panel, wait_until)
-    box, state, one = panel.parts.regions, panel.state, panel.state.found.strain
-    assert one.mask[:, 4:].mean() < 0.5 or one.mask[:, :4].mean() < 0.5
+    box, state, found = panel.parts.regions, panel.state, panel.state.found.strain
+    assert found.region is not None and found.mask.mean() > 0.9  # by themselves, with nothing set
+    wait_until(lambda: box.layer() is not None, what="the outlines of the regions")
+    assert box.layer().contour and np.array_equal(box.layer().data, found.region) and state.settings.regions_found
+    assert any("2 lattices were found" in text for text in found.evidence.warnings)
+    box.clear_button.click()
+    wait_until(lambda: state.found.strain.region is None, what="one lattice for all")
+    one = state.found.strain
+    assert box.layer() is None and (one.mask[:, 4:].mean() < 0.5 or one.mask[:, :4].mean() < 0.5)
+    assert panel.lattice_step.form.editors["lattices"].get() == "one"
     box.find_button.click()
     wait_until(lambda: state.found.strain.region is not None, what="strain by region")
     assert len(np.unique(state.settings.regions[:, :4])) == len(np.unique(state.settings.regions[:, 4:])) == 1

@@ -63,7 +63,14 @@ class LatticeStep(Step):
         state.map_changed.connect(lambda image: canvas.show_vector_map(image, 1.0 / LatticeFinder.UPSAMPLE))
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
+        state.settings_changed.connect(self._follow_lattices)
         self.refresh()
+
+    def _follow_lattices(self) -> None:
+        """Regions that are taken away make it one lattice."""
+        editor, wanted = self.form.editors["lattices"], self.stem.settings.strain_params.lattices
+        if editor.get() != wanted:
+            editor.put(wanted)
 
     def apply(self) -> None:
         """Use the settings as they stand."""
