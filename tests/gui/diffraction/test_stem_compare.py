@@ -137,6 +137,7 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     assert found.region is not None and found.mask.mean() > 0.9  # by themselves, with nothing set
     wait_until(lambda: box.layer() is not None, what="the outlines of the regions")
     assert box.layer().contour and np.array_equal(box.layer().data, found.region) and state.settings.regions_found
+    assert panel.lattice_step.line.text() == "2 lattices"
     assert any("2 lattices were found" in text for text in found.evidence.warnings)
     box.clear_button.click()
     wait_until(lambda: state.found.strain.region is None, what="one lattice for all")

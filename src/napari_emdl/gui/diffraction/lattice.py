@@ -64,6 +64,7 @@ class LatticeStep(Step):
         state.cube_changed.connect(self.refresh)
         state.disks_changed.connect(self.refresh)
         state.settings_changed.connect(self._follow_lattices)
+        state.strain_changed.connect(self.show_lattice)
         self.refresh()
 
     def _follow_lattices(self) -> None:
@@ -122,9 +123,20 @@ class LatticeStep(Step):
         if cube is not None and cube.calibration.q_pixel_invA:
             q = float(np.mean(cube.calibration.q_pixel_invA))
             note += f" (spacings {1 / (lengths[0] * q):.3f} and {1 / (lengths[1] * q):.3f} Å)"
-        if view.basis.indexed_fraction <= 0.6:
+        count = self._lattices()
+        if count > 1:
+            self.tell("done", f"{count} lattices", f"{count} lattices, one for each region")
+            note = f"{count} lattices, see *Several lattices*. The one that most disks lie on: {note}"
+        elif view.basis.indexed_fraction <= 0.6:
             note += ". Many disks lie off this lattice: another phase, a grain boundary, or the wrong vectors."
         self.note.setText(note)
+
+    def _lattices(self) -> int:
+        """Regions with a lattice of their own while all of them are shown, else 1."""
+        settings = self.stem.settings
+        if settings.regions is None or settings.region_shown:
+            return 1
+        return len(np.unique(settings.regions[settings.regions > 0]))
 
     def _draw(self, g: np.ndarray, centre: tuple[float, float]) -> None:
         lines = [np.array([centre, np.asarray(centre) + vector]) for vector in g]

@@ -24,6 +24,7 @@ HINT = (
     "each), find them, or take a Labels layer."
 )
 ALL = "all disks"
+OUTLINED_FROM = 48  # scan positions
 SETTLE_MS = 300  # a stroke of the brush is many events
 
 
@@ -129,9 +130,12 @@ class RegionsBox(QWidget):
         """Outlines of the regions that the fit found; they go where it finds one lattice again."""
         settings, layer = self.stem.settings, self.layer()
         if settings.regions_found and settings.regions is not None:
-            layer = self.show_labels(settings.regions)
-            if layer is not None:
-                layer.contour, layer.opacity = 1, 0.9
+            chosen = self.viewer.layers.selection.active
+            shown = self.show_labels(settings.regions)
+            if shown is not None and layer is None:
+                shown.contour, shown.opacity = 1, 0.6
+                shown.visible = min(settings.regions.shape) >= OUTLINED_FROM  # on a small map they hide what they surround
+                self.viewer.layers.selection.active = chosen
         elif layer is not None and settings.regions is None and layer.contour:
             self.viewer.layers.remove(layer)
 
