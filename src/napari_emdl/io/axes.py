@@ -138,6 +138,8 @@ def guess_kind(found: Found) -> Kind:
         return found.kind
     axes = found.axes
     letters = "".join(a.letter for a in axes)
+    if len(axes) in (2, 3) and sum(is_reciprocal(a) for a in axes) == 2:  # programs of images call every axis y and x
+        return "datacube"
     for kind, order in ORDER.items():
         if len(letters) == len(axes) and sorted(letters) == sorted(order):
             return kind

@@ -22,6 +22,8 @@ _STARTS = {
     b"\x89PNG": "png",
     b"\xff\xd8\xff": "jpeg",
     b"GIF8": "gif",
+    b"\x00\x00\x00\x0cjP  ": "jp2",
+    b"\xff\x4f\xff\x51": "jp2",
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
     b"IMGBLO": "blo",
@@ -30,7 +32,7 @@ _STARTS = {
     b"\x00\x00\x00\x03\x00": "dm3",
     b"\x00\x00\x00\x04\x00\x00\x00\x00": "dm4",
 }
-_PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif")
+_PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "jp2")
 _VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".wmv", ".mpg", ".mpeg", ".webm")
 _FRAMES = ("movie", "focal_series", "datacube", "stack")
 _RAW_ENDINGS = (".raw", ".bin", ".dat", "")
@@ -64,6 +66,8 @@ def sniff(path: Path) -> str:
         return "mrc"
     if head.startswith(b"BM") and len(head) > 54:
         return "bmp"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
     if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] == b"AVI ") or head.startswith(b"\x1aE\xdf\xa3"):
         return "video"
     if path.stat().st_size > 512:

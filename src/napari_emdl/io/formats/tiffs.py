@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Sou
 from napari_emdl.io.views import TransposedSource
 
 _WHITE_IS_ZERO, _PALETTE = 0, 3
+#: Red, green, blue and opacity; more samples a pixel are frames. Fewer images of one size than this are several images.
+_MOST_CHANNELS, _FEWEST_ALIKE = 4, 4
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
 
 #: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
@@ -131,9 +134,15 @@ def _complaints() -> Iterator[list[str]]:
 
 
 def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found:
+    alike = _alike(file) if dataset is None else []
+    if alike:
+        return _images_alike(path, file, alike)
     number, notes = _choose(path, file.series, dataset)
     chosen = file.series[number]
     letters, shape = chosen.axes, tuple(int(n) for n in chosen.shape)
+    samples = shape[letters.index("S")] if "S" in letters else 0
+    if samples > _MOST_CHANNELS:
+        return _samples_as_frames(path, chosen, number)
     colour = letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)
     if "S" in letters and (colour or _same_planes(path, chosen, number)):
         data, coloured = _grey_source(path, chosen, number)
@@ -152,10 +161,52 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
     notes += [*said, *_shown_otherwise(chosen.keyframe)]
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
+    if chosen.kind == "shaped" and '"axes"' not in chosen.keyframe.description:  # the letters are tifffile's guess
+        axes = tuple(replace(axis, name="", letter="") for axis in axes)
+    if "C" in letters and any(axis.letter == "F" and letter == "C" for axis, letter in zip(axes, letters, strict=True)):
+        notes.append("the channels of the file are taken for focus values; save one channel alone if they are detectors")
     facts = {"format": f"TIFF ({chosen.kind})"}
     frames = next((a.size for a in axes if a.letter == "T"), 1)
     timing = partial(ome_timing, file.ome_metadata, number, frames) if file.is_ome and frames > 1 else None
     return Found(data, axes, Calibration(), path.stem, metadata=facts, notes=tuple(notes), timing=timing)
+
+
+def _alike(file: Any) -> list[int]:
+    """Numbers of the series that are single images of one size and type, where most are: programs write stacks so, too."""
+    if file.is_ome or len(file.series) < _FEWEST_ALIKE:
+        return []
+    first = max(file.series, key=lambda series: series.size)
+    same = [i for i, s in enumerate(file.series) if (s.shape, s.dtype, s.axes) == (first.shape, first.dtype, "YX")]
+    return same if len(same) > len(file.series) / 2 and len(same) >= _FEWEST_ALIKE else []
+
+
+def _images_alike(path: Path, file: Any, numbers: list[int]) -> Found:
+    """Images of one size that stand in a file one by one, as the frames of a movie."""
+    first = file.series[numbers[0]]
+    scales, said = scales_of(file, first, numbers[0])
+    _check_page(path, first.keyframe)
+    source = FramesSource(_Single(path, numbers), (len(numbers),), first.shape, first.dtype, path.name)
+    others = [i for i in range(len(file.series)) if i not in numbers]
+    rest = f"; left out are {', '.join(f'{path.name}::{i}' for i in others[:4])}" if others else ""
+    notes = (f"{len(numbers)} images of one size are taken for the frames of a movie{rest}", *said, *_shown_otherwise(first.keyframe))
+    axes = (Axis(len(numbers), letter="T"), *(_axis(letter, n, scales) for letter, n in zip("YX", first.shape, strict=True)))
+    facts = {"format": f"TIFF ({first.kind})"}
+    return Found(source, axes, Calibration(), path.stem, metadata=facts, notes=notes)
+
+
+def _samples_as_frames(path: Path, series: Any, number: int) -> Found:
+    """An image with more samples a pixel than colours and opacity have: each sample is a frame."""
+    pages = _Pages(path, number)
+    _check_page(path, series.keyframe)
+    page = series.keyframe.shape
+    last = series.axes.endswith("S")
+    if len(page) != 3 or len(pages.pages) != 1:
+        raise OpenError(f"{path.name} stores {series.shape} as pages of {page}, which is not supported")
+    rows, cols, frames = page if last else (*page[1:], page[0])
+    source = FramesSource(_Samples(pages, last), (frames,), (rows, cols), series.dtype, path.name)
+    axes = (Axis(frames, letter="T"), Axis(rows, letter="Y"), Axis(cols, letter="X"))
+    note = f"the {frames} values of each pixel are taken for {frames} frames"
+    return Found(source, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({series.kind})"}, notes=(note,))
 
 
 def _shown_otherwise(page: Any) -> list[str]:
@@ -265,6 +316,32 @@ class _Planes:
     def __call__(self, index: int) -> NDArray[Any]:
         page, plane = divmod(index, self.each)
         return np.asarray(self.pages(page)[plane])
+
+
+class _Single(_Pages):
+    """Reads image i of several series of one page."""
+
+    def __init__(self, path: Path, numbers: list[int]) -> None:
+        self.numbers = numbers
+        super().__init__(path, numbers[0])
+
+    def _open(self) -> None:
+        super()._open()
+        self.pages = [self._file.series[i].pages[0] for i in self.numbers]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"numbers": self.numbers}
+
+
+class _Samples:
+    """Reads sample i of the pixels of one page."""
+
+    def __init__(self, pages: _Pages, last: bool) -> None:
+        self.pages, self.last = pages, last
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        page = self.pages(0)
+        return np.ascontiguousarray(page[..., index] if self.last else page[index])
 
 
 def _grey_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
