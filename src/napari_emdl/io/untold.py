@@ -70,7 +70,9 @@ def settle(found: Found, how: OpenParams) -> Found:
         return replace(moved, axes=axes, notes=(*found.notes, note))
     if len(shape) == 4 and min(shape[:2]) >= max(_LEAST_SIDE, _STRIP * max(shape[2:])):
         text = " x ".join(map(str, shape))
-        note = f"{text} is taken for a scan of {shape[0]} x {shape[1]}; if the scan is {shape[2]} x {shape[3]}, give axes='QKRC'"
+        note = (
+            f"{text} is taken for a scan of {shape[0]} x {shape[1]}; if the scan is {shape[2]} x {shape[3]}, give axes='QKRC'"
+        )
         return replace(found, notes=(*found.notes, note))
     return found
 

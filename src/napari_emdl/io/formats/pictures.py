@@ -1,4 +1,4 @@
-"""Plain images (PNG, JPEG, BMP, GIF, WebP, JPEG 2000) and what is made of colour: grey where the channels agree, luminance where not."""
+"""Plain images (PNG, JPEG, BMP, GIF, WebP, JPEG 2000); of colour the grey where the channels agree, luminance where not."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from napari_emdl.base.unpacking import check_unpacks
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
 from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
+from napari_emdl.io.formats.tiffshown import Paletted, palette, shown_otherwise
 from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
 from napari_emdl.io.views import TransposedSource
 
-_WHITE_IS_ZERO, _PALETTE = 0, 3
 #: Red, green, blue and opacity; more samples a pixel are frames. Fewer images of one size than this are several images.
 _MOST_CHANNELS, _FEWEST_ALIKE = 4, 4
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
@@ -45,7 +45,7 @@ class _Pages:
 
         self._file = tifffile.TiffFile(self.path)
         self._file.filehandle.set_lock(True)
-        self.pages = self._file.series[self.series].pages
+        self.pages: Any = self._file.series[self.series].pages
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "series": self.series}
@@ -154,11 +154,11 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
         letters = letters.replace("S", "I")
         data = _source(path, chosen, number)
-    if _palette(chosen.keyframe) is not None:
+    if palette(chosen.keyframe) is not None:
         data, coloured = _palette_source(path, chosen, number)
         notes += [LUMINANCE_NOTE] if coloured else []
     scales, said = scales_of(file, chosen, number)
-    notes += [*said, *_shown_otherwise(chosen.keyframe)]
+    notes += [*said, *shown_otherwise(chosen.keyframe)]
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
     if chosen.kind == "shaped" and '"axes"' not in chosen.keyframe.description:  # the letters are tifffile's guess
@@ -188,7 +188,11 @@ def _images_alike(path: Path, file: Any, numbers: list[int]) -> Found:
     source = FramesSource(_Single(path, numbers), (len(numbers),), first.shape, first.dtype, path.name)
     others = [i for i in range(len(file.series)) if i not in numbers]
     rest = f"; left out are {', '.join(f'{path.name}::{i}' for i in others[:4])}" if others else ""
-    notes = (f"{len(numbers)} images of one size are taken for the frames of a movie{rest}", *said, *_shown_otherwise(first.keyframe))
+    notes = (
+        f"{len(numbers)} images of one size are taken for the frames of a movie{rest}",
+        *said,
+        *shown_otherwise(first.keyframe),
+    )
     axes = (Axis(len(numbers), letter="T"), *(_axis(letter, n, scales) for letter, n in zip("YX", first.shape, strict=True)))
     facts = {"format": f"TIFF ({first.kind})"}
     return Found(source, axes, Calibration(), path.stem, metadata=facts, notes=notes)
@@ -209,44 +213,12 @@ def _samples_as_frames(path: Path, series: Any, number: int) -> Found:
     return Found(source, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({series.kind})"}, notes=(note,))
 
 
-def _shown_otherwise(page: Any) -> list[str]:
-    """Lines where viewers show the image otherwise than its values lie in the file."""
-    notes = []
-    if int(page.photometric) == _WHITE_IS_ZERO:
-        notes.append("the file stores white as zero: what viewers show bright has low values here")
-    turned = page.tags.get("Orientation")
-    if turned is not None and turned.value != 1:
-        notes.append(f"the file asks viewers to turn or flip it (orientation {turned.value}); it is opened as it is stored")
-    return notes
-
-
-def _palette(page: Any) -> NDArray[np.uint16] | None:
-    """(values,) luminance of the colours of a palette; None where there is none, or it only repeats the values as greys."""
-    if int(page.photometric) != _PALETTE or page.colormap is None:
-        return None
-    colours = np.asarray(page.colormap)
-    ramp = np.round(np.linspace(0, 65535, colours.shape[1]))
-    if (colours == colours[0]).all() and np.abs(colours[0] - ramp).max() <= 256:
-        return None
-    return np.asarray(np.rint(np.tensordot((0.299, 0.587, 0.114), colours.astype(float), 1)), np.uint16)
-
-
-class _Paletted:
-    """Reads page i of a series as the luminance of its palette's colours."""
-
-    def __init__(self, pages: _Pages, luminance: NDArray[np.uint16]) -> None:
-        self.pages, self.luminance = pages, luminance
-
-    def __call__(self, index: int) -> NDArray[Any]:
-        return self.luminance[self.pages(index)]
-
-
 def _palette_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
     """Images of a palette as one channel, and whether it has colours."""
-    luminance, colours = _palette(series.keyframe), np.asarray(series.keyframe.colormap)
+    luminance, colours = palette(series.keyframe), np.asarray(series.keyframe.colormap)
     assert luminance is not None
     leading, frame = tuple(series.shape[:-2]), series.shape[-2:]
-    source: Source = FramesSource(_Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
+    source: Source = FramesSource(Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
     return (source if leading else TransposedSource(source, (1, 2))), not (colours == colours[0]).all()
 
 
