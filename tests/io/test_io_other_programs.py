@@ -145,6 +145,29 @@ def test_dimension_scales_of_netcdf_and_nsid(tmp_path):
     assert opened.calibration.frame_interval_s == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("writer", ["hyperspy", "ncem"])
+def test_axes_of_emd_files(tmp_path, writer):
+    """HyperSpy stores its axes backwards, which its ``signal_type`` tells; others name time where it lies."""
+    named = [("time", *S), ("y", "nm", 0.04), ("x", *NM)]
+    for kind, data in (("movie", MOVIE), ("datacube", CUBE)):
+        axes = named if kind == "movie" else [("y", "nm", 3.0), ("x", "nm", 2.0), ("ky", "1/Å", 0.02), ("kx", "1/Å", 0.01)]
+        if writer == "ncem":
+            axes, data = (axes[1:] + axes[:1], np.moveaxis(data, 0, -1)) if kind == "movie" else (axes, data)
+        path = tmp_path / f"{kind}.emd"
+        with h5py.File(path, "w") as file:
+            group = file.create_group("signals/title" if writer == "hyperspy" else "data/raw")
+            group.attrs["emd_group_type"] = 1
+            if writer == "hyperspy":
+                group.attrs["signal_type"], axes, data = "", axes[::-1], data.T
+            group["data"] = data
+            for i, (name, unit, step) in enumerate(axes):
+                group[f"dim{i + 1}"] = [0.0, step]
+                group[f"dim{i + 1}"].attrs.update(name=name, units=f"[{unit.replace('nm', 'n_m')}]")
+        opened = emdl.open(path)
+        same(opened, MOVIE if kind == "movie" else CUBE, kind)
+        assert opened.calibration.pixel_nm == pytest.approx((0.04, 0.02) if kind == "movie" else (3.0, 2.0))
+
+
 @pytest.mark.parametrize("shown", [None, 1, 2])
 def test_dm5(tmp_path, shown):
     with h5py.File(tmp_path / "a.dm5", "w") as file:

@@ -217,11 +217,19 @@ def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
         source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "MATLAB v7.3"
         order = " x ".join(map(str, source.shape))
         notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as axes='QKRC') if the scan comes last",)
+    if _by_hyperspy(dataset):
+        source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "EMD by HyperSpy"
     mask = dectris.pixel_mask(gate, tuple(dataset.shape[-2:]))
     metadata = {"format": layout, "dataset": dataset.name}
     found = Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes, timing=timing)
     properties = text_of(attribute(dataset, "properties"))
     return nion.described_by(found, properties) if properties.startswith("{") else found
+
+
+def _by_hyperspy(dataset: h5py.Dataset) -> bool:
+    """True for EMD 0.x as HyperSpy and RosettaSciIO write it: the last axis of theirs is the first one in the file."""
+    group = dataset.parent
+    return group.parent.name == "/signals" and attribute(group, "signal_type", None) is not None and "dim1" in group
 
 
 #: Axis vector of a dataset and the name it has in the file; None where there is none.
