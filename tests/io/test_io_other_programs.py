@@ -71,6 +71,13 @@ def test_colours_at_the_end_of_an_array():
     assert emdl.open(np.repeat(grey[..., None], 3, -1), "datacube").shape == (6, 40, 48, 3)
 
 
+def test_one_image_and_a_table_of_positions():
+    assert emdl.open(MOVIE[:1]).kind == "image"
+    assert emdl.open(MOVIE[:1], "movie").shape == (1, 40, 48)
+    with pytest.raises(OpenError, match="a table of 465 x 2 values"):
+        emdl.open(np.zeros((465, 2)))
+
+
 def test_a_scan_that_may_lie_last_is_said():
     notes = emdl.open(np.zeros((64, 64, 5, 6), np.uint16)).notes
     assert "give axes='QKRC'" in notes[0]

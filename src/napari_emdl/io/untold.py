@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.errors import OpenError
 from napari_emdl.base.params import OpenParams
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
@@ -18,6 +19,8 @@ from napari_emdl.io.views import TransposedSource
 _STRIP = 4
 #: Shorter sides are pieces of data, not images.
 _LEAST_SIDE = 16
+#: Of a table of positions: row, col and what else is known of each.
+_MOST_COLUMNS = 4
 _PATTERNS = ("datacube", "pattern", "stack")
 
 
@@ -43,6 +46,11 @@ def settle(found: Found, how: OpenParams) -> Found:
     """Put right what C order alone would read wrong: (rows, cols, 1), (..., rows, cols, 3) of bytes and (rows, cols, frames).
 
     Nothing is changed where the file names an axis, or where the user gives the order of the axes or the scan.
+
+    Raises
+    ------
+    OpenError
+        When it is a table, such as a list of positions.
     """
     told = how.axes is not None or how.shape is not None or how.dtype is not None
     if told or found.kind or found.signal_type or any(a.letter or a.units or a.navigate is not None for a in found.axes):
@@ -51,7 +59,13 @@ def settle(found: Found, how: OpenParams) -> Found:
         found = _in_order(found, range(len(found.axes) - 1))
     if how.kind in _PATTERNS:
         return found
+    if len(found.axes) == 3 and found.axes[0].size == 1 and how.kind is None:  # one image, as networks take it
+        found = _in_order(found, (1, 2))
     shape = found.data.shape
+    if len(shape) == 2 and min(shape) <= _MOST_COLUMNS and max(shape) >= _LEAST_SIDE:
+        raise OpenError(
+            f"{found.name} holds a table of {shape[0]} x {shape[1]} values, not an image; axes='YX' opens it as one"
+        )
     if len(shape) in (3, 4) and _colours(found.data):
         data = LuminanceSource(found.data)
         middle = tuple(n // 2 for n in shape[:-3])
