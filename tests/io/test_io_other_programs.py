@@ -66,6 +66,7 @@ def test_colours_at_the_end_of_an_array():
     opened = emdl.open(np.repeat(grey[..., None], 3, -1))
     same(opened, grey)
     assert not opened.notes
+    assert opened.data[1, 2, 3] == grey[1, 2, 3]
     tinted = np.repeat(grey[..., None], 3, -1) // np.array([1, 2, 3], np.uint8)
     assert "luminance" in emdl.open(tinted[0]).notes[0]
     assert emdl.open(np.repeat(grey[..., None], 3, -1), "datacube").shape == (6, 40, 48, 3)
@@ -324,6 +325,9 @@ def test_the_only_recording_of_a_folder(folder):
     same(opened, MOVIE.reshape(2, 3, 40, 48), "datacube")
     assert "scan.mib is the file of this folder that was opened" in opened.notes
     (folder / "below").mkdir()
+    (folder / "scan.mib").write_bytes(b"no recording")
+    same(emdl.open(folder), MOVIE)  # what cannot be opened beside an image stack is not in its way
+    write_mib(folder / "scan.mib", MOVIE)
     write_mib(folder / "scan2x.mib", MOVIE)
     (folder / "movie.tif").unlink()
     with pytest.raises(OpenError, match="but 2 recordings, such as scan"):

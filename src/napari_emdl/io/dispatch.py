@@ -212,7 +212,15 @@ def _read_folder(path: Path, dataset: str | None, how: OpenParams) -> Found:
     from napari_emdl.io.sequence import only_recording, read_folder
 
     recording = only_recording(path)
-    return read_folder(path) if recording is None else _alone(recording, how)
+    if recording is None:
+        return read_folder(path)
+    try:
+        return _alone(recording, how)
+    except OpenError as why:
+        try:  # a result or a file of settings that lies beside a few images
+            return read_folder(path)
+        except OpenError:
+            raise why from None
 
 
 def _alone(path: Path, how: OpenParams) -> Found:

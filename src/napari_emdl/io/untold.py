@@ -39,7 +39,8 @@ class LuminanceSource(Source):
 
     def read(self, index: tuple[AxisIndex, ...]) -> NDArray[Any]:
         """Read the part `index`."""
-        return to_grey(self.base[(*index, slice(None))])[0]
+        colours = self.base[(*index, slice(None))]
+        return to_grey(colours)[0].reshape(colours.shape[:-1])
 
 
 def settle(found: Found, how: OpenParams) -> Found:

@@ -53,6 +53,8 @@ def read_dm5(gate: Gate, dataset: str | None = None) -> Found:
     data = images[number]
     check_dataset(data, name, gate.folder)
     axes = tuple(_axis(gate, data, i) for i in range(data.ndim))
+    if any((axis.units or "").strip() in ("eV", "keV") for axis in axes):
+        raise OpenError(f"{name} holds no images, only spectra")
     tags = gate.get("ImageTags", data.parent.parent)
     microscope = gate.get("Microscope Info", tags) if isinstance(tags, h5py.Group) else None
     volts = positive_number(attribute(microscope, "Voltage", None)) if microscope is not None else None

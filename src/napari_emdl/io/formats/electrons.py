@@ -46,7 +46,7 @@ class _Counted:
         pixels = self.shape[0] * self.shape[1]
         out = np.zeros(pixels, np.int64)
         for frame in self.order[self.starts[index] : self.starts[index + 1]]:
-            hits = np.asarray(held[int(frame)], np.int64)
+            hits = np.asarray(held[np.unravel_index(int(frame), held.shape)], np.int64)
             if hits.size > _MOST_ELECTRONS or (hits.size and not 0 <= hits.min() <= hits.max() < pixels):
                 raise ValueError("electrons lie outside the detector")
             out += np.bincount(hits, minlength=pixels)
