@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests.helpers.io_writers import cube, write_mib
+from tests.helpers.io_writers import cube, write_counted, write_dm5, write_mib, write_netcdf
 
 import napari_emdl as emdl
 from napari_emdl.base.errors import OpenError
@@ -140,13 +140,7 @@ def test_single_pictures(tmp_path, name, options):
 
 
 def test_dimension_scales_of_netcdf_and_nsid(tmp_path):
-    with h5py.File(tmp_path / "a.nc", "w") as file:
-        data = file.create_dataset("frames", data=MOVIE)
-        for i, (name, (unit, step)) in enumerate([("time", S), ("y", NM), ("x", NM)]):
-            scale = file.create_dataset(name, data=np.arange(MOVIE.shape[i]) * step)
-            scale.attrs["units"] = unit
-            scale.make_scale(name)
-            data.dims[i].attach_scale(scale)
+    write_netcdf(tmp_path / "a.nc", MOVIE, [("time", *S), ("y", *NM), ("x", *NM)])
     opened = emdl.open(tmp_path / "a.nc")
     same(opened, MOVIE)
     assert opened.calibration.pixel_nm == pytest.approx((0.02, 0.02))
@@ -178,12 +172,8 @@ def test_axes_of_emd_files(tmp_path, writer):
 
 @pytest.mark.parametrize("shown", [None, 1, 2])
 def test_dm5(tmp_path, shown):
-    with h5py.File(tmp_path / "a.dm5", "w") as file:
-        for number, data in (("[0]", np.zeros((20, 20, 4), np.uint8)), ("[1]", MOVIE)):
-            image = file.create_group(f"ImageList/{number}/ImageData")
-            image["Data"] = data
-            for i, (unit, step) in enumerate([NM, ("nm", 0.04), S]):
-                image.create_group(f"Calibrations/Dimension/[{i}]").attrs.update(Scale=np.float32(step), Units=np.bytes_(unit))
+    write_dm5(tmp_path / "a.dm5", MOVIE, [NM, ("nm", 0.04), S])
+    with h5py.File(tmp_path / "a.dm5", "a") as file:
         file.create_group("ImageList/[1]/ImageTags/Microscope Info").attrs["Voltage"] = 300000.0
         if shown is not None:  # what the document shows stands above the order of the list
             file.create_group("DocumentObjectList/[0]").attrs["ImageSource"] = 0
@@ -201,17 +191,7 @@ def test_dm5(tmp_path, shown):
 @pytest.mark.parametrize("version", [1, 3])
 def test_counted_electrons(tmp_path, version):
     counts = RNG.poisson(1.5, (3, 4, 16, 18)).astype(np.uint16)
-    hits = [np.repeat(np.arange(16 * 18), pattern.ravel()).astype(np.uint32) for pattern in counts.reshape(12, 16, 18)]
-    # version 3 keeps two frames at each position in order, version 1 names the position of each frame
-    parts = [part for hit in hits for part in (hit[::2], hit[1::2])] if version == 3 else hits[::-1]
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.attrs["version"] = version
-        frames = file.create_dataset("electron_events/frames", (len(parts),), dtype=h5py.vlen_dtype(np.uint32))
-        for i, part in enumerate(parts):
-            frames[i] = part
-        frames.attrs.update(Nx=16, Ny=18)
-        positions = file.create_dataset("electron_events/scan_positions", data=np.arange(12)[:: 1 if version == 3 else -1])
-        positions.attrs.update(Nx=4, Ny=3)
+    write_counted(tmp_path / "a.h5", counts, version)
     same(emdl.open(tmp_path / "a.h5"), counts, "datacube")
 
 
