@@ -186,7 +186,7 @@ def image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tupl
 def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
     """Axes and calibration of a dataset by the layout it lies in."""
     calibration = loose_calibration(dataset)
-    vectors = _emd_vectors(dataset, gate) or _nexus_vectors(dataset, gate) or _scale_vectors(dataset, gate)
+    vectors = _emd_vectors(dataset, gate) or _nexus_vectors(dataset, gate) or _scale_vectors(dataset)
     axes = tuple(_dim_axis(*vector, size, gate.path.name) for vector, size in zip(vectors, dataset.shape, strict=False))
     axes = axes or tuple(Axis(int(n)) for n in dataset.shape)
     timing = _time_axis(vectors, axes, gate)
@@ -256,20 +256,34 @@ def _nexus_vectors(dataset: h5py.Dataset, gate: Gate) -> list[_Vector]:
     return [(vector, text_of(name)) for vector, name in zip(usable, np.ravel(names), strict=True)]
 
 
-def _scale_vectors(dataset: h5py.Dataset, gate: Gate) -> list[_Vector]:
-    """Dimension scales of HDF5, as netCDF-4, NSID (pycroscopy) and h5py's users attach them."""
+def _scale_vectors(dataset: h5py.Dataset) -> list[_Vector]:
+    """Dimension scales of HDF5, as netCDF-4, NSID (pycroscopy) and h5py's users attach them.
+
+    They are read by the attributes that hold them: the library's own functions crash on damaged ones.
+    """
+    labels = np.ravel(attribute(dataset, "DIMENSION_LABELS", ()))
     out: list[_Vector] = []
-    for number in range(dataset.ndim):
-        try:
-            dimension = dataset.dims[number]
-            label, scale = dimension.label, dimension[0] if len(dimension) else None
-        except (OSError, RuntimeError, KeyError, ValueError):  # damaged, or the scale is gone
-            return []
-        if scale is not None and (scale.ndim != 1 or scale.file.filename != gate.file.filename):
-            scale = None
-        name = label or (scale.name.rpartition("/")[2] if scale is not None else "")
-        out.append((scale if scale is not None and scale.shape == (dataset.shape[number],) else None, name))
+    for number, size in enumerate(dataset.shape):
+        scale = _scale(dataset, number)
+        name = text_of(labels[number]) if len(labels) == dataset.ndim and isinstance(labels[number], (str, bytes)) else ""
+        fits = scale is not None and scale.shape == (size,)
+        out.append((scale if fits else None, name or (scale.name.rpartition("/")[2] if scale is not None else "")))
     return out if any(vector is not None or name for vector, name in out) else []
+
+
+def _scale(dataset: h5py.Dataset, number: int) -> h5py.Dataset | None:
+    """First scale of an axis, in the same file."""
+    held = attribute(dataset, "DIMENSION_LIST", None)
+    if not isinstance(held, np.ndarray) or held.dtype != object or held.shape != (dataset.ndim,):
+        return None
+    named = held[number]
+    if not isinstance(named, np.ndarray) or not named.size or not isinstance(named.flat[0], h5py.Reference):
+        return None
+    try:
+        scale = dataset.file[named.flat[0]]
+    except (OSError, RuntimeError, KeyError, ValueError):  # damaged, or the scale is gone
+        return None
+    return scale if isinstance(scale, h5py.Dataset) and scale.ndim == 1 else None
 
 
 def _time_axis(vectors: list[_Vector], axes: tuple[Axis, ...], gate: Gate) -> Callable[[], Timing] | None:
