@@ -176,6 +176,17 @@ def tree(folder: Path) -> Made:
     return folder, {}, FRAMES.shape
 
 
+def stacks(folder: Path) -> Made:
+    for i, part in enumerate(np.split(FRAMES, 3)):
+        np.save(folder / f"part_{i}.npy", part)
+    return folder, {}, FRAMES.shape
+
+
+def lone_recording(folder: Path) -> Made:
+    picture("png")(folder)
+    return merlin(folder)[0].parent, {}, CUBE.shape
+
+
 def npz(folder: Path) -> Made:
     np.savez(folder / "cube.npz", a=CUBE)
     return folder / "cube.npz", {"kind": "datacube"}, CUBE.shape
@@ -204,6 +215,12 @@ ROWS: dict[str, list[Maker]] = {
     "Prismatic": [of(writers.write_prismatic, "a.h5", CUBE), shared("formats/ncem_emd_type1.h5", ())],
     "DECTRIS": [dectris],
     "NeXus": [of(writers.write_nexus, "a.nxs", CUBE)],
+    "netCDF-4": [
+        of(writers.write_netcdf, "a.nc", FRAMES, [("t", "s", 0.1), ("y", "nm", 1.0), ("x", "nm", 1.0)], shape=FRAMES.shape)
+    ],
+    "DM5": [of(writers.write_dm5, "a.dm5", FRAMES, [("nm", 1.0), ("nm", 1.0), ("s", 0.1)], shape=FRAMES.shape)],
+    "counted electrons": [of(writers.write_counted, "a.h5", CUBE % 5, 3)],
+    "Nion Swift": [of(writers.write_nion, "a.npy", FRAMES, shape=FRAMES.shape)],
     "Topspin": [of(writers.write_app5, "a.app5", CUBE)],
     "MATLAB": [matlab],
     "any HDF5 dataset": [packed(name) for name in ("bitshuffle", "LZ4", "zstd", "Blosc")],
@@ -230,8 +247,10 @@ ROWS: dict[str, list[Maker]] = {
     "blockfile": [vendor("blockfile", "a.blo"), shared("formats/velox_tem_stack.emd", ())],
     "Panta Rhei": [vendor("pantarhei", "a.prz", FRAMES[0])],
     "MP4": [film(ending) for ending in ("mp4", "avi", "mov", "mkv")],
-    "PNG": [picture(ending) for ending in ("png", "jpg", "bmp", "gif")],
+    "PNG": [picture(ending) for ending in ("png", "jpg", "bmp", "gif", "webp", "jp2")],
     "folder of images": [pictures(how) for how in ("folder", "pattern", "list")],
+    "folder of stacks": [stacks],
+    "folder with one recording": [lone_recording],
     "Gatan in-situ tree": [tree],
 }
 CASES = [pytest.param(maker, id=f"{row.strip('`')}-{i}") for row, makers in ROWS.items() for i, maker in enumerate(makers)]

@@ -110,6 +110,10 @@ def _hdf5(folder: Path) -> None:
     writers.write_nexus(folder / "a.nxs", CUBE)
     writers.write_app5(folder / "a.app5", CUBE[:2, :2])
     writers.write_dectris(folder, FRAMES, 1)
+    writers.write_netcdf(folder / "scales.nc", FRAMES, [("t", "s", 0.1), ("y", "nm", 1.0), ("x", "nm", 1.0)])
+    writers.write_dm5(folder / "a.dm5", FRAMES, [("nm", 1.0), ("nm", 1.0), ("s", 0.1)])
+    writers.write_counted(folder / "counted.h5", CUBE % 5, 3)
+    writers.write_counted(folder / "counted1.h5", CUBE % 5, 1)
     with h5py.File(folder / "chunked.h5", "w") as file:
         file.create_dataset("data", data=CUBE, chunks=(1, 1, 16, 24), compression="gzip", shuffle=True)
     with h5py.File(folder / "matlab.mat", "w", userblock_size=512) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -363,3 +364,48 @@ def write_dm4_scan(
     listed: list[object] = [image(np.zeros((8, 8), "u2"), ("", ""), {}, {}), image(stored, units, tags, more or {})]
     body = group({"ImageList": listed, "InImageMode": True, "Thumbnails": [{"ImageIndex": 0}]})
     path.write_bytes(struct.pack(">IQI", 4, len(body), 1) + body + b"\0" * 8)
+
+
+def write_netcdf(path: Path, data: np.ndarray, axes: list[tuple[str, str, float]]) -> None:
+    """HDF5 with dimension scales (name, unit, step), as netCDF-4 and NSID attach them."""
+    with h5py.File(path, "w") as file:
+        held = file.create_dataset("frames", data=data)
+        for i, (name, unit, step) in enumerate(axes):
+            scale = file.create_dataset(name, data=np.arange(data.shape[i]) * step)
+            scale.attrs["units"] = unit
+            scale.make_scale(name)
+            held.dims[i].attach_scale(scale)
+
+
+def write_dm5(path: Path, data: np.ndarray, axes: list[tuple[str, float]]) -> None:
+    """DM5 with a thumbnail and an image; `axes` are (unit, step) from the fastest."""
+    with h5py.File(path, "w") as file:
+        for number, values in (("[0]", np.zeros((20, 20, 4), np.uint8)), ("[1]", data)):
+            image = file.create_group(f"ImageList/{number}/ImageData")
+            image["Data"] = values
+            for i, (unit, step) in enumerate(axes):
+                image.create_group(f"Calibrations/Dimension/[{i}]").attrs.update(Scale=np.float32(step), Units=np.bytes_(unit))
+
+
+def write_counted(path: Path, counts: np.ndarray, version: int) -> None:
+    """Counted electrons of stempy: from version 3 on two frames at each position in order, before with the position of each."""
+    rows, cols, height, width = counts.shape
+    pixels = np.arange(height * width)
+    hits = [np.repeat(pixels, pattern.ravel()).astype(np.uint32) for pattern in counts.reshape(-1, height, width)]
+    parts = [part for hit in hits for part in (hit[::2], hit[1::2])] if version >= 3 else hits[::-1]
+    with h5py.File(path, "w") as file:
+        file.attrs["version"] = version
+        frames = file.create_dataset("electron_events/frames", (len(parts),), dtype=h5py.vlen_dtype(np.uint32))
+        for i, part in enumerate(parts):
+            frames[i] = part
+        frames.attrs.update(Nx=height, Ny=width)
+        order = np.arange(rows * cols)[:: 1 if version >= 3 else -1]
+        file.create_dataset("electron_events/scan_positions", data=order).attrs.update(Nx=cols, Ny=rows)
+
+
+def write_nion(path: Path, data: np.ndarray) -> None:
+    """Array of Nion Swift with its properties in a .json file beside it: a sequence in s and nm."""
+    np.save(path, data)
+    steps = [{"offset": 0.0, "scale": step, "units": unit} for step, unit in ((0.5, "s"), (0.02, "nm"), (0.02, "nm"))]
+    about = {"spatial_calibrations": steps, "is_sequence": True, "collection_dimension_count": 0, "datum_dimension_count": 2}
+    path.with_suffix(".json").write_text(json.dumps(about))

@@ -12,7 +12,8 @@ import pytest
 
 from napari_emdl.base.errors import ModelError
 from napari_emdl.models import devices, onnxfile, registry
-from napari_emdl.models.heatmap import as_channels, try_heatmap
+from napari_emdl.models.heatmap import as_channels
+from napari_emdl.models.heatmaptrial import try_heatmap
 from napari_emdl.models.registry import find_model, install, load_model
 
 
@@ -72,7 +73,7 @@ def test_maps_are_read_in_either_order(shape: tuple[int, ...], layout, found: tu
 def session(shape: list, outputs=None, kind: str = "tensor(float)", n: int = 1):
     """Stand-in for a loaded network with `n` inputs of one shape."""
     inputs = {f"x{i}": SimpleNamespace(name=f"x{i}", type=kind, shape=shape) for i in range(n)}
-    return SimpleNamespace(inputs=inputs, trial=lambda feed: {"y": outputs(next(iter(feed.values())))})
+    return SimpleNamespace(inputs=inputs, outputs=["y"], trial=lambda feed: {"y": outputs(next(iter(feed.values())))})
 
 
 def test_networks_that_give_no_map_of_the_image_are_refused() -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import Cancelled, EmdlError, OpenError
 
+#: What readers raise where they took for granted what is not there.
+_STUMBLES = (TypeError, AttributeError, LookupError, AssertionError, UnboundLocalError)
 #: Most bytes of an array that is read whole (probe, labels, mask, a table of a project).
 SMALL_ARRAY_BYTES = 256 * 2**20
 #: Most characters, nesting and aliases of a YAML file of ours.
@@ -51,7 +53,9 @@ def one_line(name: str, what: str = "file", error: type[EmdlError] = OpenError) 
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's text, or its type, cut to a readable length."""
+    """First line of an error's text, or its type, cut to a readable length; no Python where a reader stumbled over the file."""
+    if isinstance(error, _STUMBLES):
+        return "what it holds does not fit together"
     text = (str(error).strip().splitlines() or [""])[0]
     return (text or type(error).__name__)[:200]
 

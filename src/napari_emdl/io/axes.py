@@ -138,6 +138,8 @@ def guess_kind(found: Found) -> Kind:
         return found.kind
     axes = found.axes
     letters = "".join(a.letter for a in axes)
+    if len(axes) in (2, 3) and sum(is_reciprocal(a) for a in axes) == 2:  # programs of images call every axis y and x
+        return "datacube"
     for kind, order in ORDER.items():
         if len(letters) == len(axes) and sorted(letters) == sorted(order):
             return kind
@@ -187,6 +189,10 @@ def letters_for(found: Found, kind: Kind) -> str:
         for letter, place in zip(order, [*others, *reciprocal], strict=True):
             letters[place] = letter
         return "".join(letters)
+    times = [i for i, a in enumerate(axes) if (parsed := parse_unit(a.units)) is not None and parsed[0] == "time"]
+    if order == "TYX" and len(times) == 1:
+        rest = iter("YX")
+        return "".join("T" if i in times else next(rest) for i in range(count))
     # Letters of another kind say nothing here; navigation axes come before signal axes, else the file's order stands.
     navigation = [i for i, a in enumerate(axes) if a.navigate]
     leading = count - 2

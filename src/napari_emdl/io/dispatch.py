@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from napari_emdl.base.errors import OpenError
@@ -22,6 +23,8 @@ _STARTS = {
     b"\x89PNG": "png",
     b"\xff\xd8\xff": "jpeg",
     b"GIF8": "gif",
+    b"\x00\x00\x00\x0cjP  ": "jp2",
+    b"\xff\x4f\xff\x51": "jp2",
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
     b"IMGBLO": "blo",
@@ -30,10 +33,34 @@ _STARTS = {
     b"\x00\x00\x00\x03\x00": "dm3",
     b"\x00\x00\x00\x04\x00\x00\x00\x00": "dm4",
 }
-_PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif")
+_PLAIN_IMAGES = ("png", "jpeg", "bmp", "gif", "webp", "jp2")
 _VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".wmv", ".mpg", ".mpeg", ".webm")
 _FRAMES = ("movie", "focal_series", "datacube", "stack")
 _RAW_ENDINGS = (".raw", ".bin", ".dat", "")
+#: What packs files: to be unpacked by hand, since nothing in them can be read in part.
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+#: Recordings that only their maker's programs read, by ending, and what to do with them.
+_ELSEWHERE = {
+    ".gtg": "a recording of a Gatan K2 or K3; save it from DigitalMicrograph as .dm4",
+    ".tpx3": "a list of Timepix3 events; let the acquisition program write frames (TIFF, HDF5 or .mib)",
+    ".eer": "a list of electron events; save it as MRC or TIFF, with RELION or EMAN2",
+    ".czi": "an image of Zeiss ZEN; save it as OME-TIFF",
+    ".lif": "an image of Leica LAS; save it as OME-TIFF",
+    ".nd2": "an image of Nikon NIS; save it as OME-TIFF",
+    ".rpl": "the description of a Ripple file; open its .raw file with shape and dtype",
+    ".nsproj": "a project of Nion Swift; open the .ndata or .h5 file in its data folder",
+    ".bcf": "a spectrum image of Bruker; save its images as TIFF",
+    ".txt": "text; save the image as TIFF or .npy",
+    ".csv": "text; save the image as TIFF or .npy",
+    ".pkl": "a Python pickle, which may run any code; save the array with numpy.save",
+}
 _KNOWN = (
     "HDF5, TIFF, .npy, .npz, zarr, DM3/DM4, Merlin, EMPAD, blockfile, TVIPS, MRC, SEQ, SER/EMI, Velox, Topspin, films and "
     "images can be opened"
@@ -64,6 +91,8 @@ def sniff(path: Path) -> str:
         return "mrc"
     if head.startswith(b"BM") and len(head) > 54:
         return "bmp"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
     if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] == b"AVI ") or head.startswith(b"\x1aE\xdf\xa3"):
         return "video"
     if path.stat().st_size > 512:
@@ -73,7 +102,14 @@ def sniff(path: Path) -> str:
             return "hdf5"
     if head.startswith(b"MATLAB 5.0 MAT-file"):
         return "mat"
-    return ""
+    return "packed" if _packer(path) else ""
+
+
+def _packer(path: Path) -> str:
+    """What packs a file; "" when nothing that is known does."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    return next((name for start, name in _PACKED.items() if head.startswith(start)), "tar" if head[257:262] == b"ustar" else "")
 
 
 def main_file(path: Path) -> Path:
@@ -91,8 +127,12 @@ def main_file(path: Path) -> Path:
 def read(path: Path, dataset: str | None, how: OpenParams) -> Found:
     """Read a file or folder with the reader for what it is."""
     if path.is_dir():
-        return _read_folder(path, dataset)
+        return _read_folder(path, dataset, how)
     magic, ending = sniff(path), path.suffix.lower()
+    if magic == "packed":
+        raise OpenError(f"{path.name} is packed ({_packer(path)}); unpack it first, and open what is in it")
+    if ending in _ELSEWHERE and magic not in ("hdf5", "npy", "zip"):
+        raise OpenError(f"{path.name} is {_ELSEWHERE[ending]}")
     if magic == "hdf5":
         return _read_hdf5(path, dataset)
     if magic == "tiff":
@@ -116,9 +156,9 @@ def read(path: Path, dataset: str | None, how: OpenParams) -> Found:
 def _read_lone(path: Path, magic: str, ending: str, how: OpenParams) -> Found | None:
     """Formats that hold one array; None for others."""
     if magic == "npy":
-        from napari_emdl.io.formats.raw import read_npy
+        from napari_emdl.io.formats.nion import read_npy_export
 
-        return read_npy(path)
+        return read_npy_export(path)
     if magic == "ser":
         from napari_emdl.io.formats.ser import read_ser
 
@@ -158,7 +198,7 @@ def _read_lone(path: Path, magic: str, ending: str, how: OpenParams) -> Found | 
     return None
 
 
-def _read_folder(path: Path, dataset: str | None) -> Found:
+def _read_folder(path: Path, dataset: str | None, how: OpenParams) -> Found:
     from napari_emdl.io.formats.zarrs import is_zarr, read_zarr
 
     if path.suffix.lower() == ".zspy":
@@ -169,9 +209,26 @@ def _read_folder(path: Path, dataset: str | None) -> Found:
         return read_zarr(path, dataset)
     if dataset is not None:
         raise OpenError(f"{path} is a folder of images; there is no {dataset!r} in it")
-    from napari_emdl.io.sequence import read_folder
+    from napari_emdl.io.sequence import only_recording, read_folder
 
-    return read_folder(path)
+    recording = only_recording(path)
+    if recording is None:
+        return read_folder(path)
+    try:
+        return _alone(recording, how)
+    except OpenError as why:
+        try:  # a result or a file of settings that lies beside a few images
+            return read_folder(path)
+        except OpenError:
+            raise why from None
+
+
+def _alone(path: Path, how: OpenParams) -> Found:
+    """The only recording of a folder, opened as itself."""
+    from napari_emdl.io.sequence import opened_note
+
+    found = read(main_file(path), None, how)
+    return replace(found, notes=(*found.notes, opened_note(path)))
 
 
 def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
@@ -179,6 +236,10 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
         from napari_emdl.io.formats.raw import read_npz
 
         return read_npz(path, dataset)
+    if ending in (".ndata", ".ndata1"):
+        from napari_emdl.io.formats.nion import read_ndata
+
+        return read_ndata(path)
     if ending == ".zspy":
         from napari_emdl.io.formats.hyperspy import read_zspy
 
@@ -191,7 +252,11 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
         return read_vendor(path, PLUGINS[ending], dataset)
     if ending == ".zip":
         from napari_emdl.io.formats.zarrs import read_zarr
+        from napari_emdl.io.sequence import packed_images
 
+        if count := packed_images(path):
+            files = "a file" if count == 1 else f"{count} files"
+            raise OpenError(f"{path.name} packs {files} of images or data; unpack it, and open the folder or a file of it")
         return read_zarr(path, dataset)
     raise OpenError(f"{path.name} is a zip file; rename it to .npz if NumPy wrote it, or to .zip if it is a zarr store")
 

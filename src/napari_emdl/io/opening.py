@@ -150,11 +150,13 @@ def open(path: Openable, kind: Any = None, *, params: OpenParams | None = None, 
         When it cannot be opened, or not as what was asked for.
     """
     from napari_emdl.io.loading import apply_loading
+    from napari_emdl.io.untold import settle
 
     how = open_params(kind, params, **options)
     if how.kind == "disks":
         return _disks(path)
     found, where = _found(path, how)
+    found = settle(found, how)
     overrides = {name: getattr(how, name) for name in _CALIBRATION}
     wanted = cast(Kind | None, {"pattern": "datacube", "stack": "datacube"}.get(how.kind or "", how.kind))
     scan = None if how.dtype is not None else _scan_of(how.shape)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
+from napari_emdl.base.params import OpenParams
+from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.base.timing import Timing, by_numbers
 from napari_emdl.io.axes import Axis, Found
@@ -22,9 +26,19 @@ from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, read_plain, read_pla
 from napari_emdl.io.formats.raw import read_npy
 from napari_emdl.io.formats.tiffs import read_tiff
 from napari_emdl.io.sources import FramesSource, RawSource
+from napari_emdl.io.untold import settle
 
-_PLAIN = {".png", ".jpg", ".jpeg", ".bmp"}
+_PLAIN = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _ENDINGS = {".tif", ".tiff", ".dm3", ".dm4", ".npy", ".ser", ".mrc", *_PLAIN}
+#: Files that are a recording each; pictures beside one are previews of it.
+_RECORDINGS = (
+    *(".mib", ".emd", ".h5", ".hdf5", ".nxs", ".hspy", ".dm5", ".blo", ".tvips", ".seq", ".prz", ".emi", ".app5"),
+    *(".xml", ".npz", ".mp4", ".avi", ".mov", ".mkv"),
+)
+#: Pictures that may lie beside a recording, and files looked at in a folder.
+_PREVIEWS, _MOST_NAMES = 2, 100_000
+#: Each stays open while its frames are read.
+_MOST_STACKS = 500
 
 
 def natural_key(path: Path) -> tuple[Any, ...]:
@@ -47,8 +61,76 @@ def folder_frames(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = image_names(entries)
     if not names:
-        raise OpenError(f"{folder} holds no images; give a file, or a folder with one image a frame")
+        raise OpenError(f"{folder} holds no images{_inside(folder)}; give a file, or a folder with one image a frame")
     return sorted((folder / name for name in names), key=natural_key)
+
+
+def _inside(folder: Path) -> str:
+    """What else a folder holds, for the message that it holds no images."""
+    with os.scandir(folder) as entries:
+        held = [(e.name, e.is_dir()) for e in itertools.islice(entries, _MOST_NAMES) if not e.name.startswith(".")]
+    files = sorted(name for name, is_folder in held if not is_folder and name.lower().endswith(_RECORDINGS))
+    folders = sorted(name for name, is_folder in held if is_folder)
+    if len(files) > 1:
+        return f" but {len(files)} recordings, such as {files[0]}"
+    return f" but the folders {', '.join(folders[:4])}{' ...' if len(folders) > 4 else ''}" if folders else ""
+
+
+def only_recording(folder: Path) -> Path | None:
+    """The only file of a folder that holds a whole recording; None where its images are the frames."""
+    if insitu_frames(folder):
+        return None
+    with os.scandir(folder) as entries:
+        files = [e for e in itertools.islice(entries, _MOST_NAMES) if not e.name.startswith(".") and e.is_file()]
+    recordings = [e.name for e in files if e.name.lower().endswith(_RECORDINGS)]
+    alone = len(recordings) == 1 and len(image_names(files)) <= _PREVIEWS
+    return folder / recordings[0] if alone else None
+
+
+def opened_note(path: Path) -> str:
+    """Says which file of a folder was opened."""
+    return f"{path.name} is the file of this folder that was opened"
+
+
+def packed_images(path: Path) -> int:
+    """How many files of images or recordings a zip file holds."""
+    with one_line(path.name, "zip file"), zipfile.ZipFile(path) as archive:
+        names = [name.lower() for name in archive.namelist()[:_MOST_NAMES] if not name.startswith("__MACOSX")]
+    return sum(name.endswith((*_ENDINGS, *_RECORDINGS)) for name in names)
+
+
+def _one_series(frames: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """The files of a folder that belong together by their names, and a line on what is left out.
+
+    Names that differ in their numbers only are a series. A few strays (a mean, a reference) are left out, several series are
+    not mixed.
+
+    Raises
+    ------
+    OpenError
+        When two series or more are as long as each other, or nearly.
+    """
+    series: dict[str, list[Path]] = {}
+    for path in frames:
+        series.setdefault(re.sub(r"\d+", "#", path.stem), []).append(path)
+    longest = sorted(series.values(), key=len, reverse=True)
+    if len(longest) < 2 or len(longest[0]) < 2:  # names of words: their order is all there is
+        return list(frames), ()
+    if 2 * len(longest[1]) > len(longest[0]):
+        listed = ", ".join(f"{_pattern(paths)} ({len(paths)})" for paths in longest[:4])
+        raise OpenError(
+            f"{frames[0].parent} holds several series: {listed}; open one by its pattern, or put each into a folder of its own"
+        )
+    left = [path for paths in longest[1:] for path in paths]
+    names = ", ".join(path.name for path in left[:4]) + (" ..." if len(left) > 4 else "")
+    return longest[0], (f"{names} {'is' if len(left) == 1 else 'are'} not of the series {_pattern(longest[0])} and left out",)
+
+
+def _pattern(paths: Sequence[Path]) -> str:
+    """Names of a series with * where they differ."""
+    parts = [re.split(r"(\d+)", path.stem) for path in paths]
+    alike = [len({part[i] for part in parts}) == 1 for i in range(len(parts[0]))]
+    return "".join(part if same else "*" for part, same in zip(parts[0], alike, strict=True)) + paths[0].suffix
 
 
 def image_names(entries: Iterable[os.DirEntry[str]]) -> list[str]:
@@ -66,7 +148,9 @@ def read_folder(folder: Path) -> Found:
         found = read_sequence(frames, folder.name)
         facts = {**found.metadata, "format": "Gatan in-situ tree"}
         return replace(found, metadata=facts, timing=partial(_insitu_timing, tuple(frames)))
-    return read_sequence(folder_frames(folder), folder.name)
+    frames, notes = _one_series(folder_frames(folder))
+    found = read_sequence(frames, folder.name)
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _insitu_timing(frames: Sequence[Path]) -> Timing:
@@ -120,13 +204,19 @@ def _frame_calibration(path: Path) -> Calibration:
 
 @dataclass(frozen=True)
 class _Files:
-    """Reads frame i from its own file."""
+    """Reads frame i from its own file; a file of a type that would lose values in that of the first is refused."""
 
     paths: tuple[Path, ...]
     read: Callable[[Path], NDArray[Any]]
+    dtype: np.dtype[Any]
 
     def __call__(self, index: int) -> NDArray[Any]:
-        return self.read(self.paths[index])
+        frame = self.read(self.paths[index])
+        if not np.can_cast(frame.dtype, self.dtype, "safe"):
+            raise OpenError(
+                f"{self.paths[index].name} holds {frame.dtype}, {self.paths[0].name} {self.dtype}; save all frames in one type"
+            )
+        return frame
 
 
 def read_sequence(paths: Sequence[Path], name: str) -> Found:
@@ -152,19 +242,39 @@ def read_sequence(paths: Sequence[Path], name: str) -> Found:
         found = _read_one(first)
         notes = found.notes
         shape, dtype, calibration = found.data.shape, found.data.dtype, found.calibration
+        if len(shape) > 2 and len(paths) == 1:
+            return replace(found, notes=(*found.notes, opened_note(first)))
+        if len(shape) == 3 and ending not in (".dm3", ".dm4"):
+            return _stacks_in_a_row(paths, found, name)
         if len(shape) != 2:
             raise OpenError(f"{first.name} holds {shape}, not one image; open it alone, or move it out of the folder")
         read = _DmFrame.like(found) if isinstance(found.data, RawSource) and ending in (".dm3", ".dm4") else _read_frame
         axes = tuple(replace(a, letter=letter, navigate=None) for a, letter in zip(found.axes, "YX", strict=True))
         notes += _check_pixel(paths, _frame_calibration(first))
-    source = FramesSource(_Files(tuple(paths), read), (len(paths),), shape, dtype, name)
+    source = FramesSource(_Files(tuple(paths), read, np.dtype(dtype)), (len(paths),), shape, dtype, name)
     facts = {"format": f"{ending[1:]} sequence", "first": first.name, "last": paths[-1].name}
     timing = partial(_numbered_timing, tuple(paths))
     return Found(source, (Axis(len(paths), letter="T"), *axes), calibration, name, "movie", facts, notes=notes, timing=timing)
 
 
+def _stacks_in_a_row(paths: Sequence[Path], first: Found, name: str) -> Found:
+    """A recording that its program cut into several stacks, as one movie."""
+    from napari_emdl.io.hdf5source import ConcatSource
+
+    if len(paths) > _MOST_STACKS:
+        raise OpenError(f"{name} holds {len(paths)} stacks of images; at most {_MOST_STACKS} are joined to a movie")
+    data = ConcatSource([first.data, *(_read_one(path).data for path in paths[1:])])
+    axes = (replace(first.axes[0], size=data.shape[0], letter="T", navigate=None), *first.axes[1:])
+    note = f"the stacks of {len(paths)} files are joined, {paths[0].name} first and {paths[-1].name} last"
+    return replace(first, data=data, axes=axes, name=name, notes=(*first.notes, note), timing=None)
+
+
 def _read_one(path: Path) -> Found:
     """Open one image file of a sequence."""
+    return settle(_read_file(path), OpenParams())
+
+
+def _read_file(path: Path) -> Found:
     ending = path.suffix.lower()
     if ending in (".tif", ".tiff"):
         return read_tiff(path)

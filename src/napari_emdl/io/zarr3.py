@@ -76,6 +76,7 @@ class Zarr3Array:
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         self.path, self.name = path, path.name
         self.attrs: Mapping[str, Any] = facts.get("attributes") or {}
+        self.dimension_names = facts.get("dimension_names")
         self.shape = tuple(int(n) for n in facts["shape"])
         self.dtype = np.dtype(str(facts["data_type"]))
         grid = facts["chunk_grid"]

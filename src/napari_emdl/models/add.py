@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,7 +23,8 @@ from napari_emdl.models.card import (
     sha256_of,
     write_card,
 )
-from napari_emdl.models.heatmap import BACKGROUND, Heatmap, try_heatmap
+from napari_emdl.models.heatmap import BACKGROUND, Heatmap
+from napari_emdl.models.heatmaptrial import try_heatmap
 from napari_emdl.models.onnxfile import check_safe
 from napari_emdl.models.registry import Model, find_model, install, load_model
 from napari_emdl.models.session import Session
@@ -92,9 +94,10 @@ def describe_bare(source: Path, folder: Path, *, task: Task, **emdl: Any) -> Car
     session = Session(_provisional(folder, source, task, emdl), "cpu", check=False)
     # The real inputs and outputs are known only now.
     if not fits_task(session, task):
-        if task == "disk-refiner":
+        if task != "columns":  # heat maps of disks would need the probe, the radius and the scale of each pattern
             wanted = ", ".join(sorted(CONTRACTS[task][0]))
-            raise ModelError(f"{source.name} is not a disk refiner: it has inputs {', '.join(session.inputs)}, needs {wanted}")
+            what = task.replace("-", " ")
+            raise ModelError(f"{source.name} is not a {what}: it has inputs {', '.join(session.inputs)}, needs {wanted}")
         emdl["heatmap"] = try_heatmap(source.name, session, heatmap)
         emdl.setdefault("species", [name for name in emdl["heatmap"].channels if name != BACKGROUND])
     feeds = {item.name: _trial(item, _TRIAL_SIZE[task]) for item in session.inputs.values()}
@@ -130,7 +133,7 @@ def _provisional(folder: Path, source: Path, task: Task, emdl: dict[str, Any]) -
         with quiet_ort():
             opened = ort().InferenceSession(str(network), providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelError(f"{source.name}: the network cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+        raise ModelError(f"{source.name}: the network cannot be loaded ({_why(str(error))})") from error
     try:
         config = EmdlConfig(task=task, **emdl)
     except ValueError as error:
@@ -146,10 +149,25 @@ def _provisional(folder: Path, source: Path, task: Task, emdl: dict[str, Any]) -
     return Model(folder.name, folder, card, "path")
 
 
+def _why(text: str) -> str:
+    """What onnxruntime says, without its own place in its source; what to do where the network is newer than it."""
+    for pattern, what in (
+        (r"IR version: (\d+), max supported IR version: (\d+)", "IR version"),
+        (r"Opset (\d+) .*till opset (\d+)", "opset"),
+    ):
+        if found := re.search(pattern, text):
+            has, reads = found.groups()
+            return (
+                f"it has {what} {has}, and this onnxruntime reads up to {reads}: export it with opset 17, or update onnxruntime"
+            )
+    plain = " ".join(text.split())
+    return plain.split(" failed:")[-1][:200]
+
+
 def _trial(item: Any, size: int) -> np.ndarray:
     """Plausible input: first free axis (batch) 1, other free axes `size`."""
     shape = [n if isinstance(n, int) and n > 0 else (1 if axis == 0 else size) for axis, n in enumerate(item.shape)]
     rng = np.random.default_rng(0)
     if "int" in item.type:
-        return np.zeros(shape, np.int64 if "64" in item.type else np.int32)
+        return np.zeros(shape, item.type.removeprefix("tensor(").removesuffix(")"))
     return rng.random(shape).astype(np.float32)

@@ -12,18 +12,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from napari_emdl.base.errors import ModelError
 from napari_emdl.jobs.control import Control
 
-Layout = Literal["NCHW", "NHWC"]
+Layout = Literal["NCHW", "NHWC", "NHW"]
 Scaling = Literal["zero-one", "standard", "none"]
 Activation = Literal["none", "sigmoid", "softmax"]
 #: Channels with this meaning hold no peaks.
 BACKGROUND = "background"
-_TILE, _MARGIN = 512, 64
-_TRIAL = 128
+#: Side of the tiles, and how far they overlap at most.
+_TILE, MARGIN = 512, 64
 
 
 class Heatmap(BaseModel):
@@ -32,7 +32,7 @@ class Heatmap(BaseModel):
     Attributes
     ----------
     layout
-        Order of the axes: batch, channel, row, col or batch, row, col, channel.
+        Order of the axes: batch, channel, row, col, or batch, row, col, channel, or batch, row, col.
     scaling
         How an image is scaled before it goes in: to 0..1, to mean 0 and standard deviation 1, or not at all.
     activation
@@ -47,6 +47,18 @@ class Heatmap(BaseModel):
         Fixed (rows, cols) of the input, None where any size is taken.
     input_channels
         Number of input channels; the image is repeated.
+    batch
+        Number of images that it takes at once; the image is repeated.
+    levels
+        Value of the brightest pixel that goes in: 255 for networks that take bytes.
+    output
+        Name of the output that holds the maps, None for the first.
+    stride
+        Pixels of the image for each of a smaller map, along rows and cols.
+    cell_px
+        Where among these pixels the value belongs, from the first.
+    border
+        Pixels on every side of the image for which there is no map (convolutions without padding).
     """
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
@@ -59,6 +71,12 @@ class Heatmap(BaseModel):
     multiple_of: int = Field(32, ge=1)
     size: tuple[int, int] | None = None
     input_channels: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    levels: int = Field(1, ge=1)
+    output: str | None = None
+    stride: int = Field(1, ge=1)
+    cell_px: float = Field(0.0, ge=0)
+    border: int = Field(0, ge=0, le=MARGIN)
 
     @property
     def peak_channels(self) -> list[int]:
@@ -80,7 +98,7 @@ class HeatmapRunner:
         if entry is None:
             raise ModelError(f"model {session.model.name} is not an image -> heat map network")
         self.session, self.heatmap = session, entry
-        (self._input,), self._output = session.inputs, session.outputs[0]
+        (self._input,), self._output = session.inputs, entry.output or session.outputs[0]
 
     def maps(self, image: NDArray[Any], control: Control | None = None) -> NDArray[np.float32]:
         """Probabilities (channels, rows, cols) of an image (rows, cols) without NaN.
@@ -92,22 +110,26 @@ class HeatmapRunner:
         Cancelled
             When cancelled.
         """
-        scaled = _scaled(image, self.heatmap.scaling)
-        out = np.zeros((len(self.heatmap.channels), *image.shape), np.float32)
-        for part, core, inner in self._tiles(image.shape):
-            out[(slice(None), *core)] = self._run(scaled[part], control)[(slice(None), *inner)]
-        return out
+        border = self.heatmap.border
+        values = np.pad(scaled(image, self.heatmap.scaling), border, mode="symmetric")
+        out = np.zeros((len(self.heatmap.channels), *values.shape), np.float32)
+        for part, core, inner in self._tiles(values.shape):
+            out[(slice(None), *core)] = self._run(values[part], control)[(slice(None), *inner)]
+        return out[:, border : border + image.shape[0], border : border + image.shape[1]]
 
     def _run(self, tile: NDArray[np.float32], control: Control | None) -> NDArray[np.float32]:
-        padded = self._padded(tile)
-        stack = np.repeat(padded[None], self.heatmap.input_channels, axis=0)
-        feed = stack[None] if self.heatmap.layout == "NCHW" else np.moveaxis(stack, 0, -1)[None]
+        padded, entry = self._padded(tile), self.heatmap
+        feed = feed_of(padded, entry.layout, entry.input_channels, entry.batch, entry.levels)
         value = self.session.run({self._input: feed}, [self._output], control)[self._output]
-        probability = _activated(as_channels(value, self.heatmap.layout), self.heatmap.activation)
-        if probability.shape != (len(self.heatmap.channels), *padded.shape):
+        probability = activated(as_channels(value, entry.layout, entry.batch), entry.activation)
+        if entry.stride > 1:
+            probability = _spread(probability, entry.stride, entry.cell_px)
+        if entry.border:  # the tiles overlap by more than that
+            probability = np.pad(probability, [(0, 0), (entry.border,) * 2, (entry.border,) * 2])
+        if probability.shape != (len(entry.channels), *padded.shape):
             raise ModelError(
                 f"{self.session.model.name} gives maps of shape {probability.shape} for an image of {padded.shape}; "
-                f"{len(self.heatmap.channels)} maps of the image's own size are needed"
+                f"{len(entry.channels)} maps of the image's own size are needed"
             )
         return probability[:, : tile.shape[0], : tile.shape[1]]
 
@@ -126,7 +148,7 @@ class HeatmapRunner:
 
 
 def _spans(length: int, size: int) -> Iterator[tuple[slice, slice, slice]]:
-    margin = min(_MARGIN, size // 4)
+    margin = min(MARGIN, size // 4)
     step = size - 2 * margin
     core = 0
     while core < length:
@@ -136,17 +158,39 @@ def _spans(length: int, size: int) -> Iterator[tuple[slice, slice, slice]]:
         core = end
 
 
-def as_channels(value: NDArray[Any], layout: Layout) -> NDArray[np.float32]:
+def feed_of(image: NDArray[np.float32], layout: Layout, channels: int, batch: int, levels: int) -> NDArray[np.float32]:
+    """Image (rows, cols) as the network takes it, repeated for every channel and every image of a fixed batch."""
+    value = np.rint(np.clip(image, 0, 1) * levels).astype(np.float32) if levels > 1 else image
+    if layout != "NHW":
+        value = np.repeat(value[None], channels, axis=0)
+        value = value if layout == "NCHW" else np.moveaxis(value, 0, -1)
+    return np.repeat(value[None], batch, axis=0)
+
+
+def as_channels(value: NDArray[Any], layout: Layout, batch: int = 1) -> NDArray[np.float32]:
     """Output of a network as (channels, rows, cols)."""
     array = np.asarray(value, np.float32)
-    if array.ndim == 3:  # one map without a channel axis
-        return array[:1]
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim == 3:
+        if array.shape[0] == batch:  # one map without a channel axis
+            return array[:1]
+        return np.moveaxis(array, -1, 0) if layout == "NHWC" else array
     if array.ndim != 4:
         raise ModelError(f"the network gives an array of shape {array.shape}; maps (batch, channel, row, col) are needed")
-    return array[0] if layout == "NCHW" else np.moveaxis(array[0], -1, 0)
+    return np.moveaxis(array[0], -1, 0) if layout == "NHWC" else array[0]
 
 
-def _scaled(image: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
+def _spread(maps: NDArray[np.float32], stride: int, cell_px: float) -> NDArray[np.float32]:
+    """Maps of cells of `stride` pixels on the pixels themselves, by cubic splines."""
+    from scipy import ndimage as ndi
+
+    shape = (maps.shape[1] * stride, maps.shape[2] * stride)
+    how: dict[str, Any] = {"offset": -cell_px / stride, "output_shape": shape, "order": 3, "mode": "nearest"}
+    return np.stack([np.clip(ndi.affine_transform(one, [1 / stride] * 2, **how), 0, 1) for one in maps])
+
+
+def scaled(image: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
     values = np.asarray(image, np.float32)
     if scaling == "none":
         return values
@@ -157,88 +201,10 @@ def _scaled(image: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
     return (values - np.float32(low)) / np.float32((high - low) or 1.0)
 
 
-def _activated(value: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+def activated(value: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     if activation == "sigmoid":
         return (1 / (1 + np.exp(-np.clip(value, -80, 80)))).astype(np.float32)
     if activation == "softmax":
         shifted = np.exp(value - value.max(axis=0, keepdims=True))
         return shifted / shifted.sum(axis=0, keepdims=True)
-    return value
-
-
-def try_heatmap(name: str, session: Any, given: dict[str, Any]) -> Heatmap:
-    """Try a bare network as image -> heat map and complete what the user gave of its description.
-
-    Parameters
-    ----------
-    name
-        For messages.
-    session
-        The loaded network.
-    given
-        Entries of :class:`Heatmap` that the user knows.
-
-    Raises
-    ------
-    ModelError
-        Saying in one line what about it does not fit, or which option is needed.
-    """
-    if len(session.inputs) != 1:
-        raise ModelError(f"{name} has {len(session.inputs)} inputs ({', '.join(session.inputs)}); an image network has one")
-    (item,) = session.inputs.values()
-    if "float" not in item.type or len(item.shape) != 4:
-        raise ModelError(
-            f"{name} takes {item.type} of shape {list(item.shape)}; a float image (batch, channel, row, col) is needed"
-        )
-    layout: Layout = given.get("layout") or _layout_of(name, item.shape)
-    rows, cols = (item.shape[2:] if layout == "NCHW" else item.shape[1:3])  # fmt: skip
-    size = (rows, cols) if isinstance(rows, int) and isinstance(cols, int) else None
-    n_in = item.shape[1] if layout == "NCHW" else item.shape[3]
-    n_in = n_in if isinstance(n_in, int) else 1
-    value = _trial(name, session, item.name, size or (_TRIAL, _TRIAL), n_in, layout)
-    maps = as_channels(value, layout)
-    if maps.shape[1:] != (size or (_TRIAL, _TRIAL)):
-        raise ModelError(
-            f"{name} gives maps of {maps.shape[1:]} for an image of {size or (_TRIAL, _TRIAL)}; maps of the image's own size "
-            "are needed"
-        )
-    channels = given.get("channels") or (["column"] if len(maps) == 1 else None)
-    if channels is None or len(channels) != len(maps):
-        raise ModelError(
-            f"{name} gives {len(maps)} maps: say what they are with --channels, such as "
-            f"{','.join([f'species{i + 1}' for i in range(len(maps) - 1)] + [BACKGROUND])}"
-        )
-    settled = {"layout": layout, "channels": channels, "size": size, "input_channels": n_in}
-    settled["activation"] = given.get("activation") or _activation_of(maps)
-    try:
-        return Heatmap(**{**given, **settled})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ModelError(f"bad {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _layout_of(name: str, shape: list[Any]) -> Layout:
-    first, last = (isinstance(n, int) and n <= 4 for n in (shape[1], shape[3]))
-    if first == last:
-        raise ModelError(f"{name} has an input of shape {list(shape)}: say the order of its axes with --layout NCHW or NHWC")
-    return "NCHW" if first else "NHWC"
-
-
-def _trial(name: str, session: Any, key: str, size: tuple[int, int], channels: int, layout: Layout) -> NDArray[Any]:
-    """Output for an image of spots on noise; anything the network makes of it must be finite."""
-    rng = np.random.default_rng(0)
-    rows, cols = np.mgrid[: size[0], : size[1]]
-    image = np.exp(-(((rows % 16) - 8) ** 2 + ((cols % 16) - 8) ** 2) / 8) + rng.normal(0, 0.1, size)
-    stack = np.repeat(_scaled(image, "zero-one")[None], channels, axis=0)
-    feed = stack[None] if layout == "NCHW" else np.moveaxis(stack, 0, -1)[None]
-    value = next(iter(session.trial({key: feed}).values()))
-    if not np.all(np.isfinite(value)):
-        raise ModelError(f"{name} gives values that are not finite; it cannot be used")
-    return np.asarray(value)
-
-
-def _activation_of(maps: NDArray[np.float32]) -> Activation:
-    """None where the output is a probability already, else what belongs to so many channels."""
-    if maps.min() >= 0.0 and maps.max() <= 1.0 + 1e-5:
-        return "none"
-    return "sigmoid" if len(maps) == 1 else "softmax"
+    return np.clip(value, 0.0, 1.0)

@@ -96,7 +96,7 @@ def test_a_second_movie_is_followed_and_the_first_comes_back_as_it_was(panel, sa
     assert not first.visible and session.layer.visible and viewer.layers.selection.active is session.layer
     assert "unknown" in panel.hint.text() and panel.pixel.editors["pixel_size_A"].get() is None
     assert panel.status.text() == "" and not history.can_undo, "steps of the first do not act on the second"
-    assert session.candidates.n_done == 0
+    assert session.candidates.n_done == 0 and panel.edit_bar.legend.text() == ""
     second = session.layer
     panel.movie_box.setCurrentIndex(panel.movie_box.findData(first))
     panel.movie_box.activated.emit(panel.movie_box.currentIndex())

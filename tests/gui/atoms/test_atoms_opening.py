@@ -28,6 +28,21 @@ def test_a_movie_opens_its_panels(make_napari_viewer, wait_until, tmp_path, fram
         diffusion = session.registered(viewer, session.DIFFUSION)
         session.tabify(viewer, diffusion, session.COLUMNS, behind=diffusion.behind)
         wait_until(lambda: not panel.visibleRegion().isEmpty(), what="the columns in front")
+        return
+    # what is opened after it comes to the front, in whatever order
+    np.save(tmp_path / "scan.npy", np.random.default_rng(1).poisson(2, (2, 3, 32, 32)).astype(np.uint16))
+    viewer.open(tmp_path / "scan.npy", plugin="napari-emdl")
+    wait_until(lambda: session.registered(viewer, session.WORKSPACE) is not None)
+    workspace = session.registered(viewer, session.WORKSPACE)
+    wait_until(lambda: not workspace.visibleRegion().isEmpty() and panel.visibleRegion().isEmpty(), what="the scan in front")
+    docks = viewer.window._qt_window.tabifiedDockWidgets(session.dock_of(workspace))
+    assert session.dock_of(panel) in docks and not viewer.layers["movie"].visible and workspace.canvas.isVisible()
+    viewer.open(path, plugin="napari-emdl")
+    wait_until(lambda: not panel.visibleRegion().isEmpty(), what="the image in front")
+    assert viewer.layers["movie [1]"].visible and not viewer.layers["scan"].visible
+    viewer.open(tmp_path / "scan.npy", plugin="napari-emdl")
+    wait_until(lambda: not workspace.visibleRegion().isEmpty() and viewer.layers["scan [1]"].visible, what="the second scan")
+    assert not viewer.layers["movie [1]"].visible
 
 
 def test_a_panel_that_was_closed_does_nothing_any_more(make_napari_viewer, wait_until):

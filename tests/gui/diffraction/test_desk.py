@@ -373,6 +373,11 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     panel.viewer.canvas.size = (600, 400)
     assert camera.zoom == 3 * whole, "whoever zooms keeps the zoom"
     assert len(corner.text.splitlines()) > 5
+    layer.contrast_limits = (-0.5, 0.5)
+    dialog = panel.export_step.open_figure()
+    assert dialog.limit_pct.value() == 0.5, "the figure has the scale that was set"
+    panel.export_step.close_figure()
+    layer.contrast_limits = (-1e-3, 1e-3)
     panel.strain_step.all_four.setChecked(True)
     wait_until(lambda: panel.four_maps.isVisible() and panel.four_maps.maps["exx"].image.image is not None)
     maps, strain = panel.four_maps.maps, panel.state.found.strain

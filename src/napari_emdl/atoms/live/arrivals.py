@@ -6,6 +6,7 @@ Nothing is ever skipped silently; what stays broken is named.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -133,7 +134,12 @@ class FolderArrivals:
     def movie(self, keys: list[str]) -> Movie:
         """The files `keys` as a movie."""
         paths = [self.folder / key for key in keys]
-        return open_movie(self.folder if len(keys) >= len(self._done) and paths == self._files() else paths)
+        if len(keys) >= len(self._done) and paths == self._files():
+            with contextlib.suppress(EmdlError):  # several series, or files that it leaves out: each was analysed
+                whole = open_movie(self.folder)
+                if whole.n_frames == len(paths):
+                    return whole
+        return open_movie(paths)
 
 
 @dataclass

@@ -257,6 +257,7 @@ class ColumnsPanel(ScrollPanel):
             return
         if self.session.candidates.rows(frame) is None:
             self.columns_layer.clear()
+            self.edit_bar.show_counts((), (), 0)
             self.finding.find(frame)
         else:
             self._show_points()

@@ -18,7 +18,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
 from napari_emdl.gui.kit import units
-from napari_emdl.gui.kit.session import bare, fit_view, role_of, signal_of, tag_of, when_idle
+from napari_emdl.gui.kit.session import COLUMNS, WORKSPACE, bare, bring_forward, fit_view, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
 
@@ -160,6 +160,7 @@ class AtomsSession(QObject):
     def _follow(self, layer: Any) -> None:
         if self.viewer is not None and self.panels and layer in self.viewer.layers:
             self.set_layer(layer)
+            bring_forward(self.viewer, COLUMNS, instead_of=WORKSPACE)
 
     def _take_results(self, found: dict[str, Any]) -> None:
         """Results that were opened from a file together with the movie, or a whole project."""

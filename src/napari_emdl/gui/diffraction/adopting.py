@@ -48,6 +48,7 @@ class Adopting:
             self.panel.open(signal)
             if disks is not None:
                 self.panel.state.take_disks(disks, file=file)
+        session.when_idle(lambda: session.bring_forward(self.panel.viewer, session.WORKSPACE))  # it may lie behind another tab
 
     def _make_way(self, event: Any) -> None:
         """Before napari shows it."""

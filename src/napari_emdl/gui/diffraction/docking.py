@@ -92,6 +92,10 @@ class Docks(QObject):
         if docks is not None:
             self._widen(docks[0])
             docks[0].splitDockWidget(self.canvas_dock, docks[1], Qt.Orientation.Horizontal)
+            for name in (session.COLUMNS, session.DIFFUSION, session.LIVE):  # what is open already shares the panel's place
+                if (other := session.registered(self.viewer, name)) is not None:
+                    session.tabify(self.viewer, other, session.WORKSPACE, name, behind=True)
+                    QTimer.singleShot(0, lambda: session.bring_forward(self.viewer, session.WORKSPACE))
             docks[1].visibilityChanged.connect(self._on_panel)
             QTimer.singleShot(0, self._share_width)
 

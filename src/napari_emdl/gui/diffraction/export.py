@@ -39,6 +39,7 @@ class ExportStep(Step):
         super().__init__(5, "Export", "Save results, figures and the job", parent)
         self.stem = state
         self.layers: Callable[[], tuple[list[Any], dict[str, Any]]] = lambda: ([], {})  # what is exported beside the results
+        self.scale_set: Callable[[str], float | None] = lambda name: None  # end of a colour bar, where the user moved it
         self._jobs: list[Job] = []
         self.export_button = QPushButton("Export to folder…")
         self.export_button.setToolTip(
@@ -158,6 +159,7 @@ class ExportStep(Step):
         self.close_figure()
         region = None if isinstance(reference, str) else reference
         self.figure_dialog = FigureDialog(strain, region, parent=self.window())
+        self.figure_dialog.begin_with(self.scale_set("exx"), self.scale_set("theta_rad"))
         self.figure_dialog.show()
         return self.figure_dialog
 

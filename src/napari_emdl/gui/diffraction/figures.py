@@ -139,6 +139,11 @@ class FigureDialog(QDialog):
         self.copy_button.clicked.connect(lambda *_: self.copy())
         self.finished.connect(lambda *_: self.close_workers())
 
+    def begin_with(self, limit_pct: float | None, limit_deg: float | None) -> None:
+        """Ends of the colour bars that were set in the window; None leaves them automatic."""
+        self.limit_pct.setValue(limit_pct or 0.0)
+        self.limit_deg.setValue(limit_deg or 0.0)
+
     def style_set(self) -> Any:
         """:class:`~napari_emdl.exporting.strainfigure.FigureStyle` as it is set.
 

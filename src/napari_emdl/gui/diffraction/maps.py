@@ -175,7 +175,7 @@ class ScanMaps(QObject):
             self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
         for name in self._values:
             if self.limits(name) is None:
-                self._limits[name] = self._fresh_limits(name)
+                self._limits[name] = self.fresh_limits(name)
         if first:
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
@@ -330,7 +330,7 @@ class ScanMaps(QObject):
     def rescale_strain(self) -> None:
         """Contrast limits of the strain maps from their values, symmetric about 0."""
         for name in self._values:
-            layer, limits = self.layer(name), self._fresh_limits(name)
+            layer, limits = self.layer(name), self.fresh_limits(name)
             self._limits[name] = limits
             if layer is not None:
                 self._set_limits(layer, limits)
@@ -343,7 +343,8 @@ class ScanMaps(QObject):
             return float(low), float(high)
         return self._limits.get(name)
 
-    def _fresh_limits(self, name: str) -> tuple[float, float]:
+    def fresh_limits(self, name: str) -> tuple[float, float]:
+        """Colour scale of a strain map by its values."""
         return styles.symmetric_limits(*(self._values[one] for one in _sharing(name)), least=1e-3)
 
     def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:

@@ -170,6 +170,7 @@ class OpenSets(QObject):
         if self.shown is not None:
             self.shown.put_aside()
         self.shown = chosen
+        self._movies_give_way()
         chosen.show()
         units.settle(self.viewer)
         self._list()

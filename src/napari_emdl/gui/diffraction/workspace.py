@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -171,6 +172,14 @@ class StemWorkspace(Panel):
         self.strain_step.ideal_wanted.connect(self.forms.fill_ideal)
         self.export_step.job_loaded.connect(self.forms.use_job)
         self.export_step.layers = lambda: layers_to_export(self)
+        self.export_step.scale_set = self._scale_set
+
+    def _scale_set(self, name: str) -> float | None:
+        """End of the colour bar of a strain map where it is not the automatic one."""
+        limits = None if self.maps is None else self.maps.limits(name)
+        if self.maps is None or limits is None or np.allclose(limits, self.maps.fresh_limits(name), rtol=1e-4):
+            return None
+        return max(abs(limits[0]), abs(limits[1]))
 
     def _make_four_maps(self) -> FourMaps:
         self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.limits(name))

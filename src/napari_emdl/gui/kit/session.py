@@ -220,10 +220,10 @@ def tabify(viewer: Any, widget: Any, *names: str, behind: bool = False) -> None:
         return
 
 
-def bring_forward(viewer: Any, name: str) -> None:
-    """Show the tab of the panel `name`, if it is open."""
-    dock = dock_of(registered(viewer, name))
-    if dock is not None:
+def bring_forward(viewer: Any, name: str, instead_of: str = "") -> None:
+    """Show the tab of the panel `name`, if it is open; where `instead_of` is named, only while that panel is in front."""
+    dock, other = dock_of(registered(viewer, name)), dock_of(registered(viewer, instead_of))
+    if dock is not None and (not instead_of or (other is not None and not other.visibleRegion().isEmpty())):
         dock.raise_()
 
 

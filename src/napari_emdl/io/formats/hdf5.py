@@ -1,4 +1,4 @@
-"""HDF5 natively: py4DSTEM and EMD 1.0, EMD 0.x (NCEM, py4DSTEM, Prismatic), NeXus, MATLAB v7.3, and datasets by path."""
+"""HDF5 natively: py4DSTEM and EMD 1.0, EMD 0.x (NCEM, py4DSTEM, Prismatic), NeXus, MATLAB v7.3, HDF5 dimension scales."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_emdl.base.reading import one_line
 from napari_emdl.base.timing import Timing, by_stamps
 from napari_emdl.base.units import parse_unit
 from napari_emdl.io.axes import Axis, Found, pick
-from napari_emdl.io.formats import app5, dectris
+from napari_emdl.io.formats import app5, dectris, dm5, electrons, nion
 from napari_emdl.io.formats.h5meta import (
     attribute,
     calibration_from,
@@ -59,6 +59,10 @@ def read_hdf5(path: Path, dataset: str | None = None) -> Found:
             return app5.read_app5(gate)
         if dataset is None and (parts := dectris.frame_sets(gate)):
             return dectris.read_frames(gate, parts)
+        if dataset is None and electrons.is_counted(gate):
+            return electrons.read_counted(gate)
+        if (dataset is None or dataset.isdigit()) and dm5.is_dm5(gate):
+            return dm5.read_dm5(gate, dataset)
         chosen = _resolve(gate, dataset)
         check_dataset(chosen, path.name, gate.folder)
         return _describe(chosen, gate)
@@ -82,6 +86,10 @@ def _resolve(gate: Gate, dataset: str | None) -> h5py.Dataset:
     if default is not None:
         return default
     found = dict(image_datasets(gate))
+    if flat := [n for n in found if attribute(found[n], "Position_Indices", None) is not None]:
+        raise OpenError(
+            f"{name} keeps {flat[0]} as a table of positions and values (USID of pycroscopy), not as images; save it as NSID"
+        )
     names = [n for n in found if not _CORRECTIONS.search(n)]
     if found and not names:
         raise OpenError(
@@ -178,7 +186,7 @@ def image_datasets(gate: Gate, group: h5py.Group | None = None) -> Iterator[tupl
 def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
     """Axes and calibration of a dataset by the layout it lies in."""
     calibration = loose_calibration(dataset)
-    vectors = _emd_vectors(dataset, gate) or _nexus_vectors(dataset, gate)
+    vectors = _emd_vectors(dataset, gate) or _nexus_vectors(dataset, gate) or _scale_vectors(dataset)
     axes = tuple(_dim_axis(*vector, size, gate.path.name) for vector, size in zip(vectors, dataset.shape, strict=False))
     axes = axes or tuple(Axis(int(n)) for n in dataset.shape)
     timing = _time_axis(vectors, axes, gate)
@@ -209,9 +217,19 @@ def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
         source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "MATLAB v7.3"
         order = " x ".join(map(str, source.shape))
         notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as axes='QKRC') if the scan comes last",)
+    if _by_hyperspy(dataset):
+        source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "EMD by HyperSpy"
     mask = dectris.pixel_mask(gate, tuple(dataset.shape[-2:]))
     metadata = {"format": layout, "dataset": dataset.name}
-    return Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes, timing=timing)
+    found = Found(source, axes, calibration, gate.path.stem, None, metadata, signal_type, mask, notes, timing=timing)
+    properties = text_of(attribute(dataset, "properties"))
+    return nion.described_by(found, properties) if properties.startswith("{") else found
+
+
+def _by_hyperspy(dataset: h5py.Dataset) -> bool:
+    """True for EMD 0.x as HyperSpy and RosettaSciIO write it: the last axis of theirs is the first one in the file."""
+    group = dataset.parent
+    return group.parent.name == "/signals" and attribute(group, "signal_type", None) is not None and "dim1" in group
 
 
 #: Axis vector of a dataset and the name it has in the file; None where there is none.
@@ -236,6 +254,36 @@ def _nexus_vectors(dataset: h5py.Dataset, gate: Gate) -> list[_Vector]:
     found = [gate.get(text_of(name), dataset.parent) for name in np.ravel(names)]
     usable = [v if isinstance(v, h5py.Dataset) and v.ndim == 1 else None for v in found]
     return [(vector, text_of(name)) for vector, name in zip(usable, np.ravel(names), strict=True)]
+
+
+def _scale_vectors(dataset: h5py.Dataset) -> list[_Vector]:
+    """Dimension scales of HDF5, as netCDF-4, NSID (pycroscopy) and h5py's users attach them.
+
+    They are read by the attributes that hold them: the library's own functions crash on damaged ones.
+    """
+    labels = np.ravel(attribute(dataset, "DIMENSION_LABELS", ()))
+    out: list[_Vector] = []
+    for number, size in enumerate(dataset.shape):
+        scale = _scale(dataset, number)
+        name = text_of(labels[number]) if len(labels) == dataset.ndim and isinstance(labels[number], (str, bytes)) else ""
+        fits = scale is not None and scale.shape == (size,)
+        out.append((scale if fits else None, name or (scale.name.rpartition("/")[2] if scale is not None else "")))
+    return out if any(vector is not None or name for vector, name in out) else []
+
+
+def _scale(dataset: h5py.Dataset, number: int) -> h5py.Dataset | None:
+    """First scale of an axis, in the same file."""
+    held = attribute(dataset, "DIMENSION_LIST", None)
+    if not isinstance(held, np.ndarray) or held.dtype != object or held.shape != (dataset.ndim,):
+        return None
+    named = held[number]
+    if not isinstance(named, np.ndarray) or not named.size or not isinstance(named.flat[0], h5py.Reference):
+        return None
+    try:
+        scale = dataset.file[named.flat[0]]
+    except (OSError, RuntimeError, KeyError, ValueError):  # damaged, or the scale is gone
+        return None
+    return scale if isinstance(scale, h5py.Dataset) and scale.ndim == 1 else None
 
 
 def _time_axis(vectors: list[_Vector], axes: tuple[Axis, ...], gate: Gate) -> Callable[[], Timing] | None:

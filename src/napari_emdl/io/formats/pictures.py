@@ -1,4 +1,4 @@
-"""Plain images (PNG, JPEG, BMP, GIF) and what is made of colour: grey where the channels agree, luminance where not."""
+"""Plain images (PNG, JPEG, BMP, GIF, WebP, JPEG 2000); of colour the grey where the channels agree, luminance where not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import first_line, one_line
+from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.sources import FramesSource
 
@@ -19,6 +20,10 @@ LUMINANCE_NOTE = "colours were turned into their luminance; a camera's own file 
 #: Rec. 601, as scikit-image, PIL and ImageJ (weighted) do.
 _WEIGHTS = np.array([0.299, 0.587, 0.114])
 _MOST_PIXELS = 2**28
+_PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "F")
+#: Formats of several images, shown one after the other.
+_ANIMATED = ("GIF", "PNG", "WEBP")
+PLAYED_NOTE = "the frame interval of {:.3g} s is that of playing; give frame_interval_s if frames were taken at another rate"
 
 
 def to_grey(image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
@@ -43,9 +48,10 @@ def read_plain(path: Path, index: int = 0) -> tuple[NDArray[Any], bool]:
         try:
             with Image.open(path) as header:
                 cols, rows = header.size
+                mode = None if header.mode in _PLAIN_MODES else "RGB"  # inks and their like have no luminance of their own
                 if rows * cols > _MOST_PIXELS:
                     raise OpenError(f"{path.name} says that it has {rows} x {cols} pixels; that is too large for an image")
-            image = np.asarray(imageio.imread(path, index=index))
+            image = np.asarray(imageio.imread(path, index=index, mode=mode))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise OpenError(f"{path.name} is too large for an image ({first_line(error)}); save it as TIFF") from error
         coloured = False
@@ -62,7 +68,7 @@ def read_plain_frame(path: Path) -> NDArray[Any]:
 
 
 class _Frames:
-    """Reads the frames of an image file: one, or those of an animated GIF."""
+    """Reads the frames of an image file: one, or those of an animation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,15 +78,22 @@ class _Frames:
 
 
 def read_picture(path: Path) -> Found:
-    """Open a plain image, or an animated GIF as a movie."""
+    """Open a plain image, or an animated GIF, PNG or WebP as a movie."""
     from PIL import Image
 
     image, coloured = read_plain(path)
+    notes = [LUMINANCE_NOTE] if coloured else []
+    interval_s = None
     with one_line(path.name, "image"), Image.open(path) as file:
-        count = int(getattr(file, "n_frames", 1)) if file.format == "GIF" else 1
+        count = int(getattr(file, "n_frames", 1)) if file.format in _ANIMATED else 1
+        if count > 1:
+            file.seek(1)
+            file.load()  # where the durations of some formats become known
+            interval_s = float(file.info.get("duration") or 0.0) * 1e-3 or None
+            notes += [PLAYED_NOTE.format(interval_s)] if interval_s else []
     leading = (count,) if count > 1 else ()
     source = FramesSource(_Frames(path), leading, image.shape, image.dtype, path.name)
     axes = (*(Axis(n, letter="T") for n in leading), Axis(image.shape[0], letter="Y"), Axis(image.shape[1], letter="X"))
-    notes = (LUMINANCE_NOTE,) if coloured else ()
     facts = {"format": path.suffix.lower().lstrip(".") or "image"}
-    return Found(source, axes, name=path.stem, metadata=facts, notes=notes)
+    calibration = Calibration().override("file", frame_interval_s=interval_s)
+    return Found(source, axes, calibration, path.stem, metadata=facts, notes=tuple(notes))

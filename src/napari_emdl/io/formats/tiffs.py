@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from napari_emdl.base.unpacking import check_unpacks
 from napari_emdl.io.axes import Axis, Found
 from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
 from napari_emdl.io.formats.tiffscales import ome_timing, scales_of
+from napari_emdl.io.formats.tiffshown import Paletted, palette, shown_otherwise
 from napari_emdl.io.sources import MAX_FRAME_BYTES, FramesSource, RawSource, Source
 from napari_emdl.io.views import TransposedSource
 
-_WHITE_IS_ZERO, _PALETTE = 0, 3
+#: Red, green, blue and opacity; more samples a pixel are frames. Fewer images of one size than this are several images.
+_MOST_CHANNELS, _FEWEST_ALIKE = 4, 4
 _LETTERS = {"T": "T", "Y": "Y", "X": "X"}
 
 #: Packings that are unpacked to their end, however long (by code: deflate twice, lzma), and how much a byte can become.
@@ -42,7 +45,7 @@ class _Pages:
 
         self._file = tifffile.TiffFile(self.path)
         self._file.filehandle.set_lock(True)
-        self.pages = self._file.series[self.series].pages
+        self.pages: Any = self._file.series[self.series].pages
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "series": self.series}
@@ -131,9 +134,15 @@ def _complaints() -> Iterator[list[str]]:
 
 
 def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found:
+    alike = _alike(file) if dataset is None else []
+    if alike:
+        return _images_alike(path, file, alike)
     number, notes = _choose(path, file.series, dataset)
     chosen = file.series[number]
     letters, shape = chosen.axes, tuple(int(n) for n in chosen.shape)
+    samples = shape[letters.index("S")] if "S" in letters else 0
+    if samples > _MOST_CHANNELS:
+        return _samples_as_frames(path, chosen, number)
     colour = letters[-3:] != "SYX" or (np.dtype(chosen.dtype).itemsize == 1 and not as_frames)
     if "S" in letters and (colour or _same_planes(path, chosen, number)):
         data, coloured = _grey_source(path, chosen, number)
@@ -145,57 +154,71 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs
         letters = letters.replace("S", "I")
         data = _source(path, chosen, number)
-    if _palette(chosen.keyframe) is not None:
+    if palette(chosen.keyframe) is not None:
         data, coloured = _palette_source(path, chosen, number)
         notes += [LUMINANCE_NOTE] if coloured else []
     scales, said = scales_of(file, chosen, number)
-    notes += [*said, *_shown_otherwise(chosen.keyframe)]
+    notes += [*said, *shown_otherwise(chosen.keyframe)]
     axes = tuple(_axis(letter, size, scales) for letter, size in zip(letters, shape, strict=True))
     axes = _name_stack_axes(axes, letters, file)
+    if chosen.kind == "shaped" and '"axes"' not in chosen.keyframe.description:  # the letters are tifffile's guess
+        axes = tuple(replace(axis, name="", letter="") for axis in axes)
+    if "C" in letters and any(axis.letter == "F" and letter == "C" for axis, letter in zip(axes, letters, strict=True)):
+        notes.append("the channels of the file are taken for focus values; save one channel alone if they are detectors")
     facts = {"format": f"TIFF ({chosen.kind})"}
     frames = next((a.size for a in axes if a.letter == "T"), 1)
     timing = partial(ome_timing, file.ome_metadata, number, frames) if file.is_ome and frames > 1 else None
     return Found(data, axes, Calibration(), path.stem, metadata=facts, notes=tuple(notes), timing=timing)
 
 
-def _shown_otherwise(page: Any) -> list[str]:
-    """Lines where viewers show the image otherwise than its values lie in the file."""
-    notes = []
-    if int(page.photometric) == _WHITE_IS_ZERO:
-        notes.append("the file stores white as zero: what viewers show bright has low values here")
-    turned = page.tags.get("Orientation")
-    if turned is not None and turned.value != 1:
-        notes.append(f"the file asks viewers to turn or flip it (orientation {turned.value}); it is opened as it is stored")
-    return notes
+def _alike(file: Any) -> list[int]:
+    """Numbers of the series that are single images of one size and type, where most are: programs write stacks so, too."""
+    if file.is_ome or len(file.series) < _FEWEST_ALIKE:
+        return []
+    first = max(file.series, key=lambda series: series.size)
+    same = [i for i, s in enumerate(file.series) if (s.shape, s.dtype, s.axes) == (first.shape, first.dtype, "YX")]
+    return same if len(same) > len(file.series) / 2 and len(same) >= _FEWEST_ALIKE else []
 
 
-def _palette(page: Any) -> NDArray[np.uint16] | None:
-    """(values,) luminance of the colours of a palette; None where there is none, or it only repeats the values as greys."""
-    if int(page.photometric) != _PALETTE or page.colormap is None:
-        return None
-    colours = np.asarray(page.colormap)
-    ramp = np.round(np.linspace(0, 65535, colours.shape[1]))
-    if (colours == colours[0]).all() and np.abs(colours[0] - ramp).max() <= 256:
-        return None
-    return np.asarray(np.rint(np.tensordot((0.299, 0.587, 0.114), colours.astype(float), 1)), np.uint16)
+def _images_alike(path: Path, file: Any, numbers: list[int]) -> Found:
+    """Images of one size that stand in a file one by one, as the frames of a movie."""
+    first = file.series[numbers[0]]
+    scales, said = scales_of(file, first, numbers[0])
+    _check_page(path, first.keyframe)
+    source = FramesSource(_Single(path, numbers), (len(numbers),), first.shape, first.dtype, path.name)
+    others = [i for i in range(len(file.series)) if i not in numbers]
+    rest = f"; left out are {', '.join(f'{path.name}::{i}' for i in others[:4])}" if others else ""
+    notes = (
+        f"{len(numbers)} images of one size are taken for the frames of a movie{rest}",
+        *said,
+        *shown_otherwise(first.keyframe),
+    )
+    axes = (Axis(len(numbers), letter="T"), *(_axis(letter, n, scales) for letter, n in zip("YX", first.shape, strict=True)))
+    facts = {"format": f"TIFF ({first.kind})"}
+    return Found(source, axes, Calibration(), path.stem, metadata=facts, notes=notes)
 
 
-class _Paletted:
-    """Reads page i of a series as the luminance of its palette's colours."""
-
-    def __init__(self, pages: _Pages, luminance: NDArray[np.uint16]) -> None:
-        self.pages, self.luminance = pages, luminance
-
-    def __call__(self, index: int) -> NDArray[Any]:
-        return self.luminance[self.pages(index)]
+def _samples_as_frames(path: Path, series: Any, number: int) -> Found:
+    """An image with more samples a pixel than colours and opacity have: each sample is a frame."""
+    pages = _Pages(path, number)
+    _check_page(path, series.keyframe)
+    page = series.keyframe.shape
+    last = series.axes.endswith("S")
+    if len(page) != 3 or len(pages.pages) != 1:
+        raise OpenError(f"{path.name} stores {series.shape} as pages of {page}, which is not supported")
+    rows, cols, frames = page if last else (*page[1:], page[0])
+    source = FramesSource(_Samples(pages, last), (frames,), (rows, cols), series.dtype, path.name)
+    axes = (Axis(frames, letter="T"), Axis(rows, letter="Y"), Axis(cols, letter="X"))
+    note = f"the {frames} values of each pixel are taken for {frames} frames"
+    return Found(source, axes, Calibration(), path.stem, metadata={"format": f"TIFF ({series.kind})"}, notes=(note,))
 
 
 def _palette_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:
     """Images of a palette as one channel, and whether it has colours."""
-    luminance, colours = _palette(series.keyframe), np.asarray(series.keyframe.colormap)
+    luminance, colours = palette(series.keyframe), np.asarray(series.keyframe.colormap)
     assert luminance is not None
     leading, frame = tuple(series.shape[:-2]), series.shape[-2:]
-    source: Source = FramesSource(_Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
+    source: Source = FramesSource(Paletted(_Pages(path, number), luminance), leading or (1,), frame, np.uint16, path.name)
     return (source if leading else TransposedSource(source, (1, 2))), not (colours == colours[0]).all()
 
 
@@ -265,6 +288,32 @@ class _Planes:
     def __call__(self, index: int) -> NDArray[Any]:
         page, plane = divmod(index, self.each)
         return np.asarray(self.pages(page)[plane])
+
+
+class _Single(_Pages):
+    """Reads image i of several series of one page."""
+
+    def __init__(self, path: Path, numbers: list[int]) -> None:
+        self.numbers = numbers
+        super().__init__(path, numbers[0])
+
+    def _open(self) -> None:
+        super()._open()
+        self.pages = [self._file.series[i].pages[0] for i in self.numbers]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"numbers": self.numbers}
+
+
+class _Samples:
+    """Reads sample i of the pixels of one page."""
+
+    def __init__(self, pages: _Pages, last: bool) -> None:
+        self.pages, self.last = pages, last
+
+    def __call__(self, index: int) -> NDArray[Any]:
+        page = self.pages(0)
+        return np.ascontiguousarray(page[..., index] if self.last else page[index])
 
 
 def _grey_source(path: Path, series: Any, number: int) -> tuple[Source, bool]:

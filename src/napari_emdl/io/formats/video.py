@@ -13,7 +13,7 @@ from napari_emdl.base.errors import OpenError
 from napari_emdl.base.reading import one_line
 from napari_emdl.base.signals import Calibration
 from napari_emdl.io.axes import Axis, Found
-from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, to_grey
+from napari_emdl.io.formats.pictures import LUMINANCE_NOTE, PLAYED_NOTE, to_grey
 from napari_emdl.io.sources import FramesSource
 
 _MOST_PIXELS, _MOST_FRAMES = 2**26, 10_000_000
@@ -69,7 +69,9 @@ def read_video(path: Path) -> Found:
         notes = ["films are compressed with loss; the camera's own file is better"]
         notes += [LUMINANCE_NOTE] if coloured else []
         rate = float(facts.get("fps") or 0.0)
-        calibration = Calibration().override("file", frame_interval_s=1.0 / rate if 1e-3 < rate < 1e6 else None)
+        interval_s = 1.0 / rate if 1e-3 < rate < 1e6 else None
+        notes += [PLAYED_NOTE.format(interval_s)] if interval_s else []
+        calibration = Calibration().override("file", frame_interval_s=interval_s)
         source = FramesSource(film, (count,), grey.shape, grey.dtype, path.name)
         axes = (Axis(count, letter="T"), Axis(grey.shape[0], letter="Y"), Axis(grey.shape[1], letter="X"))
         described = {"format": f"film ({facts.get('codec', 'unknown codec')})"}
