@@ -62,14 +62,9 @@ def cleaned(image: NDArray[Any]) -> Clean | None:
         values = np.where(finite, values, np.median(values[finite]))
     if not np.ptp(values) > 0:
         return None
-    flaws = []
-    for look, flaw in ((empty_border, ""), (standing_out, "lined_frames"), (burned_in, "marked_frames")):
-        found = look(values, bad)
-        if found is not None:
-            flaws += [flaw] if flaw else []
-            bad = found if bad is None else bad | found
-            if bad.all():
-                return None
+    bad, flaws = without_an_image(values, bad)
+    if bad is not None and bad.all():
+        return None
     hidden: NDArray[np.bool_] | None = None
     if bad is not None:
         thin, wide = thin_and_wide(bad)
@@ -77,6 +72,29 @@ def cleaned(image: NDArray[Any]) -> Clean | None:
         fill_thin(values, thin, bad)
         hidden = wide if wide.any() else None
     return Clean(without_spikes(levelled(values, hidden)), hidden, tuple(flaws))
+
+
+def without_an_image(
+    values: NDArray[np.float32], bad: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_] | None, list[str]]:
+    """Empty borders, dead and hot lines and burned-in marks of a frame, and flaws by the names of `flaws.FLAWS`.
+
+    Parameters
+    ----------
+    values
+        (rows, cols), finite.
+    bad
+        Pixels known to hold no image; they come back with the others.
+    """
+    flaws = []
+    for look, flaw in ((empty_border, ""), (standing_out, "lined_frames"), (burned_in, "marked_frames")):
+        if bad is not None and bad.all():
+            break
+        found = look(values, bad)
+        if found is not None:
+            flaws += [flaw] if flaw else []
+            bad = found if bad is None else bad | found
+    return bad, flaws
 
 
 def without_spikes(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
 
 #: fewest squares of two by two pixels in marks and the largest share of the image; fewest pixels of a piece, most pieces
-LEAST_SOLID, MOST_SHARE, LEAST_PIECE_PX, MOST_PIECES = 16, 0.25, 6, 600
+LEAST_SOLID, MOST_SHARE, LEAST_PIECE_PX, MOST_PIECES = 16, 0.25, 6, 150
 #: whole numbers that span no more than this come from 8 bit; values so near to the end of such a range are its end after JPEG
 LEVELS, JPEG = 256, 14
 #: how many times commoner than those next to it a drawn value is, and the most such values that are looked at
@@ -36,6 +36,8 @@ STROKE, OUTLINE, OUTLINE_PX = 2.5, 12.0, 30
 MOST_HOLES = 3
 #: letters of a line where there is no bar, and how far from a bar they stand, in heights
 LETTERS, APART = 3, 1.5
+#: largest letter, by the shorter side of the image
+MOST_LETTER = 0.15
 #: pixels around marks that their soft edges reach
 SOFT_PX = 2
 
@@ -76,7 +78,7 @@ def burned_in(image: Image, hidden: Mask | None = None) -> Mask | None:
         drawn = np.abs(image - value) <= tolerance if tolerance else image == value
         if hidden is not None:
             drawn &= ~hidden
-        if np.count_nonzero(drawn) > MOST_SHARE * image.size:
+        if not LEAST_SOLID < np.count_nonzero(drawn) <= MOST_SHARE * image.size:
             continue
         found = _marks_of(image, drawn, value, high - low)
         if found is not None:
@@ -158,6 +160,8 @@ def _piece(
         return _Piece(label, box, "bar")
     if ratio >= OUTLINE and longest >= OUTLINE_PX and ndi.label(~inner)[1] <= MOST_HOLES + 1:
         return _Piece(label, box, "outline")
+    if longest > MOST_LETTER * min(image.shape):
+        return None
     return _Piece(label, box, "letter" if ratio >= STROKE else "dot")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emdl.atoms.find.clean import without_an_image
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.base.signals import Movie
 
@@ -16,11 +17,31 @@ MOST_MISSING, DISK_A = 0.25, 0.8
 
 
 def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
-    """Function t -> (rows, cols), float32 with NaN where nothing was measured; the foci of a series are averaged."""
+    """Function t -> (rows, cols), float32 with NaN where no image was measured; the foci of a series are averaged.
+
+    Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found. What was
+    seen of them is remembered, for frames are read several times.
+    """
+    remembered: dict[tuple[int, int], NDArray[np.uint8] | None] = {}
+
+    def measured(image: NDArray[np.float32], key: tuple[int, int]) -> NDArray[np.float32]:
+        if key not in remembered:
+            missing = ~np.isfinite(image)
+            bad = None
+            if not missing.all() and np.ptp(image[~missing]) > 0:
+                filled = np.where(missing, np.median(image[~missing]), image) if missing.any() else image
+                bad, _ = without_an_image(filled, missing if missing.any() else None)
+            remembered[key] = None if bad is None else np.packbits(bad)
+        packed = remembered[key]
+        if packed is not None:
+            image[np.unpackbits(packed, count=image.size).view(bool).reshape(image.shape)] = np.nan
+        return image
 
     def read(t: int) -> NDArray[np.floating]:
         image = movie.values(np.asarray(movie.frame(t)), float("nan"))
-        return image.mean(0) if image.ndim == 3 else image
+        if image.ndim == 2:
+            return measured(image, (t, 0))
+        return np.asarray(np.mean([measured(focus, (t, k)) for k, focus in enumerate(image)], axis=0))
 
     return read
 
