@@ -98,8 +98,11 @@ def without_an_image(
 
 
 def without_spikes(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Image with single pixels far above the rest replaced by the median of their neighbours."""
+    """Image with single pixels far above the rest replaced by the median of their neighbours; NaN stays."""
     sample = image.ravel()[:: max(1, image.size // 40000)]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return image
     low, middle, high = np.percentile(sample, [5, 50, 95])
     within = sample[(sample >= 2 * low - middle - 1e-6) & (sample <= 2 * high - middle + 1e-6)]
     width = max(float(within.std()), float(high - low) / 3.3)
@@ -111,7 +114,7 @@ def without_spikes(image: NDArray[np.float32]) -> NDArray[np.float32]:
     around = np.stack([padded[r + i, c + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)])
     # columns are wider than a pixel: of their neighbours more than one is bright as well
     alone = np.sort(around, axis=0)[-2] - middle < 0.3 * (image[r, c] - middle)
-    out[r[alone], c[alone]] = np.median(around[:, alone], axis=0)
+    out[r[alone], c[alone]] = np.nan_to_num(np.median(around[:, alone], axis=0), nan=middle)
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emdl.atoms.find.clean import without_an_image
+from napari_emdl.atoms.find.clean import without_an_image, without_spikes
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.base.signals import Movie
 
@@ -19,8 +19,8 @@ MOST_MISSING, DISK_A = 0.25, 0.8
 def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
     """Function t -> (rows, cols), float32 with NaN where no image was measured; the foci of a series are averaged.
 
-    Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found. What was
-    seen of them is remembered, for frames are read several times.
+    Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found, and spikes
+    are taken out. What was seen of the first is remembered, for frames are read several times.
     """
     remembered: dict[tuple[int, int], NDArray[np.uint8] | None] = {}
 
@@ -35,7 +35,7 @@ def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
         packed = remembered[key]
         if packed is not None:
             image[np.unpackbits(packed, count=image.size).view(bool).reshape(image.shape)] = np.nan
-        return image
+        return without_spikes(image)
 
     def read(t: int) -> NDArray[np.floating]:
         image = movie.values(np.asarray(movie.frame(t)), float("nan"))
