@@ -1,5 +1,5 @@
-"""What cameras, alignments and exports leave in frames, taken out before a network sees them: bad pixels and lines, spikes, empty
-borders, marks, slopes."""
+"""What cameras, alignments and exports leave in frames, taken out before a network sees them: bad pixels and lines, spikes,
+empty borders, marks, slopes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ class Clean(NamedTuple):
     flaws: tuple[str, ...] = ()
 
 
-
 def cleaned(image: NDArray[Any]) -> Clean | None:
     """A frame (rows, cols) without spikes, marks and bad lines, levelled, and where it holds no image.
 
@@ -74,9 +73,7 @@ def cleaned(image: NDArray[Any]) -> Clean | None:
     return Clean(without_spikes(levelled(values, hidden)), hidden, tuple(flaws))
 
 
-def without_an_image(
-    values: NDArray[np.float32], bad: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.bool_] | None, list[str]]:
+def without_an_image(values: NDArray[np.float32], bad: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
     """Empty borders, dead and hot lines and burned-in marks of a frame, and flaws by the names of `flaws.FLAWS`.
 
     Parameters

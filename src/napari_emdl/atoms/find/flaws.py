@@ -44,6 +44,8 @@ class Judged:
         table = self.find(frames, *self.args)
         own = {name: table.attrs.get(name, 0) for name in COUNTED_BY_FINDERS}
         counts = count_flaws(frames if self.dtype is None else frames[:, :1].astype(self.dtype))
+        # what is drawn at the end of the range is no saturated image
+        counts["saturated_frames"] = max(0, counts["saturated_frames"] - own["marked_frames"])
         table.attrs.update(counts | own)
         return table
 

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.finders import ColumnFinder
+from napari_emdl.atoms.find.mending import fill_thin, thin_and_wide
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
-from napari_emdl.atoms.find.mending import fill_thin, thin_and_wide
 from napari_emdl.base.missing import Missing
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Movie
 
 
 class Frames:
-    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols), without the pixels that the signal knows to be missing.
+    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols), without pixels that the signal knows to be missing.
 
     Dead lines and pixels are filled from around, wide gaps with the median. Borders of aligned frames and NaN stay: the finders
     see them frame by frame.

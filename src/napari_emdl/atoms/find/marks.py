@@ -1,8 +1,8 @@
-"""Marks that exports burn into images: scale bars, letters, arrows, outlines and boxes; they are no image, and look like columns.
+"""Marks that exports burn into images: scale bars, letters, arrows, outlines and boxes, which are no image and look like columns.
 
-Marks are drawn with one value, the brightest or the darkest there is or nearly, and set in at once: what lies two pixels beside
-them is as far from their value as what lies farther off. Columns and films that are cut off at the end of the range come near it
-slowly. A bar, a box, a long outline or a line of letters must be there; single flat spots are none.
+Marks are drawn with one value, the brightest or the darkest there is or nearly, and set in at once: what lies two pixels
+beside them is as far from their value as what lies farther off. Columns and films that are cut off at the end of the range
+come near it slowly. A bar, a box, a long outline or a line of letters must be there; single flat spots are none.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ def _in_line(one: _Piece, other: _Piece) -> bool:
     """Whether two pieces share half of the smaller one's height, and are no farther apart than letters."""
     (a, c), (b, d) = one.box, other.box
     level = min(a.stop, b.stop) - max(a.start, b.start)
-    return level >= 0.5 * min(one.height, other.height) and max(d.start - c.stop, c.start - d.stop) <= max(one.height, other.height)
+    return level >= 0.5 * min(one.height, other.height) and max(d.start - c.stop, c.start - d.stop) <= max(
+        one.height, other.height
+    )
 
 
 def _beside(one: _Piece, bar: _Piece) -> bool:

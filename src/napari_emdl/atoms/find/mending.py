@@ -13,8 +13,8 @@ Image = NDArray[np.float32]
 
 #: missing pixels up to so many across are filled from both sides: columns are wider. Side of the square that is looked at
 THIN_PX, WINDOW_PX = 4, 5
-#: a line stands out when its median differs so many times more from the lines around it than lines do, and by this many standard
-#: deviations of the frame; most lines that may, and lines around it that are looked at
+#: a line stands out when its mean differs so many times more from the lines around it than lines do, and by this many
+#: standard deviations of the frame; most lines that may, and lines around it that are looked at
 LINE_SIGMAS, LINE_STEP, MOST_LINES, LINES_AROUND = 12.0, 1.5, 0.05, 13
 #: brightness is levelled where it changes across the frame by more than so many standard deviations of what is left
 UNEVEN, BLOCK_PX, LEAST_BLOCKS = 3.0, 16, 5
@@ -91,8 +91,8 @@ def _line_means(image: Image, hidden: Mask | None, axis: int) -> NDArray[np.floa
 def levelled(image: Image, hidden: Mask | None) -> Image:
     """An image without a slope or a vignette (a polynomial of second order) that is stronger than what it shows.
 
-    The local normalisation that networks are trained with takes a mean that is one-sided at the edges of a frame: there a strong
-    slope leaves steps that bury the columns.
+    The local normalisation that networks are trained with takes a mean that is one-sided at the edges of a frame: there a
+    strong slope leaves steps that bury the columns, and in vacuum noise is raised unevenly.
     """
     rows, cols = (n // BLOCK_PX for n in image.shape)
     if min(rows, cols) < LEAST_BLOCKS:
@@ -105,7 +105,9 @@ def levelled(image: Image, hidden: Mask | None) -> Image:
     known = np.ones(rows * cols, bool) if hidden is None else blocks(hidden) == 0
     if np.count_nonzero(known) < LEAST_BLOCKS**2:
         return image
-    axes = [((np.arange(n) + 0.5) * BLOCK_PX - 0.5) / length * 2 - 1 for n, length in zip((rows, cols), image.shape, strict=True)]
+    axes = [
+        ((np.arange(n) + 0.5) * BLOCK_PX - 0.5) / length * 2 - 1 for n, length in zip((rows, cols), image.shape, strict=True)
+    ]
     terms = _terms(*axes)
     factors, *_ = np.linalg.lstsq(terms[known], blocks(image)[known], rcond=None)
     fitted = terms @ factors

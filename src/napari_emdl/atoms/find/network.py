@@ -20,8 +20,8 @@ from napari_emdl.atoms.find.card import encode_conditions, outside_range, thresh
 from napari_emdl.atoms.find.clean import Clean, is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
-from napari_emdl.atoms.find.flaws import COUNTED_BY_FINDERS
 from napari_emdl.atoms.find.expected import ThresholdRule, always
+from napari_emdl.atoms.find.flaws import COUNTED_BY_FINDERS
 from napari_emdl.atoms.find.networktiles import TiledNetwork
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid

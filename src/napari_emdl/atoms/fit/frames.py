@@ -19,8 +19,8 @@ MOST_MISSING, DISK_A = 0.25, 0.8
 def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
     """Function t -> (rows, cols), float32 with NaN where no image was measured; the foci of a series are averaged.
 
-    Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found, and spikes
-    are taken out. What was seen of the first is remembered, for frames are read several times.
+    Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found, and
+    spikes are taken out. What was seen of the first is remembered, for frames are read several times.
     """
     remembered: dict[tuple[int, int], NDArray[np.uint8] | None] = {}
 

@@ -1,4 +1,4 @@
-"""Frames of a movie that repeat the one before them: fast recordings of slow cameras, interlaced video, gaps filled by a recorder.
+"""Frames of a movie that repeat the one before them: recorders faster than the camera, interlaced video, filled gaps.
 
 A repeated frame measured nothing: taken for a frame of its own it says that nothing came or went, and rates come out too low.
 """
@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-#: a frame repeats the last one when it differs from it by less than this part of what frames usually differ by; others differ by
-#: more than the second part
+#: a frame repeats the last one when it differs from it by less than this part of what frames usually differ by; others
+#: differ by more than the second part
 SAME, APART = 0.25, 0.5
 #: frames usually differ by this part of their contrast where noise tells them apart; at most so many may be repeats
 NOISY, MOST = 0.1, 0.8
