@@ -1,4 +1,4 @@
-"""Marks that exports burn into images: scale bars, letters, arrows, outlines and boxes, which are no image and look like columns.
+"""Marks that exports burn into images: scale bars, letters, arrows, outlines and boxes: no image, but they look like columns.
 
 Marks are drawn with one value, the brightest or the darkest there is or nearly, and set in at once: what lies two pixels
 beside them is as far from their value as what lies farther off. Columns and films that are cut off at the end of the range
