@@ -44,3 +44,4 @@ def test_torn_frames_and_spikes_are_not_measured():
         assert np.isnan(read(5)[50:]).all() and np.isfinite(read(5)[:48]).all()
         assert np.isnan(read(7)[:40]).all() and np.isfinite(read(7)[42:]).all()
         assert read(9).max() < 500 and np.isfinite(read(9)).all()
+    assert np.isfinite(frame_reader(open_movie(data, kind="movie"), mended=False)(9)).all()  # pictures show what was recorded

@@ -16,15 +16,18 @@ from napari_emdl.base.signals import Movie
 MOST_MISSING, DISK_A = 0.25, 0.8
 
 
-def frame_reader(movie: Movie) -> Callable[[int], NDArray[np.floating]]:
+def frame_reader(movie: Movie, mended: bool = True) -> Callable[[int], NDArray[np.floating]]:
     """Function t -> (rows, cols), float32 with NaN where no image was measured; the foci of a series are averaged.
 
     Borders, torn parts, bad lines and marks of single frames count as not measured, as they do where columns are found, and
-    spikes are taken out. What was seen of the first is remembered, for frames are read several times.
+    spikes are taken out. What was seen of the first is remembered, for frames are read several times. Without
+    `mended` frames are as they were recorded, to be shown: only what the signal itself knows to be missing is NaN.
     """
     remembered: dict[tuple[int, int], NDArray[np.uint8] | None] = {}
 
     def measured(image: NDArray[np.float32], key: tuple[int, int]) -> NDArray[np.float32]:
+        if not mended:
+            return image
         if key not in remembered:
             missing = ~np.isfinite(image)
             bad = None
