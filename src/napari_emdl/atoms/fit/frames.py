@@ -14,6 +14,8 @@ from napari_emdl.base.signals import Movie
 
 #: a site is out of view when more than this share of the disk of the second radius around it was not measured
 MOST_MISSING, DISK_A = 0.25, 0.8
+#: what is remembered of frames, bits of their pixels
+MOST_REMEMBERED_BYTES = 128 << 20
 
 
 def frame_reader(movie: Movie, mended: bool = True) -> Callable[[int], NDArray[np.floating]]:
@@ -28,14 +30,12 @@ def frame_reader(movie: Movie, mended: bool = True) -> Callable[[int], NDArray[n
     def measured(image: NDArray[np.float32], key: tuple[int, int]) -> NDArray[np.float32]:
         if not mended:
             return image
-        if key not in remembered:
-            missing = ~np.isfinite(image)
-            bad = None
-            if not missing.all() and np.ptp(image[~missing]) > 0:
-                filled = np.where(missing, np.median(image[~missing]), image) if missing.any() else image
-                bad, _ = without_an_image(filled, missing if missing.any() else None)
-            remembered[key] = None if bad is None else np.packbits(bad)
-        packed = remembered[key]
+        if key in remembered:
+            packed = remembered[key]
+        else:
+            packed = _packed(image)
+            if sum(v.nbytes for v in remembered.values() if v is not None) < MOST_REMEMBERED_BYTES:
+                remembered[key] = packed
         if packed is not None:
             image[np.unpackbits(packed, count=image.size).view(bool).reshape(image.shape)] = np.nan
         return without_spikes(image)
@@ -47,6 +47,16 @@ def frame_reader(movie: Movie, mended: bool = True) -> Callable[[int], NDArray[n
         return np.asarray(np.mean([measured(focus, (t, k)) for k, focus in enumerate(image)], axis=0))
 
     return read
+
+
+def _packed(image: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+    """Bits of the pixels that hold no image; None where all do."""
+    missing = ~np.isfinite(image)
+    if missing.all() or not np.ptp(image[~missing]) > 0:
+        return None
+    filled = np.where(missing, np.median(image[~missing]), image) if missing.any() else image
+    bad, _ = without_an_image(filled, missing if missing.any() else None)
+    return None if bad is None else np.packbits(bad)
 
 
 def measured_at(
