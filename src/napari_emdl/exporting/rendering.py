@@ -64,7 +64,7 @@ def render_movie(
             f"the movie has {movie.n_frames} frames and the occupancy {occupancy.n_frames}: they do not belong together"
         )
     factor = zoom or max(1, round(768 / max(movie.frame_shape)))
-    read = frame_reader(movie)
+    read = frame_reader(movie, mended=False)
     limits = _limits(read, movie.n_frames)
     part = target.with_name(f".{target.stem}.part{target.suffix}")
     try:

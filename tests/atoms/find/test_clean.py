@@ -45,7 +45,7 @@ def test_borders_of_an_aligned_movie_are_left_out(fill):
     shifted[14:, :-9] = image[:-14, 9:]
     result = cleaned(shifted)
     assert result is not None
-    filled, hidden = result
+    filled, hidden = result.image, result.hidden
     assert hidden is not None and np.isfinite(filled).all()
     assert hidden[:14].all() and hidden[:, -9:].all() and hidden[20:, :-15].mean() < 0.01
     normal = local_normalise(filled, 0.1, hidden)

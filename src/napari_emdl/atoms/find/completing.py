@@ -71,7 +71,7 @@ def with_unit_cells(
     """
     sign = -1.0 if contrast == "dark" else 1.0
     clean = [(weight, part) for weight, part in zip((1, *counts), images, strict=False) if weight and part is not None]
-    seen = [(weight, -image if contrast == "dark" else image) for weight, (image, _) in clean]
+    seen = [(weight, -part.image if contrast == "dark" else part.image) for weight, part in clean]
     own = cells = seen[0][1]
     if len(seen) > 1:
         cells = np.zeros_like(own)

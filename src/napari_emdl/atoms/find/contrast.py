@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.find.contrastguess import Part, guess_contrast
+from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.base.params import ColumnParams
@@ -116,7 +117,7 @@ def contrast_choice(movie: Movie) -> list[int]:
 
 def contrast_frames(movie: Movie) -> NDArray[Any]:
     """Frames from which the contrast is chosen."""
-    return np.stack([np.asarray(movie.frame(t)) for t in contrast_choice(movie)])
+    return np.concatenate([Frames(movie).read(t, t + 1) for t in contrast_choice(movie)])
 
 
 def frame_choice(movie: Movie, count: int) -> list[int]:

@@ -120,9 +120,9 @@ def _feeds(
             if weight == 0:
                 return None
             continue
-        total = clean[0] * float(count) if total is None else total + clean[0] * float(count)
+        total = clean.image * float(count) if total is None else total + clean.image * float(count)
         weight += count
-        hidden = clean[1] if hidden is None else hidden if clean[1] is None else hidden | clean[1]
+        hidden = clean.hidden if hidden is None else hidden if clean.hidden is None else hidden | clean.hidden
     grid = Grid.scaled((row1 - row0, col1 - col0), pixel_A / VIEW_A)
     if total is None or min(grid.shape) < LEAST_PX:
         return None

@@ -15,8 +15,12 @@ FLAWS = {
     "filled_frames": "with bad pixels (NaN or infinite), filled with the median",
     "saturated_frames": "saturated: columns there may be missing or displaced",
     "crowded_frames": "with more candidates than the network returns: columns may be missing; check the pixel size, or crop",
+    "marked_frames": "with marks burned in (a scale bar, letters): no columns are looked for there; export frames without them",
+    "lined_frames": "with dead or hot lines of pixels, filled from the lines beside them",
     "wrapped_frames": "of signed 8-bit numbers that reach both ends, perhaps wrapped round: save as uint8 or uint16",
 }
+#: flaws that finders count themselves
+COUNTED_BY_FINDERS = ("crowded_frames", "marked_frames", "lined_frames")
 #: a frame is saturated when more than this share of its pixels has the highest value, and fewer come near it
 SATURATED_SHARE = 0.005
 #: highest values of cameras, by bits
@@ -38,9 +42,11 @@ class Judged:
     def __call__(self, frames: NDArray[Any]) -> PeakTable:
         """Columns of frames, with the counts as attributes."""
         table = self.find(frames, *self.args)
-        crowded = table.attrs.get("crowded_frames", 0)  # the finder's own count
+        own = {name: table.attrs.get(name, 0) for name in COUNTED_BY_FINDERS}
         counts = count_flaws(frames if self.dtype is None else frames[:, :1].astype(self.dtype))
-        table.attrs.update(counts | {"crowded_frames": crowded})
+        # what is drawn at the end of the range is no saturated image
+        counts["saturated_frames"] = max(0, counts["saturated_frames"] - own["marked_frames"])
+        table.attrs.update(counts | own)
         return table
 
 

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.finders import ColumnFinder
+from napari_emdl.atoms.find.mending import fill_thin, thin_and_wide
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
+from napari_emdl.base.missing import Missing
 from napari_emdl.base.params import ColumnParams
 from napari_emdl.base.signals import Movie
 
 
 class Frames:
-    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols)."""
+    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols), without pixels that the signal knows to be missing.
+
+    Dead lines and pixels are filled from around, wide gaps with the median. Borders of aligned frames and NaN stay: the finders
+    see them frame by frame.
+    """
 
     def __init__(self, movie: Movie) -> None:
         self.movie, self.data = movie, movie.data
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Frames `start`:`stop`."""
-        return np.asarray(self.data[:, :])[None] if self.movie.kind == "image" else np.asarray(self.data[start:stop])
+        image = self.movie.kind == "image"
+        frames = np.asarray(self.data[:, :])[None] if image else np.asarray(self.data[start:stop])
+        facts = self.movie.missing_facts
+        return frames if facts.pixels is None and not facts.codes else _mended(frames, facts)
+
+
+def _mended(frames: NDArray[Any], facts: Missing) -> NDArray[Any]:
+    bad = replace(facts, border=None).of(frames)
+    if bad is None:
+        return frames
+    out = np.array(frames)
+    for image, missing in zip(out.reshape(-1, *out.shape[-2:]), bad.reshape(-1, *out.shape[-2:]), strict=True):
+        unknown = missing if image.dtype.kind != "f" else missing | ~np.isfinite(image)
+        if unknown.all():
+            continue
+        thin, wide = thin_and_wide(missing)
+        fill_thin(image, thin, unknown)
+        if wide.any():
+            image[wide] = np.nan if image.dtype.kind == "f" else np.median(image[~unknown])
+    return out
 
 
 def reader_for(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> Frames | NeighbourReader:

@@ -102,7 +102,7 @@ class LogFinder:
         clean = cleaned(image)
         if clean is None:
             return None, 0.0, 0.0
-        image, hidden = clean
+        image, hidden = clean.image, clean.hidden
         sign = -1.0 if self.contrast == "bright" else 1.0
         # the cut-off kernel does not sum to zero exactly: an offset of the camera must not leak through
         image = image - np.median(image)

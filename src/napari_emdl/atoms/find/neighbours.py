@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+
+from napari_emdl.atoms.find.clean import without_an_image, without_spikes
 
 #: most frames in the means of the near and of the far neighbours; networks are trained with these
 NEAR, FAR = 2, 6
@@ -164,6 +167,17 @@ def _overlap(shape: Sequence[int], step: NDArray[np.int64]) -> tuple[tuple[slice
     return (into[0], into[1]), (source[0], source[1])
 
 
+def as_neighbour(frame: NDArray[Any]) -> NDArray[np.floating]:
+    """A frame without spikes, NaN where it holds no image: what one frame lost must not show in the means of others."""
+    image = np.asarray(frame, np.float32)
+    finite = np.isfinite(image)
+    if not finite.any() or not np.ptp(image[finite]) > 0:
+        return image
+    missing = None if finite.all() else ~finite
+    bad, _ = without_an_image(image if missing is None else np.where(finite, image, np.median(image[finite])), missing)
+    return without_spikes(image if bad is None else np.where(bad, np.float32(np.nan), image))
+
+
 class NeighbourReader:
     """Reads frames of a movie with the means of their neighbours; a block is read with those beyond its ends.
 
@@ -189,12 +203,14 @@ class NeighbourReader:
         half = -(-reach // 2)
         low, high = max(0, min(start - half, self.total - 1 - reach)), min(self.total, max(stop + half, reach + 1))
         frames = np.asarray(self.read_frames(low, high))
+        mended = [as_neighbour(frame) for frame in frames]
         aligner = Aligner(frames.shape[1:], self.pixel_A)
-        spectra = aligner.spectra(list(frames))
+        spectra = aligner.spectra(mended)
         result = []
         for t in range(start, stop):
             used = sorted([t, *nearest_frames(t, self.total, reach)])
             first, last = used[0] - low, used[-1] - low + 1
             shifts = aligner.shifts(spectra[first:last], t - used[0])
-            result.append(with_neighbours(list(frames[first:last]), shifts, t - used[0], self.counts))
+            result.append(with_neighbours(mended[first:last], shifts, t - used[0], self.counts))
+            result[-1][0] = frames[t - low]
         return np.stack(result)

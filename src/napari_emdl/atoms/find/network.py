@@ -21,6 +21,7 @@ from napari_emdl.atoms.find.clean import Clean, is_blank
 from napari_emdl.atoms.find.completing import with_unit_cells
 from napari_emdl.atoms.find.equivalent import pooled_scores
 from napari_emdl.atoms.find.expected import ThresholdRule, always
+from napari_emdl.atoms.find.flaws import COUNTED_BY_FINDERS
 from napari_emdl.atoms.find.networktiles import TiledNetwork
 from napari_emdl.atoms.find.prepared import Preparation, Prepared, digest_of
 from napari_emdl.atoms.find.resample import Grid
@@ -130,7 +131,8 @@ class NetworkColumnFinder:
         #: what spoke for the contrast, where it was chosen
         self.contrast_evidence: dict[str, Any] = {}
         self._sampled: dict[bytes, dict[str, NDArray[Any]]] = {}
-        self._crowded: set[bytes] = set()
+        #: flaws of frames that were searched
+        self._flaws: dict[bytes, set[str]] = {}
         self.layout = extra.get("conditions", {})
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
         self.mode = mode
@@ -165,7 +167,8 @@ class NetworkColumnFinder:
                 tables[k] = fields
         found = [fields for fields in tables if fields is not None]
         table = PeakTable.from_lists(found) if found else PeakTable.empty((0,), self.fields)
-        table.attrs["crowded_frames"] = sum(self._key(digest) in self._crowded for digest in digests)
+        flaws = [name for digest in digests for name in self._flaws.get(self._key(digest), ())]
+        table.attrs.update({name: flaws.count(name) for name in COUNTED_BY_FINDERS})
         return table
 
     def _search(self, stack: NDArray[Any], digests: list[bytes], control: Control | None) -> list[dict[str, NDArray[Any]]]:
@@ -173,6 +176,9 @@ class NetworkColumnFinder:
         grid = Grid.scaled(stack.shape[-2:], self.pixel_A / self.network_A)
         prepared = self.preparation(stack, grid, digests)
         images, told = prepared.images, self._told(prepared)
+        for digest, clean in zip(digests, prepared.clean, strict=True):
+            if clean[0] is not None and clean[0].flaws:
+                self._flaws[self._key(digest)] = set(clean[0].flaws)
         found: list[list[NDArray[np.float32]]] = [[] for _ in stack]
         maps = self.tiled.empty_maps(len(stack), grid)
         left = list(reversed(self._tiles(images, told, grid, control)))
@@ -186,7 +192,7 @@ class NetworkColumnFinder:
             self.tiled.paste(maps, outputs["logit"], tile)
             for index, (candidates, logit) in enumerate(zip(outputs["candidates"], outputs["logit"], strict=True)):
                 if full[index]:
-                    self._crowded.add(self._key(digests[index]))
+                    self._flaws.setdefault(self._key(digests[index]), set()).add("crowded_frames")
                 if self.sublattices:
                     candidates = np.c_[candidates, species_mass(logit, candidates[:, :2], self.stride)]
                 found[index].append(in_core(candidates, tile))
@@ -368,7 +374,17 @@ class NetworkColumnFinder:
         if self.pooled:
             places = np.stack([columns["row"], columns["col"]], -1).astype(float)
             columns["score"] = without_strays(places, columns["score"].astype(float)).astype(np.float32)
+        return _in_the_image(columns, clean[0])
+
+
+def _in_the_image(columns: dict[str, NDArray[Any]], clean: Clean | None) -> dict[str, NDArray[Any]]:
+    """Columns where a frame holds an image: not in borders, gaps and marks."""
+    if clean is None or clean.hidden is None:
         return columns
+    last = np.array(clean.hidden.shape) - 1
+    places = np.clip(np.rint(np.stack([columns["row"], columns["col"]], -1)).astype(int), 0, last)
+    shown = ~clean.hidden[tuple(places.T)]
+    return {name: values[shown] for name, values in columns.items()}
 
 
 def _apart(points: NDArray[np.float64], spacing_px: float) -> NDArray[np.int64]:

@@ -103,12 +103,12 @@ class Preparation:
                 out[index] = self._normalised(clean, grid)
         return Prepared(out, present, ~present[:, 0], kept)
 
-    def _normalised(self, parts: list[Any], grid: Grid) -> NDArray[np.float32]:
+    def _normalised(self, parts: Sequence[Any], grid: Grid) -> NDArray[np.float32]:
         """Images that share one background and scale, on the network's grid."""
         hidden = None
-        for _, mask in parts:
-            if mask is not None:
-                there = grid.resample(mask.astype(np.float32)) > 0.5
+        for part in parts:
+            if part.hidden is not None:
+                there = grid.resample(part.hidden.astype(np.float32)) > 0.5
                 hidden = there if hidden is None else hidden | there
-        images = local_normalise(np.stack([grid.resample(image) for image, _ in parts]), self.network_A, hidden)
+        images = local_normalise(np.stack([grid.resample(part.image) for part in parts]), self.network_A, hidden)
         return np.clip(images, -CLIP, CLIP, out=images)

@@ -39,6 +39,9 @@ def roundness(image: NDArray[np.floating], points_px: NDArray[np.floating], pixe
     disk = np.hypot(row, col) < REACH_A + 1e-6  # in a square the corners would favour its axes
     row, col = row[disk], col[disk]
     at = points[:, None] + np.c_[row, col][None] / pixel_A
+    finite = np.isfinite(image)
+    if not finite.all() and finite.any():
+        image = np.where(finite, image, np.median(image[finite]))
     values = ndi.map_coordinates(image, at.reshape(-1, 2).T, order=1, mode="nearest", output=np.float32)
     mean = values.reshape(len(points), -1).mean(0)
     quadratic = np.c_[np.ones_like(row), row, col, 0.5 * row**2, row * col, 0.5 * col**2]

@@ -17,8 +17,8 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.jobs.control import Control
 
 #: flags of a frame; 0 is a good one
-FLAGS = ("ok", "blank", "no match", "jump")
-BLANK, NO_MATCH, JUMP = 1, 2, 3
+FLAGS = ("ok", "blank", "no match", "jump", "repeat")
+BLANK, NO_MATCH, JUMP, REPEAT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Alignment:
     shift_px
         (T, 2) float64.
     flag
-        (T,) uint8, index into FLAGS. Blank and unmatched frames carry an interpolated shift and count as missing; a jump is
-        used.
+        (T,) uint8, index into FLAGS. Blank and unmatched frames carry an interpolated shift and count as missing, as do
+        frames that repeat the one before them; a jump is used.
     quality
         (T,) float64, correlation with the mean (0 to 1).
     linear
@@ -51,8 +51,8 @@ class Alignment:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(T,) frames that show the specimen."""
-        return (self.flag != BLANK) & (self.flag != NO_MATCH)
+        """(T,) frames that show the specimen as it was then."""
+        return (self.flag == 0) | (self.flag == JUMP)
 
     def one_frame(self, frame: int) -> Alignment:
         """Alignment of one frame only."""

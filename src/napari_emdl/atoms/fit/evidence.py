@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.find.finders import ColumnFinder
+from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.sites import MARGIN_A, in_view
 from napari_emdl.base.params import RunParams
@@ -69,7 +70,7 @@ def evidence_at(
     valid = visible(sites_px, alignment, movie.frame_shape, pixel_A)
     made = run_block_job(
         total=movie.n_frames,
-        read=_Frames(movie).read,
+        read=Frames(movie).read,
         work=_Sample(finder, alignment.to_frame(sites_px), valid, None if run.scheduler else control),
         merge=arrays(movie.n_frames),
         bytes_per_item=float(np.prod(movie.frame_shape)) * movie.n_foci * (np.dtype(movie.dtype).itemsize + 48),
@@ -83,17 +84,6 @@ def evidence_at(
     out: NDArray[np.float32] = made["logit"]
     out[~valid] = np.nan
     return out
-
-
-class _Frames:
-    """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols)."""
-
-    def __init__(self, movie: Movie) -> None:
-        self.movie, self.data = movie, movie.data
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Frames `start`:`stop`."""
-        return np.stack([np.asarray(self.movie.frame(t)) for t in range(start, stop)])
 
 
 class _Sample:

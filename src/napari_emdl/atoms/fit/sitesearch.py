@@ -14,6 +14,7 @@ from napari_emdl.atoms.fit.correlation import measure_drift
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.frames import frame_reader
 from napari_emdl.atoms.fit.meansites import columns_of_mean, shown_at
+from napari_emdl.atoms.fit.repeats import repeated_frames
 from napari_emdl.atoms.fit.sites import Sites, find_sites
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams, RunParams
@@ -88,6 +89,9 @@ def search(
             sites = _inside(sites, params.region)
     if mean_px is not None:
         sites = replace(sites, shown=shown_at(sites.position_px, mean_px, REACH_A / pixel_A))
+    if movie is not None:
+        flag = np.where(repeated_frames(read, movie.n_frames) & (alignment.flag == 0), drift.REPEAT, alignment.flag)
+        alignment = replace(alignment, flag=flag.astype(np.uint8))
     return Found(sites, alignment)
 
 
