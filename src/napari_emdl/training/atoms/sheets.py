@@ -13,7 +13,7 @@ from napari_emdl.training.atoms.structures import GRAPHENE_A
 
 SQRT3 = float(np.sqrt(3))
 #: share of sheets of one element, and of these the share that is graphene
-ONE_ELEMENT, GRAPHENE = 0.45, 0.8
+ONE_ELEMENT, GRAPHENE = 0.6, 0.8
 #: lattice parameters of the other sheets, A. Boron nitride lies between graphene and these, silicene beyond them: both
 #: are kept for validation
 BINARY_A, OTHER_A = (2.9, 3.6), (2.7, 3.4)
