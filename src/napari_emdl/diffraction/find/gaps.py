@@ -29,8 +29,15 @@ _WIDEST, _BESIDE, _DEAD_SHARE, _ABRUPT, _ALIKE, _LEAST_PIXELS = 8, 12, 0.1, 0.8,
 _DISK_POINTS = 9
 
 
-def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def fill_gaps(patterns: NDArray[Any], covered: Mask | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Fill what a beam stop, a bar or a gap of the detector hides with what lies around it, the same place in every pattern.
+
+    Parameters
+    ----------
+    patterns
+        (n, rows, cols) without missing values.
+    covered
+        (rows, cols) True where the detector is known to see nothing; filled already.
 
     Returns
     -------
@@ -38,6 +45,8 @@ def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         (n, rows, cols), and (rows, cols) True where nothing is known: gap and its rim.
     """
     gap = find_gaps(patterns.mean(axis=0, dtype=np.float64)) if len(patterns) else np.zeros(patterns.shape[1:], bool)
+    if covered is not None:
+        gap = gap | covered
     if not gap.any():
         return patterns, gap
     out = patterns.astype(np.float32)

@@ -213,7 +213,7 @@ class NetworkFinder:
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
-        patterns, gain, gap = _as_counts(raw)
+        patterns, gain, gap = _as_counts(raw, self.probe.covered)
         found = self._propose(patterns, gap, control)
         if self._refiner is not None:
             found = self._measure(patterns, found, gap, control)
@@ -299,7 +299,7 @@ class NetworkFinder:
         """
         if self._proposer is None:
             raise EmdlError(f"the method {self.params.method!r} makes no structure-factor image; choose fcunet")
-        counts, _, _ = _as_counts(np.asarray(pattern)[None])
+        counts, _, _ = _as_counts(np.asarray(pattern)[None], self.probe.covered)
         grid = self._grid_of(counts)
         image = self._run_proposer(grid.resample(counts), ("structure_factor",), control)["structure_factor"][0]
         return grid.to_detector_image(image)
@@ -396,9 +396,11 @@ def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, in
     return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)
 
 
-def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+def _as_counts(
+    patterns: NDArray[Any], covered: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden."""
-    filled, gap = fill_gaps(fill_missing(patterns))
+    filled, gap = fill_gaps(fill_missing(patterns), covered)
     gain = estimate_gain(filled)
     counts = filled.astype(np.float32)
     if np.any(gain != 1):

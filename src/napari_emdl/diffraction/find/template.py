@@ -205,7 +205,7 @@ class TemplateFinder:
     def _chunk(self, patterns: NDArray[Any], measure: bool, gap: NDArray[np.bool_] | None) -> PeakTable:
         patterns = fill_missing(patterns)
         if gap is None:
-            patterns, gap = fill_gaps(patterns)
+            patterns, gap = fill_gaps(patterns, self.probe.covered)
         gain = estimate_gain(patterns)
         which, row, col, score = self._detect(patterns, gain, gap, proposing=not measure)
         if measure:
