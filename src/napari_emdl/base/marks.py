@@ -24,6 +24,8 @@ _FARTHEST, _IN_FIELD = 12, 0.95
 #: Rings inside the rim of a field in px, (first, last); counts in the near one over those in the far one; pixels that tell;
 #: sectors of the near ring, and part of the usual number of counted pixels that each has, where that is enough to tell.
 _NEAR, _FAR, _AT_ONCE, _LEAST_NEAR, _SECTORS, _ALL_ALONG, _LEAST_LIT = (2, 6), (9, 16), 0.6, 40, 16, 0.2, 10
+#: Widest data bar as part of the picture, counted pixels in a line beside it, and part of its length that has some.
+_WIDEST_BAR, _LEAST_IN_LINE, _MOST_ALONG = 0.25, 4.0, 0.9
 #: Counted pixels that an outer area would have, were it part of the field; part of that which it may have.
 _EXPECTED, _STRAY = 40.0, 0.05
 #: Fewest pixels of a mark, and of one value in a picture that may have marks.
@@ -33,12 +35,14 @@ _JPEG = 20
 #: A mark stands out of what is beside it by this part of the range, a dark one by more, and what is beside it is even to this part of that step.
 _STEP, _DARK_STEP, _EVEN = 0.2, 0.35, 0.3
 #: Diagonal over thickness of strokes; about 1.5 for a disk.
-_STROKE = 3.0
+_STROKE = 2.4
 #: Least length of what is drawn, in px and as part of the picture; part of its box that a rectangle fills (a disk: 0.79); spread
-#: across over that along a straight line; side over thickness of a frame.
-_LEAST_LONG_PX, _LEAST_LONG, _RECTANGLE, _STRAIGHT, _THIN = 10, 0.04, 0.93, 0.16, 12.0
-#: Letters of a line that has nothing else drawn near it, and how many heights they reach.
-_IN_LINE, _LINE = 4, 4.0
+#: across over that along a straight line or an arrow, and its length over its thickness; side over thickness of a frame.
+_LEAST_LONG_PX, _LEAST_LONG, _RECTANGLE, _STRAIGHT, _ARROW, _THIN = 10, 0.04, 0.93, 0.2, 4.5, 12.0
+#: Letters of a line that has nothing else drawn near it, how many heights they reach, and how many they lie from what is drawn.
+_IN_LINE, _LINE, _BESIDE = 4, 4.0, 2.5
+#: Largest letter, as part of the picture.
+_LETTER = 0.14
 #: Letters lie within this part of the picture, or so many px, of a mark that is no larger than a part of it, and differ from its
 #: value by less than this part of its step.
 _NEAR_SHARE, _LEAST_NEAR_PX, _LARGE, _SOFT = 0.1, 12, 0.5, 0.6
@@ -73,7 +77,32 @@ def outside_field(values: NDArray[Any], changing: Mask | None = None, marks: Mas
         if marks is not None:
             same |= marks
         if same.sum() >= _LEAST_OUTSIDE * image.size:
-            out |= _outside(image, same, float(value))
+            bar = _data_bar(~same)
+            out |= _outside(image, same | bar, float(value)) | bar
+    return out
+
+
+def _data_bar(other: Mask) -> Mask:
+    """Strips with letters along the sides of a picture: empty lines part them from lines where counts set in at once.
+
+    Parameters
+    ----------
+    other
+        (rows, cols) True for pixels that have not the strip's value.
+    """
+    out = np.zeros(other.shape, bool)
+    for turn in range(4):
+        counts = np.rot90(other, turn).sum(axis=1)
+        strip = counts[: int(_WIDEST_BAR * len(counts))]
+        empty = np.flatnonzero((strip[1:] == 0) & (strip[:-1] == 0))
+        if strip[0] or not len(empty):
+            continue
+        last = int(empty[-1]) + 2
+        near, far = (counts[last + first : last + end].mean() for first, end in ((1, _NEAR[1]), _FAR))
+        beside = np.array_split(np.rot90(other, turn)[last : last + _FAR[1]], _SECTORS, axis=1)
+        along = np.mean([part.any() for part in beside])  # disks on an empty detector are no ground
+        if near > max(_LEAST_IN_LINE, _AT_ONCE * far) and last > _LEAST_DEPTH and along > _MOST_ALONG:
+            np.rot90(out, turn)[:last] = True
     return out
 
 
@@ -183,10 +212,8 @@ def burned_in(values: NDArray[Any], changing: Mask | None = None, known: Mask | 
         drawn = (np.abs(image - value) <= tolerance) & free
         if _LEAST_VALUE <= drawn.sum() < 0.4 * image.size:
             marks |= _pieces(image, drawn, value, float(inside.max() - inside.min()))
-    grown, before = marks.any(), 0
-    while grown:  # a line of letters, one after another
-        before, marks = int(marks.sum()), marks | _beside_marks(image, marks, free)
-        grown = marks.sum() > before
+    if marks.any():
+        marks |= _letters_beside(image, marks, free)
     if not marks.any() or marks.mean() > _MOST_MARKED:
         return none
     return np.asarray(ndimage.binary_dilation(marks, np.ones((5, 5), bool)))
@@ -199,28 +226,36 @@ def _flat_values(values: NDArray[Any], inside: Floats) -> list[tuple[float, floa
     return [*ends, (high, float(_JPEG))] if values.dtype == np.uint8 else ends
 
 
-def _pieces(image: Floats, drawn: Mask, value: float, span: float) -> Mask:
-    """Connected pieces of what has one value that are strokes or rectangles on an even ground."""
+def _pieces(image: Floats, drawn: Mask, value: float, span: float, beside: Mask | None = None) -> Mask:
+    """Connected pieces of what has one value that are strokes or rectangles on an even ground.
+
+    Parameters
+    ----------
+    beside
+        (rows, cols) a mark that is known, of which letters may lie beside.
+    """
     from scipy import ndimage
 
     labels, n = ndimage.label(drawn, np.ones((3, 3), bool))
     area = np.bincount(labels.ravel(), minlength=n + 1)
     boxes = ndimage.find_objects(labels)
     candidates = 1 + np.flatnonzero(area[1:] >= _LEAST_MARK)
-    beside = ndimage.binary_dilation(np.isin(labels, candidates), np.ones((5, 5), bool))
+    pieces = np.isin(labels, candidates) if beside is None else np.isin(labels, candidates) | beside
+    pieces = ndimage.binary_dilation(pieces, np.ones((5, 5), bool))
+    known = [] if beside is None else ndimage.find_objects(beside.astype(np.int8))
     strokes: list[int] = []
     sure: list[int] = []
     for label in candidates.tolist():
         box = boxes[label - 1]
         piece = ndimage.binary_closing(np.pad(labels[box] == label, 5), np.ones((3, 3), bool))
-        if not _on_even_ground(image, beside, piece, box, value, span):
+        if not _on_even_ground(image, pieces, piece, box, value, span):
             continue
         thick = 2 * float(ndimage.distance_transform_edt(piece).max()) - 0.5
-        if _is_drawn(piece, thick, box, image.shape):
+        if beside is None and _is_drawn(piece, thick, box, image.shape):
             sure.append(label)
         elif _extent(box) > _STROKE * thick and not _is_round(piece, box):
             strokes.append(label)
-    return np.isin(labels, sure + _letters(strokes, sure, boxes))
+    return np.isin(labels, sure + _letters(strokes, [boxes[label - 1] for label in sure] + known, boxes))
 
 
 def _extent(box: tuple[slice, ...]) -> float:
@@ -243,7 +278,7 @@ def _is_drawn(piece: Mask, thick: float, box: tuple[slice, ...], shape: tuple[in
     if np.sort(straight)[1] > _RECTANGLE:
         return True
     across, along = np.sqrt(np.linalg.eigvalsh(np.cov(np.nonzero(piece))))
-    return bool(across < _STRAIGHT * along)
+    return bool(across < _STRAIGHT * along and _extent(box) > _ARROW * thick)
 
 
 def _is_round(piece: Mask, box: tuple[slice, ...]) -> bool:
@@ -254,23 +289,42 @@ def _is_round(piece: Mask, box: tuple[slice, ...]) -> bool:
     return low > 0.8 * high and 0.6 * low * high < ndimage.binary_fill_holes(piece).sum() < 0.9 * low * high
 
 
-def _beside_marks(image: Floats, marks: Mask, free: Mask) -> Mask:
+def _letters_beside(image: Floats, marks: Mask, free: Mask) -> Mask:
     """Letters near marks whose strokes are too thin to reach the marks' value: soft edges are all that they have."""
+    from scipy import ndimage
+
+    reach = max(_LEAST_NEAR_PX, int(_NEAR_SHARE * min(image.shape)))
+    letters = new = _beside(image, marks, free, (reach, reach), marks)
+    while new.any():  # along the line
+        new = _beside(image, letters, free, (2, 2 * reach), marks | letters) & ~letters
+        letters = letters | new
+    line = np.ones((1, 2 * reach + 1), bool)
+    wide = np.pad(letters, ((0, 0), (reach, reach)))
+    return np.asarray(ndimage.binary_closing(wide, line)[:, reach:-reach])
+
+
+def _beside(image: Floats, marks: Mask, free: Mask, reach: tuple[int, int], known: Mask) -> Mask:
+    """Letters within `reach` (rows, cols) of each of some marks."""
     from scipy import ndimage
 
     out = np.zeros(image.shape, bool)
     labels, _ = ndimage.label(marks, np.ones((3, 3), bool))
-    reach = max(_LEAST_NEAR_PX, int(_NEAR_SHARE * min(image.shape)))
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         if any(side.stop - side.start > _LARGE * n for side, n in zip(box, image.shape, strict=True)):
             continue  # a frame
-        around = tuple(slice(max(0, side.start - reach), side.stop + reach) for side in box)
+        around = tuple(slice(max(0, side.start - far), side.stop + far) for side, far in zip(box, reach, strict=True))
         part, value = image[around], float(np.median(image[labels == number]))
         ground = float(np.median(part))
         if value < ground:
             continue
-        drawn = (np.abs(part - value) < _SOFT * abs(value - ground)) & free[around]
-        out[around] |= _pieces(part, drawn, value, float(np.ptp(image)))
+        here = labels[around] == number
+        drawn = (np.abs(part - value) < _SOFT * abs(value - ground)) & free[around] & ~known[around]
+        found = _pieces(part, drawn, value, float(np.ptp(image)), here)
+        sizes, _ = ndimage.label(found, np.ones((3, 3), bool))
+        for label, place in enumerate(ndimage.find_objects(sizes), 1):
+            if max(side.stop - side.start for side in place) > _LETTER * min(image.shape):
+                found[sizes == label] = False
+        out[around] |= found
     return out
 
 
@@ -298,13 +352,13 @@ def _on_even_ground(image: Floats, beside: Mask, piece: Mask, box: tuple[slice, 
     return step > (_STEP if value > 0.5 * span else _DARK_STEP) * span and float(np.percentile(away, 25)) > (1 - _EVEN) * step
 
 
-def _letters(strokes: list[int], drawn: list[int], boxes: list[tuple[slice, ...]]) -> list[int]:
+def _letters(strokes: list[int], drawn: list[tuple[slice, ...]], boxes: list[tuple[slice, ...]]) -> list[int]:
     """Strokes that are letters: near to what is surely drawn, or several in a line close together."""
     out = []
     for label in strokes:
         rows, cols = boxes[label - 1]
         height = rows.stop - rows.start
-        if any(_apart(boxes[label - 1], boxes[other - 1]) < 2 * height for other in drawn):
+        if any(_apart(boxes[label - 1], other) < _BESIDE * height for other in drawn):
             out.append(label)
             continue
         line = 1

@@ -17,8 +17,10 @@ _FROM, _TO = 0.1, 0.5
 #: Jumps of the level that are line noise, in standard deviations that the noise of the pixels gives them, and the part of the
 #: patterns that must show them.
 _JUMPS, _OFTEN = 6.0, 0.5
+#: They are along one axis only, by this factor; a texture has both alike. Lines of one level that patterns of few counts have.
+_ONE_WAY, _ALIKE = 2.0, 0.1
 #: Lines over which a pattern's own level varies.
-_SMOOTH = 9
+_SMOOTH = 25.0
 #: Fewest lines and pixels of a line that tell.
 _LEAST = 48
 
@@ -36,9 +38,9 @@ def line_axis(patterns: NDArray[Any]) -> int | None:
     if max(_jumps(np.asarray(patterns[0], np.float32), axis) for axis in (0, 1)) < 0.5 * _JUMPS:
         return None
     jumps = np.array([[_jumps(image, axis) for axis in (0, 1)] for image in np.asarray(patterns, np.float32)])
-    often = (jumps > _JUMPS).mean(axis=0)
     axis = int(np.median(jumps, axis=0).argmax())
-    return axis if often[axis] > _OFTEN else None
+    often = np.mean(jumps[:, axis] > np.maximum(_JUMPS, _ONE_WAY * jumps[:, 1 - axis]))
+    return axis if often > _OFTEN else None
 
 
 def without_line_noise(patterns: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
@@ -46,7 +48,7 @@ def without_line_noise(patterns: NDArray[np.float32], axis: int) -> NDArray[np.f
     out = np.empty_like(patterns)
     for image, even in zip(patterns, out, strict=True):
         level = _levels(image, axis)
-        offset = level - ndimage.gaussian_filter1d(ndimage.median_filter(level, _SMOOTH, mode="nearest"), _SMOOTH / 3)
+        offset = level - ndimage.gaussian_filter1d(level, _SMOOTH)
         even[:] = np.maximum(image - np.expand_dims(offset, 1 - axis), min(0.0, float(image.min())))
     return out
 
@@ -59,6 +61,9 @@ def _levels(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 def _jumps(image: NDArray[np.float32], axis: int) -> float:
     """Robust jump of the levels from line to line that both halves of a line's pixels show, over that by which they differ."""
     lines = image if axis == 0 else image.T
+    level = _levels(lines, 0)
+    if np.mean(level <= level.min() + 1e-6 * np.ptp(lines)) > _ALIKE:
+        return 0.0
     bends = [level[1:-1] - 0.5 * (level[:-2] + level[2:]) for level in (_levels(lines[:, k::2], 0) for k in (0, 1))]
     apart = _spread(bends[0] - bends[1])
     return _spread(bends[0] + bends[1]) / apart if apart > 0 else 0.0
