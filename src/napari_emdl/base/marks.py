@@ -1,9 +1,7 @@
-"""What exports leave in diffraction patterns: scale bars, letters, arrows and frames burned in, and areas outside the detector.
+"""Scale bars, letters, arrows, boxes and frames that an export draws into a diffraction pattern.
 
-Both are one value where a detector's counts scatter. Marks are pieces of strokes or rectangles, with the background of the
-pattern on all sides of them; a saturated disk is round and compact, a part of a disk has the disk beside it. Areas outside
-the detector (a turned or padded picture, the mask of a round detector, a data bar) reach the border, set in at once, and leave
-a convex field.
+They have the value at an end of the range, and the background of the pattern on all sides of them. A saturated disk is round
+and compact; a saturated part of a disk has the disk beside it.
 """
 
 from __future__ import annotations
@@ -16,169 +14,23 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-#: Least part of the picture outside the field, and of the border's pixels that have its value; most values tried; least depth in
-#: px; least part of the picture that the field covers.
-_LEAST_OUTSIDE, _OF_BORDER, _MOST_VALUES, _LEAST_DEPTH, _LEAST_FIELD = 0.002, 0.02, 4, 4, 0.2
-#: Farthest, in px, that counts are from each other in a field; part of all counted pixels that lies in it (letters may lie outside).
-_FARTHEST, _IN_FIELD = 12, 0.95
-#: Rings inside the rim of a field in px, (first, last); counts in the near one over those in the far one; pixels that tell;
-#: sectors of the near ring, and part of the usual number of counted pixels that each has, where that is enough to tell.
-_NEAR, _FAR, _AT_ONCE, _LEAST_NEAR, _SECTORS, _ALL_ALONG, _LEAST_LIT = (2, 6), (9, 16), 0.6, 40, 16, 0.2, 10
-#: Widest data bar as part of the picture, counted pixels in a line beside it, and part of its length that has some.
-_WIDEST_BAR, _LEAST_IN_LINE, _MOST_ALONG = 0.25, 4.0, 0.9
-#: Counted pixels that an outer area would have, were it part of the field; part of that which it may have.
-_EXPECTED, _STRAY = 40.0, 0.05
-#: Fewest pixels of a mark, and of one value in a picture that may have marks.
-_LEAST_MARK, _LEAST_VALUE = 8, 24
+#: Fewest pixels of a mark, and of one value in a picture that may have marks; no marks cover more of the picture.
+_LEAST_MARK, _LEAST_VALUE, _MOST_MARKED = 8, 24, 0.15
 #: In 8 bit, values within this of the end of the range are at its end: pictures that went through JPEG.
 _JPEG = 20
-#: A mark stands out of what is beside it by this part of the range, a dark one by more, and what is beside it is even to this part of that step.
+#: A mark stands out of what is beside it by this part of the range, a dark one by more; that is even to a part of the step.
 _STEP, _DARK_STEP, _EVEN = 0.2, 0.35, 0.3
 #: Diagonal over thickness of strokes; about 1.5 for a disk.
 _STROKE = 2.4
-#: Least length of what is drawn, in px and as part of the picture; part of its box that a rectangle fills (a disk: 0.79); spread
-#: across over that along a straight line or an arrow, and its length over its thickness; side over thickness of a frame.
-_LEAST_LONG_PX, _LEAST_LONG, _RECTANGLE, _STRAIGHT, _ARROW, _THIN = 10, 0.04, 0.93, 0.2, 4.5, 12.0
+#: Least length of what is drawn, in px and as part of the picture; part of its box that a rectangle fills (a disk: 0.79).
+_LEAST_LONG_PX, _LEAST_LONG, _RECTANGLE = 10, 0.04, 0.93
+#: Spread across over that along a straight line or an arrow, its length over its thickness; side over thickness of a frame.
+_STRAIGHT, _ARROW, _THIN = 0.2, 4.5, 12.0
 #: Letters of a line that has nothing else drawn near it, how many heights they reach, and how many they lie from what is drawn.
 _IN_LINE, _LINE, _BESIDE = 4, 4.0, 2.5
-#: Largest letter, as part of the picture.
-_LETTER = 0.14
-#: Letters lie within this part of the picture, or so many px, of a mark that is no larger than a part of it, and differ from its
-#: value by less than this part of its step.
-_NEAR_SHARE, _LEAST_NEAR_PX, _LARGE, _SOFT = 0.1, 12, 0.5, 0.6
-#: No mark covers more of the picture.
-_MOST_MARKED = 0.15
-
-
-def outside_field(values: NDArray[Any], changing: Mask | None = None, marks: Mask | None = None) -> Mask:
-    """Areas of one value outside the convex field that a detector has in a picture.
-
-    Parameters
-    ----------
-    values
-        (rows, cols) of a pattern, or a mean of several; NaN is a value like any other.
-    changing
-        (rows, cols) True where patterns differ, which no such area does.
-    marks
-        (rows, cols) True on letters and bars, which may lie outside.
-
-    Returns
-    -------
-    (rows, cols) True outside the field; all False where there is none.
-    """
-    image = np.asarray(values, np.float64)
-    out = np.zeros(image.shape, bool)
-    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    found, counts = np.unique(border, return_counts=True)
-    for value in found[np.argsort(-counts)][: int((counts >= _OF_BORDER * border.size).sum())][:_MOST_VALUES]:
-        same = np.isnan(image) if np.isnan(value) else image == value
-        if changing is not None:
-            same &= ~changing
-        if marks is not None:
-            same |= marks
-        if same.sum() >= _LEAST_OUTSIDE * image.size:
-            bar = _data_bar(~same)
-            out |= _outside(image, same | bar, float(value)) | bar
-    return out
-
-
-def _data_bar(other: Mask) -> Mask:
-    """Strips with letters along the sides of a picture: empty lines part them from lines where counts set in at once.
-
-    Parameters
-    ----------
-    other
-        (rows, cols) True for pixels that have not the strip's value.
-    """
-    out = np.zeros(other.shape, bool)
-    for turn in range(4):
-        counts = np.rot90(other, turn).sum(axis=1)
-        strip = counts[: int(_WIDEST_BAR * len(counts))]
-        empty = np.flatnonzero((strip[1:] == 0) & (strip[:-1] == 0))
-        if strip[0] or not len(empty):
-            continue
-        last = int(empty[-1]) + 2
-        near, far = (counts[last + first : last + end].mean() for first, end in ((1, _NEAR[1]), _FAR))
-        beside = np.array_split(np.rot90(other, turn)[last : last + _FAR[1]], _SECTORS, axis=1)
-        along = np.mean([part.any() for part in beside])  # disks on an empty detector are no ground
-        if near > max(_LEAST_IN_LINE, _AT_ONCE * far) and last > _LEAST_DEPTH and along > _MOST_ALONG:
-            np.rot90(out, turn)[:last] = True
-    return out
-
-
-def _outside(image: Floats, same: Mask, value: float) -> Mask:
-    """What lies outside the hull of the pixels that have another value than this one."""
-    from scipy import ndimage
-
-    none = np.zeros(image.shape, bool)
-    other = ~same
-    share = float(other.mean())
-    if not share:
-        return none
-    reach = int(np.clip(np.ceil(1 / np.sqrt(share)), 1, _FARTHEST))
-    labels, _ = ndimage.label(ndimage.maximum_filter(other, 2 * reach + 1))
-    counts = np.bincount(labels[other])
-    main = int(counts.argmax())
-    if counts[main] < _IN_FIELD * counts.sum():
-        return none
-    field = _hull(other & (labels == main))
-    if field is None or field.mean() < _LEAST_FIELD or 1 - field.mean() < _LEAST_OUTSIDE:
-        return none
-    inward = ndimage.distance_transform_edt(np.pad(field, 1, mode="edge"))[1:-1, 1:-1]
-    height = np.abs(np.nan_to_num(image) - (0 if np.isnan(value) else value))
-    if not (np.isnan(value) or _sets_in(height, inward)):
-        return none
-    out = inward <= 1  # pixels on the rim are in part outside
-    bands = [(inward > first) & (inward <= last) for first, last in (_NEAR, _FAR)]
-    parts, _ = ndimage.label(out)
-    depth = ndimage.distance_transform_edt(~field)
-    for number, place in enumerate(ndimage.find_objects(parts), 1):
-        wide = tuple(slice(max(0, side.start - _FAR[1]), side.stop + _FAR[1]) for side in place)
-        part = parts[wide] == number
-        beside = ndimage.distance_transform_edt(~part) <= _FAR[1] + 2
-        near, far = (float(other[wide][band[wide] & beside].mean()) if np.any(band[wide] & beside) else 0.0 for band in bands)
-        # in few counts, and where they fall off, a corner may be empty by chance
-        expected = part.sum() * min(near, 2 * near - far)
-        counted = other[wide][part & (depth[wide] > 0)].sum()
-        if expected < _EXPECTED or counted > _STRAY * expected or depth[wide][part].max() < _LEAST_DEPTH:
-            out[wide] &= ~part
-    return np.asarray(out)
-
-
-def _sets_in(height: Floats, inward: Floats) -> bool:
-    """Whether counts set in at once all along the rim of a field, `inward` px from what lies outside."""
-    near, far = ((inward > first) & (inward <= last) & np.isfinite(height) for first, last in (_NEAR, _FAR))
-    if near.sum() < _LEAST_NEAR or not far.any():
-        return False
-    rows, cols = np.nonzero(near)
-    middle = np.array(height.shape) / 2
-    turn = np.arctan2(rows - middle[0], cols - middle[1]) / (2 * np.pi) + 0.5
-    sector = np.minimum((turn * _SECTORS).astype(int), _SECTORS - 1)
-    pixels, lit = np.bincount(sector, minlength=_SECTORS), np.bincount(sector, height[near] > 0, _SECTORS)
-    usual = lit.sum() / pixels.sum() * pixels
-    # as many pixels with counts in all directions: no disks, nor what a threshold left of a background
-    if np.any((usual > _LEAST_LIT) & (lit < _ALL_ALONG * usual)):
-        return False
-    ring = height[near | far]
-    most = 2 * float(np.median(ring[ring > 0])) if np.any(ring > 0) else 0.0  # disks count no more than what is around them
-    return bool(np.minimum(height[near], most).mean() > _AT_ONCE * np.minimum(height[far], most).mean() > 0)
-
-
-def _hull(pixels: Mask) -> Mask | None:
-    """Convex hull of pixels, as a mask; None where they lie on a line."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    rows = np.flatnonzero(pixels.any(axis=1))
-    first, last = pixels[rows].argmax(axis=1), pixels.shape[1] - 1 - pixels[rows][:, ::-1].argmax(axis=1)
-    try:
-        sides = ConvexHull(np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)]).astype(float)).equations
-    except QhullError:
-        return None
-    row, col = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    inside = np.ones(pixels.shape, bool)
-    for down, right, offset in np.unique(sides, axis=0):
-        inside &= down * row + right * col + offset <= 1e-6
-    return inside
+#: Largest letter as part of the picture. Letters lie within a part of the picture, or so many px, of a mark that is no larger than
+#: a part of it, and differ from the mark's value by less than this part of its step.
+_LETTER, _NEAR_SHARE, _LEAST_NEAR_PX, _LARGE, _SOFT = 0.14, 0.1, 12, 0.5, 0.6
 
 
 def burned_in(values: NDArray[Any], changing: Mask | None = None, known: Mask | None = None) -> Mask:

@@ -10,7 +10,7 @@ measured values alone:
 - A pixel without a count in all frames is dead when its neighbours make that all but impossible; so are whole rows and columns.
 - A pixel is hot when it stands out of its neighbours in every frame and they do not know of it: every detector spreads a real
   spot over its neighbours.
-- What an export drew into patterns, and what it left around them, are told by :mod:`napari_emdl.base.marks`.
+- What an export drew into patterns, and what it left around them, are told by :mod:`napari_emdl.base.exported`.
 - A connected region without a count around the centre of a diffraction pattern is a beam stop when its rim is bright.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.base.marks import burned_in, outside_field
+from napari_emdl.base.exported import areas, exported
 
 #: Expected counts that make a pixel without any dead: exp(-20) of a detector of a million pixels are none.
 _DEAD_COUNTS = 20.0
@@ -171,9 +171,9 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     if new.any() and not codes:
         found.append(f"{int(new.sum())} pixels are NaN")
     bad |= always
-    covered = _areas(bad) if diffraction and bad.any() else np.zeros_like(bad)
+    covered = areas(bad) if diffraction and bad.any() else np.zeros_like(bad)
     if diffraction and min(rows, cols) >= _LEAST_SIDE:
-        for what, hits in _exported(frames, bad):
+        for what, hits in exported(frames, bad):
             if hits.any():
                 found.append(f"{int(hits.sum())} {what}")
                 bad, covered = bad | hits, covered | hits
@@ -188,25 +188,6 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     if border is not None:
         found.append(f"frames have a border of {border:g}, as alignment leaves it")
     return Missing(bad if bad.any() else None, codes, border, tuple(found), covered if covered.any() else None)
-
-
-def _areas(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Missing pixels that lie together, not single ones and lines."""
-    from scipy import ndimage
-
-    return np.asarray(ndimage.binary_dilation(ndimage.binary_erosion(bad, np.ones((3, 3), bool), border_value=1), np.ones((3, 3), bool)))
-
-
-def _exported(frames: NDArray[np.generic], bad: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """What an export drew into patterns and what it left around them, each with its name, without what is known."""
-    changing = (frames != frames[0]).any(axis=0) & ~bad if len(frames) > 1 else None
-    marks = burned_in(frames[0], changing, bad)
-    image = np.where(bad, np.nan, frames.mean(axis=0, dtype=np.float64))
-    outside = outside_field(image, changing, marks)
-    return [
-        ("pixels are burned in (scale bar, letters, arrow or frame) and are left out", marks & ~outside & ~bad),
-        ("pixels of one value lie outside the detector's field (corners, rim or data bar) and are left out", outside & ~bad),
-    ]
 
 
 def _codes(frames: NDArray[np.generic]) -> tuple[float, ...]:

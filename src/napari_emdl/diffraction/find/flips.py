@@ -84,7 +84,9 @@ def flipped_probe(probe: Probe, axes: tuple[int, ...]) -> Probe:
     even = tuple(axis for axis in axes if image.shape[axis] % 2 == 0)
     covered = None if probe.covered is None else np.ascontiguousarray(np.flip(probe.covered, axes))
     reading = None if covered is None else Reading(covered)  # patterns are read before they are mirrored
-    return replace(probe, reading=reading, image=np.ascontiguousarray(np.roll(image, (1,) * len(even), even) if even else image))
+    return replace(
+        probe, reading=reading, image=np.ascontiguousarray(np.roll(image, (1,) * len(even), even) if even else image)
+    )
 
 
 def _flipped_back(table: PeakTable, axes: tuple[int, ...], shape: tuple[int, int]) -> PeakTable:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_emdl.diffraction.find.patterns import fill_from_around
+from napari_emdl.diffraction.find.patterns import estimate_gain, fill_from_around, fill_missing
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -53,6 +53,24 @@ def fill_gaps(patterns: NDArray[Any], covered: Mask | None = None) -> tuple[NDAr
     for image in out:
         fill_from_around(image, gap)
     return out, gap
+
+
+def counts_and_gap(
+    patterns: NDArray[Any], covered: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden.
+
+    Parameters
+    ----------
+    patterns, covered
+        As for :func:`fill_gaps`; values may be missing.
+    """
+    filled, gap = fill_gaps(fill_missing(patterns), covered)
+    gain = estimate_gain(filled)
+    counts = filled.astype(np.float32)
+    if np.any(gain != 1):
+        counts /= gain[:, None, None]
+    return counts, gain, gap
 
 
 def find_gaps(image: Floats) -> Mask:

@@ -1,7 +1,7 @@
 """Rows or columns of a detector that have an offset of their own in every pattern.
 
-The lower half of a line's pixels tells its level, whatever disks it crosses. Levels that jump from line to line by far more than
-the noise of the pixels allows are the readout's; what varies slowly is the pattern's.
+The lower half of a line's pixels tells its level, whatever disks it crosses. Levels that jump from line to line
+by far more than the noise of the pixels allows are the readout's; what varies slowly is the pattern's.
 """
 
 from __future__ import annotations
