@@ -20,13 +20,26 @@ def areas(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
     )
 
 
-def exported(frames: NDArray[np.generic], bad: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """What an export drew into patterns and what it left around them, each with its name, without what is known."""
+def exported(frames: NDArray[np.generic], bad: Mask) -> tuple[list[str], Mask]:
+    """What an export drew into patterns and what it left around them: in words, and as a mask.
+
+    Parameters
+    ----------
+    frames
+        (n, rows, cols) patterns.
+    bad
+        (rows, cols) True where nothing was measured, as far as is known.
+    """
+    from scipy import ndimage
+
     changing = (frames != frames[0]).any(axis=0) & ~bad if len(frames) > 1 else None
     marks = burned_in(frames[0], changing, bad)
     image = np.where(bad, np.nan, frames.mean(axis=0, dtype=np.float64))
-    outside = outside_field(image, changing, marks)
-    return [
-        ("pixels are burned in (scale bar, letters, arrow or frame) and are left out", marks & ~outside & ~bad),
-        ("pixels of one value lie outside the detector's field (corners, rim or data bar) and are left out", outside & ~bad),
-    ]
+    outside = outside_field(image, changing, marks) & ~bad
+    marks &= ~outside & ~bad
+    found = []
+    if marks.any():
+        found.append(f"{int(marks.sum())} pixels are burned in (scale bar, letters, arrow or frame)")
+    if np.any(outside & ~ndimage.binary_dilation(bad, np.ones((5, 5), bool))):  # not the rim of what is known
+        found.append(f"{int(outside.sum())} pixels of one value lie outside the detector's field (corners, rim or data bar)")
+    return found, marks | outside

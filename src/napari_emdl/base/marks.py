@@ -16,21 +16,25 @@ Floats = NDArray[np.float64]
 
 #: Fewest pixels of a mark, and of one value in a picture that may have marks; no marks cover more of the picture.
 _LEAST_MARK, _LEAST_VALUE, _MOST_MARKED = 8, 24, 0.15
+#: Fewest pixels of a letter beside a mark.
+_LEAST_LETTER = 5
 #: In 8 bit, values within this of the end of the range are at its end: pictures that went through JPEG.
 _JPEG = 20
 #: A mark stands out of what is beside it by this part of the range, a dark one by more; that is even to a part of the step.
 _STEP, _DARK_STEP, _EVEN = 0.2, 0.35, 0.3
 #: Diagonal over thickness of strokes; about 1.5 for a disk.
 _STROKE = 2.4
+#: Gaps are not closed in pieces smaller than this, in px: letters have some.
+_SMALL = 20
 #: Least length of what is drawn, in px and as part of the picture; part of its box that a rectangle fills (a disk: 0.79).
 _LEAST_LONG_PX, _LEAST_LONG, _RECTANGLE = 10, 0.04, 0.93
 #: Spread across over that along a straight line or an arrow, its length over its thickness; side over thickness of a frame.
 _STRAIGHT, _ARROW, _THIN = 0.2, 4.5, 12.0
 #: Letters of a line that has nothing else drawn near it, how many heights they reach, and how many they lie from what is drawn.
 _IN_LINE, _LINE, _BESIDE = 4, 4.0, 2.5
-#: Largest letter as part of the picture. Letters lie within a part of the picture, or so many px, of a mark that is no larger than
-#: a part of it, and differ from the mark's value by less than this part of its step.
-_LETTER, _NEAR_SHARE, _LEAST_NEAR_PX, _LARGE, _SOFT = 0.14, 0.1, 12, 0.5, 0.6
+#: Largest letter as part of the picture. Letters lie within a part of it, or so many px, of a mark no larger than a part of it,
+#: and differ from the value of that mark by less than this part of its step.
+_LETTER, _NEAR_SHARE, _LEAST_NEAR_PX, _LARGE, _SOFT = 0.14, 0.1, 12, 0.5, 0.65
 
 
 def burned_in(values: NDArray[Any], changing: Mask | None = None, known: Mask | None = None) -> Mask:
@@ -62,6 +66,8 @@ def burned_in(values: NDArray[Any], changing: Mask | None = None, known: Mask | 
     marks = none.copy()
     for value, tolerance in _flat_values(values, inside):
         drawn = (np.abs(image - value) <= tolerance) & free
+        if value < inside.max():
+            drawn &= ~_reaching_in(drawn)
         if _LEAST_VALUE <= drawn.sum() < 0.4 * image.size:
             marks |= _pieces(image, drawn, value, float(inside.max() - inside.min()))
     if marks.any():
@@ -71,11 +77,19 @@ def burned_in(values: NDArray[Any], changing: Mask | None = None, known: Mask | 
     return np.asarray(ndimage.binary_dilation(marks, np.ones((5, 5), bool)))
 
 
+def _reaching_in(drawn: Mask) -> Mask:
+    """Dark pieces that touch the border: stops, gaps between modules, dead lines, empty corners."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(drawn, np.ones((3, 3), bool))
+    at_border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.asarray(np.isin(labels, at_border[at_border > 0]))
+
+
 def _flat_values(values: NDArray[Any], inside: Floats) -> list[tuple[float, float]]:
     """(value, tolerance) of what may be drawn: the ends of the range."""
     low, high = float(inside.min()), float(inside.max())
-    ends = [(high, 0.0), (low, 0.0)]
-    return [*ends, (high, float(_JPEG))] if values.dtype == np.uint8 else ends
+    return [(high, float(_JPEG) if values.dtype == np.uint8 else 0.0), (low, 0.0)]
 
 
 def _pieces(image: Floats, drawn: Mask, value: float, span: float, beside: Mask | None = None) -> Mask:
@@ -91,9 +105,9 @@ def _pieces(image: Floats, drawn: Mask, value: float, span: float, beside: Mask 
     labels, n = ndimage.label(drawn, np.ones((3, 3), bool))
     area = np.bincount(labels.ravel(), minlength=n + 1)
     boxes = ndimage.find_objects(labels)
-    candidates = 1 + np.flatnonzero(area[1:] >= _LEAST_MARK)
+    candidates = 1 + np.flatnonzero(area[1:] >= (_LEAST_MARK if beside is None else _LEAST_LETTER))
     pieces = np.isin(labels, candidates) if beside is None else np.isin(labels, candidates) | beside
-    pieces = ndimage.binary_dilation(pieces, np.ones((5, 5), bool))
+    pieces = ndimage.binary_dilation(pieces, np.ones((3, 3), bool))
     known = [] if beside is None else ndimage.find_objects(beside.astype(np.int8))
     strokes: list[int] = []
     sure: list[int] = []
@@ -102,7 +116,8 @@ def _pieces(image: Floats, drawn: Mask, value: float, span: float, beside: Mask 
         piece = ndimage.binary_closing(np.pad(labels[box] == label, 5), np.ones((3, 3), bool))
         if not _on_even_ground(image, pieces, piece, box, value, span):
             continue
-        thick = 2 * float(ndimage.distance_transform_edt(piece).max()) - 0.5
+        thin = piece if _is_round(piece, box) or _extent(box) > _SMALL else np.pad(labels[box] == label, 5)
+        thick = 2 * float(ndimage.distance_transform_edt(thin).max()) - 0.5
         if beside is None and _is_drawn(piece, thick, box, image.shape):
             sure.append(label)
         elif _extent(box) > _STROKE * thick and not _is_round(piece, box):
@@ -192,7 +207,9 @@ def _on_even_ground(image: Floats, beside: Mask, piece: Mask, box: tuple[slice, 
     """
     from scipy import ndimage
 
-    around = ndimage.binary_dilation(ndimage.binary_fill_holes(piece), np.ones((3, 3), bool), iterations=5)
+    whole = ndimage.binary_fill_holes(piece)
+    around = ndimage.binary_dilation(whole, np.ones((3, 3), bool), iterations=5)
+    around &= ~ndimage.binary_dilation(piece, np.ones((5, 5), bool))
     rows, cols = (np.arange(side.start - 5, side.stop + 5) for side in box)
     on = [(at >= 0) & (at < n) for at, n in zip((rows, cols), image.shape, strict=True)]
     part = np.ix_(rows[on[0]], cols[on[1]])

@@ -173,10 +173,9 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     bad |= always
     covered = areas(bad) if diffraction and bad.any() else np.zeros_like(bad)
     if diffraction and min(rows, cols) >= _LEAST_SIDE:
-        for what, hits in exported(frames, bad):
-            if hits.any():
-                found.append(f"{int(hits.sum())} {what}")
-                bad, covered = bad | hits, covered | hits
+        drawn, hits = exported(frames, bad)
+        found += drawn
+        bad, covered = bad | hits, covered | hits
     if min(rows, cols) >= 8:
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing but NaN

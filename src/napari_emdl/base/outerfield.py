@@ -21,8 +21,8 @@ _LEAST_DEPTH, _LEAST_FIELD = 4, 0.2
 _FARTHEST, _IN_FIELD = 12, 0.95
 #: Rings inside the rim of a field in px, (first, last); counts in the near one over those in the far one; pixels that tell.
 _NEAR, _FAR, _AT_ONCE, _LEAST_NEAR = (2, 6), (9, 16), 0.6, 40
-#: Sectors of the near ring, and part of the usual number of counted pixels that each has, where that is enough to tell.
-_SECTORS, _ALL_ALONG, _LEAST_LIT = 16, 0.2, 10
+#: Sectors of the near ring, how many counted pixels each has on average, and part of the usual number of counted pixels that each has, where that is enough to tell.
+_SECTORS, _LEAST_EACH, _ALL_ALONG, _LEAST_LIT = 16, 5, 0.2, 10
 #: Widest data bar as part of the picture, counted pixels in a line beside it, and part of its length that has some.
 _WIDEST_BAR, _LEAST_IN_LINE, _MOST_ALONG = 0.25, 4.0, 0.9
 #: Counted pixels that an outer area would have, were it part of the field; part of that which it may have.
@@ -134,6 +134,8 @@ def _sets_in(height: Floats, inward: Floats) -> bool:
     turn = np.arctan2(rows - middle[0], cols - middle[1]) / (2 * np.pi) + 0.5
     sector = np.minimum((turn * _SECTORS).astype(int), _SECTORS - 1)
     pixels, lit = np.bincount(sector, minlength=_SECTORS), np.bincount(sector, height[near] > 0, _SECTORS)
+    if lit.sum() < _SECTORS * _LEAST_EACH:
+        return False
     usual = lit.sum() / pixels.sum() * pixels
     # as many pixels with counts in all directions: no disks, nor what a threshold left of a background
     if np.any((usual > _LEAST_LIT) & (lit < _ALL_ALONG * usual)):
@@ -144,17 +146,26 @@ def _sets_in(height: Floats, inward: Floats) -> bool:
 
 
 def _hull(pixels: Mask) -> Mask | None:
-    """Convex hull of pixels, as a mask; None where they lie on a line."""
-    from scipy.spatial import ConvexHull, QhullError
-
+    """Convex hull of pixels, as a mask; None where they are too few."""
     rows = np.flatnonzero(pixels.any(axis=1))
-    first, last = pixels[rows].argmax(axis=1), pixels.shape[1] - 1 - pixels[rows][:, ::-1].argmax(axis=1)
-    try:
-        sides = ConvexHull(np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)]).astype(float)).equations
-    except QhullError:
+    if len(rows) < 3:
         return None
-    row, col = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    inside = np.ones(pixels.shape, bool)
-    for down, right, offset in np.unique(sides, axis=0):
-        inside &= down * row + right * col + offset <= 1e-6
-    return inside
+    first, last = pixels[rows].argmax(axis=1), pixels.shape[1] - 1 - pixels[rows][:, ::-1].argmax(axis=1)
+    every, cols = np.arange(pixels.shape[0]), np.arange(pixels.shape[1])
+    left, right = (np.interp(every, *_lower_chain(rows, side)) for side in (first, -last))
+    inside = (cols >= left[:, None] - 1e-6) & (cols <= 1e-6 - right[:, None])
+    return np.asarray(inside & (every >= rows[0])[:, None] & (every <= rows[-1])[:, None])
+
+
+def _lower_chain(x: NDArray[np.intp], y: NDArray[np.intp]) -> tuple[list[int], list[int]]:
+    """Lower part of the convex hull of points in the order of x (Andrew's monotone chain)."""
+    chain: list[tuple[int, int]] = []
+    for point in zip(x.tolist(), y.tolist(), strict=True):
+        while len(chain) > 1 and _turns_right(chain[-2], chain[-1], point):
+            chain.pop()
+        chain.append(point)
+    return [a for a, _ in chain], [b for _, b in chain]
+
+
+def _turns_right(one: tuple[int, int], two: tuple[int, int], three: tuple[int, int]) -> bool:
+    return (two[0] - one[0]) * (three[1] - one[1]) <= (two[1] - one[1]) * (three[0] - one[0])
