@@ -21,7 +21,8 @@ _LEAST_DEPTH, _LEAST_FIELD = 4, 0.2
 _FARTHEST, _IN_FIELD = 12, 0.95
 #: Rings inside the rim of a field in px, (first, last); counts in the near one over those in the far one; pixels that tell.
 _NEAR, _FAR, _AT_ONCE, _LEAST_NEAR = (2, 6), (9, 16), 0.6, 40
-#: Sectors of the near ring, how many counted pixels each has on average, and part of the usual number of counted pixels that each has, where that is enough to tell.
+#: Sectors of the near ring, how many counted pixels each has on average, and part of the usual number that each has where that
+#: is more than so many.
 _SECTORS, _LEAST_EACH, _ALL_ALONG, _LEAST_LIT = 16, 5, 0.2, 10
 #: Widest data bar as part of the picture, counted pixels in a line beside it, and part of its length that has some.
 _WIDEST_BAR, _LEAST_IN_LINE, _MOST_ALONG = 0.25, 4.0, 0.9

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from napari_emdl.diffraction.find.disks import find_disks
 from napari_emdl.diffraction.find.linenoise import line_axis, without_line_noise
+from napari_emdl.diffraction.fit.strain import fit_strain
 from napari_emdl.peaks import PeakTable
 from napari_emdl.samples.diffraction import strained_datacube
 
@@ -69,3 +70,9 @@ def test_a_round_mask_makes_no_disks_along_its_rim(pattern, places):
     assert found_again(places, found)[1] > 0.85
     assert np.all(np.linalg.norm(found - 63.5, axis=1) < 52)
     assert "pixels are NaN" in table.attrs["note"] and "filled in" not in table.attrs["note"]
+
+
+def test_strain_of_inverted_patterns_is_fitted_to_the_peaks_and_says_so(pattern):
+    scan = np.broadcast_to(pattern.max() - pattern, (2, 2, *pattern.shape)).copy()
+    strain = fit_strain(find_disks(scan, method="template"))
+    assert strain.attrs["fit"]["fit"] == "peaks" and "inverted" in strain.attrs["fit"]["text"]

@@ -198,6 +198,8 @@ def find_disks(
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
     } | (scale_model() if made.source == MEASURED and made.trust > 0 else {})
+    if made.reading is not None and not made.reading.as_they_are:
+        record["reading"] = made.reading.facts
     record["n_supported"] = int(table.attrs.get("n_supported", 0))
     table.attrs.update(
         detector_shape=shape,

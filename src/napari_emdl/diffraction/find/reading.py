@@ -38,6 +38,12 @@ class Reading:
         """Whether patterns need nothing."""
         return self.covered is None and self.negative_of is None and self.line_axis is None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For provenance."""
+        covered = 0 if self.covered is None else int(self.covered.sum())
+        return {"covered_px": covered, "negative_of": self.negative_of, "line_axis": self.line_axis}
+
     def __call__(self, patterns: NDArray[Any]) -> NDArray[Any]:
         """Patterns (n, rows, cols) as they are to be read: float32, or the array itself where they need nothing."""
         if self.as_they_are:
