@@ -235,7 +235,7 @@ def _defects_seen(counts: dict[str, Any]) -> list[str]:
         "n_cleaned": "with missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
-        "n_ringed": "with a ring about the direct beam (amorphous or fine-grained), on which places like disks were left out",
+        "n_ringed": "with places on what looks like a ring about the direct beam (amorphous or fine-grained), left out",
         "n_full": "with more disks than were kept: raise the most disks",
         "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
         "left out: give a probe radius to have them measured",
