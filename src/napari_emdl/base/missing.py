@@ -10,6 +10,7 @@ measured values alone:
 - A pixel without a count in all frames is dead when its neighbours make that all but impossible; so are whole rows and columns.
 - A pixel is hot when it stands out of its neighbours in every frame and they do not know of it: every detector spreads a real
   spot over its neighbours.
+- What an export drew into patterns, and what it left around them, are told by :mod:`napari_emdl.base.exported`.
 - A connected region without a count around the centre of a diffraction pattern is a beam stop when its rim is bright.
 """
 
@@ -21,6 +22,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_emdl.base.exported import areas, exported
 
 #: Expected counts that make a pixel without any dead: exp(-20) of a detector of a million pixels are none.
 _DEAD_COUNTS = 20.0
@@ -38,6 +41,8 @@ _BAND = 512
 #: Share of the pixels up to which they are looked at one by one.
 _MANY = 0.02
 _OUTER = np.flatnonzero([max(abs(r - 2), abs(c - 2)) == 2 for r in range(5) for c in range(5)])
+#: Smaller patterns show no letters.
+_LEAST_SIDE = 64
 #: A movie whose frames have a border of one value on more than this share of the frames' edges was aligned.
 _BORDER_SHARE = 0.02
 
@@ -56,12 +61,15 @@ class Missing:
         Value that fills what left the frame (aligned movies); counts as missing where it touches the frame's edge.
     found
         What was found, in words.
+    covered
+        (rows, cols) bool, those of `pixels` that are areas of no detector: masked, burned in, outside its field; None for none.
     """
 
     pixels: NDArray[np.bool_] | None = None
     codes: tuple[float, ...] = ()
     border: float | None = None
     found: tuple[str, ...] = ()
+    covered: NDArray[np.bool_] | None = None
 
     def of(self, frames: NDArray[np.generic]) -> NDArray[np.bool_] | None:
         """Missing pixels of frames (..., rows, cols), as an array of their shape; None when nothing is missing."""
@@ -163,6 +171,11 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     if new.any() and not codes:
         found.append(f"{int(new.sum())} pixels are NaN")
     bad |= always
+    covered = areas(bad) if diffraction and bad.any() else np.zeros_like(bad)
+    if diffraction and min(rows, cols) >= _LEAST_SIDE:
+        drawn, hits = exported(frames, bad)
+        found += drawn
+        bad, covered = bad | hits, covered | hits
     if min(rows, cols) >= 8:
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing but NaN
@@ -173,7 +186,7 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
     border = None if diffraction else _border_value(values)
     if border is not None:
         found.append(f"frames have a border of {border:g}, as alignment leaves it")
-    return Missing(bad if bad.any() else None, codes, border, tuple(found))
+    return Missing(bad if bad.any() else None, codes, border, tuple(found), covered if covered.any() else None)
 
 
 def _codes(frames: NDArray[np.generic]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import DiskParams, ProbeParams, RunParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, in_memory
+from napari_emdl.diffraction.find.howread import ReadingFinder, reading_of
 from napari_emdl.diffraction.find.neighbours import with_support
 from napari_emdl.diffraction.find.netmodels import begin_networks
 from napari_emdl.diffraction.find.ownprobe import MEASURED
@@ -69,13 +71,25 @@ def make_finder(
     ahead
         Where the networks may be open already.
     """
+    finder = _make_finder(params, probe, detector_shape, run, calls, ahead)
+    return finder if probe.reading is None or probe.reading.as_they_are else ReadingFinder(finder, probe.reading)
+
+
+def _make_finder(
+    params: DiskParams,
+    probe: Probe,
+    detector_shape: tuple[int, int],
+    run: RunParams | None,
+    calls: int,
+    ahead: Ahead | None,
+) -> Finder:
     if probe.trust == 0:
         return NothingFinder(params, probe.note)
     if params.flip_passes:
         from napari_emdl.diffraction.find.flips import FlipFinder
 
         once = params.model_copy(update={"flip_passes": False})
-        return FlipFinder(lambda flipped: make_finder(once, flipped, detector_shape, run, calls, ahead), probe)
+        return FlipFinder(lambda flipped: _make_finder(once, flipped, detector_shape, run, calls, ahead), probe)
     from napari_emdl.diffraction.find.spots import SpotFinder, is_spot
 
     # who gives template matching a small probe wants it matched; what the data show as spots are fitted as spots
@@ -148,6 +162,8 @@ def find_disks(
     calls = run.workers or available_cores()
     ahead = begin_networks(params, run, calls)  # while the probe is measured
     made = probe if isinstance(probe, Probe) else make_probe(signal, params.probe, shape, _image_of(probe))
+    if made.reading is None:
+        made = replace(made, reading=reading_of(signal))
     finder = make_finder(params, made, shape, run, calls, ahead)
 
     record = provenance(
@@ -182,6 +198,8 @@ def find_disks(
         "radius_px": round(made.radius_px, 3),
         "edge_width_px": round(made.edge_width_px, 3),
     } | (scale_model() if made.source == MEASURED and made.trust > 0 else {})
+    if made.reading is not None and not made.reading.as_they_are:
+        record["reading"] = made.reading.facts
     record["n_supported"] = int(table.attrs.get("n_supported", 0))
     table.attrs.update(
         detector_shape=shape,
@@ -217,6 +235,7 @@ def _defects_seen(counts: dict[str, Any]) -> list[str]:
         "n_cleaned": "with missing or negative values, which were filled in",
         "n_saturated": "with saturated pixels",
         "n_empty": "without any counts",
+        "n_ringed": "with places on what looks like a ring about the direct beam (amorphous or fine-grained), left out",
         "n_full": "with more disks than were kept: raise the most disks",
         "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
         "left out: give a probe radius to have them measured",

@@ -18,6 +18,7 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.pairing import agreement_distance_px, pair_disks
 from napari_emdl.diffraction.find.probe import Probe
+from napari_emdl.diffraction.find.reading import Reading
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.finder import Finder, FinderInfo
 
@@ -46,7 +47,7 @@ class FlipFinder:
         self._finders = [first]
         for axes in FLIPS[1:]:
             flipped = flipped_probe(probe, axes)
-            alike = np.allclose(flipped.image, probe.image, atol=1e-3)
+            alike = probe.covered is None and np.allclose(flipped.image, probe.image, atol=1e-3)
             self._finders.append(first if alike else make(flipped))
         self._reach_px = agreement_distance_px(probe.radius_px)
         self.default_min_score: float = first.default_min_score
@@ -81,7 +82,11 @@ def flipped_probe(probe: Probe, axes: tuple[int, ...]) -> Probe:
     """Mirrored probe, its centre again at (rows // 2, cols // 2)."""
     image = np.flip(probe.image, axes)
     even = tuple(axis for axis in axes if image.shape[axis] % 2 == 0)
-    return replace(probe, image=np.ascontiguousarray(np.roll(image, (1,) * len(even), even) if even else image))
+    covered = None if probe.covered is None else np.ascontiguousarray(np.flip(probe.covered, axes))
+    reading = None if covered is None else Reading(covered)  # patterns are read before they are mirrored
+    return replace(
+        probe, reading=reading, image=np.ascontiguousarray(np.roll(image, (1,) * len(even), even) if even else image)
+    )
 
 
 def _flipped_back(table: PeakTable, axes: tuple[int, ...], shape: tuple[int, int]) -> PeakTable:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_emdl.diffraction.find.patterns import fill_from_around
+from napari_emdl.diffraction.find.patterns import estimate_gain, fill_from_around, fill_missing
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -29,8 +29,15 @@ _WIDEST, _BESIDE, _DEAD_SHARE, _ABRUPT, _ALIKE, _LEAST_PIXELS = 8, 12, 0.1, 0.8,
 _DISK_POINTS = 9
 
 
-def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def fill_gaps(patterns: NDArray[Any], covered: Mask | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Fill what a beam stop, a bar or a gap of the detector hides with what lies around it, the same place in every pattern.
+
+    Parameters
+    ----------
+    patterns
+        (n, rows, cols) without missing values.
+    covered
+        (rows, cols) True where the detector is known to see nothing; filled already.
 
     Returns
     -------
@@ -38,12 +45,32 @@ def fill_gaps(patterns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         (n, rows, cols), and (rows, cols) True where nothing is known: gap and its rim.
     """
     gap = find_gaps(patterns.mean(axis=0, dtype=np.float64)) if len(patterns) else np.zeros(patterns.shape[1:], bool)
+    if covered is not None:
+        gap = gap | covered
     if not gap.any():
         return patterns, gap
     out = patterns.astype(np.float32)
     for image in out:
         fill_from_around(image, gap)
     return out, gap
+
+
+def counts_and_gap(
+    patterns: NDArray[Any], covered: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden.
+
+    Parameters
+    ----------
+    patterns, covered
+        As for :func:`fill_gaps`; values may be missing.
+    """
+    filled, gap = fill_gaps(fill_missing(patterns), covered)
+    gain = estimate_gain(filled)
+    counts = filled.astype(np.float32)
+    if np.any(gain != 1):
+        counts /= gain[:, None, None]
+    return counts, gain, gap
 
 
 def find_gaps(image: Floats) -> Mask:

@@ -29,18 +29,18 @@ from napari_emdl.diffraction.find.candidates import (
 from napari_emdl.diffraction.find.complete import lattices_of, missing_sites, worth_measuring
 from napari_emdl.diffraction.find.directbeam import with_direct_beam
 from napari_emdl.diffraction.find.doubt import doubt
-from napari_emdl.diffraction.find.gaps import fill_gaps, overlap
+from napari_emdl.diffraction.find.gaps import counts_and_gap, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
 from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, device_and_threads, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
-from napari_emdl.diffraction.find.patterns import count_defects, estimate_gain, fill_missing
+from napari_emdl.diffraction.find.patterns import count_defects
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import Refiner
 from napari_emdl.diffraction.find.rings import ON_RING, on_rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
-from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder
+from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder, beam_finder, light_proposer
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.ahead import Ahead
 from napari_emdl.models.devices import CUDA_PROVIDER
@@ -49,9 +49,6 @@ from napari_emdl.workflow.finder import FinderInfo
 
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 0.05
-#: Correlation proposals of the light path, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
-#: the noise, which look like disks to the refiner; faint disks of a crystal come in by its lattice.
-LIGHT_FLOOR = 4.5
 #: Disks this sure make the lattice.
 CONFIDENT_SCORE = 0.6
 #: A disk measured from a lattice point must end this near it, in radii.
@@ -115,7 +112,7 @@ class NetworkFinder:
         self._open_networks(ahead or Ahead())
         self._radii: tuple[float, float] = trained_radii(self._sessions[0].model)
         self.default_min_score: float = default_score(self._sessions[-1].model)
-        self._beam_finder: TemplateFinder = _beam_finder(probe, params, self.detector_shape)
+        self._beam_finder: TemplateFinder = beam_finder(probe, params, self.detector_shape)
         self._grids: dict[tuple[float, float], Grid] = {}
         if self._proposer is not None:
             self._put_probe_on_the_device()
@@ -127,7 +124,7 @@ class NetworkFinder:
             self._proposer = ahead.session(proposer, *options)
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
         if refiner is not None:  # it decides about what correlation proposes as well
-            self._light = _light_proposer(self.probe, self.params, self.detector_shape)
+            self._light = light_proposer(self.probe, self.params, self.detector_shape)
         if refiner is not None:
             self._refiner = Refiner(ahead.session(refiner, *options), self.probe)
 
@@ -198,25 +195,27 @@ class NetworkFinder:
         if patterns.ndim != 3 or patterns.shape[1:] != self.detector_shape:
             rows, cols = self.detector_shape
             raise EmdlError(f"patterns have shape {patterns.shape}, expected (n, {rows}, {cols})")
-        tables, seen = [], {"n_raised": 0, "n_lowered": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0}
+        tables, seen = (
+            [],
+            {"n_raised": 0, "n_lowered": 0, "n_cleaned": 0, "n_saturated": 0, "n_empty": 0, "n_full": 0, "n_ringed": 0},
+        )
         for start in range(0, len(patterns), _CHUNK):
             if control is not None:
                 control.check()
             raw = patterns[start : start + _CHUNK]
-            for name, count in count_defects(raw).items():
-                seen[name] += count
+            seen.update(count_defects(raw))
             tables.append(self._find_chunk(raw, control))
-            seen["n_full"] += tables[-1].attrs.get("n_full", 0)
+            seen.update(tables[-1].attrs)
         table = PeakTable.concatenate(tables) if tables else PeakTable.empty((0,), self._fields)
         table.attrs = {name: count for name, count in seen.items() if count}
         table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
-        patterns, gain, gap = _as_counts(raw)
-        found = self._propose(patterns, gap, control)
+        patterns, gain, gap = counts_and_gap(raw, self.probe.covered)
+        found, ringed = self._propose(patterns, gap, control), np.zeros(0, np.intp)
         if self._refiner is not None:
-            found = self._measure(patterns, found, gap, control)
+            found, ringed = self._measure(patterns, found, gap, control)
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
         keep = (found.score >= SCORE_FLOOR) & inside(found.position, self.detector_shape, self.edge_px)
@@ -226,6 +225,7 @@ class NetworkFinder:
         kept = found.pick(strongest(found.which, found.score, self.params.max_disks))
         table = kept.table(len(patterns), self._fields)
         table.attrs = full_patterns(found.which, found.score >= self.default_min_score, len(patterns), self.params.max_disks)
+        table.attrs["n_ringed"] = len(ringed)
         return table
 
     @property
@@ -299,7 +299,7 @@ class NetworkFinder:
         """
         if self._proposer is None:
             raise EmdlError(f"the method {self.params.method!r} makes no structure-factor image; choose fcunet")
-        counts, _, _ = _as_counts(np.asarray(pattern)[None])
+        counts, _, _ = counts_and_gap(np.asarray(pattern)[None], self.probe.covered)
         grid = self._grid_of(counts)
         image = self._run_proposer(grid.resample(counts), ("structure_factor",), control)["structure_factor"][0]
         return grid.to_detector_image(image)
@@ -323,8 +323,14 @@ class NetworkFinder:
 
     def _measure(
         self, patterns: NDArray[np.float32], proposed: Found, gap: NDArray[np.bool_], control: Control | None
-    ) -> Found:
-        """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit."""
+    ) -> tuple[Found, NDArray[np.intp]]:
+        """Refine proposals, complete them by the lattice, drop doubles, lower the score of what does not fit.
+
+        Returns
+        -------
+        found, ringed
+            Disks, and the patterns in which a ring made places look like disks.
+        """
         n, radius = len(patterns), self.probe.radius_px
         assert self._refiner is not None
         place = self._beam(patterns)
@@ -336,7 +342,7 @@ class NetworkFinder:
         settled = SETTLED if passes == PASSES and not self.params.refine_passes else 0.0
         found = self._refiner.again(patterns, first, passes - 1, settled, beam, control)
         found = self._without_doubles(found, self._spacing_px)
-        found.score = self._off_rings(patterns, found, place, gap)
+        found, ringed = self._off_rings(patterns, found, place, gap)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
         confident = sure.table(n)
@@ -347,7 +353,7 @@ class NetworkFinder:
             alone = alone if self.probe.trust >= 0.5 else ~lattices.witnessed(confident)[found.which]
             found.score *= doubt(patterns, found, alone, self.probe, place, CONFIDENT_SCORE, gap)
         if not lattices.good.any():
-            return found
+            return found, ringed
         which, site = missing_sites(lattices, found.table(n), radius, self.detector_shape, self.edge_px)
         if passes < OVERLAP_PASSES:  # a disk among others that overlap does not stand out
             seen = worth_measuring(patterns, which, site, radius)
@@ -359,19 +365,22 @@ class NetworkFinder:
             likely = extra.score >= SCORE_FLOOR
             extra, site = self._refiner.again(patterns, extra.pick(likely), passes - 1, settled, beam, control), site[likely]
             extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
-            extra.score = self._off_rings(patterns, extra, place, gap)
+            extra, more = self._off_rings(patterns, extra, place, gap)
+            ringed = np.union1d(ringed, more)
             found = self._without_doubles(Found.join([found, extra]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
         strange = away > np.maximum(0.3 * radius, 4 * found.sigma)
         found.score = off_lattice(found, strange, found.score >= CONFIDENT_SCORE)
-        return found
+        return found, ringed
 
     def _off_rings(
         self, patterns: NDArray[np.float32], found: Found, beam: NDArray[np.float64], gap: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """(n,) scores, lowered where a ring about the direct beam makes what looks like a disk."""
+    ) -> tuple[Found, NDArray[np.intp]]:
+        """Scores lowered where a ring about the direct beam makes what looks like a disk, and the patterns that have one."""
         ring = on_rings(patterns, found, beam, self.probe.radius_px, CONFIDENT_SCORE, gap)
-        return np.where(ring, ON_RING * found.score, found.score)
+        ringed = np.unique(found.which[ring & (found.score >= self.default_min_score)])
+        found.score = np.where(ring, ON_RING * found.score, found.score)
+        return found, ringed
 
     def _passes(self, found: Found) -> int:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
@@ -384,23 +393,3 @@ class NetworkFinder:
         points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
         nearest = cKDTree(points).query(points, k=2)[0][:, 1]
         return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
-
-
-def _light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
-    loose = params.model_copy(update={"max_disks": min(2 * params.max_disks, 1000), "min_score": None})
-    return TemplateFinder(probe, loose, detector_shape, score_floor=LIGHT_FLOOR)
-
-
-def _beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
-    plain = params.template.model_copy(update={"correlation": "cross", "subpixel": "none"})
-    return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)
-
-
-def _as_counts(patterns: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Patterns in electrons (n, rows, cols) without missing values, detector units per electron (n,), and what is hidden."""
-    filled, gap = fill_gaps(fill_missing(patterns))
-    gain = estimate_gain(filled)
-    counts = filled.astype(np.float32)
-    if np.any(gain != 1):
-        counts /= gain[:, None, None]
-    return counts, gain, gap

@@ -20,6 +20,7 @@ from napari_emdl.diffraction.find.probeshape import (
     synthetic_probe,
     without_hot_pixels,
 )
+from napari_emdl.diffraction.find.reading import Reading
 from napari_emdl.diffraction.find.scale import Scale, is_sparse, measure_scale
 from napari_emdl.diffraction.find.scaleguess import ScaleGuess, begin_network, guess_scale
 from napari_emdl.diffraction.find.wholescan import shows_crystal
@@ -76,31 +77,37 @@ class _Beam:
     outside: float
 
 
-def measure_probe(cube: Datacube) -> Probe:
+def measure_probe(cube: Datacube, reading: Reading | None = None) -> Probe:
     """Probe of a datacube that has none: from vacuum positions, else a synthetic one of the size of the disks.
+
+    Parameters
+    ----------
+    reading
+        How its patterns are to be read; as they are without.
 
     Where there is no disk in any pattern, the probe's `trust` is 0 and its `note` says so.
     """
     begin_network()  # while patterns are read
     picked = np.unique(np.linspace(0, cube.n_patterns - 1, min(SAMPLED_PATTERNS, cube.n_patterns)).astype(int))
-    images = [_clean(cube, int(i)) for i in picked]
+    reading = reading or Reading()
+    images = [_clean(cube, int(i), reading) for i in picked]
     beams = [_beam(image) for image in images]
     if not any(np.any(image > image.min()) for image in images):
         shape = (cube.detector_shape[0], cube.detector_shape[1])
         return replace(
             synthetic_probe(_NO_RADIUS_PX, shape, 0.5, MEASURED), note=f"the patterns are empty: {_CHECK}", trust=0.0
         )
-    vacuum = _vacuum_probe(cube, picked, images, beams)
+    vacuum = _vacuum_probe(cube, picked, images, beams, reading)
     if vacuum is not None:
         return vacuum
-    looked_at = [fill_gaps(image[None])[0][0].astype(float) for image in _telling(images, beams)]
+    looked_at = [fill_gaps(image[None], reading.covered)[0][0].astype(float) for image in _telling(images, beams)]
     guess = guess_scale(looked_at)
     probe = _from_disks(images, beams, looked_at, guess, (cube.detector_shape[0], cube.detector_shape[1]))
     return replace(probe, crystal=guess.crystal, paired=shows_crystal(images, probe.radius_px))
 
 
-def _clean(cube: Datacube, index: int) -> Floats:
-    return without_hot_pixels(fill_missing(cube.patterns(index, index + 1))[0].astype(np.float64))
+def _clean(cube: Datacube, index: int, reading: Reading) -> Floats:
+    return without_hot_pixels(fill_missing(reading(cube.patterns(index, index + 1)))[0].astype(np.float64))
 
 
 def _beam(image: Floats) -> _Beam | None:
@@ -119,7 +126,9 @@ def _beam(image: Floats) -> _Beam | None:
     return _Beam(centre, radius, plateau, float(np.clip(far, 0, None).sum() / max(total, 1e-12)))
 
 
-def _vacuum_probe(cube: Datacube, picked: NDArray[np.intp], images: list[Floats], beams: list[_Beam | None]) -> Probe | None:
+def _vacuum_probe(
+    cube: Datacube, picked: NDArray[np.intp], images: list[Floats], beams: list[_Beam | None], reading: Reading
+) -> Probe | None:
     """Mean of the patterns that hold the direct beam alone, or None where the scan has none that differ from the rest."""
     outside = np.array([1.0 if beam is None else beam.outside for beam in beams])
     usual = float(np.median(outside))
@@ -135,7 +144,7 @@ def _vacuum_probe(cube: Datacube, picked: NDArray[np.intp], images: list[Floats]
     parts = [_centred(images[i], beams[i]) for i in hits]
     seen = set(picked.tolist())
     for index in _neighbours([int(picked[i]) for i in hits], cube.scan_shape, seen):
-        image = _clean(cube, index)
+        image = _clean(cube, index, reading)
         beam = _beam(image)
         if is_vacuum(beam):
             parts.append(_centred(image, beam))

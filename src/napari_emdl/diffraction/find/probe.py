@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ProbeParams
 from napari_emdl.base.reading import read_small_npy
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.howread import reading_of
 from napari_emdl.diffraction.find.ownprobe import measure_probe
 from napari_emdl.diffraction.find.probeshape import Probe, finite, probe_from_image, synthetic_probe
+from napari_emdl.diffraction.find.reading import Reading
 from napari_emdl.io.hdf5gate import Gate, is_hdf5, read_small
 
 __all__ = ["Probe", "make_probe", "measure_probe", "probe_from_image", "read_probe_file", "synthetic_probe"]
@@ -37,6 +40,17 @@ def make_probe(
     EmdlError
         When the source cannot be read, has another size, or holds no disk.
     """
+    reading = None if cube is None else reading_of(cube)
+    return replace(_made(cube, params, detector_shape, image, reading), reading=reading)
+
+
+def _made(
+    cube: Datacube | None,
+    params: ProbeParams,
+    detector_shape: tuple[int, int],
+    image: ArrayLike | None,
+    reading: Reading | None,
+) -> Probe:
     if image is not None:
         return probe_from_image(image, detector_shape)
     if params.file is not None:
@@ -49,7 +63,7 @@ def make_probe(
         return synthetic_probe(params.radius_px, detector_shape, params.edge_width_px)
     if cube is None:
         raise EmdlError("give a probe file, a vacuum region or a probe radius")
-    return measure_probe(cube)
+    return measure_probe(cube, reading)
 
 
 def read_probe_file(text: str) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from scipy import ndimage, special
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.diffraction.find.edgefit import fit_edge
+from napari_emdl.diffraction.find.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Probe:
         Probability that the data are a crystal's patterns, where the scale network was asked; else 0.
     paired
         Whether the patterns of the scan together show a crystal's pairs of reflections.
+    reading
+        How patterns of the scan are to be read, None for as they are.
     """
 
     image: NDArray[np.float32]
@@ -46,6 +49,12 @@ class Probe:
     trust: float = 1.0
     crystal: float = 0.0
     paired: bool = False
+    reading: Reading | None = None
+
+    @property
+    def covered(self) -> NDArray[np.bool_] | None:
+        """(rows, cols) True where the detector is known to see nothing; None for nowhere."""
+        return None if self.reading is None else self.reading.covered
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -144,7 +144,7 @@ class SpotFinder:
         return _OF_COUNTING * np.sqrt(np.clip(level, 0, 1))
 
     def _chunk(self, patterns: NDArray[Any]) -> PeakTable:
-        filled, gap = fill_gaps(fill_missing(patterns))
+        filled, gap = fill_gaps(fill_missing(patterns), self.probe.covered)
         gain = estimate_gain(filled)
         electrons = filled / gain[:, None, None]
         maps = self._filter(anscombe(electrons)) / self._norm

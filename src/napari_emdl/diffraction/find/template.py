@@ -60,6 +60,9 @@ from napari_emdl.workflow.finder import FinderInfo
 DEFAULT_MIN_SCORE = 5.0
 #: Candidates below are not kept at all.
 SCORE_FLOOR = 3.0
+#: Correlation proposals for the refiner, in sigma of noise: at the limit of what can be seen. Lower ones are mostly maxima of
+#: the noise, which look like disks to the refiner; faint disks of a crystal come in by its lattice.
+LIGHT_FLOOR = 4.5
 #: What varies about a place is in part the disks themselves, so its spread counts for less than noise, by this factor.
 _STRUCTURE = 1.6
 #: Least part of a disk that a beam stop or a gap of the detector leaves.
@@ -133,10 +136,11 @@ class TemplateFinder:
 
         The table's attributes are what :func:`napari_emdl.diffraction.find.patterns.count_defects` found, without the zeros.
         """
-        table = self._off_rings(self._run(patterns, control, measure=True), patterns)
+        table, ringed = self._off_rings(self._run(patterns, control, measure=True), patterns)
         if self.probe.source == MEASURED and self.probe.trust < 1:
             table = self._doubted(table, patterns)
-        table.attrs = {name: count for name, count in count_defects(patterns).items() if count}
+        seen = {**count_defects(patterns), "n_ringed": ringed}
+        table.attrs = {name: count for name, count in seen.items() if count}
         table = keep_plausible(table, self.probe, self.default_min_score, self.detector_shape, self.params.max_disks)
         return with_direct_beam(table, patterns, self.probe.radius_px, self.default_min_score)
 
@@ -152,10 +156,10 @@ class TemplateFinder:
         factor = doubt(fill_missing(patterns).astype(np.float32), found, nothing, self.probe, middle, sure)
         return self._limited(table, np.where(factor < 1, factor, np.inf))
 
-    def _off_rings(self, table: PeakTable, patterns: NDArray[Any]) -> PeakTable:
-        """Scores of what a ring about the direct beam makes look like a disk fall."""
+    def _off_rings(self, table: PeakTable, patterns: NDArray[Any]) -> tuple[PeakTable, int]:
+        """Scores of what a ring about the direct beam makes look like a disk fall; and how many patterns have one."""
         if not table.n_peaks:
-            return table
+            return table, 0
 
         def electrons(i: int) -> NDArray[np.float32]:
             filled = fill_missing(patterns[i : i + 1])
@@ -163,7 +167,8 @@ class TemplateFinder:
 
         middle = (np.array(self.detector_shape) - 1) / 2
         ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score, quick=True)
-        return self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table
+        ringed = np.unique(table.flat_index()[ring & (table.column("score") >= self.default_min_score)])
+        return (self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table), len(ringed)
 
     def _limited(self, table: PeakTable, factor: NDArray[np.float64]) -> PeakTable:
         """Scores no higher than a factor times the default threshold."""
@@ -205,7 +210,7 @@ class TemplateFinder:
     def _chunk(self, patterns: NDArray[Any], measure: bool, gap: NDArray[np.bool_] | None) -> PeakTable:
         patterns = fill_missing(patterns)
         if gap is None:
-            patterns, gap = fill_gaps(patterns)
+            patterns, gap = fill_gaps(patterns, self.probe.covered)
         gain = estimate_gain(patterns)
         which, row, col, score = self._detect(patterns, gain, gap, proposing=not measure)
         if measure:
@@ -361,3 +366,15 @@ class TemplateFinder:
 def _max_degree(radius_px: float) -> int:
     """Degree of the inner intensity that the pixels of a disk can bear."""
     return int(np.clip(np.floor(radius_px) - 1, 0, 4))
+
+
+def light_proposer(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
+    """Finder of what correlation sees, for a network to decide about."""
+    loose = params.model_copy(update={"max_disks": min(2 * params.max_disks, 1000), "min_score": None})
+    return TemplateFinder(probe, loose, detector_shape, score_floor=LIGHT_FLOOR)
+
+
+def beam_finder(probe: Probe, params: DiskParams, detector_shape: tuple[int, int]) -> TemplateFinder:
+    """Finder of the direct beam by plain correlation."""
+    plain = params.template.model_copy(update={"correlation": "cross", "subpixel": "none"})
+    return TemplateFinder(probe, params.model_copy(update={"template": plain}), detector_shape)

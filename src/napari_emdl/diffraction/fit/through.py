@@ -132,6 +132,12 @@ class Through:
             When a fit that was asked for by name cannot be had.
         """
         wanted = self.params.fit
+        reading = (self.disks.attrs.get("provenance") or {}).get("reading") or {}
+        if reading.get("negative_of") is not None:
+            inverted = "the patterns are inverted, which only disks are found in; save their negative to have them fitted"
+            if wanted == "auto":
+                return self._peaks(inverted)
+            raise EmdlError(f"{inverted}, or use --fit peaks")
         if wanted == "auto":
             return self._best(cube)
         try:
