@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.atoms.find.contrast import (
-    SURE_CONTRAST,
     Decision,
     choose_contrast,
     contrast_choice,
@@ -22,11 +21,12 @@ from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
 from napari_emdl.atoms.find.order import LITTLE_ORDER, NO_LATTICE, ORDERLY, lattice_share, order_of
+from napari_emdl.atoms.find.second import confirmed, second_opinion
 from napari_emdl.atoms.find.shape import roundness
 from napari_emdl.atoms.find.structurefactor import MOST_PLACES, lattice_places
 from napari_emdl.atoms.find.tiles import spread
 from napari_emdl.base.caveats import Caveats
-from napari_emdl.base.errors import EmdlError, ModelError
+from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.signals import Movie
 from napari_emdl.jobs.control import Control
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 ON_STRIPES = 0.06
 #: fewer spots are not judged by their shape
 LEAST_ON_STRIPES = 10
-#: Order from which columns need no second look; by how much those of a second network must repeat better; or how many times as
-#: many they must be (where the contrast was not sure, and where it was), and repeat no worse than by so much.
-_ORDERED, _CLEARLY, _MORE, _AS_GOOD = 0.2, 0.1, (1.1, 1.25), 0.03
 #: threshold that no score reaches
 NOTHING_PASSES = 1.0
 #: of images at least so large (side, A) the less likely contrast is tried on parts of the second side
@@ -63,7 +60,17 @@ def make_finder(
     model, note = _model_for(movie, params)
     if model is not None:
         finder = _network_finder(model, movie, params, pixel, run or RunParams(), control)
-        return finder if params.model else _confirmed(finder, model, movie, params, pixel, run or RunParams(), control)
+        return (
+            finder
+            if params.model
+            else confirmed(
+                finder,
+                model,
+                movie,
+                params,
+                lambda m, told: _network_finder(m, movie, told, pixel, run or RunParams(), control),
+            )
+        )
     decided = choose_contrast(movie, params, control) if params.contrast == "auto" else None
     finder = LogFinder(pixel, decided.contrast if decided else params.contrast, params.min_spacing_A)
     finder.caveats = Caveats([note])
@@ -89,7 +96,9 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
     if params.model:
         return find_model(params.model, "columns"), ""
-    fitting = shipped_models("columns", lambda card: int(_facts(card).get("images", 1)) == movie.n_foci and not _second(card))
+    fitting = shipped_models(
+        "columns", lambda card: int(_facts(card).get("images", 1)) == movie.n_foci and not second_opinion(card)
+    )
     if fitting:
         return next((m for m in fitting if m.name == "columns"), fitting[0]), ""
     if movie.n_foci > 1:
@@ -99,11 +108,6 @@ def _model_for(movie: Movie, params: ColumnParams) -> tuple[Any, str]:
 
 def _facts(card: Any) -> dict[str, Any]:
     return card.emdl.model_extra or {}
-
-
-def _second(card: Any) -> bool:
-    """Whether a network is asked where another one is in doubt only."""
-    return bool(_facts(card).get("second_opinion"))
 
 
 def _takes_contrast(model: Any) -> bool:
@@ -177,57 +181,6 @@ def _network_finder(
     elif finder.passing < 0.5:
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder
-
-
-def _confirmed(
-    finder: Any, model: Any, movie: Movie, params: ColumnParams, pixel_A: float, run: RunParams,
-    control: Control | None,
-) -> ColumnFinder:  # fmt: skip
-    """The finder of `model`, or what a second network says where this one is in doubt.
-
-    Where the second one is sure of the contrast, that is the contrast; where its columns repeat clearly better, or are more and
-    repeat as well, they are the columns. Sheets under a scanning probe are what the first network knows least: it finds half of
-    their atoms, and takes them for dark.
-    """
-    from napari_emdl.models.registry import shipped_models
-
-    sure = finder.contrast_confidence is None or finder.contrast_confidence >= SURE_CONTRAST
-    asked_below = ORDERLY if movie.kind == "image" else _ORDERED
-    if movie.n_foci > 1 or (sure and _order(finder) >= asked_below):
-        return finder
-    first = finder
-    for second in shipped_models("columns", _second):
-        try:
-            other: Any = _network_finder(second, movie, params, pixel_A, run, control)
-        except ModelError as error:  # the first one's columns are there all the same
-            finder.caveats += Caveats([str(error)])
-            continue
-        if other.contrast_confidence is not None and other.contrast_confidence < SURE_CONTRAST:
-            continue
-        if not sure:
-            told = params.model_copy(update={"contrast": other.contrast})
-            finder = _network_finder(model, movie, told, pixel_A, run, control)
-            finder.contrast_confidence, finder.contrast_evidence = other.contrast_confidence, {
-                **other.contrast_evidence, "decided_by": f"column network {second.name}"
-            }  # fmt: skip
-        order, better = _order(finder), _order(other)
-        more = other.passing >= _MORE[sure] * finder.passing and better >= order - _AS_GOOD
-        if better >= LITTLE_ORDER and (more or better >= order + _CLEARLY):
-            line = (
-                f"the columns are those of {second.name}: {other.passing:.0f} a frame of order {better:.2f}; {model.name} has "
-                f"{finder.passing:.0f} of order {max(0.0, order):.2f}"
-            )
-            other.caveats += Caveats([line])
-            return other
-        return finder if finder.passing >= 0.5 else first
-    return first
-
-
-def _order(finder: ColumnFinder) -> float:
-    """Order of the spots that pass in the frames that were looked at; 0 where nothing is known of it."""
-    spots = getattr(finder, "sampled_spots", [])
-    value = order_of(spots, finder.default_min_score).value
-    return value if np.isfinite(value) else 0.0
 
 
 def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkColumnFinder:
