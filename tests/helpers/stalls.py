@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -85,8 +84,7 @@ class StallLog:
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH_S):
-            frame: Any = sys._current_frames().get(self._main)
-            self._seen[_place(frame)] += 1
+            self._seen[_place(_stack_of(self._main))] += 1
 
     def report(self) -> str:
         """A line for each stage with its longest gap and its CPU time, then a line for each stall."""
@@ -98,13 +96,32 @@ class StallLog:
         return "\n".join(stages + [stall.line() for stall in sorted(self.stalls, key=lambda s: -s.length_s)])
 
 
-def _place(frame: Any) -> str:
+def _stack_of(thread: int) -> list[tuple[str, int, str]]:
+    """File, line and function of what a thread runs, the innermost first.
+
+    The thread must not go on meanwhile: a frame that returns while its callers are followed crashes Python. So no other
+    thread gets its turn, and nothing is read from files, as ``traceback`` does, which would give it one.
+    """
+    found: list[tuple[str, int, str]] = []
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(10.0)
+    try:
+        frame: Any = sys._current_frames().get(thread)
+        while frame is not None:
+            found.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+            frame = frame.f_back
+    finally:
+        sys.setswitchinterval(usual_s)
+    return found
+
+
+def _place(stack: list[tuple[str, int, str]]) -> str:
     """Function of ours that is nearest to what runs, and what it called."""
-    stack = traceback.extract_stack(frame)
-    ours = [f for f in stack if "napari_emdl" in f.filename]
-    inner = stack[-1] if stack else None
-    at = f"{inner.filename.rpartition('site-packages/')[2]}:{inner.lineno} {inner.name}" if inner else "?"
-    if not ours:
+    if not stack:
+        return "?"
+    file, line, name = stack[0]
+    at = f"{file.rpartition('site-packages/')[2]}:{line} {name}"
+    ours = next((place for place in stack if "napari_emdl" in place[0]), None)
+    if ours is None:
         return at
-    first = ours[-1]
-    return f"{first.filename.rpartition('napari_emdl/')[2]}:{first.lineno} {first.name} <- {at}"
+    return f"{ours[0].rpartition('napari_emdl/')[2]}:{ours[1]} {ours[2]} <- {at}"
