@@ -11,7 +11,8 @@ measured values alone:
 - A pixel is hot when it stands out of its neighbours in every frame and they do not know of it: every detector spreads a real
   spot over its neighbours.
 - What an export drew into patterns, and what it left around them, are told by :mod:`napari_emdl.base.exported`.
-- A connected region without a count around the centre of a diffraction pattern is a beam stop when its rim is bright.
+- A connected region without a count around the centre of a diffraction pattern is a beam stop when its rim is bright
+  (:mod:`napari_emdl.base.beamstop`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emdl.base.beamstop import beam_stop, with_rim
 from napari_emdl.base.exported import areas, exported
 
 #: Expected counts that make a pixel without any dead: exp(-20) of a detector of a million pixels are none.
@@ -45,6 +47,7 @@ _OUTER = np.flatnonzero([max(abs(r - 2), abs(c - 2)) == 2 for r in range(5) for 
 _LEAST_SIDE = 64
 #: A movie whose frames have a border of one value on more than this share of the frames' edges was aligned.
 _BORDER_SHARE = 0.02
+_UNDER_STOP = "pixels lie under a beam stop"
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,8 @@ def find_missing(frames: NDArray[np.generic], diffraction: bool, given: NDArray[
                 if hits.any():
                     found.append(f"{int(hits.sum())} {what}")
                     bad |= hits
+                    if what == _UNDER_STOP:  # with its rim, which is half lit
+                        covered |= with_rim(hits)
     border = None if diffraction else _border_value(values)
     if border is not None:
         found.append(f"frames have a border of {border:g}, as alignment leaves it")
@@ -239,8 +244,8 @@ def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: b
     lines &= ~bad
     out.append(("pixels lie in rows or columns without a count", lines))
     known = bad | lines
-    stop = _beam_stop(total, empty & ~known) if diffraction else np.zeros_like(bad)
-    out.append(("pixels lie under a beam stop", stop))
+    stop = beam_stop(total, empty & ~known) if diffraction else np.zeros_like(bad)
+    out.append((_UNDER_STOP, stop))
     known = known | stop
     out.append(("dead pixels", _dead(total, empty & ~known, known, few=len(values) <= _FEW_FRAMES)))
     out.append(("hot pixels", _hot(values, known)))
@@ -253,37 +258,6 @@ def _summed(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray
     if np.isfinite(total.sum()):
         return total, (values == 0).all(axis=0) if len(values) > 1 else total == 0
     return np.nansum(values, axis=0), ((values == 0) | np.isnan(values)).all(axis=0)
-
-
-def _beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Connected region without a count that holds the centre of the pattern and has a bright rim."""
-    from scipy import ndimage
-
-    none = np.zeros_like(empty)
-    if not empty.any() or not total.sum() > 0:
-        return none
-    reach = max(2.0, 0.04 * min(empty.shape))
-    profiles = total.sum(axis=1, dtype=np.float64), total.sum(axis=0, dtype=np.float64)
-    centre = [float(profile @ np.arange(len(profile)) / profile.sum()) for profile in profiles]
-    spans = [slice(max(0, int(np.ceil(at - reach))), int(at + reach) + 1) for at in centre]
-    rows, cols = (np.arange(span.start, min(span.stop, n)) for span, n in zip(spans, empty.shape, strict=True))
-    near = np.hypot(rows[:, None] - centre[0], cols[None, :] - centre[1]) <= reach
-    if not (empty[spans[0], spans[1]] & near).any():
-        return none
-    labels, _ = ndimage.label(empty)
-    at_centre = labels[spans[0], spans[1]]
-    areas = np.bincount(labels.ravel())
-    for number in np.unique(at_centre[near & (at_centre > 0)]):
-        if not 9 <= areas[number] <= 0.3 * empty.size:
-            continue
-        region = labels == number
-        found = [np.flatnonzero(region.any(axis=1 - axis)) for axis in (0, 1)]
-        box = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in found)
-        inside = region[box]
-        rim = total[box][ndimage.binary_dilation(inside, np.ones((3, 3), bool)) & ~inside]
-        if np.percentile(rim, 25) > _DEAD_COUNTS / 2 and np.median(rim) > 0.5 * np.median(total[~region]):
-            return region
-    return none
 
 
 def _windows(image: NDArray[np.floating], places: NDArray[np.intp]) -> NDArray[np.floating]:
