@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,7 +143,8 @@ def write_hdf5(target: Path, fill: Callable[[h5py.File], None]) -> None:
     EmdlError
         When it cannot be written; a file that was there before stays.
     """
-    with h5py.File(target.name, "w", driver="core", backing_store=False) as file:
+    # HDF5 knows files in memory by their names: two of one name at a time would be one file opened twice
+    with h5py.File(f"{target.name}-{uuid.uuid4().hex}", "w", driver="core", backing_store=False) as file:
         fill(file)
         file.flush()
         image = file.id.get_file_image()
