@@ -25,7 +25,7 @@ def patterns(count: int, halo: float, kind: str) -> tuple[np.ndarray, np.ndarray
     return rng.poisson(np.where(stop, 0, expected), (count, *SHAPE)).astype(np.uint16), stop
 
 
-@pytest.mark.parametrize(("count", "halo"), [(1, 5.0), (30, 0.5), (30, 3.0)])
+@pytest.mark.parametrize(("count", "halo"), [(8, 1.0), (30, 0.5), (30, 3.0)])
 @pytest.mark.parametrize("kind", ["disc", "bar"])
 def test_a_stop_is_found_and_hides_no_disk_beside_it(count: int, halo: float, kind: str) -> None:
     counts, stop = patterns(count, halo, kind)

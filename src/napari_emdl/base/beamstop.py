@@ -12,6 +12,8 @@ _RIM_COUNTS = 10.0
 _SOLID_PX, _STOP_END, _STOP_RIM, _STOP_COUNTS = 5, 0.12, 24, 60
 #: It hides this share of the pixels about the centre, and is less than this share of the detector.
 _HIDDEN, _STOP_SHARE = 0.65, 0.12
+#: patterns that show a stop by few counts
+_SEVERAL = 8
 
 
 def with_rim(stop: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -21,13 +23,16 @@ def with_rim(stop: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_dilation(stop, iterations=2))
 
 
-def beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     """Connected region without a count that holds the centre of the pattern and has a bright rim; (rows, cols) bool.
 
     Parameters
     ----------
     total, empty
         (rows, cols) sum of some patterns, and where none of them has a count.
+    count
+        How many patterns: in a few, dark counts taken off too much leave areas without a count as well, so that the rim must
+        be bright.
     """
     from scipy import ndimage
 
@@ -44,7 +49,7 @@ def beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray[
         return none
     # single dark pixels of a weak background must not tie the stop to the rest of the detector
     solid = ndimage.binary_opening(empty, np.ones((_SOLID_PX, _SOLID_PX), bool))
-    for mask in (empty, solid):
+    for mask in (empty, solid) if count >= _SEVERAL else (empty,):
         labels, _ = ndimage.label(mask)
         at_centre = labels[spans[0], spans[1]]
         areas = np.bincount(labels.ravel())
@@ -54,7 +59,11 @@ def beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_]) -> NDArray[
             region = labels == number
             if mask is solid:
                 region = ndimage.binary_dilation(region, np.ones((3, 3), bool), iterations=_SOLID_PX // 2, mask=empty)
-            hides = region[spans[0], spans[1]][near].mean() > _HIDDEN and region.sum() < _STOP_SHARE * region.size
+            hides = (
+                count >= _SEVERAL
+                and region[spans[0], spans[1]][near].mean() > _HIDDEN
+                and region.sum() < _STOP_SHARE * region.size
+            )
             if _is_rimmed(total, region) or (hides and _is_rimmed_at(total, region, centre)):
                 return region
     return none

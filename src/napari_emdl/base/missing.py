@@ -244,7 +244,7 @@ def _faults(values: NDArray[np.floating], bad: NDArray[np.bool_], diffraction: b
     lines &= ~bad
     out.append(("pixels lie in rows or columns without a count", lines))
     known = bad | lines
-    stop = beam_stop(total, empty & ~known) if diffraction else np.zeros_like(bad)
+    stop = beam_stop(total, empty & ~known, len(values)) if diffraction else np.zeros_like(bad)
     out.append((_UNDER_STOP, stop))
     known = known | stop
     out.append(("dead pixels", _dead(total, empty & ~known, known, few=len(values) <= _FEW_FRAMES)))
