@@ -179,6 +179,12 @@ def fit_lattices(
     return fit
 
 
+def distance_from_lattice(relative_px: Floats, g: Floats) -> Floats:
+    """(N,) distance in px of places (N, 2), relative to their origin, from the nearest point of their lattices (N, 2, 2)."""
+    hk = np.einsum("ni,nij->nj", relative_px, np.linalg.inv(g))
+    return np.asarray(np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g), axis=1))
+
+
 #: Disks fitted at once: some arrays of them stay in the cache of a core, which is what makes the fit fast.
 _DISKS_AT_ONCE = 16384
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.basis import find_basis, reduce_basis
-from napari_emdl.diffraction.lattice import Segments, fit_lattices
+from napari_emdl.diffraction.lattice import Segments, distance_from_lattice, fit_lattices
 
 #: A lattice is believed when at least so many disks and this fraction of all confident ones lie on it.
 MIN_INDEXED = 6
@@ -57,10 +57,7 @@ class PatternLattices:
         out = np.full(len(pattern), np.nan)
         use = self.good[pattern]
         which = pattern[use]
-        relative = position_px[use] - self.origin[which]
-        hk = np.einsum("ni,nij->nj", relative, np.linalg.inv(self.g[which]))
-        miss = np.einsum("ni,nij->nj", hk - np.rint(hk), self.g[which])
-        out[use] = np.linalg.norm(miss, axis=1)
+        out[use] = distance_from_lattice(position_px[use] - self.origin[which], self.g[which])
         return out
 
 

@@ -20,25 +20,24 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.basis import find_basis
 from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate, nearest_neighbour
 from napari_emdl.diffraction.fit.segment import Labels
-from napari_emdl.diffraction.fit.single import FirstFit
-from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma
-from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
+from napari_emdl.diffraction.fit.single import FirstFit, weighted_lattices
+from napari_emdl.diffraction.lattice import LatticeFit, distance_from_lattice
 from napari_emdl.jobs.control import Control
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-MOST_LATTICES = 12
+_MOST_LATTICES = 12
 #: Positions that a further lattice must have, as a share of those with disks and in number.
-LEAST_SHARE, LEAST_POSITIONS = 0.02, 6
+_LEAST_SHARE, _LEAST_POSITIONS = 0.02, 6
 #: Share of the positions with disks off the first lattice from which others are looked for.
-ASKED_FROM = 0.05
+_ASKED_FROM = 0.05
 #: Positions that may be lost for each that is gained.
 _LOST = 0.1
 #: Share of a position's disks near its lattice's points below which it has others besides.
 _WHOLE = 0.7
 #: A lattice further from another than this is none of the same crystal: no epitaxial film is strained so far.
-MOST_STRAIN, MOST_TURN_RAD = 0.12, 0.2
+_MOST_STRAIN, _MOST_TURN_RAD = 0.12, 0.2
 #: Positions that lattices are learnt from.
 _LEARNT = 4000
 #: Neighbourhoods that are asked for a lattice where all positions together have none.
@@ -52,10 +51,9 @@ _SHARED = 0.35
 #: Share of the disks of a position that all lattices together explain where it belongs to one; where two lie above each other
 #: hardly a disk is left over.
 _TOGETHER, _TOGETHER_TWO = 0.6, 0.8
-#: A disk lies on a lattice that is this near, in units of its shorter vector.
-ON_LATTICE = 0.15
-#: Lattices whose points agree to this, in units of the shorter vector, are one.
-_SAME = 0.12
+#: In units of the shorter lattice vector: how near disks on a lattice lie, how near they must lie to a basis that is being
+#: searched, how well the fit must meet them, and how far the points of two lattices that are one are apart.
+_ON_LATTICE, _SEARCHED, _MISFIT, _SAME = 0.15, 0.2, 0.06, 0.24
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def find_lattices(
     origin = measured.origin_px.reshape(-1, 2)
     some, at = _thinned(disks)
     search = _Search(some, origin[at], params.min_disks)
-    while len(search.bases) < MOST_LATTICES and search.step():
+    while len(search.bases) < _MOST_LATTICES and search.step():
         if control is not None:
             control.check()
     if not search.bases:
@@ -141,7 +139,7 @@ def several_lattices(
     on = np.bincount(first.disks.flat_index()[_on(first.disks, first.fit)], minlength=len(rich))
     whole = on >= _WHOLE * first.fit.n_disks
     clear = good & whole
-    asked = max(LEAST_POSITIONS, ASKED_FROM * int(rich.sum()))
+    asked = max(_LEAST_POSITIONS, _ASKED_FROM * int(rich.sum()))
     if int((rich & ~clear).sum()) < asked:
         return None
     try:
@@ -201,13 +199,13 @@ class _Search:
             g = find_basis(self.disks.where(here & seed[self.of]), self.origin).g
         except EmdlError:
             return False
-        fit = _fitted(rest, self.origin, g)
+        fit = weighted_lattices(rest, self.origin, g, _SEARCHED)
         credible, full, of = worth & _credible(fit, g), rest.counts().ravel(), rest.flat_index()
         good = credible & (fit.n_indexed >= np.maximum(self.min_disks, _EXPLAINED * full))
         if good.sum() < self.least:
             return False
         # known from there, it is also taken from positions where it shares the disks with another
-        close = _on(rest, _fitted(rest, self.origin, g, ON_LATTICE))
+        close = _on(rest, weighted_lattices(rest, self.origin, g, _ON_LATTICE))
         part = credible & (np.bincount(of[close], minlength=len(full)) >= np.maximum(self.min_disks, _SHARED * full))
         taken = np.flatnonzero(here)[close & part[of]]
         self.left[taken] = False
@@ -234,7 +232,7 @@ def _assigned(
     for k, g in enumerate(bases):
         if control is not None:
             control.check()
-        fit = _fitted(disks, origin, g, ON_LATTICE)
+        fit = weighted_lattices(disks, origin, g, _ON_LATTICE)
         on[k] = _on(disks, fit) & _credible(fit, g)[of] & outer
     shared = on.sum(axis=0)
     strength, explained = np.zeros((len(bases), n)), np.zeros(disks.n_peaks, bool)
@@ -254,27 +252,14 @@ def _assigned(
 
 def _least(rich: Bools) -> float:
     """Positions that a lattice must have."""
-    return max(LEAST_POSITIONS, LEAST_SHARE * int(rich.sum()))
-
-
-def _fitted(disks: PeakTable, origin: Floats, g: Floats, max_index_error: float = 0.2) -> LatticeFit:
-    return fit_lattices(
-        disks.positions_px(),
-        disk_weights(disks),
-        disks.offset,
-        origin,
-        g,
-        max_index_error=max_index_error,
-        calibrated=has_sigma(disks),
-        precision=disk_precision(disks),
-    )
+    return max(_LEAST_POSITIONS, _LEAST_SHARE * int(rich.sum()))
 
 
 def _credible(fit: LatticeFit, g: Floats) -> Bools:
     """(n,) positions whose lattice is near the scan's and fits its disks."""
     short = float(np.linalg.norm(g, axis=1).min())
     known = np.isfinite(fit.residual_px) & np.isfinite(fit.g).all(axis=(1, 2))
-    close = np.nan_to_num(fit.residual_px, nan=np.inf) < 0.06 * short
+    close = np.nan_to_num(fit.residual_px, nan=np.inf) < _MISFIT * short
     return np.asarray(known & close & near_lattice(fit.g, g) & fit.rank_ok)
 
 
@@ -283,8 +268,8 @@ def near_lattice(fitted: Floats, g: Floats) -> Bools:
     change = np.linalg.solve(g, np.where(np.isfinite(fitted), fitted, 0.0))
     stretch = np.linalg.svd(change, compute_uv=False)
     turn = np.arctan2(change[:, 0, 1] - change[:, 1, 0], change[:, 0, 0] + change[:, 1, 1])
-    strained = (stretch[:, 0] > 1 + MOST_STRAIN) | (stretch[:, 1] < 1 / (1 + MOST_STRAIN))
-    return np.asarray(~strained & (np.abs(turn) < MOST_TURN_RAD) & (np.linalg.det(change) > 0))
+    strained = (stretch[:, 0] > 1 + _MOST_STRAIN) | (stretch[:, 1] < 1 / (1 + _MOST_STRAIN))
+    return np.asarray(~strained & (np.abs(turn) < _MOST_TURN_RAD) & (np.linalg.det(change) > 0))
 
 
 def _on(disks: PeakTable, fit: LatticeFit) -> Bools:
@@ -292,15 +277,9 @@ def _on(disks: PeakTable, fit: LatticeFit) -> Bools:
     of = disks.flat_index()
     known = np.isfinite(fit.residual_px)
     relative = disks.positions_px() - np.where(known[:, None], fit.origin, 0.0)[of]
-    return known[of] & lattice_points_near(relative, np.where(known[:, None, None], fit.g, np.eye(2))[of])
-
-
-def lattice_points_near(relative_px: Floats, g: Floats) -> Bools:
-    """(N,) places relative to their origin that lie on the lattices g (N, 2, 2) or (2, 2)."""
-    g = np.broadcast_to(g, (len(relative_px), 2, 2))
-    hk = np.einsum("ni,nij->nj", relative_px, np.linalg.inv(g))
-    miss = np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g), axis=1)
-    return np.asarray(miss < ON_LATTICE * np.linalg.norm(g, axis=2).min(axis=1))
+    g = np.where(known[:, None, None], fit.g, np.eye(2))
+    near = distance_from_lattice(relative, g[of]) < (_ON_LATTICE * np.linalg.norm(g, axis=2).min(axis=1))[of]
+    return np.asarray(known[of] & near)
 
 
 def _same(a: Floats, b: Floats) -> bool:
@@ -312,7 +291,7 @@ def _same(a: Floats, b: Floats) -> bool:
         hk = grid @ one @ np.linalg.inv(other)
         return float(np.linalg.norm((hk - np.rint(hk)) @ other, axis=1).max())
 
-    return max(apart(a, b), apart(b, a)) < 2 * _SAME * short
+    return max(apart(a, b), apart(b, a)) < _SAME * short
 
 
 def _smoothed(share: Floats, shape: tuple[int, ...]) -> Floats:
@@ -339,7 +318,7 @@ def own_disks(disks: PeakTable, labels: Labels, bases: dict[int, Floats], origin
     own = labels.ravel()[of]
     mine, others = np.zeros(len(of), bool), np.zeros(len(of), bool)
     for number, g in bases.items():
-        fit = _fitted(disks, origin_px, g, ON_LATTICE)
+        fit = weighted_lattices(disks, origin_px, g, _ON_LATTICE)
         lies = _on(disks, fit) & _credible(fit, g)[of]
         mine |= lies & (own == number)
         others |= lies & (own != number)

@@ -212,13 +212,18 @@ def _fit(
 ) -> LatticeFit:
     """Lattices of all positions from the basis of the scan; `disks` of the positions `at` alone where these are given."""
     origin = measured.origin_px.reshape(-1, 2)
+    return weighted_lattices(disks, origin if at is None else origin[at], basis.g, params.max_index_error)
+
+
+def weighted_lattices(disks: PeakTable, origin_px: Floats, g: Floats, max_index_error: float) -> LatticeFit:
+    """Lattices of all positions near basis `g`, each disk with the weight of its error."""
     return fit_lattices(
         disks.positions_px(),
         disk_weights(disks),
         disks.offset,
-        origin if at is None else origin[at],
-        basis.g,
-        max_index_error=params.max_index_error,
+        origin_px,
+        g,
+        max_index_error=max_index_error,
         calibrated=has_sigma(disks),
         precision=disk_precision(disks),
     )

@@ -25,7 +25,7 @@ from napari_emdl.diffraction.fit.single import first_fit, fit_one_lattice, prepa
 from napari_emdl.diffraction.fit.strainmap import REASONS, Evidence, Reference, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
-from napari_emdl.diffraction.lattice import fit_lattices
+from napari_emdl.diffraction.lattice import distance_from_lattice, fit_lattices
 from napari_emdl.jobs.control import Control
 from napari_emdl.jobs.notebook import with_progress
 from napari_emdl.workflow.parameters import with_overrides
@@ -133,9 +133,7 @@ def lattice_consistent(
     of = table.flat_index()
     place = table.positions_px() if measured.distortion is None else measured.distortion.undistorted(table.positions_px())
     relative = place - np.where(good[:, None], fit.origin, 0.0)[of]
-    g = np.where(good[:, None, None], fit.g, np.eye(2))
-    hk = np.einsum("ni,nij->nj", relative, np.linalg.inv(g)[of])
-    miss = np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g[of]), axis=1)
+    miss = distance_from_lattice(relative, np.where(good[:, None, None], fit.g, np.eye(2))[of])
     limit = 5 * np.nan_to_num(fit.residual_px)[of]
     if "sigma_px" in disks.fields:
         limit = np.maximum(limit, 4 * np.nan_to_num(disks.column("sigma_px")))
