@@ -66,18 +66,20 @@ def test_resumed_training_goes_on_as_if_it_had_not_stopped(waves, tmp_path):
         assert torch.equal(value, second.average.state_dict()[name]), name
 
 
-def test_a_taught_network_learns_the_teachers_map_in_images_with_a_dose_only(waves):
-    config = SMALL.model_copy(update={"teacher_share": 1.0})
+@pytest.mark.parametrize(("teaches", "taught"), [("hrtem", 0), ("scanned", 1), ("scanned_dark", 1)])
+def test_a_taught_network_learns_the_teachers_map_in_the_images_that_it_teaches(waves, teaches, taught):
+    config = SMALL.model_copy(update={"teacher_share": 1.0, "teaches": [teaches]})
     teacher = Trainer.new(config.model_copy(update={"seed": 5}), waves).net
     trainer = Trainer.new(config, waves, teacher=teacher)
     batch = trainer.sampler.batch(2)
-    batch.dose_e_per_A2[1] = np.nan  # as of a scanned image
+    batch.dose_e_per_A2[1], batch.contrast[1] = np.nan, -1  # as of a scanned image
     targets = make_targets(batch.columns, (64, 64), batch.sampling_A, 0.38, 1)
     truth = targets.heat.clone()
     trainer._taught(targets, batch.image, batch)
     with torch.no_grad():
         told = torch.sigmoid(teacher.eval()(batch.image, batch.conditions)["logit"])
-    assert torch.allclose(targets.taught[0], told[0], atol=1e-5) and torch.equal(targets.taught[1], truth[1])
+    assert torch.allclose(targets.taught[taught], told[taught], atol=1e-5)
+    assert torch.equal(targets.taught[1 - taught], truth[1 - taught])
     assert torch.equal(targets.heat, truth)  # positions are learned from the truth
     right = {"logit": torch.logit(targets.taught.clamp(1e-6, 1 - 1e-6)), "offset": targets.offset}
     loss = column_loss({**right, "log_sigma": torch.zeros(2, 1, 32, 32)}, targets)[1]["map"]

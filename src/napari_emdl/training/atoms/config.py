@@ -127,12 +127,12 @@ class ColumnsConfig(_Strict):
     contrast_weight: float = 0.0
     #: model folder whose weights training starts from; None: from random weights
     start_from: str | None = None
-    #: model folder of a network whose map is this share of the target in HRTEM images; None: the truth alone. What it has
-    #: learned from more specimens is kept while other images are learned (Li and Hoiem 2016)
+    #: model folder of a network whose map is this share of the target in the images that it teaches; None: the truth alone.
+    #: What it has learned from more specimens is kept while other images are learned (Li and Hoiem 2016)
     teacher: str | None = None
     teacher_share: float = 0.7
-    #: whether it teaches scanned images of dark columns as well
-    teaches_dark: bool = False
+    #: what it teaches: HRTEM images, scanned images, those of dark columns alone
+    teaches: list[Literal["hrtem", "scanned", "scanned_dark"]] = ["hrtem"]
     architecture: Literal["conditioned", "published"] = "conditioned"
     widths: list[int] = [24, 48, 96, 128]
     #: whether the mean of the deepest features over the field joins the conditions

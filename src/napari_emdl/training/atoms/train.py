@@ -191,11 +191,14 @@ class Trainer:
 
     @torch.no_grad()
     def _taught(self, targets: Targets, image: torch.Tensor, batch: Batch) -> None:
-        """Let HRTEM images, which are those with a dose, learn the teacher's map as well."""
-        taught = torch.as_tensor(np.isfinite(batch.dose_e_per_A2), device=self.device)
-        if self.config.teaches_dark:
-            taught |= torch.as_tensor(batch.contrast < 0, device=self.device)
-        if self.teacher is None or not bool(taught.any()):
+        """Let the images that it teaches learn the teacher's map as well."""
+        if self.teacher is None:
+            return
+        hrtem = np.isfinite(batch.dose_e_per_A2)  # scanned images have no dose
+        columns = np.asarray(batch.contrast)  # 0 where there are none
+        kinds = {"hrtem": hrtem, "scanned": ~hrtem & (columns != 0), "scanned_dark": ~hrtem & (columns < 0)}
+        taught = torch.as_tensor(np.any([kinds[name] for name in self.config.teaches], axis=0), device=self.device)
+        if not bool(taught.any()):
             return
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             logit = self.teacher(image[taught], batch.conditions[taught])["logit"]
