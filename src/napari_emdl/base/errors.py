@@ -35,5 +35,9 @@ class Cancelled(Exception):
     """Raised inside a job after the user cancelled it; what was finished stays in the result file."""
 
 
-class OtherJobError(EmdlError):
+class JournalError(EmdlError):
+    """The file that keeps the finished blocks of a job cannot be used: there is no other way to do the job than the user's."""
+
+
+class OtherJobError(JournalError):
     """A partial result belongs to a job with other settings; it has to be finished with those or begun anew."""

@@ -55,10 +55,11 @@ def resumable(compute: Callable[[], Any], output: Path) -> Any:
 
 def parts_of(output: Path) -> tuple[Path, ...]:
     """Names under which the second step of a command of two keeps its blocks beside `output`."""
-    from napari_emdl.atoms.fit.correlation import journals_of
+    from napari_emdl.atoms.fit import correlation
+    from napari_emdl.diffraction.fit import regions
 
     fit = Path(f"{output}.fit")
-    return fit, *journals_of(fit)
+    return fit, *correlation.journals_of(fit), *regions.journals_of(fit)
 
 
 def write(result: Any, output: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.base.errors import EmdlError, OtherJobError
+from napari_emdl.base.errors import EmdlError, JournalError, OtherJobError
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_npz
 from napari_emdl.jobs.blocks import Block
@@ -60,7 +60,7 @@ class Checkpoint:
 
     Raises
     ------
-    EmdlError
+    JournalError
         When a partial file lies there and `resume` is None, when it belongs to another job, when another process writes it,
         or when the folder cannot be written to.
     """
@@ -90,13 +90,13 @@ class Checkpoint:
             self._file.truncate(0)
             self._append(MAGIC + struct.pack("<I", len(header)) + header)
         except OSError as error:
-            raise EmdlError(f"cannot write {self.path}: {error.strerror}; free some space or give another output") from error
+            raise JournalError(f"cannot write {self.path}: {error.strerror}; free some space or give another output") from error
 
     def _check_ours(self) -> bytes:
         self._file.seek(0)
         magic = self._file.read(len(MAGIC))
         if magic not in (MAGIC, _OLD_MAGIC):
-            raise EmdlError(f"{self.path} is not a partial result; delete it or give another output")
+            raise JournalError(f"{self.path} is not a partial result; delete it or give another output")
         return magic
 
     def _go_on(self, resume: bool | None) -> None:
@@ -108,13 +108,13 @@ class Checkpoint:
                 raise ValueError("header too long")
             found = json.loads(self._file.read(length))["fingerprint"]
         except (struct.error, ValueError, LookupError, TypeError) as error:
-            raise EmdlError(f"{self.path} is damaged at its start; use --restart to throw it away") from error
+            raise JournalError(f"{self.path} is damaged at its start; use --restart to throw it away") from error
         if found != self.fingerprint:
             raise OtherJobError(
                 f"{self.path} holds the start of another job (other input, parameters or model); use --restart to throw it away"
             )
         if resume is None:
-            raise EmdlError(
+            raise JournalError(
                 f"{self.path} holds the start of this job; use --resume to go on with it or --restart to begin again"
             )
         end = self._scan()
@@ -164,7 +164,7 @@ class Checkpoint:
 
         Raises
         ------
-        EmdlError
+        JournalError
             When the disk is full or gone; blocks written before stay.
         """
         payload = _pack(result)
@@ -174,7 +174,7 @@ class Checkpoint:
         try:
             self._append(head + payload)
         except OSError as error:
-            raise EmdlError(f"cannot write {self.path}: {error.strerror}; free some space and go on with --resume") from error
+            raise JournalError(f"cannot write {self.path}: {error.strerror}; free some space and go on with --resume") from error
         self._records[block.start] = (block.stop, position + len(head), len(payload))
 
     def _append(self, data: bytes) -> None:
@@ -187,7 +187,7 @@ class Checkpoint:
 
         Raises
         ------
-        EmdlError
+        JournalError
             When the record does not hold a result of that many items.
         """
         stop, position, length = self._records[start]
@@ -195,9 +195,9 @@ class Checkpoint:
         try:
             result = _unpack(self._file.read(length))
         except (EmdlError, LookupError, TypeError, ValueError) as error:
-            raise EmdlError(f"{self.path} is damaged; use --restart to throw it away") from error
+            raise JournalError(f"{self.path} is damaged; use --restart to throw it away") from error
         if length_of(result) != stop - start:
-            raise EmdlError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
+            raise JournalError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
         return result
 
     def blocks(self) -> Iterator[tuple[Block, Any]]:
@@ -210,12 +210,12 @@ class Checkpoint:
 
         Raises
         ------
-        EmdlError
+        JournalError
             When blocks are missing.
         """
         total = int(np.prod(tuple(shape), dtype=np.int64))
         if self.missing(total, total or 1):
-            raise EmdlError(f"{self.path} is not complete; go on with --resume")
+            raise JournalError(f"{self.path} is not complete; go on with --resume")
         return merge_peaks(self.blocks, shape)
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ def open_locked(path: Path) -> BinaryIO:
 
     Raises
     ------
-    EmdlError
+    JournalError
         When another process has it, or it cannot be opened.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -243,18 +243,18 @@ def open_locked(path: Path) -> BinaryIO:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
-        raise EmdlError(f"cannot write {path}: {reason}; choose another output") from error
+        raise JournalError(f"cannot write {path}: {reason}; choose another output") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise EmdlError(f"cannot write {path}: it is not a plain file; choose another output")
+        raise JournalError(f"cannot write {path}: it is not a plain file; choose another output")
     file = os.fdopen(descriptor, "r+b")
     try:
         _lock(descriptor)
     except OSError as error:
         file.close()
         if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            raise EmdlError(f"cannot lock {path}: {error.strerror}; choose an output on another disk") from error
-        raise EmdlError(f"another run is writing {path}; wait for it or give another output") from error
+            raise JournalError(f"cannot lock {path}: {error.strerror}; choose an output on another disk") from error
+        raise JournalError(f"another run is writing {path}; wait for it or give another output") from error
     return file
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import napari_emdl as emdl
 from helpers.disks_made import lattice_points
-from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.base.errors import Cancelled, EmdlError, JournalError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.signals import in_memory
 from napari_emdl.diffraction.fit.cepstrum import choose_peaks, edges, lattices_from, measure_peaks
@@ -79,25 +79,33 @@ def test_patterns_without_periods_are_refused():
         choose_peaks(edges(noise), np.broadcast_to(LATTICE, (6, 2, 2)), RADIUS)
 
 
-@pytest.mark.parametrize("fit", ["cepstrum", "pattern"])
-def test_a_fit_to_patterns_goes_on_where_it_was_stopped(strained, tmp_path, fit):
+@pytest.mark.parametrize(("fit", "regions"), [("cepstrum", False), ("pattern", False), ("pattern", True)])
+def test_a_fit_to_patterns_goes_on_where_it_was_stopped(strained, tmp_path, fit, regions):
     counts, _ = strained
     cube = in_memory(counts, "datacube")
     disks = emdl.find_disks(cube, method="template")
     run = RunParams(max_memory="6MB", workers=1)
+    labels = 1 + (np.indices(disks.shape)[1] >= disks.shape[1] // 2) if regions else None
 
     def stop(progress) -> None:
-        if 0 < progress.done < progress.total and progress.message in ("cepstra", "patterns"):
+        if progress.done and (regions or progress.done < progress.total) and progress.message in ("cepstra", "patterns"):
             control.cancel()
 
     control = Control(stop)
     output = tmp_path / "strain.h5"
     with pytest.raises(Cancelled):
-        emdl.fit_strain(disks, cube=cube, fit=fit, run=run, output=output, control=control)
-    assert (tmp_path / "strain.h5.part").exists()
+        emdl.fit_strain(disks, cube=cube, fit=fit, run=run, output=output, control=control, regions=labels)
+    kept = tmp_path / ("strain.h5.region1.part" if regions else "strain.h5.part")
+    assert kept.exists()
+    for asked in (fit, "auto") if fit == "pattern" else (fit,):
+        # what lies there is no reason to fit something else
+        with pytest.raises(JournalError, match="--resume|--restart"):
+            emdl.fit_strain(disks, cube=cube, fit=asked, run=run, output=output, regions=labels)
     again = run.model_copy(update={"resume": True})
-    resumed = emdl.fit_strain(disks, cube=cube, fit=fit, run=again, output=output)
-    whole = emdl.fit_strain(disks, cube=cube, fit=fit)
+    before = set(tmp_path.iterdir()), kept.stat().st_size
+    resumed = emdl.fit_strain(disks, cube=cube, fit=fit, run=again, output=output, regions=labels)
+    assert (set(tmp_path.iterdir()), kept.stat().st_size) != before  # of one lattice further blocks, or another's
+    whole = emdl.fit_strain(disks, cube=cube, fit=fit, regions=labels)
     np.testing.assert_allclose(resumed.exx, whole.exx, rtol=0, atol=1e-8)  # other blocks round otherwise
 
 

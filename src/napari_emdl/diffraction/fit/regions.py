@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, JournalError
 from napari_emdl.base.params import RegionParams, RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.reading import read_small_npy
@@ -78,6 +78,16 @@ def read_regions(path: str | Path, shape: tuple[int, ...]) -> Labels:
         raise EmdlError(f"the regions {file} cannot be read ({reason}); give a TIFF, PNG or .npy of labels") from None
 
 
+def journal_of(output: str | Path, number: int) -> Path:
+    """Name under which the fit of one region keeps its blocks beside `output`."""
+    return Path(f"{output}.region{number}")
+
+
+def journals_of(output: str | Path) -> tuple[Path, ...]:
+    """Names under which the regions of a scan may have kept theirs."""
+    return tuple(journal_of(output, number) for number in range(1, 256))
+
+
 def fit_strain_regions(
     disks: PeakTable,
     regions: ArrayLike,
@@ -89,6 +99,7 @@ def fit_strain_regions(
     run: RunParams | None = None,
     calibration: DiffractionCalibration | None = None,
     found: Lattices | None = None,
+    output: str | Path | None = None,
 ) -> StrainMap:
     """One strain map from the lattices of several regions.
 
@@ -109,6 +120,8 @@ def fit_strain_regions(
         Origin, ellipse and units when they are measured already.
     found
         The lattices that the labels come from, where nobody gave them: a warning says so.
+    output
+        Result file beside which finished blocks of every region are kept, see :func:`journals_of`.
 
     Returns
     -------
@@ -150,10 +163,14 @@ def fit_strain_regions(
                 chosen.where(inside.ravel()[of]),
                 _params_of(phase, params),
                 reference=own,
+                control=control,
                 calibration=measured,
                 cube=cube,
                 run=run,
+                output=None if output is None else journal_of(output, number),
             )
+        except JournalError:
+            raise
         except EmdlError as error:
             problems[number] = str(error)
         else:

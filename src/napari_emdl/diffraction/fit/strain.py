@@ -80,7 +80,7 @@ def fit_strain(
         default, keeps to the peaks where they cannot be had; ``attrs["fit"]`` says what was fitted and why.
     run, output
         Memory, workers and whether to resume of the fits that go through the patterns, and the result file beside which
-        finished blocks are kept, so that a fit of one lattice goes on after a crash.
+        finished blocks are kept (of every lattice its own), so that the fit goes on after a crash.
     overrides
         Fields of :class:`StrainParams`, such as ``axis_deg=45``.
 
@@ -96,8 +96,9 @@ def fit_strain(
     if regions is not None:
         labels = read_regions(regions, disks.shape) if isinstance(regions, str | Path) else regions
         return fit_strain_regions(
-            disks, labels, reference=reference, params=params, control=control, cube=cube, run=run, calibration=calibration
-        )
+            disks, labels, reference=reference, params=params, control=control, cube=cube, run=run,
+            calibration=calibration, output=output,
+        )  # fmt: skip
     first = first_fit(disks, params, reference=reference, control=control, calibration=calibration)
     found = several_lattices(first, disks.shape, params, control)
     if found is None:
@@ -106,7 +107,7 @@ def fit_strain(
         )
     return fit_strain_regions(
         disks, found.labels, reference=reference, params=params, control=control, cube=cube, run=run,
-        calibration=first.calibration, found=found,
+        calibration=first.calibration, found=found, output=output,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emdl.base.errors import EmdlError
+from napari_emdl.base.errors import EmdlError, JournalError
 from napari_emdl.base.params import RunParams, StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
@@ -163,6 +163,8 @@ class Through:
             )
         try:
             return self._both(seen)
+        except JournalError:
+            raise
         except EmdlError as error:
             return self._peaks(str(error).removesuffix("; use --fit peaks"))
 
