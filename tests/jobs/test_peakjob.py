@@ -244,7 +244,7 @@ def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
         append(file, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Checkpoint, "_append", full_after_three)
-    with pytest.raises(EmdlError, match=r"No space left on device; free some space and go on with --resume"):
+    with pytest.raises(EmdlError, match=r"No space left on device; free some space, then --resume"):
         job(output=output, fingerprint="a")
     monkeypatch.setattr(Checkpoint, "_append", append)
     assert same(job(output=output, fingerprint="a", run=RunParams(workers=2, resume=True)), find(read(0, 50)))

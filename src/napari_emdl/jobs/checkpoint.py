@@ -174,7 +174,7 @@ class Checkpoint:
         try:
             self._append(head + payload)
         except OSError as error:
-            raise JournalError(f"cannot write {self.path}: {error.strerror}; free some space and go on with --resume") from error
+            raise JournalError(f"cannot write {self.path}: {error.strerror}; free some space, then --resume") from error
         self._records[block.start] = (block.stop, position + len(head), len(payload))
 
     def _append(self, data: bytes) -> None:
