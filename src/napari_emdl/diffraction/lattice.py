@@ -181,8 +181,14 @@ def fit_lattices(
 
 def distance_from_lattice(relative_px: Floats, g: Floats) -> Floats:
     """(N,) distance in px of places (N, 2), relative to their origin, from the nearest point of their lattices (N, 2, 2)."""
-    hk = np.einsum("ni,nij->nj", relative_px, np.linalg.inv(g))
-    return np.asarray(np.linalg.norm(np.einsum("ni,nij->nj", hk - np.rint(hk), g), axis=1))
+    # Cramer's rule: numpy takes ten times as long for so many small inverses
+    (a, b), (c, d) = np.moveaxis(g, 0, -1)
+    row, col = relative_px.T
+    h, k = row * d - col * c, col * a - row * b
+    area = a * d - b * c
+    h, k = h / area, k / area
+    h, k = h - np.rint(h), k - np.rint(k)
+    return np.asarray(np.hypot(h * a + k * c, h * b + k * d))
 
 
 #: Disks fitted at once: some arrays of them stay in the cache of a core, which is what makes the fit fast.
