@@ -137,7 +137,7 @@ class NetworkColumnFinder:
         self.conditions = encode_conditions(self.layout, contrast, known or {}, self.network_A, mode)
         self.mode = mode
         self.reverse_foci = reverse_foci
-        self.preparation = preparation or Preparation(self.network_A, self.channels, self.neighbours)
+        self.preparation = preparation or Preparation(self.network_A, self.channels, self.neighbours, self.threads)
         self.sublattices = SublatticeStep.of(model)
         #: scores in doubt are decided by the places that the crystal makes equivalent
         self.pooled = pooled and self.sublattices is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +66,12 @@ class Preparation:
     neighbours
         True where each channel is an image of its own (a frame and means of its neighbours), False where all share one
         background and scale (a focal series).
+    threads
+        Frames prepared at once.
     """
 
-    def __init__(self, network_A: float, channels: int, neighbours: bool) -> None:
-        self.network_A, self.channels, self.neighbours = network_A, channels, neighbours
+    def __init__(self, network_A: float, channels: int, neighbours: bool, threads: int = 1) -> None:
+        self.network_A, self.channels, self.neighbours, self.threads = network_A, channels, neighbours, threads
         self._lock = threading.Lock()
         self._last: tuple[tuple[Grid, tuple[bytes, ...]], Prepared] | None = None
 
@@ -85,22 +88,30 @@ class Preparation:
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Preparation, (self.network_A, self.channels, self.neighbours)
+        return Preparation, (self.network_A, self.channels, self.neighbours, self.threads)
 
     def _prepared(self, stack: NDArray[Any], grid: Grid) -> Prepared:
         out = np.zeros((len(stack), self.channels, *grid.shape), np.float32)
         present = np.zeros((len(stack), self.channels), bool)
-        kept = [[cleaned(image) for image in images] for images in stack]
-        for index, clean in enumerate(kept):
+
+        def one(index: int) -> list[Clean | None]:
+            clean = [cleaned(image) for image in stack[index]]
             there = [part is not None for part in clean]
             if not there[0] or not (self.neighbours or all(there)):
-                continue
+                return clean
             present[index, : len(there)] = there
             if self.neighbours:
                 for channel in np.flatnonzero(there):
                     out[index, channel] = self._normalised(clean[channel : channel + 1], grid)[0]
             else:
                 out[index] = self._normalised(clean, grid)
+            return clean
+
+        if self.threads < 2 or len(stack) < 2:
+            kept = [one(index) for index in range(len(stack))]
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(stack))) as pool:
+                kept = list(pool.map(one, range(len(stack))))
         return Prepared(out, present, ~present[:, 0], kept)
 
     def _normalised(self, parts: Sequence[Any], grid: Grid) -> NDArray[np.float32]:

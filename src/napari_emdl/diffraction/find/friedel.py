@@ -37,11 +37,13 @@ def likely_beams(sure: Found, beam_px: Floats, radius_px: float) -> Floats:
     brightest = np.argsort(-sure.intensity)[:_BRIGHTEST]
     middle = np.argsort(np.linalg.norm(sure.position - sure.position.mean(axis=0), axis=1))[:_MIDDLE]
     places = [*sure.position[np.unique(np.r_[brightest, middle])], _middle_of_pairs(sure, radius_px), beam_px]
-    kept: list[Floats] = []
-    for place in places:
-        if all(np.linalg.norm(place - other) > _SAME * radius_px for other in kept):
-            kept.append(place)
-    return np.array(kept, np.float64)
+    found = np.array(places, np.float64)
+    apart = np.linalg.norm(found[:, None] - found, axis=2) > _SAME * radius_px
+    kept: list[int] = []
+    for index in range(len(found)):
+        if apart[index, kept].all():
+            kept.append(index)
+    return found[kept]
 
 
 def _middle_of_pairs(sure: Found, radius_px: float) -> Floats:
@@ -49,7 +51,8 @@ def _middle_of_pairs(sure: Found, radius_px: float) -> Floats:
     best = np.argsort(-sure.score)[:_MOST_PAIRED]
     first, second = np.triu_indices(len(best))
     middles = 0.5 * (sure.position[best[first]] + sure.position[best[second]])
-    tree, near = cKDTree(middles), max(1.0, _NEAR * radius_px)
+    near = max(1.0, _NEAR * radius_px)
+    tree = cKDTree(middles, compact_nodes=False, balanced_tree=False)  # made once for a few questions
     fullest = middles[tree.query_ball_point(middles, near, return_length=True).argmax()]
     return np.asarray(middles[tree.query_ball_point(fullest, near)].mean(axis=0), np.float64)
 

@@ -86,10 +86,11 @@ def on_rings(
         level = ndimage.uniform_filter(pattern, side, mode="nearest")
         if gap is not None and gap.any():
             level = np.where(gap, np.float32(np.nan), level)
-        heights = [_height_of_rings(level, centre, radius_px, side) for centre in centres]
+        framed = np.pad(level, 1, constant_values=np.nan)
+        heights = _heights_of_rings(framed, centres, radius_px, side)
         best = int(np.argmax(heights))
         if heights[best] > _LEAST_SUM:
-            out[here] = _like_their_circle(level, own.position, centres[best], radius_px, side)
+            out[here] = _like_their_circle(framed, own.position, centres[best], radius_px, side)
     return out
 
 
@@ -110,11 +111,13 @@ def _amid_circles(position_px: Floats, centres_px: Floats, radius_px: float, ali
     return centres_px[np.any(away[:, alike - 1 :] - away[:, : 1 - alike] <= radius_px, axis=1)]
 
 
-def _lookup(level: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.float32]:
-    """Values at the nearest pixels, NaN off the detector."""
-    i, j = np.rint(row).astype(np.intp), np.rint(col).astype(np.intp)
-    seen = (i >= 0) & (i < level.shape[0]) & (j >= 0) & (j < level.shape[1])
-    return np.where(seen, level[np.where(seen, i, 0), np.where(seen, j, 0)], np.float32(np.nan))
+def _lookup(framed: NDArray[np.float32], row: Floats, col: Floats) -> NDArray[np.float32]:
+    """Values at the nearest pixels of an image that has a frame of NaN: off the detector nothing is known."""
+    rows, cols = framed.shape
+    i = np.clip(np.rint(row) + 1, 0, rows - 1).astype(np.intp)
+    i *= cols
+    i += np.clip(np.rint(col) + 1, 0, cols - 1).astype(np.intp)
+    return framed.ravel().take(i)
 
 
 def _beside(inner: NDArray[np.float32], outer: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,46 +126,48 @@ def _beside(inner: NDArray[np.float32], outer: NDArray[np.float32]) -> NDArray[n
 
 
 def _usual(places: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(m, 1) medians of the known places (m, k) of circles: disks of other circles are not what lies beside a ring."""
-    ordered = np.sort(places, axis=1)  # NaN comes last
-    known = np.isfinite(ordered).sum(axis=1)
-    return ordered[np.arange(len(ordered)), np.maximum(known - 1, 0) // 2][:, None]
+    """(..., 1) medians of the known places (..., k) of circles: disks of other circles are not what lies beside a ring."""
+    ordered = np.sort(places, axis=-1)  # NaN comes last
+    known = np.isfinite(ordered).sum(axis=-1, keepdims=True)
+    return np.take_along_axis(ordered, np.maximum(known - 1, 0) // 2, axis=-1)
 
 
 def _ring_height(heights: NDArray[np.float32]) -> tuple[Floats, NDArray[np.intp]]:
-    """Height that most places (m, places) reach (m,), and how many places are known."""
-    others = np.sort(np.where(np.isfinite(heights), heights, np.inf), axis=1)
-    known = np.isfinite(others).sum(axis=1)
+    """Height that most places (..., places) reach (...), and how many places are known."""
+    others = np.sort(np.where(np.isfinite(heights), heights, np.float32(np.inf)), axis=-1)
+    known = np.isfinite(others).sum(axis=-1)
     at = (_QUANTILE * np.maximum(known - 1, 0)).round().astype(int)
-    return others[np.arange(len(others)), at].astype(np.float64), known
+    return np.take_along_axis(others, at[..., None], axis=-1)[..., 0].astype(np.float64), known
 
 
-def _height_of_rings(level: NDArray[np.float32], centre_px: Floats, radius_px: float, side: int) -> float:
-    """How far rings about a centre stand above the noise of a disk, all circles together; 0 where there is none."""
-    step = _OFF * radius_px
-    aside = round(_ASIDE / _OFF)
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(level.shape) - 1)
-    far = float(np.linalg.norm(corners - centre_px, axis=1).max())
-    distance = np.arange(1, int(far / step) + 1) * step
+def _heights_of_rings(framed: NDArray[np.float32], centres_px: Floats, radius_px: float, side: int) -> Floats:
+    """(k,) how far rings about centres (k, 2) stand above the noise of a disk, all circles together; 0 where there is none."""
+    step, aside = _OFF * radius_px, round(_ASIDE / _OFF)
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(framed.shape) - 3)
+    far = np.linalg.norm(corners - centres_px[:, None], axis=2).max(axis=1)
+    count = (far / step).astype(int)
+    distance = np.arange(1, int(count.max()) + 1) * step
     if len(distance) < 2 * aside + 3:
-        return 0.0
+        return np.zeros(len(centres_px))
     angle = 2 * np.pi * np.arange(_ANGLES) / _ANGLES
-    row, col = centre_px[0] + distance[:, None] * np.sin(angle), centre_px[1] + distance[:, None] * np.cos(angle)
-    polar = _lookup(level, row, col)
+    row, col = distance[:, None] * np.sin(angle), distance[:, None] * np.cos(angle)
+    # one after the other: so large an array for each step of the look-up would take longer to get than to fill
+    polar = np.stack([_lookup(framed, centre[0] + row, centre[1] + col) for centre in centres_px])
     usual = _usual(polar)
-    sides = _beside(usual[: -2 * aside], usual[2 * aside :])
-    middle = polar[aside:-aside]
-    height = np.where(np.isnan(middle - sides), -np.inf, middle - sides)
-    height = np.maximum(np.maximum(height[:-2], height[1:-1]), height[2:])
+    sides = _beside(usual[:, : -2 * aside], usual[:, 2 * aside :])
+    height = polar[:, aside:-aside] - sides
+    height = np.where(np.isnan(height), np.float32(-np.inf), height)
+    height = np.maximum(np.maximum(height[:, :-2], height[:, 1:-1]), height[:, 2:])
     ring, known = _ring_height(height)
-    counts = np.nan_to_num(1.5 * np.maximum(usual[aside:-aside], sides)[1:-1, 0])
+    counts = np.nan_to_num(1.5 * np.maximum(usual[:, aside:-aside], sides)[:, 1:-1, 0])
     noise = np.sqrt(np.maximum(counts, 1 / side**2)) / side
     seen = (known >= _LEAST_PLACES) & (distance[aside + 1 : -aside - 1] > _NEAREST * radius_px)
-    return float(np.maximum(ring[seen] / noise[seen] - _LEAST_HEIGHT, 0).sum())
+    seen &= np.arange(aside + 1, len(distance) - aside - 1) < (count - aside - 1)[:, None]
+    return np.asarray(np.where(seen, np.maximum(ring / noise - _LEAST_HEIGHT, 0), 0).sum(axis=1))
 
 
 def _like_their_circle(
-    level: NDArray[np.float32], position_px: Floats, beam_px: Floats, radius_px: float, side: int
+    framed: NDArray[np.float32], position_px: Floats, beam_px: Floats, radius_px: float, side: int
 ) -> NDArray[np.bool_]:
     """(m,) True for places that rise no higher over what lies inside and outside of their circle than most of it does."""
     away = position_px - beam_px
@@ -175,7 +180,7 @@ def _like_their_circle(
 
     def at(off: float) -> NDArray[np.float32]:
         from_beam = (distance + off * radius_px)[:, None]
-        return _lookup(level, beam_px[0] + from_beam * sine, beam_px[1] + from_beam * cosine)
+        return _lookup(framed, beam_px[0] + from_beam * sine, beam_px[1] + from_beam * cosine)
 
     height, counts = np.full(angle.shape, -np.inf, np.float32), np.ones(angle.shape, np.float32)
     for off in (0.0, -_OFF, _OFF):
