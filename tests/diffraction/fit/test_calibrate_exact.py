@@ -10,18 +10,15 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import CalibrateParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
-from napari_emdl.diffraction.fit import calibrate as module
+from napari_emdl.diffraction.fit import origin as module
 from napari_emdl.diffraction.fit.calibrate import (
     Ellipse,
     calibrate,
     ellipse_of_lattice,
-    fit_origin,
-    hidden_origin,
     measure_ellipse,
-    measure_origin,
-    nearest_neighbour,
     with_calibration,
 )
+from napari_emdl.diffraction.fit.origin import fit_origin, hidden_origin, measure_origin, nearest_neighbour
 
 PLAIN = np.tile(np.eye(2), (2, 3, 1, 1))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_emdl.diffraction import lattice
-from napari_emdl.diffraction.fit.calibrate import _brightest
+from napari_emdl.diffraction.fit.origin import _brightest
 from napari_emdl.diffraction.lattice import LatticeFit, Segments, fit_lattices
 
 G = np.array([[26.0, 3.0], [-2.0, 24.0]])

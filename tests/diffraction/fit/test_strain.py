@@ -12,7 +12,8 @@ from napari_emdl.base.params import CalibrateParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.basis import find_basis, reduce_basis
-from napari_emdl.diffraction.fit.calibrate import Ellipse, calibrate, ellipse_of_lattice, fit_origin, measure_origin
+from napari_emdl.diffraction.fit.calibrate import Ellipse, calibrate, ellipse_of_lattice
+from napari_emdl.diffraction.fit.origin import fit_origin, measure_origin
 from napari_emdl.diffraction.fit.strain import COMPONENTS, REASONS, fit_strain, lattice_consistent
 from napari_emdl.diffraction.fit.tensor import strain_components, strain_sigma
 from napari_emdl.diffraction.lattice import Segments, bragg_vector_map, fit_lattices

@@ -12,18 +12,12 @@ from napari_emdl.base.params import CalibrateParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.basis import Basis, find_basis
+from napari_emdl.diffraction.fit.origin import fit_origin, hidden_origin, measure_origin, off_the_model
 from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
 from napari_emdl.diffraction.lattice import fit_lattices
 
 Floats = NDArray[np.float64]
-
-#: Orders looked at for disks in pairs, orders within which the hidden one lies, how much larger its paired share must be.
-_PAIRING_ORDERS = 12
-_HIDDEN_WITHIN = 6
-#: Positions that are asked whether the origin is hidden.
-_HIDDEN_POSITIONS = 4096
-_CLEARLY_PAIRED = 0.1
 
 
 @dataclass(frozen=True)
@@ -148,6 +142,9 @@ def calibrate(
     raw = measure_origin(disks).reshape(*scan, 2)
     smooth, inliers = fit_origin(raw, params.origin_model)
     warnings = []
+    if params.origin_model in ("plane", "parabola"):
+        raw, smooth, inliers, said = off_the_model(disks, raw, smooth, inliers, params.origin_model)
+        warnings += said
     hidden = hidden_origin(disks, smooth.reshape(-1, 2))
     if hidden is not None:
         raw, smooth = raw + hidden, smooth + hidden
@@ -185,163 +182,6 @@ def with_calibration(disks: PeakTable, params: CalibrateParams | None = None) ->
     if measured.ellipse is not None:
         made.attrs["ellipse"] = (measured.ellipse.a, measured.ellipse.b, measured.ellipse.theta_rad)
     return made
-
-
-def measure_origin(disks: PeakTable) -> Floats:
-    """(n, 2) centre of the central disk of every position, NaN where there is none.
-
-    The central disk is the brightest one of most positions. Where another disk outshines it (strong diffraction), the
-    brightest among the disks near the typical centre is taken.
-    """
-    n = disks.n_positions
-    place, of = disks.positions_px(), disks.flat_index()
-    bright = disks.column("intensity" if "intensity" in disks.fields else "score").astype(float)
-    out = np.full((n, 2), np.nan)
-    if not len(place):
-        return out
-    brightest = _brightest(of, bright, np.ones(len(of), bool))
-    spacing = nearest_neighbour(place, of)
-    centre = _mode(place[brightest], spacing)
-    # half the shortest distance between disks tells the central one from its neighbours
-    near = np.hypot(place[:, 0] - centre[0], place[:, 1] - centre[1]) < 0.5 * spacing
-    chosen = _brightest(of, bright, near)
-    out[of[chosen]] = place[chosen]
-    return out
-
-
-def hidden_origin(disks: PeakTable, origin_px: Floats) -> Floats | None:
-    """Lattice vector (2,) px from the brightest disk to the true origin, where that disk is not seen; None where it is.
-
-    Behind a beam stop there is a hole in the lattice that disks lie around in pairs. The brightest disk of such patterns is
-    another one, and the disks are not paired about it.
-
-    Parameters
-    ----------
-    origin_px
-        (positions, 2) origin taken so far.
-    """
-    if disks.n_positions > _HIDDEN_POSITIONS:  # a share of the positions is all that is asked for
-        some = np.unique(np.linspace(0, disks.n_positions - 1, _HIDDEN_POSITIONS).astype(int))
-        disks, origin_px = disks.select_positions(some), origin_px[some]
-    place, of = disks.positions_px(), disks.flat_index()
-    if len(place) < 8:
-        return None
-    # about any other lattice point the disks lie to one side
-    aside = max(abs(float(np.median(place[:, k] - origin_px[:, k][of]))) for k in (0, 1))
-    if aside < 0.3 * nearest_neighbour(place, of):
-        return None
-    try:
-        g = find_basis(disks, origin_px).g
-    except EmdlError:
-        return None
-    hk = (place - origin_px[of]) @ np.linalg.inv(g)
-    near = np.rint(hk)
-    on = (np.abs(hk - near) < 0.25).all(axis=1) & (np.abs(near) <= _PAIRING_ORDERS).all(axis=1)
-    span = 2 * _PAIRING_ORDERS + 1
-    seen = np.zeros((span, span))
-    filled = np.unique(np.c_[of[on], near[on].astype(np.int64)], axis=0)
-    np.add.at(seen, (filled[:, 1] + _PAIRING_ORDERS, filled[:, 2] + _PAIRING_ORDERS), 1.0)
-    seen /= max(1, len(np.unique(of)))
-    best, place_of_best = _paired(seen, 0, 0) + _CLEARLY_PAIRED, None
-    for h in range(-_HIDDEN_WITHIN, _HIDDEN_WITHIN + 1):
-        for k in range(-_HIDDEN_WITHIN, _HIDDEN_WITHIN + 1):
-            around = seen[_PAIRING_ORDERS + h - 1 : _PAIRING_ORDERS + h + 2, _PAIRING_ORDERS + k - 1 : _PAIRING_ORDERS + k + 2]
-            hole = around[1, 1] < 0.2 and np.median(np.delete(around.ravel(), 4)) > 0.5
-            if hole and (value := _paired(seen, h, k)) > best:
-                best, place_of_best = value, (h, k)
-    return None if place_of_best is None else np.asarray(np.array(place_of_best) @ g, dtype=np.float64)
-
-
-def _paired(seen: Floats, h: int, k: int) -> float:
-    """Share of the disks seen at lattice points that have a partner on the other side of (h, k)."""
-    reach = _PAIRING_ORDERS - max(abs(h), abs(k))
-    rows = slice(_PAIRING_ORDERS + h - reach, _PAIRING_ORDERS + h + reach + 1)
-    cols = slice(_PAIRING_ORDERS + k - reach, _PAIRING_ORDERS + k + reach + 1)
-    both = np.minimum(seen[rows, cols], seen[rows, cols][::-1, ::-1]).sum()
-    return float(both / max(seen.sum(), 1e-9))
-
-
-def _brightest(of: NDArray[np.int64], bright: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Row of the brightest allowed peak of each position that has one, of equals the first; `of` does not decrease."""
-    rows = np.flatnonzero(allowed)
-    if not len(rows):
-        return rows
-    value, where = np.where(np.isnan(bright[rows]), -np.inf, bright[rows]), of[rows]
-    first = np.flatnonzero(np.r_[True, np.diff(where) > 0])
-    most = np.repeat(np.maximum.reduceat(value, first), np.diff(np.r_[first, len(rows)]))
-    top = np.flatnonzero(value == most)
-    return rows[top[np.r_[True, np.diff(where[top]) > 0]]]
-
-
-def _mode(points: Floats, reach_px: float) -> Floats:
-    """Median of the densest group of points, the groups being a fraction of `reach_px` wide."""
-    cell = max(0.25 * reach_px, 1.0)
-    keys, counts = np.unique(np.rint(points / cell).astype(np.int64), axis=0, return_counts=True)
-    start = keys[counts.argmax()] * cell
-    for _ in range(3):
-        start = np.median(points[np.linalg.norm(points - start, axis=1) <= max(0.5 * reach_px, 2.0)], axis=0)
-    return start
-
-
-def nearest_neighbour(place: Floats, of: NDArray[np.int64]) -> float:
-    """Typical distance between neighbouring disks of one pattern."""
-    from scipy.spatial import cKDTree
-
-    some = slice(0, 20000)
-    apart = 10 * float(np.ptp(place)) + 1e3
-    tree = cKDTree(np.c_[place[some], of[some] * apart])
-    if tree.n < 2:
-        return 20.0
-    distance = tree.query(tree.data, k=2)[0][:, 1]
-    distance = distance[distance < apart / 2]
-    return float(np.median(distance)) if len(distance) else 20.0
-
-
-def fit_origin(raw_px: Floats, model: str = "plane") -> tuple[Floats, NDArray[np.bool_]]:
-    """Smooth the measured centres over the scan, robustly.
-
-    Parameters
-    ----------
-    raw_px
-        (R, C, 2), NaN where nothing was measured.
-    model
-        "constant", "plane", "parabola", or "measured": the measured values, gaps filled by the plane.
-
-    Returns
-    -------
-    origin_px, inliers
-        (R, C, 2) and (R, C) bool.
-    """
-    rows, cols = raw_px.shape[:2]
-    known: NDArray[np.bool_] = np.asarray(np.isfinite(raw_px).all(axis=-1))
-    if not known.any():
-        raise EmdlError("no central disk was found at any position; lower the threshold or set the probe")
-    y, x = np.meshgrid(
-        np.linspace(-1, 1, rows) if rows > 1 else [0.0], np.linspace(-1, 1, cols) if cols > 1 else [0.0], indexing="ij"
-    )
-    degree = {"constant": 0, "plane": 1, "parabola": 2, "measured": 1}[model]
-    terms = [y**a * x**b for a in range(degree + 1) for b in range(degree + 1 - a) if (rows > a) and (cols > b)]
-    design = np.stack(terms, axis=-1)
-    if known.sum() < 2 * len(terms):
-        design = design[..., :1]
-    a, b = design[known], raw_px[known]
-    coef = np.zeros((design.shape[-1], 2))
-    coef[0] = np.median(b, axis=0)
-    scale = 0.1
-    for _ in range(30):
-        distance = np.hypot(*(b - a @ coef).T)
-        scale = max(1.5 * float(np.median(distance)), 0.02)
-        w = np.sqrt(1 / (1 + np.square(distance / (2 * scale))))
-        left = (a * np.square(w)[:, None]).T  # a few well-scaled columns: their normal equations lose nothing
-        before, coef = coef, np.linalg.lstsq(left @ a, left @ b, rcond=None)[0]
-        if np.abs(coef - before).max() < 1e-12:
-            break
-    smooth = design @ coef
-    away = np.linalg.norm(np.nan_to_num(raw_px) - smooth, axis=-1)
-    inliers = np.asarray(known & (away < max(5 * scale, 0.5)))
-    if model == "measured":
-        smooth = np.where(known[..., None], raw_px, smooth)
-    return smooth, inliers
 
 
 def measure_ellipse(disks: PeakTable, origin_px: Floats, basis: ArrayLike | None = None) -> Ellipse:

@@ -12,7 +12,8 @@ from scipy import ndimage, sparse
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
-from napari_emdl.diffraction.fit.calibrate import calibrate, nearest_neighbour
+from napari_emdl.diffraction.fit.calibrate import calibrate
+from napari_emdl.diffraction.fit.origin import nearest_neighbour
 from napari_emdl.diffraction.fit.strainmap import select_disks
 from napari_emdl.jobs.control import Control
 

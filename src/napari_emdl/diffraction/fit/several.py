@@ -18,7 +18,8 @@ from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import StrainParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.basis import find_basis
-from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate, nearest_neighbour
+from napari_emdl.diffraction.fit.calibrate import DiffractionCalibration, calibrate
+from napari_emdl.diffraction.fit.origin import nearest_neighbour
 from napari_emdl.diffraction.fit.segment import Labels
 from napari_emdl.diffraction.fit.single import FirstFit, weighted_lattices
 from napari_emdl.diffraction.lattice import LatticeFit, distance_from_lattice
