@@ -109,7 +109,7 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
         return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL
     if probe.crystal > _CRYSTAL and seen.beam > _ALIKE and seen.falls < _FALLS:
         return True  # where disks overlap or lie on rings, too few of them are right to make a lattice or pairs
-    if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
+    if paired > _PAIRED or (seen.falls < _FALLS_CLEARLY and (probe.crystal > _NO_CRYSTAL or seen.beam > _ALIKE)):
         return True
     return _on_lattice(shown, i, radius_px, detector_shape)
 
