@@ -14,10 +14,10 @@ Mask = NDArray[np.bool_]
 
 #: Deepest frame as part of the picture, and lines inside it that tell what a pattern is there.
 _DEEPEST, _INNER = 0.1, 3
-#: A frame stands out by so many times the scatter between lines, and in whole numbers by so much, along this part of its length.
+#: A frame stands out by so many times the scatter between lines, in whole numbers by so much, along this part of its length.
 _STEP, _LEAST_STEP, _ALONG = 3.0, 3.0, 0.8
-#: Every line of it differs by half of that, along this part of its length, from the pattern beside it and so many lines inside,
-#: or is of one value along this part, more than twice as much as a line of the pattern.
+#: Every line of it differs by half of that, along this part of its length, from the pattern beside it and so many lines
+#: inside, or is of one value along this part, more than twice as much as a line of the pattern.
 _DIFFERS, _BEYOND, _FLAT = 0.7, (10, 17), 0.4
 
 

@@ -10,15 +10,15 @@ from napari_emdl.diffraction.find.disks import find_disks
 
 SHAPE = (200, 220)
 ORIGIN = np.array([112.0, 90.0])
+LATTICE = np.array([ORIGIN + h * np.array([26.0, 5.0]) + k * np.array([-6.0, 24.0]) for h in range(-5, 6) for k in range(-5, 6)])
 
 
 def expected() -> np.ndarray:
     """Electrons of a halo about the beam, which falls to one a pixel, and of spots on a lattice."""
     rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
     out = 90 / (1 + (np.hypot(rows - ORIGIN[0], cols - ORIGIN[1]) / 16) ** 2)
-    for h, k in np.ndindex(11, 11):
-        place = ORIGIN + (h - 5) * np.array([26.0, 5.0]) + (k - 5) * np.array([-6.0, 24.0])
-        out += (150 if (h, k) != (5, 5) else 3000) * (np.hypot(rows - place[0], cols - place[1]) < 4.5)
+    for place in LATTICE:
+        out += (3000 if np.array_equal(place, ORIGIN) else 150) * (np.hypot(rows - place[0], cols - place[1]) < 4.5)
     return out
 
 

@@ -1,7 +1,7 @@
 """Areas of a detector that something hides: a beam stop and its arm, a dead quadrant, corners behind a round aperture.
 
-They are far darker than what lies beside them, which sets in at once all along their rim and goes on as bright. All of it is told
-by means along the rim, so that an arm is followed into the dim parts of a pattern and single patterns of few electrons tell it.
+They are far darker than what lies beside them, which sets in at once all along their rim and goes on as bright. Means along the
+rim tell it, so that an arm is followed into the dim parts of a pattern, and single patterns of few electrons show it.
 The dark ground between disks has disks in it, rims that are lit in places only, or does not reach the border.
 """
 
@@ -20,22 +20,22 @@ Mask = NDArray[np.bool_]
 
 #: Longer side of the picture in which areas are looked for.
 _LONGEST = 512
-#: A seed has less than this part of the usual level, and lies below it by so many times its noise; a smoothing window of so many
-#: px sees about so many counts.
+#: A seed has less than this part of the usual level, and lies below it by so many times its noise; a smoothing window of so
+#: many px sees about so many counts.
 _SEED, _SEED_NOISE, _WINDOWS, _IN_WINDOW = 0.3, 4.0, (3, 7), 40.0
-#: An area grows over pixels with less than this part of what is lit beside it, by so many times the noise, at most so many times.
+#: An area grows over pixels with less than this part of what is lit beside it, by so many times the noise, so many times.
 _GROWN, _GROWN_NOISE, _STEPS = 0.5, 3.0, 3
 #: Least part of the picture, and fewest px; most of it; part of a filled area that is dark; part of its hull where it does not
 #: reach the border.
 _LEAST, _LEAST_PX, _MOST, _SOLID, _COMPACT = 0.002, 40, 0.4, 0.9, 0.85
 #: Bands outside the rim in px, the near and the far one, pixels inside that tell, and Gaussian windows of the means there.
 _NEAR, _FAR, _INSIDE, _ALONG = (2.0, 5.5), (6.0, 11.0), 1.5, (3.0, 4.0)
-#: The near band over the inside, and the noise of their difference; over the far band; parts of the rim that show it. The step at
-#: the rim over the slope beyond it. What shines through a stop over the near band.
+#: The near band over the inside, and the noise of their difference; over the far band; parts of the rim that show it. The step
+#: at the rim over the slope beyond it. What shines through a stop over the near band.
 _LIT, _LIT_NOISE, _AT_ONCE, _LIT_SHARE, _ONCE_SHARE, _STEP, _THROUGH = 2.0, 3.0, 0.6, 0.9, 0.85, 3.0, 1.5
 #: Values count up to so many times what is usual there and its noise.
 _CAP = 2.5
-#: A stop hides the beam: it lies this near to where the picture is brightest, seen through a window, as parts of the longer side.
+#: A stop hides the beam: it lies this near to where the picture is brightest, through a window, as parts of the longer side.
 #: Elsewhere, as the dark shapes of a photograph are, an area must be darker: what is near over the inside.
 _BEAM_NEAR, _BEAM_WINDOW, _LIT_ELSEWHERE = 0.12, 0.05, 5.0
 #: Fewest pixels of a rim; distance in px from the border at which it counts.
