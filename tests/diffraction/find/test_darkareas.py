@@ -10,7 +10,7 @@ from napari_emdl.diffraction.find.disks import find_disks
 
 SHAPE = (200, 220)
 ORIGIN = np.array([112.0, 90.0])
-LATTICE = np.array([ORIGIN + h * np.array([26.0, 5.0]) + k * np.array([-6.0, 24.0]) for h in range(-5, 6) for k in range(-5, 6)])
+LATTICE = ORIGIN + (np.stack(np.mgrid[-5:6, -5:6], axis=-1).reshape(-1, 2) @ np.array([[26.0, 5.0], [-6.0, 24.0]]))
 
 
 def expected() -> np.ndarray:
@@ -18,7 +18,7 @@ def expected() -> np.ndarray:
     rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
     out = 90 / (1 + (np.hypot(rows - ORIGIN[0], cols - ORIGIN[1]) / 16) ** 2)
     for place in LATTICE:
-        out += (3000 if np.array_equal(place, ORIGIN) else 150) * (np.hypot(rows - place[0], cols - place[1]) < 4.5)
+        out += (3000 if np.allclose(place, ORIGIN) else 150) * (np.hypot(rows - place[0], cols - place[1]) < 4.5)
     return out
 
 
