@@ -57,6 +57,8 @@ def beam_stop(total: NDArray[np.floating], empty: NDArray[np.bool_], count: int)
             if not 9 <= areas[number] <= 0.3 * empty.size:
                 continue
             region = labels == number
+            if not (region & solid).any():  # background that an export has rounded to nothing
+                continue
             if mask is solid:
                 region = ndimage.binary_dilation(region, np.ones((3, 3), bool), iterations=_SOLID_PX // 2, mask=empty)
             hides = (

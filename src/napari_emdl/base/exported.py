@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.marks import burned_in
 from napari_emdl.base.outerfield import outside_field
+from napari_emdl.base.windowframe import window_frame
 
 Mask = NDArray[np.bool_]
 
@@ -32,14 +33,18 @@ def exported(frames: NDArray[np.generic], bad: Mask) -> tuple[list[str], Mask]:
     """
     from scipy import ndimage
 
+    found = []
+    mean = frames.mean(axis=0, dtype=np.float64)
+    frame = window_frame(mean, bad) & ~bad
+    if frame.any():
+        found.append(f"{int(frame.sum())} pixels are a window's frame or lines along the edge that are no part of the pattern")
+        bad = bad | frame
     changing = (frames != frames[0]).any(axis=0) & ~bad if len(frames) > 1 else None
     marks = burned_in(frames[0], changing, bad)
-    image = np.where(bad, np.nan, frames.mean(axis=0, dtype=np.float64))
-    outside = outside_field(image, changing, marks) & ~bad
+    outside = outside_field(np.where(bad, np.nan, mean), changing, marks) & ~bad
     marks &= ~outside & ~bad
-    found = []
     if marks.any():
         found.append(f"{int(marks.sum())} pixels are burned in (scale bar, letters, arrow or frame)")
     if np.any(outside & ~ndimage.binary_dilation(bad, np.ones((5, 5), bool))):  # not the rim of what is known
         found.append(f"{int(outside.sum())} pixels of one value lie outside the detector's field (corners, rim or data bar)")
-    return found, marks | outside
+    return found, marks | outside | frame

@@ -101,7 +101,7 @@ def _outside(image: Floats, same: Mask, value: float) -> Mask:
     main = int(counts.argmax())
     if counts[main] < _IN_FIELD * counts.sum():
         return none
-    field = _hull(other & (labels == main))
+    field = hull(other & (labels == main))
     if field is None or field.mean() < _LEAST_FIELD or 1 - field.mean() < _LEAST_OUTSIDE:
         return none
     inward = ndimage.distance_transform_edt(np.pad(field, 1, mode="edge"))[1:-1, 1:-1]
@@ -146,7 +146,7 @@ def _sets_in(height: Floats, inward: Floats) -> bool:
     return bool(np.minimum(height[near], most).mean() > _AT_ONCE * np.minimum(height[far], most).mean() > 0)
 
 
-def _hull(pixels: Mask) -> Mask | None:
+def hull(pixels: Mask) -> Mask | None:
     """Convex hull of pixels, as a mask; None where they are too few."""
     rows = np.flatnonzero(pixels.any(axis=1))
     if len(rows) < 3:

@@ -9,6 +9,7 @@ import pytest
 
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.bench.nothing import count_disks
+from napari_emdl.diffraction.find.disks import find_disks
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.plausible import keep_plausible, paired_share, spread_of
 from napari_emdl.diffraction.find.probe import synthetic_probe
@@ -143,3 +144,14 @@ def test_bright_parts_of_a_picture_are_no_crystal_though_they_fall_off() -> None
     place = lattice(5, 20.0)
     heights = 1000 * np.exp(-np.linalg.norm(place - 128, axis=1) / 90)
     assert keep_plausible(table_of(place, heights), probe, 0.5, SHAPE).n_peaks == len(place)
+
+
+@pytest.mark.parametrize(("crystal", "paired", "doubted"), [(0.02, False, True), (0.02, True, False), (0.6, False, False)])
+def test_disks_in_what_does_not_look_like_a_crystal_are_shown_with_a_doubt(crystal: float, paired: bool, doubted: bool) -> None:
+    """A position-averaged pattern of a wide probe gave 198 disks without a word: in pairs, as it is symmetric."""
+    rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    counts = sum(150 * np.exp(-np.hypot(r - 128, c - 128) / 40) * (np.hypot(rows - r, cols - c) < 4) for r, c in lattice())
+    probe = replace(synthetic_probe(4.0, SHAPE, source=MEASURED), crystal=crystal, paired=paired)
+    table = find_disks(np.random.default_rng(9).poisson(counts + 1)[None, None], probe=probe, method="template")
+    assert table.n_peaks > 20
+    assert ("do not look like a crystal's" in table.attrs["note"]) == doubted

@@ -20,6 +20,7 @@ from napari_emdl.diffraction.find.howread import ReadingFinder, reading_of
 from napari_emdl.diffraction.find.neighbours import with_support
 from napari_emdl.diffraction.find.netmodels import begin_networks
 from napari_emdl.diffraction.find.ownprobe import MEASURED
+from napari_emdl.diffraction.find.plausible import NO_CRYSTAL
 from napari_emdl.diffraction.find.probe import Probe, make_probe
 from napari_emdl.diffraction.find.scaleguess import scale_model
 from napari_emdl.diffraction.find.template import FIELDS
@@ -188,7 +189,7 @@ def find_disks(
     threshold = params.min_score if params.min_score is not None else finder.default_min_score
     if finder.default_min_score <= 1:  # scores are probabilities
         table = with_support(table, made.radius_px, threshold)
-    seen = _nothing_seen(table, threshold) if made.trust > 0 else ""
+    seen = (_nothing_seen(table, threshold) or _no_crystal_seen(made)) if made.trust > 0 else ""
     of_input = Caveats([input_changed(record, signal)], INPUT) + caveats_of(signal)
     of_finder = finder.info.caveats + Caveats(outside_training(params, signal.calibration), RANGE)
     caveats = of_input + Caveats([seen, made.note]) + of_finder + Caveats(_defects_seen(table.attrs), INPUT)
@@ -225,6 +226,16 @@ def _nothing_seen(table: PeakTable, threshold: float) -> str:
         return ""
     what = "no pattern has a disk beside the direct beam" if most else "no disk was found"
     return f"{what}; if there are some, give a vacuum probe or a probe radius, or lower the least score"
+
+
+def _no_crystal_seen(probe: Probe) -> str:
+    """One line where the scale network was asked and sees no crystal's disks, one by one or in the scan; empty else."""
+    if probe.source != MEASURED or probe.paired or not 0 < probe.crystal < NO_CRYSTAL:
+        return ""
+    return (
+        f"as a whole the patterns do not look like a crystal's ({100 * probe.crystal:.0f} % likely): "
+        "look whether disks are what is circled, and whether they lie apart"
+    )
 
 
 def _defects_seen(counts: dict[str, Any]) -> list[str]:

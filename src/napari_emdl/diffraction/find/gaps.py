@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_emdl.diffraction.find.darkareas import dark_areas
 from napari_emdl.diffraction.find.patterns import estimate_gain, fill_from_around, fill_missing
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: A dark area has less than this part of the counts around it, and at least this part of the detector.
-_DARK_SHARE, _DARK_AREA = 0.25, 0.001
-#: It is no more than this part of the detector, and has no holes to speak of: between disks on a dark ground all is one area.
-_MOST_DARK, _SOLID = 0.5, 0.9
 #: Most lines of a gap between modules; lines on each side that must be alike; counts of a dead line over theirs; how alike
 #: their mean, the two next to the gap and each of them are, for between rows of disks counts set in slowly; and pixels with
 #: counts that a line must have where it is not dead.
@@ -74,7 +71,7 @@ def counts_and_gap(
 
 
 def find_gaps(image: Floats) -> Mask:
-    """What of a detector saw nothing: dead lines, and connected dark areas with a sharp rim (a beam stop, a dead quadrant).
+    """What of a detector saw nothing: dead lines, and dark areas with a sharp rim (a beam stop, a dead quadrant).
 
     Parameters
     ----------
@@ -83,10 +80,10 @@ def find_gaps(image: Floats) -> Mask:
     """
     lines = dead_lines(image)
     if not lines.any():
-        return _dark_areas(image)
+        return dark_areas(image)
     filled = image.astype(np.float32)
     fill_from_around(filled, lines)
-    return lines | _dark_areas(filled)
+    return lines | dark_areas(filled)
 
 
 def dead_lines(image: Floats) -> Mask:
@@ -122,36 +119,6 @@ def _dead_groups(sums: Floats) -> list[tuple[int, int]]:
         if abrupt and near.min() > _LEAST_PIXELS:
             groups.append((first, last))
     return groups
-
-
-def _dark_areas(image: NDArray[Any]) -> Mask:
-    """Connected areas far darker than all around them, with a sharp rim."""
-    low = float(image.min())
-    step = max(1, min(image.shape) // 64)
-    smooth = ndimage.uniform_filter(image - low, 3)
-    usual = ndimage.percentile_filter(smooth[::step, ::step], 70, 15, mode="nearest")
-    usual = np.kron(usual, np.ones((step, step)))
-    usual = np.pad(usual, [(0, max(0, n - m)) for n, m in zip(image.shape, usual.shape, strict=True)], mode="edge")
-    usual = usual[: image.shape[0], : image.shape[1]]
-    noise = np.sqrt(np.maximum(usual, 0)) / 3
-    dark = (smooth < _DARK_SHARE * usual) & (usual - smooth > 5 * noise)
-    labels, n = ndimage.label(dark)
-    if not n:
-        return np.zeros(image.shape, bool)
-    area = np.bincount(labels.ravel(), minlength=n + 1)
-    gap = np.zeros(image.shape, bool)
-    for label in 1 + np.flatnonzero(area[1:] >= max(40, _DARK_AREA * image.size)):
-        region = labels == label
-        whole = ndimage.binary_fill_holes(region).sum()
-        if whole > _MOST_DARK * image.size or area[label] < _SOLID * whole:
-            continue
-        inner = ndimage.binary_dilation(region, iterations=2)
-        rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
-        inside = image[region] - low
-        # on all its sides the counts set in at once, by far more than they scatter
-        if np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std():
-            gap |= inner
-    return gap
 
 
 def overlap(gap: Mask, position: Floats, radius_px: float) -> Floats:

@@ -12,6 +12,7 @@ from scipy import ndimage
 from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.find.gaps import dead_lines, find_gaps
 from napari_emdl.diffraction.find.linenoise import line_axis
 from napari_emdl.diffraction.find.reading import Reading
 from napari_emdl.diffraction.find.recognise import look_at
@@ -32,8 +33,8 @@ _SMOOTH = 0.006
 def reading_of(cube: Datacube) -> Reading:
     """How patterns of `cube` are to be read.
 
-    What covers the detector is known to the signal (:attr:`Signal.missing_facts`), which says so; inverted patterns and line
-    noise are looked for here.
+    What covers the detector is known to the signal (:attr:`Signal.missing_facts`), which says so; inverted patterns, line noise
+    and what hides the detector and yet has counts are looked for here.
     """
     covered = cube.missing_facts.covered
     picked = np.unique(np.linspace(0, cube.n_patterns - 1, min(_SAMPLED, cube.n_patterns)).astype(int))
@@ -41,9 +42,17 @@ def reading_of(cube: Datacube) -> Reading:
     if not np.isfinite(some).all():
         some = np.nan_to_num(some, nan=float(np.nanmedian(some)) if np.isfinite(some).any() else 0.0, posinf=0, neginf=0)
     notes: list[str] = []
-    top = _negative_of(some.mean(axis=0, dtype=np.float64), float(some.max()))
+    mean = some.mean(axis=0, dtype=np.float64)
+    top = _negative_of(mean, float(some.max()))
     if top is not None:
         notes.append("the patterns are inverted (dark disks on bright) and are read as their negative")
+        mean = top - mean
+    dark = find_gaps(mean) & ~dead_lines(mean)
+    if covered is not None:
+        dark &= ~covered
+    if dark.any():
+        notes.append(f"{int(dark.sum())} pixels lie under a beam stop or in another dark area with a sharp rim, left out")
+        covered = dark if covered is None else covered | dark
     axis = line_axis(some)
     if axis is not None:
         notes.append(f"{('rows', 'columns')[axis]} of the detector have offsets of their own, which were taken off")

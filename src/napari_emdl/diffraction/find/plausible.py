@@ -42,7 +42,7 @@ _LIKELY = 0.5
 #: Probability by which the scale network is sure of a crystal; share of disks in pairs where they are many and all alike.
 _CRYSTAL, _NEARLY_ALL = 0.9, 0.8
 #: Probability of a crystal by the scale network below which it sees none.
-_NO_CRYSTAL = 0.1
+NO_CRYSTAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)
     seen = spread_of(position, intensity)
     # of many places by chance some fall off; where a network sees no crystal that is not enough
-    least = _FALLS if probe.crystal > _NO_CRYSTAL else _FALLS_CLEARLY
+    least = _FALLS if probe.crystal > NO_CRYSTAL else _FALLS_CLEARLY
     falls = seen.falls < least or seen.gathered < 1 - _GATHERED / np.sqrt(max(4, len(peaks) // 5))
-    if many and falls and probe.crystal > _NO_CRYSTAL:
+    if many and falls and probe.crystal > NO_CRYSTAL:
         return True
     few_kept = len(peaks) >= most and most < _USUAL_MOST
     paired = paired_share(position, radius_px)
@@ -109,7 +109,7 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
         return probe.crystal > _CRYSTAL and paired > _NEARLY_ALL
     if probe.crystal > _CRYSTAL and seen.beam > _ALIKE and seen.falls < _FALLS:
         return True  # where disks overlap or lie on rings, too few of them are right to make a lattice or pairs
-    if seen.falls < _FALLS_CLEARLY or paired > _PAIRED:
+    if paired > _PAIRED or (seen.falls < _FALLS_CLEARLY and (probe.crystal > NO_CRYSTAL or seen.beam > _ALIKE)):
         return True
     return _on_lattice(shown, i, radius_px, detector_shape)
 

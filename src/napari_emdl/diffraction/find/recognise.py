@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_emdl.base.exported import exported
 from napari_emdl.base.signals import Signal
 from napari_emdl.diffraction.find.gaps import fill_gaps
 from napari_emdl.diffraction.find.probeshape import without_hot_pixels
@@ -91,7 +92,8 @@ def kind_of_picture(signal: Signal) -> Kind:
     finite = values[np.isfinite(values)]
     if not finite.size or finite.max() == finite.min():
         return ""
-    return look_at(values).kind
+    _, drawn = exported(np.nan_to_num(values)[None], ~np.isfinite(values))  # a title bar is brighter than any beam
+    return look_at(np.where(drawn, np.nan, values)).kind if not drawn.all() else ""
 
 
 def _rank_correlation(first: Floats, second: Floats) -> float:
