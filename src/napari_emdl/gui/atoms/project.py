@@ -21,7 +21,7 @@ from napari_emdl.gui.kit.projects import Keeper
 from napari_emdl.gui.kit.session import COLUMNS as COLUMNS_TITLE
 from napari_emdl.gui.kit.session import DIFFUSION as DIFFUSION_TITLE
 from napari_emdl.gui.kit.session import register, unregister
-from napari_emdl.gui.kit.signals import signal_layers
+from napari_emdl.gui.kit.signals import for_panels, signal_layers
 from napari_emdl.workflow.partial import PartialPeaks
 from napari_emdl.workflow.project import AtomsProject, Collected, Part, Project, open_movie, read_project
 
@@ -174,7 +174,11 @@ def project_layers(path: str) -> list[LayerData]:
     """Layers of a project for the reader: its movie's; the panels that take it over add the rest."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    return opened_layers(run_with_progress(lambda _control: read_opened(path), "opening a project"))
+    def read(_control: Any) -> list[LayerData]:
+        return for_panels(opened_layers(read_opened(path)))
+
+    found: list[LayerData] = run_with_progress(read, "opening a project")
+    return found
 
 
 def opened_layers(opened: Opened) -> list[LayerData]:

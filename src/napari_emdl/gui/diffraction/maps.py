@@ -5,6 +5,7 @@ Layers are looked up by their role each time, so a layer the user deleted is sim
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,9 +19,8 @@ from napari_emdl.diffraction.judge.glance import beyond, most_to_see
 from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
 from napari_emdl.gui.diffraction.corner import Corner
 from napari_emdl.gui.diffraction.ontop import OnTop
-from napari_emdl.gui.kit import styles
-from napari_emdl.gui.kit.responsive import SLICE_MS
-from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
+from napari_emdl.gui.kit import pace, styles
+from napari_emdl.gui.kit.session import bare, not_chosen, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
@@ -60,7 +60,7 @@ class ScanMaps(QObject):
         self.space = styles.space(cube.calibration.pixel_nm, "nm", AXES)
         self.looks: dict[str, dict[str, Any]] = {}  # role -> look of a layer that is to come, from a project
         self._dirty: set[str] = set()
-        self._later: dict[str, Callable[[], Any]] = {}  # layers that are not shown: one at a time, between two events
+        self.turns = pace.Turns(self)  # layers are made one at a time
         self._linking = False
         self.strain: Any = None
         self.coarse: Any = None  # jobs.CoarseView that is shown until the whole map comes
@@ -71,14 +71,11 @@ class ScanMaps(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
-        self._idle = QTimer(self)
-        self._corner = Corner(self.viewer, self._first, np.multiply(cube.scan_shape, self.space["scale"]))
+        self._corner = Corner(self.viewer, self.turns.first, np.multiply(cube.scan_shape, self.space["scale"]))
         self._said: list[str] = []
         self._directions: Any = None  # of the axes that are drawn
         self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
-        self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
-        self._idle.timeout.connect(self._do_one)
-        self._on_top = OnTop(self.viewer, cube, lambda: self._first("bars", self._show_bars), self)
+        self._on_top = OnTop(self.viewer, cube, lambda: self.turns.first("bars", self._show_bars), self)
 
     def layer(self, role: str) -> Any:
         """Layer of that role for this datacube, or None."""
@@ -97,11 +94,10 @@ class ScanMaps(QObject):
         return max(own) + 1 if own else len(self.viewer.layers)
 
     def _insert(self, layer: Any) -> Any:
-        selected = self.viewer.layers.selection.active
-        self.viewer.layers.insert(self._above_images(), layer)
+        on_top = role_of(layer) == self.chosen  # the map on top is at hand
+        with contextlib.nullcontext() if on_top else not_chosen(self.viewer):
+            self.viewer.layers.insert(self._above_images(), layer)
         styles.apply_look(layer, self.looks.get(role_of(layer), {}))
-        if selected is not None and role_of(layer) != self.chosen:  # the map on top is at hand
-            self.viewer.layers.selection.active = selected
         return layer
 
     def image(self, role: str, name: str, data: NDArray[Any], **look: Any) -> Any:
@@ -181,7 +177,7 @@ class ScanMaps(QObject):
         for name, *_ in styles.STRAIN_MAPS:
             if name == self.chosen or self.layer(name) is not None:
                 self._soon(name, partial(self._show_map, name))
-        self._first("axes", self._show_axes)
+        self.turns.soon("axes", self._show_axes)
         for role in self._extra:
             if self.layer(role) is not None:
                 self._soon(role, partial(self.show_extra, role, None))
@@ -204,34 +200,24 @@ class ScanMaps(QObject):
         return (self.coarse.values[name] * factor).astype(np.float32)
 
     def _soon(self, role: str, draw: Callable[[], Any]) -> None:
+        """Draw a map now where it is shown, before all others where it is to be, else when nothing else waits."""
         layer = self.layer(role)
-        if role == self.chosen or (layer is not None and layer.visible):
-            self._later.pop(role, None)
+        if layer is not None and (role == self.chosen or layer.visible):
+            self.turns.forget(role)
             draw()
+        elif role == self.chosen:
+            self.turns.first(role, draw)
         else:
-            self._later[role] = draw
-            self._idle.start()
-
-    def _first(self, name: str, draw: Callable[[], Any]) -> None:
-        """Draw between two events, before all that waits."""
-        self._later = {name: draw, **self._later}
-        self._idle.start()
-
-    def _do_one(self) -> None:
-        if self._later:
-            self._later.pop(next(iter(self._later)))()
-        if not self._later:
-            self._idle.stop()
+            self.turns.soon(role, draw)
 
     @property
     def settled(self) -> bool:
         """True when nothing waits to be drawn."""
-        return not self._later
+        return self.turns.settled
 
     def finish(self) -> None:
         """Draw what waits now."""
-        while self._later:
-            self._do_one()
+        self.turns.finish()
 
     def _show_map(self, name: str) -> None:
         title, unit = next((title, unit) for role, title, _, unit in styles.STRAIN_MAPS if role == name)
@@ -285,7 +271,7 @@ class ScanMaps(QObject):
             if layer not in seen:
                 styles.show_colorbar(layer, False)
             elif not styles.has_colorbar(layer):
-                self._first(f"bar of {role}", partial(self._show_bar, role))
+                self.turns.soon(f"bar of {role}", partial(self._show_bar, role))
         self._axes_with_maps()
         self._refresh_ends()
 
@@ -373,13 +359,17 @@ class ScanMaps(QObject):
         self.limits_changed.emit()
 
     def show_only(self, role: str) -> None:
-        """Show one of the maps and hide the others."""
+        """Show one of the maps and hide the others; a map that has no layer yet is there in a moment."""
         self.chosen = role
-        draw = self._later.pop(role, None)
-        if draw is not None:
-            draw()
-        elif role in self._values and self.layer(role) is None:
-            self._show_map(role)
+        if role in self._values and self.layer(role) is None:
+            self.turns.first("reveal", self._reveal)
+            self.turns.first(role, partial(self._show_map, role))
+        else:
+            self.turns.hurry(role)
+            self._reveal()
+
+    def _reveal(self) -> None:
+        role = self.chosen
         shown = self.layer(role)
         if shown is not None:
             shown.visible = True
@@ -423,7 +413,7 @@ class ScanMaps(QObject):
     def close(self) -> None:
         """Stop timers and take the text away; the layers belong to the user now."""
         self._timer.stop()
-        self._idle.stop()
+        self.turns.stop()
         self._said = []
         self._on_top.close()
         self._corner.close()

@@ -20,7 +20,7 @@ from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, digest_of, own, own_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
-from napari_emdl.gui.kit.signals import signal_layers
+from napari_emdl.gui.kit.signals import for_panels, signal_layers
 from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
@@ -192,7 +192,11 @@ def project_layers(path: str) -> list[LayerData]:
     """Layers of a project for the reader: its datacube's; the workspace that takes it over adds the rest."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    return opened_layers(run_with_progress(lambda _control: read_opened(path), "opening a project"))
+    def read(_control: Any) -> list[LayerData]:
+        return for_panels(opened_layers(read_opened(path)))
+
+    found: list[LayerData] = run_with_progress(read, "opening a project")
+    return found
 
 
 def opened_layers(opened: Opened) -> list[LayerData]:
@@ -222,7 +226,7 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     _put_canvas(panel, project.display.get("canvas") or {})
     yield
     for saved in opened.parts.get(SCAN_LAYERS, []):
-        _add_scan_layer(panel, *saved)
+        yield from _add_scan_layer(panel, *saved)
         yield
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
@@ -280,7 +284,7 @@ def _put_canvas(panel: Panel, shown: dict[str, Any]) -> None:
         styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
 
 
-def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: str) -> None:
+def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: str) -> Iterator[None]:
     role = _take_role(attributes)
     if role not in _DRAWN:
         _add_own(panel.viewer, data, attributes, kind)
@@ -289,6 +293,7 @@ def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: s
     if old is not None:
         tag_of(old)["role"] = "replaced"  # its going is not the user's
         panel.viewer.layers.remove(old)
+        yield
     layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
     (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
 

@@ -221,8 +221,7 @@ class StemWorkspace(Panel):
         assert chosen.cross is not None
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
-        styles.show_scale_bar(self.viewer)
-        self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
+        chosen.maps.turns.soon("scale bar", lambda: self._show_scale_bar(chosen))
         self.docks.lone = chosen.cube.n_patterns == 1
         self.forms.show(chosen.data.settings)
         self.state.show(chosen.data)
@@ -231,6 +230,11 @@ class StemWorkspace(Panel):
         self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
+
+    def _show_scale_bar(self, chosen: OpenSet) -> None:
+        if chosen is self.sets.shown:
+            styles.show_scale_bar(self.viewer)
+            self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
 
     def _on_brought_back(self) -> None:
         """The corner has its values again, and the view fits the scan."""
@@ -264,7 +268,7 @@ class StemWorkspace(Panel):
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
         self._restoring.finish()
-        self._restoring = responsive.Slices(restore(self, opened), self)
+        self._restoring = responsive.Slices(restore(self, opened), self, paints=True)
         self.project.took(opened.path)
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
-from napari_emdl.gui.kit import glyphs, responsive
+from napari_emdl.gui.kit import glyphs, pace, programs, responsive
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -110,7 +110,9 @@ def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
     responsive.begin()
+    programs.begin()
     glyphs.make_ready_in(bare(viewer))
+    pace.follow(getattr(getattr(bare(viewer), "window", None), "_qt_viewer", None))
 
 
 def unregister(viewer: Any, name: str) -> None:
@@ -121,6 +123,7 @@ def unregister(viewer: Any, name: str) -> None:
         _widgets.pop(bare(viewer), None)
     if not _widgets:
         responsive.end()
+        programs.end()
 
 
 def registered(viewer: Any, name: str) -> Any:
@@ -161,6 +164,21 @@ def _as_installed(category: str) -> bool:
     kept = get_settings().config_path
     set_outside = any(name.upper().startswith(f"NAPARI_{category.upper()}_") for name in os.environ)
     return bool(kept) and not set_outside and not Path(kept).with_name(f"{PLUGIN}.yaml").exists()
+
+
+@contextlib.contextmanager
+def not_chosen(viewer: Any) -> Iterator[None]:
+    """A layer that is added meanwhile does not become the one at hand: napari builds its controls anew with each that does."""
+    layers, active = viewer.layers, viewer.layers.selection.active
+    had = getattr(layers, "_activate_on_insert", True)
+    if active is not None:  # else the first layer would leave nothing at hand
+        layers._activate_on_insert = False
+    try:
+        yield
+    finally:
+        layers._activate_on_insert = had
+        if active is not None and active in layers and layers.selection.active is not active:
+            layers.selection.active = active
 
 
 class CloseWatch(QObject):

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSize
 
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.gui.kit import glyphs
-from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
+from napari_emdl.gui.kit.responsive import prepare_layers
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
@@ -280,8 +280,10 @@ class JobBar(QWidget):
     def _on_progress(self, progress: Progress) -> None:
         if self.job is None or self.job.control.cancelled:
             return
+        self.bar.setUpdatesEnabled(False)  # Qt paints the whole window at once for each value
         self.bar.setRange(0, max(1, progress.total))
         self.bar.setValue(progress.done)
+        self.bar.setUpdatesEnabled(True)
         parts = [f"{progress.done:,} of {progress.total:,} {self.item}"]
         if progress.rate_per_s > 0:
             parts.append(per_second(progress.rate_per_s))
@@ -313,7 +315,6 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
         prepare_layers()
         return function(control)
 
-    prepare_units()
     glyphs.make_ready_in(current_viewer())
     job = Job(work, title)
     outcome: list[Any] = []
