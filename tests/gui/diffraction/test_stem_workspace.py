@@ -142,6 +142,7 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     if maps.layer("theta_rad") is None:  # a map nobody looked at has no layer, which takes napari its time
         workspace.strain_step.show_map.setCurrentText("θ")
         workspace.strain_step.show_map.setCurrentText("ε xx")
+        maps.finish()
     exx, theta = maps.layer("exx"), maps.layer("theta_rad")
     assert exx.name == "ε xx [%]" and theta.name == "θ [°]"
     np.testing.assert_allclose(exx.data, workspace.state.found.strain.exx * 100, rtol=1e-5)
@@ -153,6 +154,7 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     exx.contrast_limits = (-0.5, 0.5)
     assert maps.layer("exy") is None
     workspace.strain_step.show_map.setCurrentText("ε xy")
+    wait_until(lambda: maps.settled, 5)  # it has its layer in a moment
     assert tuple(maps.layer("exy").contrast_limits) == (-0.5, 0.5) and maps.layer("axes").visible
     assert [layer.visible for layer in (exx, theta, maps.layer("exy"))] == [False, False, True]
     wait_until(lambda: [step.state in ("done", "warning") for step in workspace.steps[:4]] == [True] * 4)
