@@ -327,7 +327,8 @@ class DiffusionPanel(ScrollPanel):
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
         work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
-        self.bar.watch(self._write(work, "exporting"))
+        self.bar.watch(self._write(work, f"exporting {self.session.layer.name}"))
+        self.status.setText("")  # the bar says it
 
     def _write(self, function: Any, name: str) -> Job:
         job = Job(function, name, self)

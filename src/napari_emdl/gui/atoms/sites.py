@@ -57,7 +57,7 @@ class SiteLayers:
                 self._viewer.layers.remove(layer)
         if self.image is not None and self.image in self._viewer.layers:
             self.image.visible = True
-        self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
+        self.image = self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
         self._marked = None
 
     @property

@@ -209,7 +209,7 @@ def opened_layers(opened: Opened) -> list[LayerData]:
 def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     """Make `panel` as it was when the project was saved, in slices; its datacube becomes the project's."""
     project, state = opened.project, panel.state
-    if state.cube is not None and _same_cube(state.cube, opened.cube):
+    if state.cube is not None and same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
         panel.close_detectors()
     params = project.disks.model_copy(update={"min_score": None})
@@ -241,7 +241,8 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
         (state.follow if project.peaks_for_now else state.fit)()  # the map as it was
 
 
-def _same_cube(a: Datacube, b: Datacube) -> bool:
+def same_cube(a: Datacube, b: Datacube) -> bool:
+    """True for the same file, or the same sample, opened in the same way."""
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 

@@ -12,6 +12,7 @@ import gc
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
@@ -60,7 +61,7 @@ def prepare_units() -> None:
 
     shared = pint.application_registry
     if isinstance(shared.get(), pint.LazyRegistry):
-        ours = pint.UnitRegistry(on_redefinition="raise")
+        ours: pint.UnitRegistry[Any] = pint.UnitRegistry(on_redefinition="raise")
         if isinstance(shared.get(), pint.LazyRegistry):
             shared.set(ours)
     end_s = time.monotonic() + UNITS_S

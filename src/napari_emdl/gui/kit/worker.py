@@ -246,6 +246,7 @@ class JobBar(QWidget):
         self.bar.setTextVisible(True)
         self.text = QLabel("")
         self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.text.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Stop within a second; what is finished is kept (Esc)")
         self.cancel_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
