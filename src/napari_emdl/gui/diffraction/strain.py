@@ -305,7 +305,7 @@ class StrainStep(Step):
     def _on_rescale(self) -> None:
         if self.maps is not None:
             self.maps.looks.clear()
-            self.maps.rescale_strain()
+            self.maps.scales.rescale()
 
     def _on_show_map(self, text: str) -> None:
         if self.maps is not None and text in EXTRA_TITLES:

@@ -176,13 +176,13 @@ class StemWorkspace(Panel):
 
     def _scale_set(self, name: str) -> float | None:
         """End of the colour bar of a strain map where it is not the automatic one."""
-        limits = None if self.maps is None else self.maps.limits(name)
-        if self.maps is None or limits is None or np.allclose(limits, self.maps.fresh_limits(name), rtol=1e-4):
+        limits = None if self.maps is None else self.maps.scales.limits(name)
+        if self.maps is None or limits is None or np.allclose(limits, self.maps.scales.fresh(name), rtol=1e-4):
             return None
         return max(abs(limits[0]), abs(limits[1]))
 
     def _make_four_maps(self) -> FourMaps:
-        self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.limits(name))
+        self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.scales.limits(name))
         self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
         return self.four_maps
 
@@ -211,7 +211,7 @@ class StemWorkspace(Panel):
         if settings is None:
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
         opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
-        opened.maps.limits_changed.connect(self._on_limits)
+        opened.maps.scales.changed.connect(self._on_limits)
         if not is_stand_in(cube):
             opened.detectors.navigation_named.connect(lambda what: self._name_navigation(opened, what))
             opened.detectors.navigation()
