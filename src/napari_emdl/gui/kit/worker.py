@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.gui.kit import glyphs
 from napari_emdl.gui.kit.responsive import prepare_layers
+from napari_emdl.gui.kit.toasts import show_error
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
