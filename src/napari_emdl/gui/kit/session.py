@@ -14,6 +14,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
 from napari_emdl.gui.kit import glyphs, pace, programs, responsive
+from napari_emdl.gui.kit.sliders import Sliders
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -26,6 +27,7 @@ MARGIN = 0.05  # around what is fitted into a canvas
 TABS = {WORKSPACE: "4D-STEM", COLUMNS: "Columns", DIFFUSION: "Diffusion", LIVE: "Live"}
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_sliders: WeakKeyDictionary[Any, Sliders] = WeakKeyDictionary()
 
 
 def tag(role: str, signal: Signal | None = None, **more: Any) -> dict[str, Any]:
@@ -112,6 +114,8 @@ def register(viewer: Any, name: str, widget: Any) -> None:
     responsive.begin()
     programs.begin()
     glyphs.make_ready_in(bare(viewer))
+    if has_window(viewer) and bare(viewer) not in _sliders:
+        _sliders[bare(viewer)] = Sliders(bare(viewer))
     pace.follow(getattr(getattr(bare(viewer), "window", None), "_qt_viewer", None))
 
 
@@ -121,6 +125,8 @@ def unregister(viewer: Any, name: str) -> None:
     panels.pop(name, None)
     if not panels:
         _widgets.pop(bare(viewer), None)
+        if has_window(viewer) and bare(viewer) in _sliders:
+            _sliders.pop(bare(viewer)).close()
     if not _widgets:
         responsive.end()
         programs.end()
