@@ -1,6 +1,9 @@
 """From a file to a finished figure in a real window, by real clicks, which are counted: what a new user does who reads nothing.
 
-    python scripts/walk.py FILE ... [-o walk-out] [--size 1366x768] [--most 6]
+    python scripts/walk.py FILE ... [-o walk-out] [--size 1366x768] [--most 6] [--on OTHER]
+
+With --on OTHER it goes on after the figure: tabs of the results, a project, another file in the same window, and the project
+opened again. What lies beyond the figure does not count for --most.
 
 Dropping the file on the window is not a click; accepting a file dialog is one. A picture is taken at every step. The exit
 status is 1 when a file takes more clicks than `--most` or ends without a figure. It needs a display or Xvfb (which it starts
@@ -130,6 +133,33 @@ class Walk:
                     return
         raise Stuck(f"no tab for {name}")
 
+    def click_page(self, tabs: Any, name: str) -> None:
+        """Bring a page of a tab widget forward."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        bar = tabs.tabBar()
+        index = next(i for i in range(tabs.count()) if tabs.tabText(i) == name)
+        QTest.mouseClick(bar, Qt.MouseButton.LeftButton, pos=bar.tabRect(index).center())
+        self.clicks.append(f"page {name}")
+        self.wait(0.2)
+
+    def click_entry(self, button: Any, name: str) -> None:
+        """Choose an entry of a button's menu."""
+        from qtpy.QtCore import Qt, QTimer
+        from qtpy.QtTest import QTest
+
+        menu = button.menu()
+        action = next(action for action in menu.actions() if action.text() == name)
+
+        def choose() -> None:
+            QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
+
+        QTimer.singleShot(500, choose)
+        self.click(button, button.text())
+        self.clicks.append(name)
+        self.wait(0.7)
+
     def drop(self, path: Path) -> None:
         """Drop a file on the window; napari asks which reader is to be used where it knows several."""
         from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
@@ -161,7 +191,12 @@ class Walk:
             (self.out / name).mkdir(exist_ok=True)
             return str(self.out / name)
 
-        return patch.multiple(QFileDialog, getSaveFileName=staticmethod(chosen), getExistingDirectory=staticmethod(folder))
+        return patch.multiple(
+            QFileDialog,
+            getSaveFileName=staticmethod(chosen),
+            getOpenFileName=staticmethod(chosen),
+            getExistingDirectory=staticmethod(folder),
+        )
 
 
 def panels_of(viewer: Any) -> dict[str, Any]:
@@ -279,6 +314,41 @@ def movie(way: Walk, columns: Any, diffusion: Any) -> None:
     way.picture("exported")
 
 
+def front_panel(viewer: Any) -> Any:
+    """The panel of ours whose tab is in front."""
+    from napari_emdl.gui.kit import session
+
+    return next(panel for panel in session.panels(viewer) if not panel.visibleRegion().isEmpty())
+
+
+def go_on(way: Walk, path: Path, other: Path) -> None:
+    """What a user may do after the figure of `path`: more results, a project, another file, and the project opened again."""
+    from qtpy.QtWidgets import QToolButton
+
+    from napari_emdl.gui.kit import session
+
+    diffusion = session.registered(way.viewer, session.DIFFUSION)
+    if diffusion is not None and diffusion.session.occupancy is not None:
+        for title in ("Events", "Rates", "Dwell", "Compare", "Site"):
+            way.click_page(diffusion.tabs, title)
+            way.picture(f"page-{title}")
+        way.click(diffusion.over_movie, "Movie")
+        way.picture("over-movie")
+    project = way.out / f"{path.stem}.emdl-project"
+    with way.save_as(project.name):
+        way.click_entry(front_panel(way.viewer).findChild(QToolButton, "project_menu"), "Save project as…")
+    way.until(project.exists, "a project", 60)
+    way.picture("project-saved")
+    way.drop(other)
+    way.until(lambda: not any(panel.suggestion.busy for panel in panels_of(way.viewer).values()), "a look at the other file")
+    way.wait(5 * way.still_s)
+    way.picture("other-file")
+    with way.save_as(project.name):
+        way.click_entry(front_panel(way.viewer).findChild(QToolButton, "project_menu"), "Open project…")
+    way.wait(10 * way.still_s)
+    way.picture("project-again")
+
+
 def main() -> int:
     """Walk."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -287,6 +357,7 @@ def main() -> int:
     parser.add_argument("--size", default="1366x768")
     parser.add_argument("--pixel", type=float, default=0.2, help="pixel size in Å that is typed where it is asked for")
     parser.add_argument("--most", type=int, default=6)
+    parser.add_argument("--on", type=Path, metavar="OTHER", help="go on after the figure: results, project, the file OTHER")
     given = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as scratch, display():
@@ -306,13 +377,15 @@ def main() -> int:
             print(path.name, flush=True)
             try:
                 walk(way, path.resolve())
-                said = ""
+                said, needed = "", len(way.clicks)
+                if given.on is not None:
+                    go_on(way, path, given.on.resolve())
             except (Stuck, AttributeError) as stuck:
-                said = f" STUCK: {stuck}"
+                said, needed = f" STUCK: {stuck}", len(way.clicks)
             way.picture("end")
-            bad = bool(said) or len(way.clicks) > given.most
+            bad = bool(said) or needed > given.most
             failed += bad
-            print(f"  {len(way.clicks)} clicks: {' > '.join(way.clicks)}{said}")
+            print(f"  {needed} clicks to the figure: {' > '.join(way.clicks)}{said}")
             for remark in way.remarks:
                 print(f"  note: {remark}")
             viewer.close()

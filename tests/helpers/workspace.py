@@ -26,3 +26,5 @@ def run_all(panel, wait_until, fit: str | None = None) -> None:
     wait_until(done, 120, "a strain map of peaks, then of peaks and patterns")
     panel.maps.finish()
     panel.strain_step.show_map.setCurrentText("ε xx")  # whichever has most to see
+    panel.maps.finish()
+    panel.canvas.turns.finish()

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import ref
 
 from napari_emdl.gui.kit import session
-from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.gui.kit.signals import LayerTuple, for_panels, signal_layers
 
 
 def read_path(path: str) -> list[LayerTuple]:
@@ -24,7 +24,7 @@ def read_path(path: str) -> list[LayerTuple]:
         return project_layers(path)
     if is_result(path):
         return _in_worker(lambda: result_layers(load(path), path), "opening a result")
-    return _in_worker(lambda: signal_layers(open_file(path)), "opening")
+    return _in_worker(lambda: for_panels(signal_layers(open_file(path))), "opening")
 
 
 def project_layers(path: str) -> list[LayerTuple]:

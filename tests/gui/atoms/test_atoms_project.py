@@ -120,6 +120,25 @@ def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movi
     same_state(columns.session, third)
 
 
+def test_a_project_of_a_movie_that_is_put_aside_goes_back_to_it(make_napari_viewer, movie_file, frames, wait_until):
+    viewer = make_napari_viewer(show=True)
+    columns, diffusion = panels(viewer, movie_file)
+    session = columns.session
+    wait_until(lambda: session.movie is not None, what="the movie")
+    first, target = session.layer, movie_file.with_name("work.emdl-project")
+    columns.keeper.save(target)
+    wait_until(lambda: columns.keeper.path == target)
+    diffusion.layers.image = first  # as after a fit, whose sites lie over it
+    np.save(movie_file.with_name("other.npy"), frames[:5])
+    for data in layers.read_path(str(movie_file.with_name("other.npy"))):
+        viewer._add_layer_from_data(*data)
+    wait_until(lambda: session.movie.n_frames == 5 and not first.visible)
+    columns.keeper.open(target)
+    wait_until(lambda: session.layer is first and first.visible, what="the project")
+    movies = session.movie_layers()
+    assert len(movies) == 2 and [layer.visible for layer in movies] == [True, False]
+
+
 def test_what_cannot_be_saved_or_opened(make_napari_viewer, movie_file, frames, wait_until, told, tmp_path):
     from napari_emdl.base.signals import Calibration, in_memory
 

@@ -386,7 +386,7 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert (
         maps["exy"].limits == (-2e-3, 2e-3) and corner.text.splitlines()[-1].split("▼")[1] in maps["exx"].plot.titleLabel.text
     )
-    panel.maps.rescale_strain()
+    panel.maps.scales.rescale()
     panel.maps.finish()
     assert panel.maps.layer("axes").visible and "on the detector" not in corner.text
     np.testing.assert_allclose(maps["eyy"].image.image, 100 * strain.eyy)
@@ -406,7 +406,7 @@ def test_four_maps_share_cross_hair_and_scale(panel, wait_until):
     assert layer.colorbar.visible and panel.maps.layer("axes").visible and "beyond" in corner.text
     assert not panel.maps.layer("virtual 1").visible
     panel.start(panel.state.cube)  # as a project begins it anew: the layers are there already
-    assert panel.maps.limits("exy") == (-1e-3, 1e-3)
+    assert panel.maps.scales.limits("exy") == (-1e-3, 1e-3)
 
 
 def test_the_strain_axes_are_arrows_that_turn_with_the_axis(panel, wait_until):

@@ -158,6 +158,7 @@ def test_two_lattices_are_found_painted_and_fitted_by_region(make_napari_viewer,
     wanted = np.abs(np.asarray(strain.attrs["regions"][str(right)]["reference_g"]))
     wait_until(lambda: state.found.lattice is not None and state.found.lattice.basis is not None, what="a lattice")
     wait_until(lambda: np.allclose(np.abs(state.found.lattice.basis.g), wanted, atol=0.5), what="the lattice of the region")
+    wait_until(lambda: panel.canvas.layer("lattice") is not None)
     lines = [np.array(line) for line in panel.canvas.layer("lattice").data]
     g = np.array(state.found.lattice.basis.g)
     lines[0][1] += g[1]

@@ -30,7 +30,7 @@ def test_the_default_network_is_live_and_maps_the_strain(workspace, wait_until):
     assert "fcunet" in step.ran.text() and "disk_refiner" in step.ran.text()
     row, col = state.settings.position
     workspace.step(0, 1)
-    wait_until(lambda: state.found.live.position == (row, col + 1), 30, "disks at the new place")
+    wait_until(lambda: state.found.live.position == (row, col + 1) and workspace.canvas.turns.settled, 30, "disks there")
     assert len(workspace.canvas.layer("disks").data) == len(state.data.kept_here()) > 5
     workspace.run_all_button.click()
     wait_until(lambda: state.found.strain is not None, 180, "a strain map")
@@ -85,7 +85,7 @@ def test_the_demo_opens_its_window_and_maps_the_strain(make_napari_viewer, small
 
     def run():
         panel = session.registered(opened[0], session.WORKSPACE)
-        wait_until(lambda: panel.state.found.strain is not None, 180, "a strain map")
+        wait_until(lambda: panel.state.found.strain is not None and panel.maps.settled, 180, "a strain map")
         assert panel.maps.layer("exx").visible and panel.state.found.disks.attrs["method"] == "fcunet"
 
     def viewer(title):

@@ -79,7 +79,7 @@ def set_everything(panel, wait_until) -> None:
     viewer.add_labels(np.arange(48).reshape(6, 8) % 3, name="grains", **space)
     panel.parts.regions.use_checked(np.broadcast_to(np.arange(8) // 4 + 1, (6, 8)))
     panel.canvas.model.add_shapes([[[5, 5], [5, 9], [9, 9], [9, 5]]], name="spot", **panel.canvas.space)
-    wait_until(lambda: not panel.state.busy and not panel.detectors.busy, what="everything to settle")
+    wait_until(lambda: not panel.state.busy and not panel.detectors.busy and panel.maps.settled, what="everything to settle")
     panel.maps.layer("eyy").contrast_limits = (-1.5, 1.5)
     panel.canvas.log.setChecked(False)
     panel.canvas.view.setCurrentText(VIEWS[1])
@@ -135,6 +135,24 @@ def test_a_project_reopens_as_it_was(make_napari_viewer, cube_file, wait_until):
     wait_until(same, what="the project again")
     names = [layer.name for layer in again.viewer.layers]
     assert len(names) == len(set(names)) and len(again.detectors.layers()) == 1
+
+
+def test_a_project_of_a_datacube_that_is_put_aside_goes_back_to_it(make_napari_viewer, cube_file, small_sample, wait_until):
+    viewer = make_napari_viewer(show=True)
+    panel = opened(viewer, cube_file, wait_until)
+    first, target = panel.state.cube, cube_file.with_name("work.emdl-project")
+    panel.step(1, 2)
+    position = panel.state.settings.position
+    panel.project.save(target)
+    wait_until(lambda: panel.project.path == target)
+    np.save(cube_file.with_name("other.npy"), np.asarray(small_sample[0].data)[:4])
+    viewer.open(str(cube_file.with_name("other.npy")), plugin="napari-emdl")
+    wait_until(lambda: panel.state.cube is not first)
+    panel.project.open(target)
+    wait_until(lambda: panel.state.cube is first and not panel.restoring, what="the project")
+    assert len(panel.sets.all) == 2 and panel.state.settings.position == position
+    shown = [layer.name for layer in viewer.layers if role_of(layer) == "navigation" and layer.visible]
+    assert len(shown) == 1 and session.signal_of(viewer.layers[shown[0]]) is first
 
 
 def test_a_project_whose_datacube_is_gone_says_what_to_do(make_napari_viewer, cube_file, wait_until, told):

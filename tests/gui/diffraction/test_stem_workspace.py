@@ -31,7 +31,7 @@ def threads() -> list[str]:
 def workspace(make_napari_viewer, small_sample, wait_until):
     viewer = make_napari_viewer(show=True)
     panel = show(viewer, small_sample[0])
-    wait_until(lambda: panel.state.found.live is not None, what="live disks")
+    wait_until(lambda: panel.state.found.live is not None and panel.cross.layer() is not None, what="live disks")
     return panel
 
 
@@ -57,7 +57,7 @@ def test_the_sample_opens_with_pattern_probe_and_disks(workspace, small_sample, 
     state, canvas = workspace.state, workspace.canvas
     assert state.cube is cube
     assert abs(state.found.probe.radius_px - truth["probe_radius_px"]) < 1
-    wait_until(lambda: len(canvas.layer("disks").data) > 5)
+    wait_until(lambda: canvas.layer("disks") is not None and len(canvas.layer("disks").data) > 5)
     row, col = state.settings.position
     shown = np.asarray(canvas.layer("pattern").data)
     np.testing.assert_allclose(shown, np.log1p(np.asarray(cube.data[row, col], np.float32)), rtol=1e-5)
@@ -142,6 +142,7 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     if maps.layer("theta_rad") is None:  # a map nobody looked at has no layer, which takes napari its time
         workspace.strain_step.show_map.setCurrentText("θ")
         workspace.strain_step.show_map.setCurrentText("ε xx")
+        maps.finish()
     exx, theta = maps.layer("exx"), maps.layer("theta_rad")
     assert exx.name == "ε xx [%]" and theta.name == "θ [°]"
     np.testing.assert_allclose(exx.data, workspace.state.found.strain.exx * 100, rtol=1e-5)
@@ -153,6 +154,7 @@ def test_run_all_gives_strain_maps_with_diverging_colours(workspace, wait_until)
     exx.contrast_limits = (-0.5, 0.5)
     assert maps.layer("exy") is None
     workspace.strain_step.show_map.setCurrentText("ε xy")
+    wait_until(lambda: maps.settled, 5)  # it has its layer in a moment
     assert tuple(maps.layer("exy").contrast_limits) == (-0.5, 0.5) and maps.layer("axes").visible
     assert [layer.visible for layer in (exx, theta, maps.layer("exy"))] == [False, False, True]
     wait_until(lambda: [step.state in ("done", "warning") for step in workspace.steps[:4]] == [True] * 4)
@@ -302,6 +304,7 @@ def test_the_lattice_is_drawn_and_can_be_dragged(workspace, wait_until):
     run_all(workspace, wait_until)
     wait_until(lambda: workspace.state.found.lattice is not None and workspace.state.found.lattice.basis is not None)
     workspace.canvas.view.setCurrentText(VIEWS[1])
+    wait_until(lambda: workspace.canvas.layer("lattice") is not None)
     layer = workspace.canvas.layer("lattice")
     assert layer.visible and len(layer.data) == 2 and not workspace.canvas.layer("pattern").visible
     g = np.array(workspace.state.found.lattice.basis.g)

@@ -35,8 +35,7 @@ def test_layers_are_made_in_two_threads_at_once():
     code = """
 import threading, numpy as np
 from napari.layers import Image
-from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
-prepare_units()
+from napari_emdl.gui.kit.responsive import prepare_layers
 failed = []
 def work():
     try:

@@ -13,6 +13,23 @@ from napari_emdl.gui.kit.worker import Job, Latest, duration, error_line
 pytestmark = pytest.mark.gui
 
 
+def test_a_note_is_as_wide_as_the_canvas_it_lies_on(make_napari_viewer):
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
+    from napari.settings import get_settings
+
+    from napari_emdl.gui.kit.toasts import EDGE_PX, show_error
+
+    viewer = make_napari_viewer(show=True)
+    canvas = viewer.window._qt_viewer.canvas.native
+    usual = NapariQtNotification.MIN_WIDTH
+    canvas.setFixedWidth(280)
+    get_settings().application.gui_notification_level = "error"
+    show_error("the file is cut short: " + "copy it anew " * 20)
+    (note,) = canvas.findChildren(NapariQtNotification)
+    assert note.width() == 280 - EDGE_PX and note.x() >= 0 and usual == NapariQtNotification.MIN_WIDTH
+    note.close()
+
+
 def ours() -> list[str]:
     """Threads of the package that are alive."""
     return [t.name for t in threading.enumerate() if t.name.startswith("napari-emdl")]

@@ -46,6 +46,7 @@ class CompareTab(QWidget):
         layout.addWidget(self.table)
         layout.addWidget(self.plot, 1)
         layout.addWidget(self.warnings)
+        layout.addStretch()
         self._clear()
 
     def show_occupancy(self, occupancy: Occupancy | None, name: str) -> None:

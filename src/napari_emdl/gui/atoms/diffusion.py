@@ -12,8 +12,6 @@ from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QFileDialog, QWid
 from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import event_table, nearest_site, site_spacing_px
-from napari_emdl.atoms.judge.compare import WEAK_SEPARATION
-from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import OccupancyParams
 from napari_emdl.gui.atoms.compare import CompareTab
@@ -26,6 +24,7 @@ from napari_emdl.gui.atoms.pixelbox import PixelBox
 from napari_emdl.gui.atoms.project import enter, leave
 from napari_emdl.gui.atoms.session import session_of
 from napari_emdl.gui.atoms.sites import HEATMAPS, SiteLayers
+from napari_emdl.gui.atoms.sitewords import group_legend, summary
 from napari_emdl.gui.atoms.tools import LimitsTools, ProjectRow
 from napari_emdl.gui.atoms.widgets import (
     NO_MOVIE,
@@ -327,7 +326,8 @@ class DiffusionPanel(ScrollPanel):
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
         work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
-        self.bar.watch(self._write(work, "exporting"))
+        self.bar.watch(self._write(work, f"exporting {self.session.layer.name}"))
+        self.status.setText("")  # the bar says it
 
     def _write(self, function: Any, name: str) -> Job:
         job = Job(function, name, self)
@@ -372,31 +372,3 @@ class DiffusionPanel(ScrollPanel):
         for job in self._jobs:
             job.wait(2.0)
         leave(self.session, "diffusion")
-
-
-def group_legend(occupancy: Occupancy) -> str:
-    """Outline colours of the groups that are there, and the event markers."""
-    from napari_emdl.gui.atoms.sites import ARRIVES_COLOUR, GROUP_COLOURS, LEAVES_COLOUR
-
-    parts = [
-        (GROUP_COLOURS[name], "◯", f"{name} {int((occupancy.groups == code).sum())}")
-        for code, name in enumerate(GROUPS)
-        if (occupancy.groups == code).any()
-    ]
-    marks = [(ARRIVES_COLOUR, "▲", "appears"), (LEAVES_COLOUR, "▼", "vanishes")]
-    return "<br>".join(" ".join(_mark(*part) for part in line) for line in (parts, marks))
-
-
-def _mark(colour: str, mark: str, text: str) -> str:
-    """A mark in its colour with its words, which a line never parts."""
-    return f'<span style="color:{colour}">{mark}</span>&nbsp;{text.replace(" ", "&nbsp;")}'
-
-
-def summary(occupancy: Occupancy) -> str:
-    """What was found, in a line, with its caveats."""
-    facts = f"{occupancy.n_sites} sites in {occupancy.n_frames} frames, {len(occupancy.events)} events"
-    separation = occupancy.attrs.get("separation")
-    if separation:
-        facts += f"; occupied and empty {separation:.1f} sigma apart"
-    weak = ["⚠ This is little: rates and events are uncertain"] if separation and separation < WEAK_SEPARATION else []
-    return ". ".join(text[:1].upper() + text[1:] for text in (facts, *weak, *Caveats.of(occupancy).texts))

@@ -13,6 +13,8 @@ from superqt import QFlowLayout
 
 from napari_emdl.gui.kit.plots import named
 
+#: A column is as wide as what these many rows need.
+MEASURED_ROWS = 100
 HEADERS = {
     "frame": ("Frame", "First frame in the new state"),
     "time_s": ("Time (s)", "Time of that frame"),
@@ -122,8 +124,9 @@ class EventsTable(QWidget):
         rows.setVisible(False)
         rows.setDefaultSectionSize(20)
         header: Any = self.view.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.view.setStyleSheet("QTableView, QHeaderView::section { font-size: 8pt; padding: 0px; }")
+        header.setStretchLastSection(True)
+        header.setResizeContentsPrecision(MEASURED_ROWS)
+        self.view.setStyleSheet("QTableView, QHeaderView::section { font-size: 8pt; padding: 0px 2px; }")
         header.setMinimumSectionSize(30)
         self.view.setMinimumHeight(120)
         selection: Any = self.view.selectionModel()
@@ -144,9 +147,7 @@ class EventsTable(QWidget):
         """Show events; `columns` holds at least frame, site, kind and group."""
         self.model.set_columns(columns)
         header: Any = self.view.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        for words in {"kind", "group"} & set(columns):  # they may not be cut
-            header.setSectionResizeMode(list(columns).index(words), QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)  # it scrolls sideways before a word is cut
         self._fill(self.group, "All groups", list(groups))
         self._fill(self.site, "All sites", sorted({int(s) for s in columns.get("site", ())}))
         self._apply()

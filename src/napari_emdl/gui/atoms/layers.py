@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
 from napari_emdl.base.showing import species_colour
-from napari_emdl.gui.kit.session import role_of, tag, when_idle
+from napari_emdl.gui.kit.session import not_chosen, role_of, tag, when_idle
 
 #: Diameter of the ring drawn around a column.
 RING_A = 1.5
@@ -64,7 +64,6 @@ class ColumnsLayer(QObject):
         """The layer, made over `image` when it is not there."""
         if self._alive():
             return self.layer
-        active = self._viewer.layers.selection.active
         self.layer = Points(
             np.zeros((0, 2)),
             name="columns",
@@ -77,11 +76,10 @@ class ColumnsLayer(QObject):
             metadata=tag("columns"),
             **image_space(image),
         )
-        self._viewer.add_layer(self.layer)
+        with not_chosen(self._viewer):
+            self._viewer.add_layer(self.layer)
         self.layer.events.data.connect(self._on_data)
         self.layer.events.visible.connect(self._on_visible)
-        if active is not None:
-            self._viewer.layers.selection.active = active
         return self.layer
 
     def clear(self) -> None:

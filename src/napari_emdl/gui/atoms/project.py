@@ -13,7 +13,7 @@ from napari_emdl.atoms.find.edits import ColumnEdits
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.signals import Movie
-from napari_emdl.gui.atoms.session import AtomsSession
+from napari_emdl.gui.atoms.session import AtomsSession, movie_of
 from napari_emdl.gui.kit import notices, styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, add_own, digest_of, own_layers
@@ -21,7 +21,7 @@ from napari_emdl.gui.kit.projects import Keeper
 from napari_emdl.gui.kit.session import COLUMNS as COLUMNS_TITLE
 from napari_emdl.gui.kit.session import DIFFUSION as DIFFUSION_TITLE
 from napari_emdl.gui.kit.session import register, unregister
-from napari_emdl.gui.kit.signals import signal_layers
+from napari_emdl.gui.kit.signals import for_panels, signal_layers
 from napari_emdl.workflow.partial import PartialPeaks
 from napari_emdl.workflow.project import AtomsProject, Collected, Part, Project, open_movie, read_project
 
@@ -174,7 +174,11 @@ def project_layers(path: str) -> list[LayerData]:
     """Layers of a project for the reader: its movie's; the panels that take it over add the rest."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    return opened_layers(run_with_progress(lambda _control: read_opened(path), "opening a project"))
+    def read(_control: Any) -> list[LayerData]:
+        return for_panels(opened_layers(read_opened(path)))
+
+    found: list[LayerData] = run_with_progress(read, "opening a project")
+    return found
 
 
 def opened_layers(opened: Opened) -> list[LayerData]:
@@ -207,10 +211,14 @@ class AtomsWorkspace:
 
     def take(self, opened: Opened) -> None:
         """Be as the project says; its movie is opened unless it is open already."""
-        session, movie = self.session, self.session.movie
+        session = self.session
         if session.viewer is None:
             return
-        if movie is not None and movie.shape == opened.movie.shape and _same_place(movie, opened.movie):
+        known = self._layer_of(opened.movie)
+        if known is not None:
+            session.set_layer(known)
+            movie = session.movie
+            assert movie is not None
             if opened.movie.pixel_A is not None and opened.movie.pixel_A != movie.pixel_A:
                 session.set_pixel_A(opened.movie.pixel_A, opened.movie.calibration.source.get("pixel_nm", "file"))
             session.movie_changed.emit()
@@ -219,6 +227,15 @@ class AtomsWorkspace:
         for layer in opened_layers(opened):
             made = session.viewer._add_layer_from_data(*layer)
             session.set_layer(made[0])
+
+    def _layer_of(self, movie: Movie) -> Any:
+        """Layer of the same movie, the one that is analysed before others, or None."""
+        session = self.session
+        for layer in sorted(session.movie_layers(), key=lambda layer: layer is not session.layer):
+            there = movie_of(layer)
+            if there is not None and there.shape == movie.shape and _same_place(there, movie):
+                return layer
+        return None
 
     def suggested(self) -> Path | None:
         """File of the movie."""

@@ -65,7 +65,7 @@ class ReadingsRow(QWidget):
         if self.isVisibleTo(self.parentWidget()):
             return
         for sign, made in self.buttons.items():
-            made.setIcon(QIcon())
+            made.setIcon(QIcon(_blank()))  # what lies below does not move when the picture comes
             made.setText(f"{sign}: {counts.get(sign, 0):.0f} columns")
         self.show()
         self.latest.submit(data.movie, data.find_params(), data.settings.run, self.session.frame)
@@ -79,6 +79,12 @@ class ReadingsRow(QWidget):
     def close_workers(self) -> None:
         """Stop what runs."""
         self.latest.close()
+
+
+def _blank() -> QPixmap:
+    empty = QPixmap(SIDE_PX, SIDE_PX)
+    empty.fill(Qt.GlobalColor.transparent)
+    return empty
 
 
 def _drawn(picture: np.ndarray, points_px: np.ndarray) -> QPixmap:

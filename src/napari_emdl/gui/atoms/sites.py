@@ -15,7 +15,7 @@ from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.fit.sitetable import occupied_now_pct, site_spacing_px, site_table
 from napari_emdl.base.showing import PALETTE
 from napari_emdl.gui.atoms.layers import image_space
-from napari_emdl.gui.kit.session import tag
+from napari_emdl.gui.kit.session import not_chosen, tag
 from napari_emdl.gui.kit.styles import matplotlib_colormap
 
 GROUP_COLOURS = dict(zip(GROUPS, ("#BBBBBB", PALETTE[0], PALETTE[2], PALETTE[5], "#666666"), strict=True))
@@ -57,7 +57,7 @@ class SiteLayers:
                 self._viewer.layers.remove(layer)
         if self.image is not None and self.image in self._viewer.layers:
             self.image.visible = True
-        self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
+        self.image = self.mean = self.sites = self.events = self.new = self.region = self._occupancy = None
         self._marked = None
 
     @property
@@ -84,10 +84,8 @@ class SiteLayers:
 
     def _add(self, layer: Any) -> None:
         """Add a layer, leaving the choice of the active layer as it was."""
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        if active is not None:
-            self._viewer.layers.selection.active = active
+        with not_chosen(self._viewer):
+            self._viewer.add_layer(layer)
 
     def show(self, image: Any, occupancy: Occupancy, frame: int) -> None:
         """Show an occupancy result."""

@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.openset import OpenSets
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.kit import responsive, session, units
+from napari_emdl.gui.kit import pace, session, units
 
 
 class Adopting:
@@ -60,7 +60,7 @@ class Adopting:
         signal = session.signal_of(event.value)
         new = isinstance(signal, Datacube) and signal is not self.panel.state.cube
         if session.role_of(event.value) == "navigation" and new:
-            QTimer.singleShot(responsive.SLICE_MS, self.newest)  # its image is painted first
+            QTimer.singleShot(pace.SLICE_MS, self.newest)  # its image is painted first
         elif signal is not None and not isinstance(signal, Datacube):
             self.sets.put_aside()
         elif signal is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,12 +15,15 @@ from qtpy.QtCore import QSize, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidget
 from superqt import QFlowLayout
 
-from napari_emdl.gui.kit import glyphs, styles
+from napari_emdl.gui.kit import glyphs, pace, styles
 from napari_emdl.gui.kit.forms import narrow
 from napari_emdl.gui.kit.session import camera_of, role_of, tag
 
 AXES = ("q row", "q col")
 VIEWS = ("Pattern", "Vector map")
+#: Roles of layers that serve the next patterns of the same kind.
+KEPT = ("pattern", "disks", "fit")
+GONE = "gone"
 STRUCTURE_TIP = "What FCU-Net makes of the pattern: bright where it sees a disk's centre, however faint the disk is"
 FLAT = "translucent_no_depth"  # napari draws discs with depth, which would hide what lies below their transparent middle
 
@@ -45,6 +49,8 @@ class DiffractionCanvas(QWidget):
         self.model = ViewerModel(title="Diffraction")
         self.qt_viewer = QtViewer(self.model)
         glyphs.make_ready(self.qt_viewer, glyphs.ALIGN + glyphs.SCALE)
+        pace.follow(self.qt_viewer)
+        self.turns = pace.Turns(self)
         self.space = styles.space(None, axis_labels=AXES)
         self.radius_px = 5.0
         self.shape: tuple[int, int] | None = None
@@ -107,15 +113,37 @@ class DiffractionCanvas(QWidget):
 
     def set_detector(self, shape: tuple[int, int], q_pixel_invA: tuple[float, float] | None) -> None:
         """Start over for patterns of `shape` with pixels of `q_pixel_invA`."""
-        if self.model.layers:  # napari collects garbage even when there is nothing to take off
-            self.model.layers.clear()
+        space = styles.space(q_pixel_invA, "1/angstrom", AXES)
         self._later.clear()
-        self.shape = shape
-        self.space = styles.space(q_pixel_invA, "1/angstrom", AXES)
-        self._add_pattern(shape)
-        styles.show_scale_bar(self.model, shape[1] * q_pixel_invA[1] if q_pixel_invA else None)
+        self.turns.stop()
+        self._put_off(KEPT if (shape, space) == (self.shape, self.space) else ())
+        self.shape, self.space = shape, space
+        pattern = self.layer("pattern")
+        if pattern is None:
+            self._add_pattern(shape)
+        else:
+            pattern.data = np.zeros(shape, np.float32)
+            self.show_disks(np.zeros((0, 2)), np.zeros(0))
+            self.show_fit(np.zeros((0, 2)))
+        width = shape[1] * q_pixel_invA[1] if q_pixel_invA else None
+        self.turns.soon("scale bar", lambda: styles.show_scale_bar(self.model, width))
         self.view.setCurrentIndex(0)
         self.fit()
+
+    def _put_off(self, but: tuple[str, ...]) -> None:
+        """All layers but those of some roles are known no more, and removed when there is time: napari takes long for it."""
+        for layer in self.model.layers:
+            if role_of(layer) not in but:
+                layer.metadata.update(tag(GONE))
+                layer.visible = False
+        self.turns.soon("take off", self._take_off)
+
+    def _take_off(self) -> None:
+        gone = [layer for layer in self.model.layers if role_of(layer) == GONE]
+        if gone:
+            with getattr(self.model.layers, "batched_update", contextlib.nullcontext)():  # napari before 0.9 has none
+                for layer in gone:
+                    self.model.layers.remove(layer)
 
     def _add_pattern(self, shape: tuple[int, int]) -> Any:
         layer = self.model.add_image(
@@ -175,31 +203,14 @@ class DiffractionCanvas(QWidget):
             return
         table = {"score": np.asarray(score, float), **{k: np.asarray(v, float) for k, v in features.items()}}
         if len(positions_px) == 0:
+            self.turns.forget("disks")
             if layer is not None:
                 layer.data = np.zeros((0, 2))
             return
         low, high = limits or (float(score.min()), float(score.max()))
-        look = {"border_color": "score", "border_colormap": styles.disk_colormap()}
         if layer is None:
-            if self.shape is None:
-                return
-            layer = self.model.add_points(
-                positions_px,
-                name="Disks",
-                features=table,
-                face_color="transparent",
-                symbol="disc",
-                blending=FLAT,
-                size=2 * self.radius_px,
-                border_width=0.09,
-                border_contrast_limits=(low, max(high, low + 1e-6)),
-                visible=self.rings.isChecked() and self.view.currentText() == VIEWS[0],
-                metadata=tag("disks"),
-                **look,
-                **self.space,
-            )
-            layer.editable = False
-            layer.events.visible.connect(partial(self._catch_up, "disks"))
+            if self.shape is not None:
+                self.turns.soon("disks", partial(self._add_disks, positions_px, table, (low, max(high, low + 1e-6))))
             return
         with layer.events.blocker_all():
             layer.data = positions_px
@@ -209,29 +220,54 @@ class DiffractionCanvas(QWidget):
         layer.border_color = "score"
         layer.refresh()
 
+    def _add_disks(self, positions_px: NDArray[Any], table: dict[str, Any], limits: tuple[float, float]) -> None:
+        layer = self.model.add_points(
+            positions_px,
+            name="Disks",
+            features=table,
+            face_color="transparent",
+            symbol="disc",
+            blending=FLAT,
+            size=2 * self.radius_px,
+            border_width=0.09,
+            border_color="score",
+            border_colormap=styles.disk_colormap(),
+            border_contrast_limits=limits,
+            visible=self.rings.isChecked() and self.view.currentText() == VIEWS[0],
+            metadata=tag("disks"),
+            **self.space,
+        )
+        layer.editable = False
+        layer.events.visible.connect(partial(self._catch_up, "disks"))
+
     def show_fit(self, points_px: NDArray[Any]) -> None:
         """Crosses at the points (n, 2) of the fitted lattice."""
         layer = self.layer("fit")
         if layer is not None and not layer.visible:
             self._later["fit"] = partial(self.show_fit, points_px)
         elif layer is not None:
-            layer.data = points_px
+            layer.data, layer.size = points_px, 0.7 * self.radius_px
         elif len(points_px):
-            layer = self.model.add_points(
-                points_px,
-                name="Fitted lattice",
-                symbol="cross",
-                size=0.7 * self.radius_px,
-                face_color=styles.CROSS_COLOR,
-                border_width=0,
-                blending=FLAT,
-                opacity=0.8,
-                visible=self.rings.isChecked() and self.view.currentText() == VIEWS[0],
-                metadata=tag("fit"),
-                **self.space,
-            )
-            layer.editable = False
-            layer.events.visible.connect(partial(self._catch_up, "fit"))
+            self.turns.soon("fit", partial(self._add_fit, points_px))
+        else:
+            self.turns.forget("fit")
+
+    def _add_fit(self, points_px: NDArray[Any]) -> None:
+        layer = self.model.add_points(
+            points_px,
+            name="Fitted lattice",
+            symbol="cross",
+            size=0.7 * self.radius_px,
+            face_color=styles.CROSS_COLOR,
+            border_width=0,
+            blending=FLAT,
+            opacity=0.8,
+            visible=self.rings.isChecked() and self.view.currentText() == VIEWS[0],
+            metadata=tag("fit"),
+            **self.space,
+        )
+        layer.editable = False
+        layer.events.visible.connect(partial(self._catch_up, "fit"))
 
     def _catch_up(self, role: str, _event: Any = None) -> None:
         """A layer that was hidden is shown again: draw what came meanwhile."""
@@ -287,20 +323,22 @@ class DiffractionCanvas(QWidget):
         limits = (0.0, float(np.quantile(lit, 0.97)) if lit.size else 1.0)
         layer = self.layer("vector map")
         if layer is None:
-            self.model.add_image(
-                shown,
-                name="Bragg vector map",
-                colormap="magma",
-                contrast_limits=limits,
-                visible=self.view.currentText() == VIEWS[1],
-                metadata=tag("vector map"),
-                **space,
-            )
-            index = len(self.model.layers) - 1
-            self.model.layers.move(index, 1)
+            self.turns.soon("vector map", partial(self._add_vector_map, shown, limits, space))
         else:
             layer.data = shown
             layer.contrast_limits = limits
+
+    def _add_vector_map(self, shown: NDArray[np.float32], limits: tuple[float, float], space: dict[str, Any]) -> None:
+        self.model.add_image(
+            shown,
+            name="Bragg vector map",
+            colormap="magma",
+            contrast_limits=limits,
+            visible=self.view.currentText() == VIEWS[1],
+            metadata=tag("vector map"),
+            **space,
+        )
+        self.model.layers.move(len(self.model.layers) - 1, 1)
 
     def _on_view(self, text: str) -> None:
         pattern = text == VIEWS[0]
@@ -324,6 +362,7 @@ class DiffractionCanvas(QWidget):
 
     def release(self) -> None:
         """Let go of the canvas; call once before the widget is closed."""
+        self.turns.stop()
         self.model.layers.clear()
         self.qt_viewer.close()
         self.qt_viewer.setParent(None)  # owned by Python again, so that it goes now and not with some later event

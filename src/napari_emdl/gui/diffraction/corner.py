@@ -43,7 +43,10 @@ class Corner:
     def say(self, lines: list[str], keep: str = "") -> None:
         """Show `lines`; where they do not all fit, the first, the last, warnings, and what begins with `keep` are there."""
         self.lines, self._keep = lines, keep
-        self._reveal()
+        if lines and not self.viewer.text_overlay.visible:
+            self._soon("text", self._reveal)  # napari makes what draws it
+        else:
+            self._reveal()
 
     def _on_size(self, _event: Any = None) -> None:
         if self.lines:

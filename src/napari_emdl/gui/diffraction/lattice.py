@@ -141,27 +141,30 @@ class LatticeStep(Step):
     def _draw(self, g: np.ndarray, centre: tuple[float, float]) -> None:
         lines = [np.array([centre, np.asarray(centre) + vector]) for vector in g]
         layer = self.canvas.layer("lattice")
-        self._drawing = True
-        try:
-            if layer is None:
-                layer = self.canvas.model.add_shapes(
-                    lines,
-                    shape_type="line",
-                    name="g1, g2",
-                    edge_color=list(styles.LATTICE_COLORS),
-                    edge_width=max(self.canvas.shape or (1,)) / 120,
-                    features={"g": ["g1", "g2"]},
-                    text={"string": "{g}", "size": 10, "color": "white", "anchor": "center"},
-                    visible=self.canvas.view.currentText() == VIEWS[1],
-                    metadata=tag("lattice", centre=centre),
-                    **self.canvas.space,
-                )
-                layer.editable = False  # its tips are handles of the canvas, whatever layer is chosen
-                layer.events.data.connect(self._on_dragged)
-            elif len(layer.data) == 2 and not self._dragging:
+        if layer is None:
+            self.canvas.turns.soon("lattice", lambda: self._add_vectors(lines, centre))
+        elif len(layer.data) == 2 and not self._dragging:
+            self._drawing = True
+            try:
                 layer.data = lines
-        finally:
-            self._drawing = False
+            finally:
+                self._drawing = False
+
+    def _add_vectors(self, lines: list[np.ndarray], centre: tuple[float, float]) -> None:
+        layer = self.canvas.model.add_shapes(
+            lines,
+            shape_type="line",
+            name="g1, g2",
+            edge_color=list(styles.LATTICE_COLORS),
+            edge_width=max(self.canvas.shape or (1,)) / 120,
+            features={"g": ["g1", "g2"]},
+            text={"string": "{g}", "size": 10, "color": "white", "anchor": "center"},
+            visible=self.canvas.view.currentText() == VIEWS[1],
+            metadata=tag("lattice", centre=centre),
+            **self.canvas.space,
+        )
+        layer.editable = False  # its tips are handles of the canvas, whatever layer is chosen
+        layer.events.data.connect(self._on_dragged)
 
     def _tips(self) -> np.ndarray:
         """(2, 2) tips of g1 and g2 while the vector map shows them."""

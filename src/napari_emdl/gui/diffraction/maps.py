@@ -5,22 +5,23 @@ Layers are looked up by their role each time, so a layer the user deleted is sim
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QTimer
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.diffraction.judge.glance import beyond, most_to_see
+from napari_emdl.diffraction.judge.glance import most_to_see
 from napari_emdl.gui.diffraction.axesglyph import axes_layer, axes_shapes
 from napari_emdl.gui.diffraction.corner import Corner
 from napari_emdl.gui.diffraction.ontop import OnTop
-from napari_emdl.gui.kit import styles
-from napari_emdl.gui.kit.responsive import SLICE_MS
-from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
+from napari_emdl.gui.diffraction.scales import StrainScales
+from napari_emdl.gui.kit import pace, styles
+from napari_emdl.gui.kit.session import bare, not_chosen, role_of, tag, tag_of
 
 AXES = ("scan row", "scan col")
 REFRESH_MS = 150
@@ -28,11 +29,6 @@ REFRESH_MS = 150
 REASON_COLORS = ("#9a9a9a", "#c79b3b", "#b0548f", "#4c8f6b", "#6b6bd6", "#8a5a3a")
 #: Roles of layers that stay above all maps.
 DRAWN = ("crosshair", "axes", "reference", "profile", "statistics", "regions")
-
-
-def _sharing(name: str) -> tuple[str, ...]:
-    """Strain maps that have one colour scale with this one."""
-    return ("theta_rad",) if name == "theta_rad" else ("exx", "eyy", "exy")
 
 
 class ScanMaps(QObject):
@@ -44,14 +40,7 @@ class ScanMaps(QObject):
         napari viewer (main canvas).
     cube
         Datacube whose scan the maps cover.
-
-    Signals
-    -------
-    limits_changed
-        The colour scale of a strain map is another.
     """
-
-    limits_changed = Signal()
 
     def __init__(self, viewer: Any, cube: Datacube, parent: QObject | None = None):
         super().__init__(parent)
@@ -60,25 +49,20 @@ class ScanMaps(QObject):
         self.space = styles.space(cube.calibration.pixel_nm, "nm", AXES)
         self.looks: dict[str, dict[str, Any]] = {}  # role -> look of a layer that is to come, from a project
         self._dirty: set[str] = set()
-        self._later: dict[str, Callable[[], Any]] = {}  # layers that are not shown: one at a time, between two events
-        self._linking = False
+        self.turns = pace.Turns(self)  # layers are made one at a time
         self.strain: Any = None
         self.coarse: Any = None  # jobs.CoarseView that is shown until the whole map comes
         self.chosen = ""  # role of the map that is on top
-        self._values: dict[str, NDArray[np.float32]] = {}
-        self._limits: dict[str, tuple[float, float]] = {}
+        self.scales = StrainScales(self.layer, self)
+        self.scales.moved.connect(lambda name: self._refresh_ends() if name == self.chosen else None)
         self._extra: set[str] = set()
         self._timer = QTimer(self)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._flush)
-        self._idle = QTimer(self)
-        self._corner = Corner(self.viewer, self._first, np.multiply(cube.scan_shape, self.space["scale"]))
+        self._corner = Corner(self.viewer, self.turns.first, np.multiply(cube.scan_shape, self.space["scale"]))
         self._said: list[str] = []
         self._directions: Any = None  # of the axes that are drawn
-        self._marked: tuple[int, tuple[float, ...], str] = (0, (), "")
-        self._idle.setInterval(SLICE_MS)  # OpenGL has to be prepared for each of them
-        self._idle.timeout.connect(self._do_one)
-        self._on_top = OnTop(self.viewer, cube, lambda: self._first("bars", self._show_bars), self)
+        self._on_top = OnTop(self.viewer, cube, lambda: self.turns.first("bars", self._show_bars), self)
 
     def layer(self, role: str) -> Any:
         """Layer of that role for this datacube, or None."""
@@ -97,11 +81,10 @@ class ScanMaps(QObject):
         return max(own) + 1 if own else len(self.viewer.layers)
 
     def _insert(self, layer: Any) -> Any:
-        selected = self.viewer.layers.selection.active
-        self.viewer.layers.insert(self._above_images(), layer)
+        on_top = role_of(layer) == self.chosen  # the map on top is at hand
+        with contextlib.nullcontext() if on_top else not_chosen(self.viewer):
+            self.viewer.layers.insert(self._above_images(), layer)
         styles.apply_look(layer, self.looks.get(role_of(layer), {}))
-        if selected is not None and role_of(layer) != self.chosen:  # the map on top is at hand
-            self.viewer.layers.selection.active = selected
         return layer
 
     def image(self, role: str, name: str, data: NDArray[Any], **look: Any) -> Any:
@@ -171,17 +154,13 @@ class ScanMaps(QObject):
         """
         first = all(self.layer(name) is None for name, *_ in styles.STRAIN_MAPS)
         self.strain, self.coarse = strain, None
-        for name, _, factor, _ in styles.STRAIN_MAPS:
-            self._values[name] = (np.asarray(getattr(strain, name), float) * factor).astype(np.float32)
-        for name in self._values:
-            if self.limits(name) is None:
-                self._limits[name] = self.fresh_limits(name)
+        self.scales.put(strain)
         if first:
             self.chosen = self.chosen or most_to_see(strain)
         for name, *_ in styles.STRAIN_MAPS:
             if name == self.chosen or self.layer(name) is not None:
                 self._soon(name, partial(self._show_map, name))
-        self._first("axes", self._show_axes)
+        self.turns.soon("axes", self._show_axes)
         for role in self._extra:
             if self.layer(role) is not None:
                 self._soon(role, partial(self.show_extra, role, None))
@@ -199,39 +178,29 @@ class ScanMaps(QObject):
 
     def _coarse_values(self, name: str) -> NDArray[np.float32]:
         if self.coarse is None:
-            return self._values[name]
+            return self.scales.values[name]
         factor = next(factor for role, _, factor, _ in styles.STRAIN_MAPS if role == name)
         return (self.coarse.values[name] * factor).astype(np.float32)
 
     def _soon(self, role: str, draw: Callable[[], Any]) -> None:
+        """Draw a map now where it is shown, before all others where it is to be, else when nothing else waits."""
         layer = self.layer(role)
-        if role == self.chosen or (layer is not None and layer.visible):
-            self._later.pop(role, None)
+        if layer is not None and (role == self.chosen or layer.visible):
+            self.turns.forget(role)
             draw()
+        elif role == self.chosen:
+            self.turns.first(role, draw)
         else:
-            self._later[role] = draw
-            self._idle.start()
-
-    def _first(self, name: str, draw: Callable[[], Any]) -> None:
-        """Draw between two events, before all that waits."""
-        self._later = {name: draw, **self._later}
-        self._idle.start()
-
-    def _do_one(self) -> None:
-        if self._later:
-            self._later.pop(next(iter(self._later)))()
-        if not self._later:
-            self._idle.stop()
+            self.turns.soon(role, draw)
 
     @property
     def settled(self) -> bool:
         """True when nothing waits to be drawn."""
-        return not self._later
+        return self.turns.settled
 
     def finish(self) -> None:
         """Draw what waits now."""
-        while self._later:
-            self._do_one()
+        self.turns.finish()
 
     def _show_map(self, name: str) -> None:
         title, unit = next((title, unit) for role, title, _, unit in styles.STRAIN_MAPS if role == name)
@@ -239,18 +208,14 @@ class ScanMaps(QObject):
         layer = self.image(
             name,
             f"{title} [{unit}]",
-            self._values[name],
+            self.scales.values[name],
             colormap=styles.diverging(),
-            contrast_limits=self.limits(name) or (-1.0, 1.0),
+            contrast_limits=self.scales.limits(name) or (-1.0, 1.0),
             visible=name == self.chosen,
             blending="translucent_no_depth",
         )
         if new:
-            low, high = layer.contrast_limits
-            layer.contrast_limits_range = (min(2 * low, layer.contrast_limits_range[0]), 2 * high)
-            if "contrast_limits" in self.looks.get(name, {}):
-                self._take_limits(layer)
-            layer.events.contrast_limits.connect(self._link_contrast)
+            self.scales.follow(layer, take="contrast_limits" in self.looks.get(name, {}))
 
     def _show_axes(self) -> None:
         """Arrows of the strain's x and y in the corner of the map, shown with any of the strain maps."""
@@ -285,7 +250,7 @@ class ScanMaps(QObject):
             if layer not in seen:
                 styles.show_colorbar(layer, False)
             elif not styles.has_colorbar(layer):
-                self._first(f"bar of {role}", partial(self._show_bar, role))
+                self.turns.soon(f"bar of {role}", partial(self._show_bar, role))
         self._axes_with_maps()
         self._refresh_ends()
 
@@ -327,63 +292,22 @@ class ScanMaps(QObject):
             layer.visible = visible
         return layer
 
-    def rescale_strain(self) -> None:
-        """Contrast limits of the strain maps from their values, symmetric about 0."""
-        for name in self._values:
-            layer, limits = self.layer(name), self.fresh_limits(name)
-            self._limits[name] = limits
-            if layer is not None:
-                self._set_limits(layer, limits)
-        self.limits_changed.emit()
-
-    def limits(self, name: str) -> tuple[float, float] | None:
-        """Colour scale of a strain map in its shown unit, the same wherever it is drawn; None before there is one."""
-        for layer in filter(None, map(self.layer, _sharing(name))):
-            low, high = layer.contrast_limits
-            return float(low), float(high)
-        return self._limits.get(name)
-
-    def fresh_limits(self, name: str) -> tuple[float, float]:
-        """Colour scale of a strain map by its values."""
-        return styles.symmetric_limits(*(self._values[one] for one in _sharing(name)), least=1e-3)
-
-    def _set_limits(self, layer: Any, limits: tuple[float, float]) -> None:
-        self._linking = True
-        try:
-            low, high = layer.contrast_limits_range
-            layer.contrast_limits_range = (min(low, limits[0] * 2), max(high, limits[1] * 2))
-            layer.contrast_limits = limits
-        finally:
-            self._linking = False
-
-    def _link_contrast(self, event: Any) -> None:
-        if role_of(event.source) == self.chosen:
-            self._refresh_ends()
-        if not self._linking:
-            self._take_limits(event.source)
-
-    def _take_limits(self, source: Any) -> None:
-        """Colour scale of one map for those that share it."""
-        limits, role = tuple(source.contrast_limits), role_of(source)
-        for name in _sharing(role):
-            self._limits[name] = limits
-            layer = self.layer(name)
-            if layer is not None and layer is not source:
-                self._set_limits(layer, limits)
-        self.limits_changed.emit()
-
     def show_only(self, role: str) -> None:
-        """Show one of the maps and hide the others."""
+        """Show one of the maps and hide the others; a map that has no layer yet is there in a moment."""
         self.chosen = role
-        draw = self._later.pop(role, None)
-        if draw is not None:
-            draw()
-        elif role in self._values and self.layer(role) is None:
-            self._show_map(role)
+        if role in self.scales.values and self.layer(role) is None:
+            self.turns.first("reveal", self._reveal)
+            self.turns.first(role, partial(self._show_map, role))
+        else:
+            self.turns.hurry(role)
+            self._reveal()
+
+    def _reveal(self) -> None:
+        role = self.chosen
         shown = self.layer(role)
         if shown is not None:
             shown.visible = True
-            if self.coarse is not None and role in self._values:
+            if self.coarse is not None and role in self.scales.values:
                 shown.data = self._coarse_values(role)
             self.viewer.layers.selection.active = shown  # its contrast and colours are at hand
         names = {name for name, *_ in styles.STRAIN_MAPS} | self._extra
@@ -403,13 +327,10 @@ class ScanMaps(QObject):
 
     def ends(self) -> str:
         """Which shares of the map on top lie beyond the ends of its colour bar; empty when none does."""
-        layer = self.layer(self.chosen) if self.chosen in self._values else None
+        layer = self.layer(self.chosen) if self.chosen in self.scales.values else None
         if layer is None or layer not in self._on_top.seen():
             return ""
-        values, limits = self._values[self.chosen], tuple(layer.contrast_limits)
-        if self._marked[:2] != (id(values), limits):  # the cross-hair moves more often than the colours
-            self._marked = (id(values), limits, styles.end_marks(beyond(values, limits)))
-        marks = self._marked[2]
+        marks = self.scales.end_marks(layer)
         return f"{layer.name.partition(' [')[0]} {marks} beyond" if marks else ""
 
     def _refresh_ends(self) -> None:
@@ -423,7 +344,7 @@ class ScanMaps(QObject):
     def close(self) -> None:
         """Stop timers and take the text away; the layers belong to the user now."""
         self._timer.stop()
-        self._idle.stop()
+        self.turns.stop()
         self._said = []
         self._on_top.close()
         self._corner.close()

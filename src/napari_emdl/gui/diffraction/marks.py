@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.gui.diffraction.canvas import FLAT, VIEWS, DiffractionCanvas
-from napari_emdl.gui.kit.session import tag
+from napari_emdl.gui.kit.session import not_chosen, tag
 
 AGREED_COLOR, ONLY_FIRST_COLOR, ONLY_SECOND_COLOR = "#3ddc84", "#ffb000", "#ff5ad1"
 ARROW_COLOR = "#ffe45c"
@@ -55,17 +55,15 @@ class Marks:
             return
         if layer is not None:  # napari keeps as many colours as there were vectors
             self.canvas.model.layers.remove(layer)
-        selected = self.canvas.model.layers.selection.active
         look = {"edge_width": max(self.canvas.shape) / 75, "opacity": 1.0, **self.look}
         if colors is not None:
             look["edge_color"] = colors
-        layer = self.canvas.model.add_vectors(
-            vectors, name=self.name, blending=FLAT, metadata=tag(self.role), **look, **self.canvas.space
-        )
+        with not_chosen(self.canvas.model):
+            layer = self.canvas.model.add_vectors(
+                vectors, name=self.name, blending=FLAT, metadata=tag(self.role), **look, **self.canvas.space
+            )
         layer.editable = False
         self._set_visible()
-        if selected is not None and selected in self.canvas.model.layers:
-            self.canvas.model.layers.selection.active = selected
 
     def _set_visible(self) -> None:
         if self.layer is not None:

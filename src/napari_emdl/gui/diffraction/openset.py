@@ -67,6 +67,7 @@ class OpenSet(QObject):
             styles.space(self.cube.calibration.pixel_nm, "nm", AXES),
             self,
             self.data.settings.position,
+            self.maps.turns.soon,
         )
 
     def show_layers(self) -> None:

@@ -17,6 +17,7 @@ from napari_emdl.gui.diffraction.frame import Frame
 from napari_emdl.gui.diffraction.lattice import LatticeStep
 from napari_emdl.gui.diffraction.limits import Limits
 from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.openset import OpenSets
 from napari_emdl.gui.diffraction.presets import ThresholdTools
 from napari_emdl.gui.diffraction.probe import ProbeStep
 from napari_emdl.gui.diffraction.regions import RegionsBox
@@ -46,6 +47,7 @@ class Panel(QWidget):
     steps: tuple[Step, ...]
     regions: RegionsBox
     limits: Limits
+    sets: OpenSets
     frame: Frame
     notices: Notices
 

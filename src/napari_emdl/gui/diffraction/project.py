@@ -20,7 +20,7 @@ from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, digest_of, own, own_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
-from napari_emdl.gui.kit.signals import signal_layers
+from napari_emdl.gui.kit.signals import for_panels, signal_layers
 from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
@@ -192,7 +192,11 @@ def project_layers(path: str) -> list[LayerData]:
     """Layers of a project for the reader: its datacube's; the workspace that takes it over adds the rest."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    return opened_layers(run_with_progress(lambda _control: read_opened(path), "opening a project"))
+    def read(_control: Any) -> list[LayerData]:
+        return for_panels(opened_layers(read_opened(path)))
+
+    found: list[LayerData] = run_with_progress(read, "opening a project")
+    return found
 
 
 def opened_layers(opened: Opened) -> list[LayerData]:
@@ -205,7 +209,7 @@ def opened_layers(opened: Opened) -> list[LayerData]:
 def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     """Make `panel` as it was when the project was saved, in slices; its datacube becomes the project's."""
     project, state = opened.project, panel.state
-    if state.cube is not None and _same_cube(state.cube, opened.cube):
+    if state.cube is not None and same_cube(state.cube, opened.cube):
         opened.cube = state.cube  # opened already: its layers stay, everything else begins anew
         panel.close_detectors()
     params = project.disks.model_copy(update={"min_score": None})
@@ -222,7 +226,7 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     _put_canvas(panel, project.display.get("canvas") or {})
     yield
     for saved in opened.parts.get(SCAN_LAYERS, []):
-        _add_scan_layer(panel, *saved)
+        yield from _add_scan_layer(panel, *saved)
         yield
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
@@ -237,7 +241,8 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
         (state.follow if project.peaks_for_now else state.fit)()  # the map as it was
 
 
-def _same_cube(a: Datacube, b: Datacube) -> bool:
+def same_cube(a: Datacube, b: Datacube) -> bool:
+    """True for the same file, or the same sample, opened in the same way."""
     return a.shape == b.shape and a.path == b.path and a.metadata.get("sample") == b.metadata.get("sample")
 
 
@@ -280,7 +285,7 @@ def _put_canvas(panel: Panel, shown: dict[str, Any]) -> None:
         styles.apply_look(canvas.layer("pattern"), shown.get("pattern") or {})
 
 
-def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: str) -> None:
+def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: str) -> Iterator[None]:
     role = _take_role(attributes)
     if role not in _DRAWN:
         _add_own(panel.viewer, data, attributes, kind)
@@ -289,6 +294,7 @@ def _add_scan_layer(panel: Panel, data: Any, attributes: dict[str, Any], kind: s
     if old is not None:
         tag_of(old)["role"] = "replaced"  # its going is not the user's
         panel.viewer.layers.remove(old)
+        yield
     layer = _add(panel.viewer, data, {**attributes, "metadata": tag(role, panel.state.cube)}, kind)
     (panel.strain_step.watch_region if role == "reference" else panel.strain_step.profile.watch)(layer)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_emdl.gui.diffraction.panel import Panel
-from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, read_opened
+from napari_emdl.gui.diffraction.project import Opened, collect, opened_layers, read_opened, same_cube
 from napari_emdl.gui.kit.projects import Keeper, ProjectMenu
 from napari_emdl.workflow.project import Collected
 
@@ -34,10 +34,13 @@ class StemProjects:
 
     def take(self, opened: Opened) -> None:
         """Be as the project says; its datacube is opened unless it is the one that is shown."""
-        panel, cube = self.panel, self.panel.state.cube
+        panel = self.panel
         if panel.closed:
             return
-        if cube is not None and cube.path == opened.cube.path and cube.shape == opened.cube.shape:
+        shown_first = sorted(panel.sets.all, key=lambda one: one is not panel.sets.shown)
+        known = next((one for one in shown_first if same_cube(one.cube, opened.cube)), None)
+        if known is not None:
+            panel.open(known.cube)
             panel.take_project(opened)
         else:
             for data in opened_layers(opened):

@@ -21,7 +21,7 @@ from napari_emdl.gui.kit.worker import Job
 from napari_emdl.workflow.finder import LiveResult
 from napari_emdl.workflow.runs import DISK_RUNS
 
-#: The rest is imported once the window has shown the panel: loading units alone holds it for a quarter of a second.
+#: The rest is imported once the window has shown the panel.
 IMPORTS_MS = 100
 PREVIEW_MS = 1500  # between two vector maps of a run that goes on
 
@@ -90,7 +90,6 @@ class StemState(FitState):
         follow("part", part.image, self._on_part, cancel_stale=False, silent=True)
 
     def _import_rest(self) -> None:
-        responsive.prepare_units()
         self.followers.submit("imports")
 
     @property

@@ -13,7 +13,7 @@ from napari_emdl.base.params import StrainParams
 from napari_emdl.gui.diffraction.maps import ScanMaps
 from napari_emdl.gui.diffraction.profile import LineProfile
 from napari_emdl.gui.diffraction.state import StemState
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import pace, styles
 from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.forms import ParamsForm, narrow
 from napari_emdl.gui.kit.session import bare, tag
@@ -190,7 +190,8 @@ class StrainStep(Step):
     def _on_reference(self, text: str) -> None:
         self.draw_button.setVisible(text == DRAWN)
         if text == DRAWN:
-            self.suggest_region()
+            with pace.painted_later():
+                self.suggest_region()
         elif text == IDEAL:
             self.ideal_wanted.emit()
             self.stem.set_reference("lattice")
@@ -304,7 +305,7 @@ class StrainStep(Step):
     def _on_rescale(self) -> None:
         if self.maps is not None:
             self.maps.looks.clear()
-            self.maps.rescale_strain()
+            self.maps.scales.rescale()
 
     def _on_show_map(self, text: str) -> None:
         if self.maps is not None and text in EXTRA_TITLES:

@@ -176,13 +176,13 @@ class StemWorkspace(Panel):
 
     def _scale_set(self, name: str) -> float | None:
         """End of the colour bar of a strain map where it is not the automatic one."""
-        limits = None if self.maps is None else self.maps.limits(name)
-        if self.maps is None or limits is None or np.allclose(limits, self.maps.fresh_limits(name), rtol=1e-4):
+        limits = None if self.maps is None else self.maps.scales.limits(name)
+        if self.maps is None or limits is None or np.allclose(limits, self.maps.scales.fresh(name), rtol=1e-4):
             return None
         return max(abs(limits[0]), abs(limits[1]))
 
     def _make_four_maps(self) -> FourMaps:
-        self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.limits(name))
+        self.four_maps = FourMaps(self.state, lambda name: None if self.maps is None else self.maps.scales.limits(name))
         self.four_maps.moved.connect(lambda row, col: self.cross.move_to(row, col) if self.cross is not None else None)
         return self.four_maps
 
@@ -211,7 +211,7 @@ class StemWorkspace(Panel):
         if settings is None:
             settings = self.state.settings if self.state.cube is None else stem_remember.carried(self.state.settings)
         opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
-        opened.maps.limits_changed.connect(self._on_limits)
+        opened.maps.scales.changed.connect(self._on_limits)
         if not is_stand_in(cube):
             opened.detectors.navigation_named.connect(lambda what: self._name_navigation(opened, what))
             opened.detectors.navigation()
@@ -221,8 +221,7 @@ class StemWorkspace(Panel):
         assert chosen.cross is not None
         chosen.cross.moved.connect(self.state.move_to)
         self.strain_step.maps = self.strain_step.profile.maps = chosen.maps
-        styles.show_scale_bar(self.viewer)
-        self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
+        chosen.maps.turns.soon("scale bar", lambda: self._show_scale_bar(chosen))
         self.docks.lone = chosen.cube.n_patterns == 1
         self.forms.show(chosen.data.settings)
         self.state.show(chosen.data)
@@ -231,6 +230,11 @@ class StemWorkspace(Panel):
         self.suggestion.follow(None if is_stand_in(chosen.cube) else chosen.cube)
         self.run_all_button.setEnabled(True)
         QTimer.singleShot(50, self.docks.fit_views)
+
+    def _show_scale_bar(self, chosen: OpenSet) -> None:
+        if chosen is self.sets.shown:
+            styles.show_scale_bar(self.viewer)
+            self.viewer.scale_bar.visible = chosen.cube.n_patterns > 1
 
     def _on_brought_back(self) -> None:
         """The corner has its values again, and the view fits the scan."""
@@ -264,7 +268,7 @@ class StemWorkspace(Panel):
     def take_project(self, opened: Opened) -> None:
         """Be as a project that was read says; it is saved there again."""
         self._restoring.finish()
-        self._restoring = responsive.Slices(restore(self, opened), self)
+        self._restoring = responsive.Slices(restore(self, opened), self, paints=True)
         self.project.took(opened.path)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_emdl.gui.kit import units
-from napari_emdl.gui.kit.session import camera_of, role_of, tag
+from napari_emdl.gui.kit.session import camera_of, not_chosen, role_of, tag
 from napari_emdl.gui.kit.styles import CROSS_COLOR
 
 GRAB_PX = 14  # how near to the cross a press must be to drag it, in pixels of the screen
@@ -30,6 +30,8 @@ class Crosshair(QObject):
         Keywords of :func:`napari_emdl.gui.kit.styles.space` of the map.
     position
         (row, col) at first; the middle when None.
+    soon
+        ``soon(name, function)`` calls a function when there is time: the first cross is made then.
     """
 
     moved = Signal(int, int)
@@ -41,17 +43,22 @@ class Crosshair(QObject):
         space: dict[str, Any],
         parent: QObject | None = None,
         position: tuple[int, int] | None = None,
+        soon: Callable[[str, Callable[[], Any]], None] | None = None,
     ):
         super().__init__(parent)
         self.viewer = viewer
         self.shape = shape
         self.space = space
+        self._closed = False
         self.position = position or (shape[0] // 2, shape[1] // 2)
         self._scale = np.asarray(space["scale"][-2:], float)
         viewer.mouse_drag_callbacks.append(self._on_drag)
         self._keys = self._bind_keys()
         self._take_over()
-        self._draw()
+        if soon is None or self.layer() is not None:
+            self._draw()
+        else:
+            soon("crosshair", self._draw_first)
 
     def _bind_keys(self) -> list[str]:
         steps = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
@@ -91,6 +98,10 @@ class Crosshair(QObject):
             return
         self._add(lines)
 
+    def _draw_first(self) -> None:
+        if not self._closed:
+            self._draw()
+
     def _take_over(self) -> None:
         """Use the cross of the map that was shown before: napari takes long to remove a layer."""
         layer = self.layer()
@@ -105,20 +116,18 @@ class Crosshair(QObject):
         layer.visible = True
 
     def _add(self, lines: np.ndarray) -> None:
-        active = self.viewer.layers.selection.active
-        layer = self.viewer.add_vectors(
-            lines,
-            name=NAME,
-            edge_width=max(self.shape) / 250,
-            edge_color=CROSS_COLOR,
-            vector_style="line",
-            opacity=0.9,
-            metadata=tag("crosshair"),
-            **self.space,
-        )
+        with not_chosen(self.viewer):
+            layer = self.viewer.add_vectors(
+                lines,
+                name=NAME,
+                edge_width=max(self.shape) / 250,
+                edge_color=CROSS_COLOR,
+                vector_style="line",
+                opacity=0.9,
+                metadata=tag("crosshair"),
+                **self.space,
+            )
         layer.editable = False
-        if active is not None:
-            self.viewer.layers.selection.active = active
 
     def _pixel(self, event: Any) -> np.ndarray:
         return np.asarray(event.position[-2:], float) / self._scale
@@ -152,6 +161,7 @@ class Crosshair(QObject):
 
     def close(self, for_good: bool = True) -> None:
         """Take the bindings off the viewer, and the cross too unless another map comes."""
+        self._closed = True
         if self._on_drag in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_drag)
         unbind(self.viewer, self._keys)

@@ -7,18 +7,23 @@ worker in, which may keep the interpreter for 5 ms by default: a picture has hun
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
+from napari_emdl.gui.kit.pace import SLICE_MS, Pace, painted_later
+
 #: How long a worker may keep the interpreter when the window wants it.
 SWITCH_S = 0.0005
 
-#: Between two slices of work: time to paint, and to answer the mouse.
-SLICE_MS = 25
+#: How long one waits for units that another thread loads.
+UNITS_S = 5.0
 
 _before_s: float | None = None
 
@@ -48,13 +53,20 @@ def end() -> None:
 
 
 def prepare_units() -> None:
-    """Load the units of all layers; call it in the thread of the window before :func:`prepare_layers` in a worker.
+    """Load the units of all layers, a seventh of a second; call it in a worker.
 
-    The first who asks loads them, and a second thread that asks meanwhile would find half of them.
+    Who asks for a unit first loads them otherwise, and a second thread that asks meanwhile finds half of them.
     """
     import pint
 
-    pint.get_application_registry().parse_units("pixel")
+    shared = pint.application_registry
+    if isinstance(shared.get(), pint.LazyRegistry):
+        ours: pint.UnitRegistry[Any] = pint.UnitRegistry(on_redefinition="raise")
+        if isinstance(shared.get(), pint.LazyRegistry):
+            shared.set(ours)
+    end_s = time.monotonic() + UNITS_S
+    while not getattr(shared.get(), "_initialized", True) and time.monotonic() < end_s:  # the window loads them meanwhile
+        time.sleep(0.01)
 
 
 def prepare_layers() -> None:
@@ -64,6 +76,7 @@ def prepare_layers() -> None:
     """
     from napari.layers import Image, Points, Shapes, Vectors
 
+    prepare_units()
     Image(np.zeros((2, 2), np.float32))
     Points(np.zeros((2, 2)), features={"score": np.arange(2.0)}, border_color="score")
     Shapes()  # napari compiles for empty layers what it needs for all shapes: seconds, on the first day
@@ -78,22 +91,30 @@ class Slices(QObject):
     ----------
     work
         A generator; what lies between two of its yields is done in one go.
+    paints
+        Canvases change: each is painted in a turn of its own.
     """
 
-    def __init__(self, work: Iterator[None], parent: QObject | None = None):
+    def __init__(self, work: Iterator[None], parent: QObject | None = None, paints: bool = False):
         super().__init__(parent)
-        self._work = work
+        self._work, self._paints = work, paints
         self.going = True
+        self._pace = Pace()
         self._timer = QTimer(self)
         self._timer.setInterval(SLICE_MS)
-        self._timer.timeout.connect(self.step)
+        self._timer.timeout.connect(self._on_timer)
         self._timer.start()
         self.step()
+
+    def _on_timer(self) -> None:
+        if self._pace.free():
+            self.step()
 
     def step(self) -> None:
         """Do the next part."""
         try:
-            next(self._work)
+            with painted_later() if self._paints else contextlib.nullcontext():
+                next(self._work)
         except StopIteration:
             self.stop()
         except BaseException:

@@ -13,7 +13,8 @@ import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from napari_emdl.base.signals import Signal
-from napari_emdl.gui.kit import glyphs, responsive
+from napari_emdl.gui.kit import glyphs, pace, programs, responsive
+from napari_emdl.gui.kit.sliders import Sliders
 from napari_emdl.gui.kit.styles import METADATA_KEY
 
 PLUGIN = "napari-emdl"
@@ -26,6 +27,7 @@ MARGIN = 0.05  # around what is fitted into a canvas
 TABS = {WORKSPACE: "4D-STEM", COLUMNS: "Columns", DIFFUSION: "Diffusion", LIVE: "Live"}
 
 _widgets: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+_sliders: WeakKeyDictionary[Any, Sliders] = WeakKeyDictionary()
 
 
 def tag(role: str, signal: Signal | None = None, **more: Any) -> dict[str, Any]:
@@ -110,7 +112,11 @@ def register(viewer: Any, name: str, widget: Any) -> None:
     """Remember the panel `name` of `viewer` so that it is opened only once."""
     _widgets.setdefault(bare(viewer), {})[name] = widget
     responsive.begin()
+    programs.begin()
     glyphs.make_ready_in(bare(viewer))
+    if has_window(viewer) and bare(viewer) not in _sliders:
+        _sliders[bare(viewer)] = Sliders(bare(viewer))
+    pace.follow(getattr(getattr(bare(viewer), "window", None), "_qt_viewer", None))
 
 
 def unregister(viewer: Any, name: str) -> None:
@@ -119,8 +125,11 @@ def unregister(viewer: Any, name: str) -> None:
     panels.pop(name, None)
     if not panels:
         _widgets.pop(bare(viewer), None)
+        if has_window(viewer) and bare(viewer) in _sliders:
+            _sliders.pop(bare(viewer)).close()
     if not _widgets:
         responsive.end()
+        programs.end()
 
 
 def registered(viewer: Any, name: str) -> Any:
@@ -161,6 +170,21 @@ def _as_installed(category: str) -> bool:
     kept = get_settings().config_path
     set_outside = any(name.upper().startswith(f"NAPARI_{category.upper()}_") for name in os.environ)
     return bool(kept) and not set_outside and not Path(kept).with_name(f"{PLUGIN}.yaml").exists()
+
+
+@contextlib.contextmanager
+def not_chosen(viewer: Any) -> Iterator[None]:
+    """A layer that is added meanwhile does not become the one at hand: napari builds its controls anew with each that does."""
+    layers, active = viewer.layers, viewer.layers.selection.active
+    had = getattr(layers, "_activate_on_insert", True)
+    if active is not None:  # else the first layer would leave nothing at hand
+        layers._activate_on_insert = False
+    try:
+        yield
+    finally:
+        layers._activate_on_insert = had
+        if active is not None and active in layers and layers.selection.active is not active:
+            layers.selection.active = active
 
 
 class CloseWatch(QObject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from napari_emdl.base.signals import Datacube, Movie
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.session import tag
+
+PANEL_MODULES = {"datacube": ("diffraction.workspace",), "movie": ("atoms.columns", "atoms.diffusion")}
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -21,6 +24,15 @@ def signal_layers(signal: Datacube | Movie) -> list[LayerTuple]:
         space = styles.space(signal.calibration.pixel_nm, "nm", ("scan row", "scan col"))
         return [(empty, {"name": signal.name, "metadata": tag("navigation", signal), **look, **space}, "image")]
     return [movie_layer(signal)]
+
+
+def for_panels(layers: list[LayerTuple]) -> list[LayerTuple]:
+    """The same layers, with all imported that their panel needs: in a worker, so that the window need not wait for it."""
+    signals = [look.get("metadata", {}).get(styles.METADATA_KEY, {}).get("signal") for _, look, _ in layers]
+    for kind in {signal.kind for signal in signals if signal is not None}:
+        for module in PANEL_MODULES["datacube" if kind == "datacube" else "movie"]:
+            import_module(f"napari_emdl.gui.{module}")
+    return layers
 
 
 def movie_layer(movie: Movie) -> LayerTuple:

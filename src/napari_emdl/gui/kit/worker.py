@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.gui.kit import glyphs
-from napari_emdl.gui.kit.responsive import prepare_layers, prepare_units
+from napari_emdl.gui.kit.responsive import prepare_layers
+from napari_emdl.gui.kit.toasts import show_error
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
@@ -246,6 +246,7 @@ class JobBar(QWidget):
         self.bar.setTextVisible(True)
         self.text = QLabel("")
         self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.text.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Stop within a second; what is finished is kept (Esc)")
         self.cancel_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -280,8 +281,10 @@ class JobBar(QWidget):
     def _on_progress(self, progress: Progress) -> None:
         if self.job is None or self.job.control.cancelled:
             return
+        self.bar.setUpdatesEnabled(False)  # Qt paints the whole window at once for each value
         self.bar.setRange(0, max(1, progress.total))
         self.bar.setValue(progress.done)
+        self.bar.setUpdatesEnabled(True)
         parts = [f"{progress.done:,} of {progress.total:,} {self.item}"]
         if progress.rate_per_s > 0:
             parts.append(per_second(progress.rate_per_s))
@@ -313,7 +316,6 @@ def run_with_progress(function: Callable[[Control], Any], title: str) -> Any:
         prepare_layers()
         return function(control)
 
-    prepare_units()
     glyphs.make_ready_in(current_viewer())
     job = Job(work, title)
     outcome: list[Any] = []
