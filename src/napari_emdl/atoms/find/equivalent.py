@@ -26,8 +26,8 @@ _MOST_TRIED = 32
 #: Share of the clear columns that have another on either side, one vector away, and how far off it may be in nearest spacings.
 #: The step within a dumbbell leads to a column on one side alone, and a grain may hold a third of all columns.
 _THROUGH, _OFF = 0.3, 0.25
-#: A step from A site to oxygen to A site, or along a chain of columns, leads through some columns only, and twice or three times
-#: the step, where it stays inside the crystal, through so many times as many. What leads through this share is a whole step.
+#: A step from A site to oxygen to A site, or along a chain of columns, leads through some columns only, and twice or thrice the
+#: step, where it stays inside the crystal, through so many times as many. What leads through this share is a whole step.
 _LONGER, _PLENTY = 1.2, 0.8
 #: A small crystal has few columns on either side: of so many steps that end inside it, this share leads to columns.
 _LEAST_INSIDE, _FILLED = 12, 0.85
