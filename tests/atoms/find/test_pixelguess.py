@@ -46,6 +46,15 @@ def test_the_guess_is_near_and_the_columns_are_found(pixel_A: float, dark: bool)
     assert (away.min(axis=1) < 0.5 / pixel_A).mean() > 0.9
 
 
+def test_the_edge_of_a_specimen_is_no_lattice() -> None:
+    image, places = columns_of_spots(0.12, False, 6, 240)
+    beside = np.random.default_rng(7).poisson(400, (240, 240))
+    guess = guess_pixel_size(in_memory(np.hstack([beside, image]), "image"), ColumnParams())
+    assert guess is not None and 0.5 < guess.pixel_A / 0.12 < 1.8
+    # the part that was looked at holds a part of the crystal
+    assert guess.columns > 0.4 * np.all((places > 2) & (places < 237), axis=1).sum()
+
+
 def test_half_precision_is_read() -> None:
     image, _ = columns_of_spots(0.12, False, 2, 200)
     table = find_columns(image.astype(np.float16), pixel_size_A=0.12)

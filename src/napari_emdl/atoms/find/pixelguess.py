@@ -38,6 +38,8 @@ _SIDE_PX, _SIDE_PLANES = (320, 768), 16
 #: spots nearer to the centre of the transform are no planes, nor are shorter ones; the logarithm of the power, smoothed so
 #: much, stands so far out of the ring around it
 _LONGEST_PART, _SHORTEST_PX, _SMOOTH, _STANDS_OUT = 8, 3.3, 1.0, 1.5
+#: longest planes and those from which on spots are less likely of planes, pixels, and what counts as slow
+_LONGEST_PX, _FINE_PX, _EVEN_PX = 80.0, 10.0, 20.0
 #: fewer columns are no ground for a guess
 _LEAST = 12
 
@@ -116,7 +118,9 @@ def guess_pixel_size(
     allowed = [a for a in TRIED_A if planes_px is not None and _PLANES_A[0] <= a * planes_px <= _PLANES_A[1]]
     image: Any = in_memory(part, "image")
     best, value = None, 0.0
-    for pixel_A in allowed or TRIED_A:
+    for pixel_A in (*allowed, *(a for a in TRIED_A if a not in allowed)):
+        if best is not None and pixel_A not in allowed:
+            break  # the others are for images whose strongest spot is none of planes
         if control is not None:
             control.check()
         settings = params.model_copy(update={"model": "", "pixel_size_A": pixel_A, "min_score": None})
@@ -140,19 +144,27 @@ def _strongest_planes(frame: NDArray[np.float32]) -> float | None:
     side = min(1024, *frame.shape)
     middle = frame[tuple(slice((n - side) // 2, (n - side) // 2 + side) for n in frame.shape)]
     try:
-        spectrum = log_spectrum(middle)
+        spectrum = log_spectrum(_evened(middle))
     except EmdlError:
         return None
     radius = np.hypot(*np.ogrid[-(side // 2) : side - side // 2, -(side // 2) : side - side // 2])
     ring = np.minimum(radius.astype(int), side // 2)
     smooth = ndi.gaussian_filter(spectrum, _SMOOTH)
     excess = smooth - ndi.median(smooth, ring, range(side // 2 + 1))[ring]
-    excess[(radius < _LONGEST_PART) | (radius > side / _SHORTEST_PX) | (excess < _STANDS_OUT)] = 0
-    excess /= np.sqrt(np.maximum(radius, 1))  # noise that resampling left is as high near the edge of the transform
+    excess[(radius < max(_LONGEST_PART, side / _LONGEST_PX)) | (radius > side / _SHORTEST_PX) | (excess < _STANDS_OUT)] = 0
+    excess /= np.maximum(1, radius * _FINE_PX / side)  # noise that resampling left is high near the edge of the transform
     spot = np.unravel_index(int(np.argmax(excess)), excess.shape)
     if not excess[spot] > 0:
         return None
     return spacing_px((side, side), (float(spot[0]), float(spot[1])))
+
+
+def _evened(frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A frame without its slow changes and of the same contrast everywhere: the rim of a specimen is no lattice."""
+    frame = np.nan_to_num(frame, nan=float(np.nanmedian(frame)))
+    out = frame - ndi.gaussian_filter(frame, _EVEN_PX)
+    wide = np.sqrt(ndi.gaussian_filter(out**2, _EVEN_PX))
+    return np.asarray(out / np.maximum(wide, 1e-3 * wide.max() + 1e-12), np.float32)
 
 
 def _part(frame: NDArray[np.float32], planes_px: float | None) -> NDArray[np.float32]:
@@ -163,7 +175,7 @@ def _part(frame: NDArray[np.float32], planes_px: float | None) -> NDArray[np.flo
 
     def height(part: NDArray[np.float32]) -> float:
         try:
-            spectrum = log_spectrum(part)
+            spectrum = log_spectrum(_evened(part))
         except EmdlError:
             return 0.0
         radius = np.hypot(*np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in part.shape)])
