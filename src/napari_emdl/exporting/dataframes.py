@@ -47,7 +47,7 @@ def columns_of(result: Any) -> tables.Columns:
     if kind == "disks":
         return tables.disk_columns(result)
     if kind == "columns":
-        return tables.column_columns(result.reshape((result.n_positions,)), result.attrs.get("pixel_A"))
+        return tables.column_columns(result.reshape((result.n_positions,)), tables.known_pixel_A(result.attrs))
     if kind == "strain":
         from napari_emdl.diffraction.fit.strain import REASONS
 
@@ -139,7 +139,8 @@ def _of_occupancy(xarray: Any, occupancy: Any) -> xr.Dataset:
     coords: dict[str, Any] = {"group": ("site", occupancy.group_names)}
     if (times_s := occupancy.frame_times_s()) is not None:
         coords["time"] = ("frame", times_s, {"units": "s"})
-    facts = {name: occupancy.attrs[name] for name in ("pixel_A", "dose_e_per_A2") if occupancy.attrs.get(name)}
+    known = {"pixel_A": tables.known_pixel_A(occupancy.attrs), "dose_e_per_A2": occupancy.attrs.get("dose_e_per_A2")}
+    facts = {name: value for name, value in known.items() if value}
     return xarray.Dataset(fields, coords, facts)
 
 

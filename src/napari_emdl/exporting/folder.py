@@ -232,7 +232,7 @@ def _export_strain(writer: _Writer, strain: Any) -> None:
 
 
 def _export_columns(writer: _Writer, peaks: PeakTable) -> None:
-    pixel_A = peaks.attrs.get("pixel_A")
+    pixel_A = tables.known_pixel_A(peaks.attrs)
     flat = peaks.reshape((peaks.n_positions,))
     writer.csv("columns.csv", lambda: tables.column_columns(flat, pixel_A))
     shape = tuple(peaks.attrs.get("frame_shape") or ())
@@ -267,7 +267,7 @@ def _export_occupancy(writer: _Writer, occupancy: Any, mean: NDArray[Any] | None
     writer.csv("events.csv", lambda: tables.structured_columns(occupancy.events))
     writer.csv("rates.csv", lambda: tables.rate_columns(occupancy))
     writer.csv("frames.csv", lambda: tables.frame_columns(occupancy, FLAGS))
-    pixel_A = occupancy.attrs.get("pixel_A")
+    pixel_A = tables.known_pixel_A(occupancy.attrs)
     size = None if not pixel_A else (pixel_A / 10, pixel_A / 10)
     heat = occupancy_map(occupancy)
     writer.tiff("occupancy_map.ome.tif", heat, size, description="mean occupancy at each site, drift corrected; NaN: no site")

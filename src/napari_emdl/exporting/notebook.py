@@ -68,7 +68,7 @@ def figure(thing: Any, **options: Any) -> Figure:
         return _drawn(lambda made: _draw_disks(made, standing(thing)), 9.0, 4.2)
     if kind == "columns":
         flat = standing(thing).reshape((thing.n_positions,))
-        return _drawn(lambda made: figures.draw_columns(made, flat, thing.attrs.get("pixel_A")), 9.0, 4.4)
+        return _drawn(lambda made: figures.draw_columns(made, flat, tables.known_pixel_A(thing.attrs)), 9.0, 4.4)
     return _drawn(lambda made: _draw_occupancy(made, thing), 10.0, 4.4)
 
 

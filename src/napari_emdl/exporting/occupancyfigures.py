@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_emdl.base.showing import PALETTE
 from napari_emdl.exporting.figures import add_scale_bar, scale_bar_length
+from napari_emdl.exporting.tables import known_pixel_A
 
 _MASKED = "0.75"
 _OCCUPIED, _EMPTY = PALETTE[1], PALETTE[0]
@@ -19,7 +20,7 @@ _MAP_WIDTH_PT = 300.0  # of the image in a map, about
 def draw_sites(figure: Any, occupancy: Any, mean: NDArray[Any] | None = None) -> None:
     """Sites coloured by their mean occupancy, over the drift-corrected mean image (rows, cols) where it is given."""
     axes = figure.subplots()
-    place, pixel_A = occupancy.sites_px, occupancy.attrs.get("pixel_A")
+    place, pixel_A = occupancy.sites_px, known_pixel_A(occupancy.attrs)
     look: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": 1, "c": occupancy.mean_occupancy()}
     if mean is None:
         drawn = axes.scatter(place[:, 1], place[:, 0], s=14, **look)

@@ -61,6 +61,11 @@ def disk_columns(disks: PeakTable) -> dict[str, Any]:
     return out | {name: disks.column(name) for name in disks.fields if name not in ("row", "col")}
 
 
+def known_pixel_A(attrs: Mapping[str, Any]) -> float | None:
+    """Pixel size that lengths may be written in; None where it is not known or was guessed to find columns at all."""
+    return None if attrs.get("pixel_guessed") else attrs.get("pixel_A") or None
+
+
 def column_columns(peaks: PeakTable, pixel_A: float | None) -> dict[str, Any]:
     """One row an atomic column: frame, place in pixels and angstrom, species by name, and the other fields."""
     out: dict[str, Any] = {"frame": peaks.flat_index(), "row_px": peaks.column("row"), "col_px": peaks.column("col")}
@@ -95,7 +100,7 @@ def strain_columns(strain: Any, reasons: tuple[str, ...]) -> dict[str, Any]:
 
 def site_columns(occupancy: Any, groups: tuple[str, ...]) -> dict[str, Any]:
     """One row a site: place, group, coordination, mean occupancy and class probabilities."""
-    pixel_A = occupancy.attrs.get("pixel_A")
+    pixel_A = known_pixel_A(occupancy.attrs)
     place = occupancy.sites_px
     out: dict[str, Any] = {"site": np.arange(len(place)), "row_px": place[:, 0], "col_px": place[:, 1]}
     if pixel_A:

@@ -123,7 +123,7 @@ def _calibrated(signal: Any, result: Any, known: Mapping[str, Any]) -> Any:
     calibration = signal.calibration
     for name, source in (sources if isinstance(sources, Mapping) else {}).items():
         value = recorded.get(name)
-        if source in ("user", "measured") and value is not None:
+        if source in ("user", "measured", "guess") and value is not None:
             calibration = calibration.override(source, **{name: tuple(value) if isinstance(value, list) else value})
     pixel_A = (getattr(result, "attrs", None) or {}).get("pixel_A")
     if isinstance(signal, Movie) and pixel_A:

@@ -140,10 +140,10 @@ def test_what_is_no_movie_is_refused(shape, kind, message):
         find_columns(signal, model="log")
 
 
-def test_pixel_size_must_be_known_and_can_be_typed(case):
+def test_pixel_size_can_be_typed_and_is_asked_for_where_nothing_tells_it(case):
+    with pytest.raises(EmdlError, match=r"pixel size is unknown.*no lattice"):
+        find_columns(in_memory(np.zeros((2, 64, 64)), "movie", Calibration()), model="log")
     movie = in_memory(np.asarray(case.movie.data[:2]), "movie", Calibration())
-    with pytest.raises(EmdlError, match="pixel size is unknown"):
-        find_columns(movie, model="log")
     assert find_columns(movie, model="log", pixel_size_A=0.12).attrs["pixel_A"] == 0.12
 
 

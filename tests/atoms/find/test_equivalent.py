@@ -27,6 +27,19 @@ def test_the_vectors_are_those_of_the_lattice() -> None:
     assert max(away) < 0.5
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_step_along_a_chain_is_no_vector_of_the_lattice(parts: int) -> None:
+    """Of columns and chains of them only the whole period leads from each column to another."""
+    down, across = np.array([30.0, 0.4]), np.array([0.3, 43.0])
+    cells = np.array([(i, j) for i in range(9) for j in range(8)]) @ np.stack([down, across]) + 10
+    chains = [cells + across / 2 + down * k / parts for k in range(parts)]
+    columns = np.concatenate([cells, *chains])
+    found = find_translations(columns + np.random.default_rng(parts).normal(0, 0.3, columns.shape), whole=True)
+    assert found is not None
+    area = abs(np.linalg.det(found.vectors))
+    assert area == pytest.approx(30 * 43, rel=0.03)
+
+
 def test_chance_finds_half_way_fall_and_a_sublattice_stands() -> None:
     rng = np.random.default_rng(2)
     strong, weak = lattice(), halfway()

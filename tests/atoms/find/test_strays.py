@@ -44,3 +44,16 @@ def test_without_a_lattice_nothing_changes() -> None:
     score = np.random.default_rng(4).uniform(0.3, 1.0, 80)
     assert np.array_equal(without_strays(noise, score), score)
     assert without_strays(np.zeros((0, 2)), np.zeros(0)).shape == (0,)
+
+
+def test_columns_beside_chains_of_twice_the_period_stay() -> None:
+    """A perovskite along [110]: B sites and oxygen make chains of half the period, which is no step between the A sites."""
+    rng = np.random.default_rng(5)
+    down, across = np.array([29.5, 0.3]), np.array([0.2, 42.0])
+    cells = np.array([(i, j) for i in range(13) for j in range(9)]) @ np.stack([down, across]) + 20
+    rim = (cells[:, 1] > 300) & (cells[:, 0] < 160)  # no chain was seen there, and the A sites are in doubt
+    chain = np.concatenate([cells[~rim] + across / 2, cells[~rim] + across / 2 + down / 2])
+    position = np.concatenate([cells, chain])
+    position += rng.normal(0, 0.3, position.shape)
+    score = np.r_[np.where(rim, 0.8, 0.95), np.full(len(chain), 0.95)]
+    assert np.array_equal(without_strays(position, score), score)

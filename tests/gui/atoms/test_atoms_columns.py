@@ -199,6 +199,19 @@ def test_edits_are_saved(panel, wait_until, tmp_path):
     assert len(opened) == 1
 
 
+def test_unknown_pixel_size_is_guessed_on_demand(show, sample, wait_until):
+    movie, _ = sample
+    panel = show(in_memory(np.asarray(movie.data), "movie", Calibration(), name="no pixel size"))
+    wait_until(lambda: "pixel size is unknown" in panel.hint.text())
+    box = panel.pixel_box
+    assert box.guess_button.isVisibleTo(box)
+    box.guess_button.click()
+    wait_until(lambda: panel.session.movie.pixel_A is not None, what="a guess of the pixel size")
+    assert 0.6 < panel.session.movie.pixel_A / movie.pixel_A < 1.6
+    assert "guessed" in box.source.text() and not box.guess_button.isVisibleTo(box)
+    wait_until(lambda: panel.session.candidates.n_done >= 1, what="columns with the guessed pixel size")
+
+
 def test_unknown_pixel_size_is_said_and_measured(show, sample, wait_until):
     movie, _ = sample
     panel = show(in_memory(np.asarray(movie.data), "movie", Calibration(), name="no pixel size"))

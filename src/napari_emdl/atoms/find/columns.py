@@ -11,6 +11,7 @@ from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaws_of
 from napari_emdl.atoms.find.frames import frames_used, reader_for
 from napari_emdl.atoms.find.making import make_finder
 from napari_emdl.atoms.find.moviefacts import check_movie, pixel_size_A
+from napari_emdl.atoms.find.pixelguess import GUESSED, with_guessed_pixel
 from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
@@ -68,8 +69,8 @@ def find_columns(
     -------
     PeakTable
         Shape (frames,) with fields row, col, score, sigma_px, species, intensity and logit. It holds all candidates above a low
-        floor; ``attrs["default_min_score"]`` is the default threshold. Further attrs: species, pixel_A, method, model,
-        provider, contrast.
+        floor; ``attrs["default_min_score"]`` is the default threshold. Further attrs: species, pixel_A, pixel_guessed, method,
+        model, provider, contrast.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def find_columns(
     settings: ColumnParams = merge_params(params, ColumnParams, overrides)
     running: RunParams = merge_params(run, RunParams, {} if device is None else {"device": device})
     check_frame_fits(movie.shape[-2:], running)
+    movie, settings, guessed = with_guessed_pixel(movie, settings, running, control)
     finder = make_finder(movie, settings, running, control)
     several = frames_used(finder) > 1
     record = provenance(
@@ -107,7 +109,7 @@ def find_columns(
         on_block=on_block,
         parallel=finder.parallel,
     )
-    settle_attrs(table, movie, finder, settings, Caveats([input_changed(record, movie)], INPUT) + caveats_of(movie))
+    settle_attrs(table, movie, finder, settings, Caveats([guessed, input_changed(record, movie)], INPUT) + caveats_of(movie))
     record["caveats"] = table.attrs["caveats"]
     if finder.info.sublattices:
         record["sublattices"] = finder.info.sublattices
@@ -123,6 +125,7 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
     return {
         "species": list(finder.species),
         "pixel_A": pixel_size_A(movie, params),
+        "pixel_guessed": movie.calibration.source.get("pixel_nm") == GUESSED,
         "frame_shape": list(movie.frame_shape),
         "default_min_score": float(finder.default_min_score),
         "contrast": finder.contrast,

@@ -26,6 +26,9 @@ _MOST_TRIED = 32
 #: Share of the clear columns that have another on either side, one vector away, and how far off it may be in nearest spacings.
 #: The step within a dumbbell leads to a column on one side alone, and a grain may hold a third of all columns.
 _THROUGH, _OFF = 0.3, 0.25
+#: A step from A site to oxygen to A site, or along a chain of columns, leads through some columns only, and twice or thrice the
+#: step, where it stays inside the crystal, through so many times as many. What leads through this share is a whole step.
+_LONGER, _PLENTY = 1.2, 0.8
 #: A small crystal has few columns on either side: of so many steps that end inside it, this share leads to columns.
 _LEAST_INSIDE, _FILLED = 12, 0.85
 #: Share of the clear columns next to a place that must obey a lattice; lattices looked for in one frame.
@@ -73,8 +76,12 @@ def pooled_scores(position_px: Floats, score: Floats, threads: int = 1) -> Float
     return out
 
 
-def find_translations(columns_px: Floats) -> Translations | None:
-    """Shortest two independent vectors by which columns (n, 2) of one crystal repeat, or None."""
+def find_translations(columns_px: Floats, whole: bool = False) -> Translations | None:
+    """Shortest two independent vectors by which columns (n, 2) of one crystal repeat, or None.
+
+    With `whole` a step that leads through a part of the columns only, as along a chain of B sites and oxygen, is none where a
+    multiple leads through far more. Otherwise it stands: where a sublattice is half seen, it is the period of the others.
+    """
     if len(columns_px) < _LEAST_CLEAR:
         return None
     tree = cKDTree(columns_px)
@@ -85,7 +92,7 @@ def find_translations(columns_px: Floats) -> Translations | None:
     steps = steps[(steps[:, 0] > 0) | ((steps[:, 0] == 0) & (steps[:, 1] > 0))]
     if len(steps) < _LEAST_CLEAR:
         return None
-    tries = _Tries(tree, columns_px, asked, spacing, _frequent(steps, spacing))
+    tries = _Tries(tree, columns_px, asked, spacing, _frequent(steps, spacing), whole)
     for i, (first, one) in enumerate(tries):
         for second, other in itertools.islice(tries, i + 1, None):
             area = abs(first[0] * second[1] - first[1] * second[0])
@@ -114,7 +121,10 @@ class _Tries:
     They are looked at when they are asked for: the first two mostly are the lattice.
     """
 
-    def __init__(self, tree: cKDTree, columns_px: Floats, asked: Floats, spacing: float, vectors: list[Floats]) -> None:
+    def __init__(
+        self, tree: cKDTree, columns_px: Floats, asked: Floats, spacing: float, vectors: list[Floats], whole: bool = False
+    ) -> None:
+        self.whole = whole
         self.tree, self.columns_px, self.asked, self.spacing = tree, columns_px, asked, spacing
         self._left = iter(vectors)
         self._found: list[tuple[Floats, NDArray[np.bool_]]] = []
@@ -130,8 +140,23 @@ class _Tries:
     def _look(self, vector: Floats) -> None:
         forth, back = (_leads(self.tree, self.asked, step, self.spacing) for step in (vector, -vector))
         through = forth & back
-        if through.sum() >= max(_LEAST_CLEAR // 2, _THROUGH * len(self.asked)) or self._fills(vector, np.r_[forth, back]):
+        enough = through.sum() >= max(_LEAST_CLEAR // 2, _THROUGH * len(self.asked))
+        if self.whole and enough and self._part_of_one(vector, through):
+            return
+        if enough or self._fills(vector, np.r_[forth, back]):
             self._found.append((vector, through))
+
+    def _part_of_one(self, vector: Floats, through: NDArray[np.bool_]) -> bool:
+        """Whether a vector is a half or a third of one by which far more columns repeat."""
+        if through.sum() >= _PLENTY * len(through):
+            return False
+        for times in (2, 3):
+            ends = [self.asked + times * sign * vector for sign in (1, -1)]
+            inside = np.all([self._hull.find_simplex(end) >= 0 for end in ends], axis=0)
+            longer = np.all([_near_one(self.tree, end[inside], self.spacing) for end in ends], axis=0)
+            if longer.sum() > max(_LEAST_CLEAR // 2, _LONGER * (through & inside).sum()):
+                return True
+        return False
 
     def _fills(self, vector: Floats, leads: NDArray[np.bool_]) -> bool:
         """Whether a vector and its opposite lead to columns wherever they stay inside the crystal.
@@ -151,7 +176,12 @@ class _Tries:
 
 def _leads(tree: cKDTree, columns_px: Floats, vector: Floats, spacing: float) -> NDArray[np.bool_]:
     """(n,) True where a vector leads from a column to another."""
-    return np.isfinite(tree.query(columns_px + vector, distance_upper_bound=_OFF * spacing)[0])
+    return _near_one(tree, columns_px + vector, spacing)
+
+
+def _near_one(tree: cKDTree, places_px: Floats, spacing: float) -> NDArray[np.bool_]:
+    """(n,) True where a column stands at a place."""
+    return np.isfinite(tree.query(places_px, distance_upper_bound=_OFF * spacing)[0])
 
 
 def steps_obeyed(lattice: Translations) -> NDArray[np.int64]:

@@ -20,6 +20,8 @@ from napari_emdl.base.signals import Movie
 class Frames:
     """Reads frames in order as (n, rows, cols) or (n, foci, rows, cols), without pixels that the signal knows to be missing.
 
+    Numbers of half or extended precision come as single precision.
+
     Dead lines and pixels are filled from around, wide gaps with the median. Borders of aligned frames and NaN stay: the finders
     see them frame by frame.
     """
@@ -31,6 +33,8 @@ class Frames:
         """Frames `start`:`stop`."""
         image = self.movie.kind == "image"
         frames = np.asarray(self.data[:, :])[None] if image else np.asarray(self.data[start:stop])
+        if frames.dtype.kind == "f" and frames.dtype.itemsize not in (4, 8):
+            frames = frames.astype(np.float32)  # half and extended precision, which scipy does not take
         facts = self.movie.missing_facts
         return frames if facts.pixels is None and not facts.codes else _mended(frames, facts)
 

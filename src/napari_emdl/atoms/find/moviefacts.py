@@ -10,6 +10,8 @@ from napari_emdl.base.signals import Movie
 
 #: Pixel sizes (Å) of images that can show columns: neighbours are at least 1.4 Å apart, which takes two pixels.
 _PIXELS_A = (0.005, 0.8)
+#: what to do where the pixel size is not known
+NO_PIXEL = 'the pixel size is unknown: type it (--pixel-size "0.1 Å") or measure it from a known lattice spacing in the FFT'
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
@@ -22,9 +24,7 @@ def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
     """
     pixel = params.pixel_size_A or movie.pixel_A
     if pixel is None or not np.isfinite(pixel) or pixel <= 0:
-        raise EmdlError(
-            'the pixel size is unknown: type it (--pixel-size "0.1 Å") or measure it from a known lattice spacing in the FFT'
-        )
+        raise EmdlError(NO_PIXEL)
     if not _PIXELS_A[0] <= pixel <= _PIXELS_A[1]:
         raise EmdlError(
             f"a pixel of {pixel:.4g} Å shows no atomic columns; check the unit in the file, or type the pixel size "

@@ -32,7 +32,7 @@ def without_strays(position_px: Floats, score: Floats) -> Floats:
     doubt = (score >= DOUBT) & (score < CLEAR)
     stray, left = doubt.copy(), position_px[score >= CLEAR]
     lattices = 0
-    while stray.any() and lattices < _MOST_LATTICES and (lattice := find_translations(left)) is not None:
+    while stray.any() and lattices < _MOST_LATTICES and (lattice := find_translations(left, whole=True)) is not None:
         stray &= ~_carried(position_px, score, lattice)
         left = left[steps_obeyed(lattice) < 2]
         lattices += 1

@@ -120,7 +120,8 @@ def fit_occupancy(
         discard_drift(output)
     evidence = np.where(valid, evidence, np.float32(np.nan))
     attrs: dict[str, Any] = {
-        "pixel_A": float(pixel_A), "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
+        "pixel_A": float(pixel_A), "pixel_guessed": bool(columns.attrs.get("pixel_guessed")),
+        "frame_shape": list(shape), "method": settings.method, "min_score": threshold, "evidence":
         source, "frame_interval_s": settings.frame_interval_s or (movie.calibration.frame_interval_s if movie is not None else
         None), "dose_e_per_A2": settings.dose_e_per_A2, "params": settings.model_dump(), "notes": [], "columns": {k:
         columns.attrs.get(k) for k in ("method", "model", "model_sha256", "provider", "contrast", "params")},

@@ -119,11 +119,22 @@ def column_strain(
 
 
 def occupancy_strain(occupancy: Occupancy, **options: Any) -> ColumnStrain:
-    """Strain of the sites of a movie that are occupied at least half of the time; options as in :func:`column_strain`."""
+    """Strain of the sites of a movie that are occupied at least half of the time; options as in :func:`column_strain`.
+
+    Raises
+    ------
+    EmdlError
+        When no site is occupied that long; for a known lattice where the pixel size was guessed.
+    """
     use = np.nan_to_num(occupancy.mean_occupancy()) >= 0.5
     if not use.any():
         raise EmdlError("no site is occupied half of the time: there is nothing to measure strain on")
     pixel_A = float(occupancy.attrs["pixel_A"])
+    if occupancy.attrs.get("pixel_guessed") and isinstance(options.get("reference"), tuple):
+        raise EmdlError(
+            "the pixel size was guessed, and strain against a known lattice would be as wrong as it is: give the pixel size "
+            "and find the columns anew, or take the particle's own interior as reference"
+        )
     return column_strain(occupancy.sites_px[use], pixel_A=pixel_A, **({"lattice": occupancy.sites.lattice} | options))
 
 

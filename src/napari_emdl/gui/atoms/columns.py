@@ -384,6 +384,7 @@ class ColumnsPanel(ScrollPanel):
 
     def shut_down(self) -> None:
         """Stop what runs; no thread outlives the panel."""
+        self.pixel_box.guessing.close()
         self.finding.close()
         self.suggestion.close()
         self.readings.close_workers()

@@ -366,6 +366,7 @@ class DiffusionPanel(ScrollPanel):
         """Stop what runs; no thread outlives the panel."""
         if self._mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._mouse)
+        self.pixel_box.guessing.close()
         self.fitting.close()
         for job in self._jobs:
             job.cancel()

@@ -21,6 +21,12 @@ from napari_emdl.gui.kit import units
 from napari_emdl.gui.kit.session import COLUMNS, WORKSPACE, bare, bring_forward, fit_view, role_of, signal_of, tag_of, when_idle
 from napari_emdl.workflow.partial import PartialPeaks
 
+#: what the panel says of where a pixel size comes from
+SAID = {
+    "file": "from the file", "user": "typed by you", "measured": "measured in the FFT",
+    "guess": "guessed, may be off by half or more",
+}  # fmt: skip
+
 
 class AtomsSession(QObject):
     """State shared by the panels of a viewer; panels change it through its methods and follow its signals.
@@ -202,7 +208,7 @@ class AtomsSession(QObject):
         if self.movie is None or calibration.pixel_nm is None:
             return ""
         source = calibration.source.get("pixel_nm", "file")
-        said = {"file": "from the file", "user": "typed by you", "measured": "measured in the FFT"}.get(source, source)
+        said = SAID.get(source, source)
         sides = [f"{n * p:.3g}" for n, p in zip(self.movie.frame_shape, calibration.pixel_nm, strict=True)]
         return f"{said}; field of view {' x '.join(sides)} nm"
 
