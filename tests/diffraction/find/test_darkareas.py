@@ -7,6 +7,7 @@ import pytest
 
 from napari_emdl.diffraction.find.darkareas import dark_areas
 from napari_emdl.diffraction.find.disks import find_disks
+from napari_emdl.samples.diffraction import strained_datacube
 
 SHAPE = (200, 220)
 ORIGIN = np.array([112.0, 90.0])
@@ -69,3 +70,10 @@ def test_no_disk_is_found_along_an_arm_and_it_is_said() -> None:
     )
     nearest = np.linalg.norm(shown[:, None] - lattice[None], axis=2).min(axis=1)
     assert len(shown) > 25 and (nearest > 2).sum() <= 1
+
+
+def test_the_dark_ground_between_small_disks_is_not_hidden() -> None:
+    """Single patterns of the sample: nine tenths of the rims of such places are lit by disks, the rest is not."""
+    cube, _ = strained_datacube(shape=(4, 6), detector=(96, 96))
+    patterns = np.asarray(cube.data).reshape(-1, 96, 96).astype(np.float32)
+    assert not any(dark_areas(pattern).any() for pattern in patterns)

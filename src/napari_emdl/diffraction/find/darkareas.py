@@ -162,9 +162,15 @@ class _Area:
         edges = (whole[0], whole[-1], whole[:, 0], whole[:, -1])
         if not any(edge.any() for edge in edges):
             around = hull(whole)
-            if around is None or whole.sum() < _COMPACT * around.sum():
+            if around is None or whole.sum() < _COMPACT * around.sum() or not self._is_lit_all_round(whole):
                 return False
         return self._is_rimmed(whole)
+
+    def _is_lit_all_round(self, whole: Mask) -> bool:
+        """Whether hardly a pixel of the rim is as dark as the inside: the ground between a crystal's disks has gaps there."""
+        inner = ndimage.binary_dilation(whole, iterations=2)
+        rim, inside = self.above[ndimage.binary_dilation(inner, iterations=2) & ~inner], self.above[whole]
+        return bool(np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std())
 
     def _is_rimmed(self, whole: Mask) -> bool:
         outward, inward = ndimage.distance_transform_edt(~whole), ndimage.distance_transform_edt(whole)
