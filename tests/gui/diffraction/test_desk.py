@@ -63,7 +63,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
 
     panel.switcher.activated.emit(0)
     assert panel.state.cube is first and panel.state.found.strain is strain
-    assert visible(viewer, first) == shown_before and visible(viewer, second) == []
+    wait_until(lambda: visible(viewer, first) == shown_before and visible(viewer, second) == [], what="the layers of the first")
     assert panel.state.settings.strain_params.g1 == (20.0, 0.0)
     assert panel.lattice_step.form.editors["g1"].get() == (20.0, 0.0)
     assert panel.strain_step.reference.currentText() == "drawn region"
