@@ -2,7 +2,7 @@
 
 They are far darker than what lies beside them, which sets in at once all along their rim and goes on as bright. Means along the
 rim tell it, so that an arm is followed into the dim parts of a pattern, and single patterns of few electrons show it.
-The dark ground between disks has disks in it, rims that are lit in places only, or does not reach the border.
+The dark ground between disks has disks in it, or does not reach the border: an enclosed area must be lit pixel by pixel.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-
-from napari_emdl.base.outerfield import hull
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -25,9 +23,10 @@ _LONGEST = 512
 _SEED, _SEED_NOISE, _WINDOWS, _IN_WINDOW = 0.3, 4.0, (3, 7), 40.0
 #: An area grows over pixels with less than this part of what is lit beside it, by so many times the noise, so many times.
 _GROWN, _GROWN_NOISE, _STEPS = 0.5, 3.0, 3
-#: Least part of the picture, and fewest px; most of it; part of a filled area that is dark; part of its hull where it does not
-#: reach the border.
-_LEAST, _LEAST_PX, _MOST, _SOLID, _COMPACT = 0.002, 40, 0.4, 0.9, 0.85
+#: Least part of the picture, and fewest px; most of it; part of a filled area that is dark.
+_LEAST, _LEAST_PX, _MOST, _SOLID = 0.002, 40, 0.4, 0.9
+#: An enclosed area has less than this part of the counts around it, at least and at most these parts of the detector.
+_DARK_SHARE, _DARK_AREA, _MOST_DARK = 0.25, 0.001, 0.5
 #: Bands outside the rim in px, the near and the far one, pixels inside that tell, and Gaussian windows of the means there.
 _NEAR, _FAR, _INSIDE, _ALONG = (2.0, 5.5), (6.0, 11.0), 1.5, (3.0, 4.0)
 #: The near band over the inside, and the noise of their difference; over the far band; parts of the rim that show it. The step
@@ -50,7 +49,7 @@ def dark_areas(image: NDArray[np.floating]) -> Mask:
     image
         (rows, cols) one pattern or a mean of some, without missing values.
     """
-    out = np.zeros(image.shape, bool)
+    out = _enclosed(image)
     binning = max(1, -(-max(image.shape) // _LONGEST))
     rows, cols = (n // binning for n in image.shape)
     if min(rows, cols) < 4 * _FAR[1]:
@@ -61,7 +60,33 @@ def dark_areas(image: NDArray[np.floating]) -> Mask:
     if not hidden.any():
         return out
     spread = np.kron(hidden, np.ones((binning, binning), bool))
-    return np.pad(spread, [(0, n - m) for n, m in zip(image.shape, spread.shape, strict=True)], mode="edge")
+    return out | np.pad(spread, [(0, n - m) for n, m in zip(image.shape, spread.shape, strict=True)], mode="edge")
+
+
+def _enclosed(image: NDArray[np.floating]) -> Mask:
+    """Areas far darker than all around them: hardly a pixel of the rim is dark, as it is between the disks of a crystal."""
+    low = float(image.min())
+    step = max(1, min(image.shape) // 64)
+    smooth = ndimage.uniform_filter(image - low, 3)
+    usual = ndimage.percentile_filter(smooth[::step, ::step], 70, 15, mode="nearest")
+    usual = np.kron(usual, np.ones((step, step)))
+    usual = np.pad(usual, [(0, max(0, n - m)) for n, m in zip(image.shape, usual.shape, strict=True)], mode="edge")
+    usual = usual[: image.shape[0], : image.shape[1]]
+    noise = np.sqrt(np.maximum(usual, 0)) / 3
+    labels, n = ndimage.label((smooth < _DARK_SHARE * usual) & (usual - smooth > 5 * noise))
+    out = np.zeros(image.shape, bool)
+    area = np.bincount(labels.ravel(), minlength=n + 1)
+    for label in 1 + np.flatnonzero(area[1:] >= max(_LEAST_PX, _DARK_AREA * image.size)):
+        region = labels == label
+        whole = ndimage.binary_fill_holes(region).sum()
+        if whole > _MOST_DARK * image.size or area[label] < _SOLID * whole:
+            continue
+        inner = ndimage.binary_dilation(region, iterations=2)
+        rim = image[ndimage.binary_dilation(inner, iterations=2) & ~inner] - low
+        inside = image[region] - low
+        if np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std():
+            out |= inner
+    return out
 
 
 def _hidden(image: Floats) -> Mask:
@@ -160,17 +185,7 @@ class _Area:
         if whole.mean() > _MOST or self.dark.sum() < _SOLID * whole.sum():
             return False
         edges = (whole[0], whole[-1], whole[:, 0], whole[:, -1])
-        if not any(edge.any() for edge in edges):
-            around = hull(whole)
-            if around is None or whole.sum() < _COMPACT * around.sum() or not self._is_lit_all_round(whole):
-                return False
-        return self._is_rimmed(whole)
-
-    def _is_lit_all_round(self, whole: Mask) -> bool:
-        """Whether hardly a pixel of the rim is as dark as the inside: the ground between a crystal's disks has gaps there."""
-        inner = ndimage.binary_dilation(whole, iterations=2)
-        rim, inside = self.above[ndimage.binary_dilation(inner, iterations=2) & ~inner], self.above[whole]
-        return bool(np.percentile(rim, 15) > 4 * np.percentile(inside, 75) + 2 * inside.std())
+        return any(edge.any() for edge in edges) and self._is_rimmed(whole)
 
     def _is_rimmed(self, whole: Mask) -> bool:
         outward, inward = ndimage.distance_transform_edt(~whole), ndimage.distance_transform_edt(whole)
