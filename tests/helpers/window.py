@@ -77,6 +77,23 @@ def threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "LINGER_S", 1.0)
 
 
+@pytest.fixture(autouse=True)
+def nobody_listens_late(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A job is listened to before it starts: a quick one has sent its result when a listener comes later, and none hears it."""
+    from napari_emdl.gui.kit import worker
+
+    late: list[str] = []
+
+    def connect_notify(job: worker.Job, _signal: Any) -> None:
+        caller = sys._getframe(1)
+        if job._thread.ident is not None and "napari_emdl" in caller.f_code.co_filename:
+            late.append(f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}")
+
+    monkeypatch.setattr(worker.Job, "connectNotify", connect_notify, raising=False)
+    yield
+    assert not late, f"listens to a job that was started before: {late}"
+
+
 @pytest.fixture
 def wait_until(qtbot: Any) -> Callable[..., None]:
     """Run the event loop until a condition holds; fails after `timeout_s`."""

@@ -326,15 +326,16 @@ class DiffusionPanel(ScrollPanel):
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
         work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
-        self.bar.watch(self._write(work, f"exporting {self.session.layer.name}"))
-        self.status.setText("")  # the bar says it
+        self._write(work, f"exporting {self.session.layer.name}", shown_by=self.bar)
 
-    def _write(self, function: Any, name: str) -> Job:
+    def _write(self, function: Any, name: str, shown_by: JobBar | None = None) -> Job:
         job = Job(function, name, self)
         job.returned.connect(self.status.setText)
         job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
         job.cancelled.connect(lambda: self.status.setText(f"{name} cancelled"))
-        self.status.setText(f"{name} …")
+        if shown_by is not None:
+            shown_by.watch(job)
+        self.status.setText("" if shown_by is not None else f"{name} …")
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         return job.start()
 

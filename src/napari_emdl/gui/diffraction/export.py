@@ -221,8 +221,7 @@ class ExportStep(Step):
 
             return load(source)
 
-        job = self._start("load", work)
-        job.returned.connect(lambda result: self._take(result, source))
+        self._start("load", work, lambda result: self._take(result, source))
 
     def _take(self, result: Any, source: Path) -> None:
         from napari_emdl.base.peaks import PeakTable
@@ -285,8 +284,10 @@ class ExportStep(Step):
         self.note.setText(f"settings of {Path(path).name}")
         self.job_loaded.emit(job)
 
-    def _start(self, name: str, work: Any) -> Job:
+    def _start(self, name: str, work: Any, then: Callable[[Any], Any] | None = None) -> Job:
         job = Job(work, name)
+        if then is not None:
+            job.returned.connect(then)
         job.returned.connect(self._on_returned)
         job.failed.connect(self._on_failed)
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]

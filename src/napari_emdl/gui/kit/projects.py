@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,10 +153,8 @@ class Keeper(QObject):
             write_project(target, collected.project, collected.parts)
             return target, collected.left_out
 
-        job = self._start(work, "save project")
         named = self.workspace.named  # other data may be shown when it is written
-        job.returned.connect(lambda saved: self._on_saved(named, saved))
-        return job
+        return self._start(work, "save project", lambda saved: self._on_saved(named, saved))
 
     def _suggested(self) -> str:
         if self.path is not None:
@@ -174,9 +173,7 @@ class Keeper(QObject):
         if not path:
             return None
         source = Path(path)
-        job = self._start(lambda: self.workspace.read(source), "open project")
-        job.returned.connect(self._on_opened)
-        return job
+        return self._start(lambda: self.workspace.read(source), "open project", self._on_opened)
 
     def _on_opened(self, opened: Any) -> None:
         self.workspace.take(opened)
@@ -190,8 +187,9 @@ class Keeper(QObject):
             self.written.connect(self.forget_crashed)  # kept until this window's own session is
         self.offer_changed.emit()
 
-    def _start(self, work: Any, name: str) -> Job:
+    def _start(self, work: Callable[[], Any], name: str, then: Callable[[Any], Any]) -> Job:
         job = Job(lambda _control, _block: work(), name)
+        job.returned.connect(then)
         job.failed.connect(lambda error: self.workspace.warn(report_error(error, name)))
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         self.workspace.say(f"{name}…")
