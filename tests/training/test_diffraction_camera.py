@@ -92,6 +92,18 @@ def test_kikuchi_bands_follow_the_lattice():
     assert value(inside) > value(outside) + 0.1
 
 
+def test_bands_of_a_systematic_row_are_those_of_its_one_vector():
+    run = square_run()
+    row = run.hk[:, 1] == 0
+    run = Run(run.amplitude[:, row], run.g_invA[row], run.hk[row], run.v_V[row], run.meta)
+    plain, bands = (
+        render(run, scene(diffuse=Diffuse(kikuchi=kikuchi), flat_fraction=0.5), CONFIG, noise=False)
+        for kikuchi in ((0.0, 0.0, 0.0, 1.0), (0.5, 0.0, 0.0, 2.0))
+    )
+    assert not bands.basis_px[1].any()
+    assert bool(torch.isfinite(bands.counts).all()) and float((bands.counts - plain.counts).abs().max()) > 0.1
+
+
 def test_hollow_disks_are_empty_inside_and_so_is_their_probe():
     hollow = expected(hollow=(0.6, 0.0))
     middle = hollow.centre_px[(hollow.hk == 0).all(1)][0].round().long()

@@ -87,6 +87,16 @@ def test_crops_conserve_the_counts_of_a_disk():
         assert float(crop.sum()) * (radius / 7) ** 2 == pytest.approx(disk.sum(), rel=5e-3)
 
 
+def test_coarse_crops_show_the_same_field():
+    y, x = torch.meshgrid(torch.arange(90.0), torch.arange(90.0), indexing="ij")
+    wave = torch.sin(y / 9)[None] + torch.cos(x / 7)[None] + 3
+    at = (torch.zeros(1, dtype=torch.int64), torch.tensor([[44.3, 45.1]]), torch.tensor(9.0))
+    fine, _ = canonical_crops(wave, *at)
+    coarse, valid = canonical_crops(wave, *at, crop_px=16)
+    assert coarse.shape == (1, 16, 16) and float(valid.min()) > 0.99
+    np.testing.assert_allclose(coarse[0], fine[0].reshape(16, 2, 16, 2).mean((1, 3)), atol=0.01)
+
+
 def test_crops_outside_the_detector_are_not_valid():
     crop, valid = canonical_crops(
         torch.ones(1, 64, 64), torch.zeros(1, dtype=torch.int64), torch.tensor([[0.0, 32.0]]), torch.tensor(6.0)
@@ -202,6 +212,36 @@ def test_shipped_configurations_are_those_of_the_card(network, folder):
     seen = TrainConfig.model_validate({"network": network, "library": [], "output": "", **fields})
     assert seen.model_dump(include=set(recipe)) == last.model_dump(include=set(recipe))
     assert getattr(whole, network) == getattr(last, network)
+
+
+def test_the_glance_was_trained_as_its_configuration_says():
+    config = load_config(str(files("napari_emdl.training").joinpath("configs", "glance.yaml")))
+    card = yaml.safe_load(files("napari_emdl.models").joinpath("shipped", "disk_glance", "rdf.yaml").read_text())
+    recipe = card["config"]["emdl"]["training"]["recipe"]
+    assert config.model_dump(mode="json", include=set(recipe)) == recipe
+    assert card["config"]["emdl"]["training"]["steps"] == config.loop.steps
+
+
+def test_proposals_of_a_refiner_may_be_where_a_glance_puts_them(library, tmp_path):
+    small = DiskRefiner((4, 8, 8), (1, 1), 16, crop_px=16).eval()
+    torch.nn.init.zeros_(small.head.weight)
+    with torch.no_grad():
+        small.head.bias.copy_(torch.tensor([0.5, 0.0, 0.0, 0.0, 0.0, 0.0]))  # moves everything down by 2 of its own pixels
+    config = _config(library, tmp_path / "glance", "refiner")
+    config = config.model_copy(update={"refiner": config.refiner.model_copy(update={"crop_px": 16})})
+    kind, name, about, emdl = describe(config, small, {}, 1)
+    assert emdl["canonical_radius_px"] == 3.5
+    export_folder(small, kind, tmp_path / "small", emdl, name, about)
+    runs = read_library([library])
+    plain = _config(library, tmp_path / "a", "refiner").model_copy(update={"own_proposals": ()})
+    shifts = []
+    for glance in (None, str(tmp_path / "small")):
+        task = Trainer(plain.model_copy(update={"glance": glance}), runs, runs).task
+        batch = task.batch(runs, np.random.default_rng(5), torch.Generator().manual_seed(5))
+        shifts.append(batch.lattices.start_px[0, :, 0] / batch.lattices.scale[0])
+    moved = shifts[1] - shifts[0]
+    np.testing.assert_allclose(moved[:10], 4.0, atol=1e-3)  # its pixels are twice as large
+    np.testing.assert_allclose(moved[10:], 0.0, atol=1e-6)
 
 
 def test_added_residual_blocks_begin_as_the_identity(library, tmp_path):

@@ -14,7 +14,7 @@ import yaml
 
 SHARE = 1.0
 #: Largest differences that count as equal: structure factor (0..1), and positions in px of disks that are surely there.
-TOLERANCE = {"fcunet": 5e-3, "disk_refiner": 2e-2}
+TOLERANCE = {"fcunet": 5e-3, "disk_refiner": 2e-2, "disk_glance": 2e-2}
 _BATCHES = (1, 4, 16, 64, 256)
 _DISKS_A_PATTERN = 40
 

@@ -13,13 +13,15 @@ from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import DiskParams, RunParams
 from napari_emdl.diffraction.find.complete import worth_measuring
 from napari_emdl.diffraction.find.disks import find_disks
+from napari_emdl.diffraction.find.netmodels import glance_model
 from napari_emdl.diffraction.find.network import NetworkFinder, located
 from napari_emdl.diffraction.find.probe import synthetic_probe
+from napari_emdl.diffraction.find.refine import Refiner
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.registry import shipped_folder
 
 pytestmark = pytest.mark.skipif(
-    not all((shipped_folder() / name / "model.onnx").is_file() for name in ("fcunet", "disk_refiner")),
+    not all((shipped_folder() / name / "model.onnx").is_file() for name in ("fcunet", "disk_refiner", "disk_glance")),
     reason="the disk networks are not shipped yet",
 )
 RUN = RunParams(device="cpu", workers=2, batch=4)
@@ -225,7 +227,7 @@ def test_find_disks_uses_the_networks() -> None:
     table = find_disks(cube, probe=synthetic_probe(6.0, (256, 256)), method="light", device="cpu", run=RUN)
     assert table.shape == (1, 3)
     assert table.attrs["provenance"]["provider"] == "CPUExecutionProvider"
-    assert table.attrs["provenance"]["model"]["model"] == "disk_refiner"
+    assert table.attrs["provenance"]["model"]["model"] == "disk_glance + disk_refiner"
     assert matched(table.filter(min_score=table.attrs["default_min_score"])[0, 2], place, 2.0)[1] > 0.9
 
 
@@ -260,15 +262,52 @@ def test_only_places_with_a_trace_of_a_disk_are_worth_measuring(radius):
     assert worth_measuring(patterns, np.zeros(0, np.intp), np.zeros((0, 2)), radius).shape == (0,)
 
 
+def test_a_glance_spares_the_refiner_what_shows_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: dict[str, int] = {}
+    measure = Refiner.measure
+
+    def counted(self: Refiner, patterns, found, *rest):
+        looked[self.session.model.name] = looked.get(self.session.model.name, 0) + len(found.which)
+        return measure(self, patterns, found, *rest)
+
+    monkeypatch.setattr(Refiner, "measure", counted)
+    place = sites((256, 256), 31.4, (128.0, 128.0))
+    images = np.stack([pattern((256, 256), place, 6.0, seed=i, counts=4.0) for i in range(2)])
+    probe = synthetic_probe(6.0, (256, 256))
+    tables = {}
+    for passes in (0, 2):  # who says how many passes the refiner takes gets them
+        looked.clear()
+        tables[passes] = NetworkFinder(probe, DiskParams(method="light", refine_passes=passes), (256, 256), RUN).find(images)
+        counts = looked.copy()
+        if passes == 0:
+            assert set(counts) == {"disk_glance", "disk_refiner"}
+            spared = counts["disk_refiner"]
+    assert set(looked) == {"disk_refiner"} and spared < 0.8 * looked["disk_refiner"]
+    for i in range(2):
+        glanced, other = (table.filter(min_score=0.5)[i] for table in (tables[0], tables[2]))
+        assert len(glanced) >= len(other) - 2
+        precision, recall, error = matched(glanced, place, 2.0)
+        assert precision > 0.95 and recall > 0.95 and error < 1.1 * matched(other, place, 2.0)[2]
+
+
+def test_a_refiner_of_the_user_looks_at_every_candidate() -> None:
+    assert glance_model(DiskParams(method="light")).name == "disk_glance"
+    assert glance_model(DiskParams(method="fcunet-plain")) is None
+    assert glance_model(DiskParams(method="light", refine_passes=3)) is None
+    assert glance_model(DiskParams(method="light", model=str(shipped_folder() / "disk_refiner"))) is None
+
+
 def test_refiner_is_given_the_probe_and_one_without_still_works(monkeypatch):
     probe = synthetic_probe(5.0, (96, 96))
     finder = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
-    image = finder._refiner.session._constants["probe"].numpy()
+    image = finder._looks.refiner.session._constants["probe"].numpy()
     np.testing.assert_array_equal(image, probe.image)
     monkeypatch.setattr("napari_emdl.models.session.Session.set_constant", lambda self, name, value: None)
     bare = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
-    assert "probe" not in bare._refiner.session._constants
-    bare._refiner.session.inputs.pop("probe")
-    bare._refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",))
+    assert "probe" not in bare._looks.refiner.session._constants
+    bare._looks.refiner.session.inputs.pop("probe")
+    bare._looks.refiner.session.require(
+        ("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",)
+    )
     with pytest.raises(EmdlError, match="needs inputs"):
-        finder._refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))
+        finder._looks.refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))

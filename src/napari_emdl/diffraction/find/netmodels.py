@@ -11,7 +11,7 @@ from napari_emdl.models.ahead import Ahead
 from napari_emdl.models.registry import Model, find_model
 
 #: Shipped networks of each method.
-PROPOSER, REFINER = "fcunet", "disk_refiner"
+PROPOSER, REFINER, GLANCE = "fcunet", "disk_refiner", "disk_glance"
 
 
 def chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
@@ -32,6 +32,16 @@ def chosen_models(params: DiskParams) -> tuple[Model | None, Model | None]:
     return made[0], made[1]
 
 
+def glance_model(params: DiskParams) -> Model | None:
+    """Network that looks at candidates before the refiner does.
+
+    None where the user chose the refiner, which may know disks that this one does not, or how many passes it takes.
+    """
+    _, refiner = chosen_models(params)
+    own = refiner is None or refiner.name != REFINER or refiner.source != "shipped"
+    return None if own or params.refine_passes else find_model(GLANCE, "disk-refiner")
+
+
 def device_and_threads(run: RunParams, calls: int) -> tuple[str, int]:
     """Device of a method's networks, and threads of each where `calls` blocks are worked on at the same time."""
     return run.device, max(1, (run.workers or available_cores()) // calls)
@@ -42,7 +52,7 @@ def begin_networks(params: DiskParams, run: RunParams, calls: int) -> Ahead:
     ahead = Ahead()
     if params.method != "template":
         with contextlib.suppress(EmdlError):  # the finder says what is wrong
-            for model in chosen_models(params):
+            for model in (*chosen_models(params), glance_model(params)):
                 if model is not None:
                     ahead.begin(model, *device_and_threads(run, calls))
     return ahead

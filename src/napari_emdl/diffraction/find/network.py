@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,12 @@ from napari_emdl.diffraction.find.doubt import doubt
 from napari_emdl.diffraction.find.gaps import counts_and_gap, overlap
 from napari_emdl.diffraction.find.maxima import full_patterns, strongest, thin
 from napari_emdl.diffraction.find.netgrid import Grid, choose_centre, choose_scale
-from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, device_and_threads, trained_radii
+from napari_emdl.diffraction.find.netmodels import chosen_models, default_score, device_and_threads, glance_model, trained_radii
 from napari_emdl.diffraction.find.ownprobe import MEASURED
 from napari_emdl.diffraction.find.patterns import count_defects
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
-from napari_emdl.diffraction.find.refine import Refiner
+from napari_emdl.diffraction.find.refine import SAME_PLACE, Looks, Refiner
 from napari_emdl.diffraction.find.rings import ON_RING, on_rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder, beam_finder, light_proposer
@@ -61,9 +62,6 @@ SAME_DISK = 0.7
 SURE_PROPOSAL, SURE_CORRELATION = 0.2, 7.0
 #: Passes of the refiner, and where neighbouring disks overlap.
 PASSES, OVERLAP_PASSES = 2, 4
-#: A disk that a pass moved by less than this many sigma is measured. On made scans and wedges of GaAs and Cu, which no network
-#: was trained on, 0.5 raised the strain error by up to 5 % and 0.25 by 2 %.
-SETTLED = 0.25
 _CHUNK = 64
 
 
@@ -107,7 +105,7 @@ class NetworkFinder:
         self.detector_shape = (int(detector_shape[0]), int(detector_shape[1]))
         self.edge_px = probe.radius_px if params.edge_px is None else params.edge_px
         self._proposer: Session | None = None
-        self._refiner: Refiner | None = None
+        self._looks: Looks | None = None
         self._light: TemplateFinder | None = None
         self._open_networks(ahead or Ahead())
         self._radii: tuple[float, float] = trained_radii(self._sessions[0].model)
@@ -125,8 +123,9 @@ class NetworkFinder:
             self._proposer.require(("pattern", "probe_re", "probe_im"), ("structure_factor", "candidates"))
         if refiner is not None:  # it decides about what correlation proposes as well
             self._light = light_proposer(self.probe, self.params, self.detector_shape)
-        if refiner is not None:
-            self._refiner = Refiner(ahead.session(refiner, *options), self.probe)
+            glance = glance_model(self.params)
+            first = None if glance is None else Refiner(ahead.session(glance, *options), self.probe)
+            self._looks = Looks(Refiner(ahead.session(refiner, *options), self.probe), first)
 
     @property
     def parallel(self) -> bool:
@@ -135,8 +134,8 @@ class NetworkFinder:
 
     @property
     def _sessions(self) -> list[Session]:
-        refiner = None if self._refiner is None else self._refiner.session
-        return [session for session in (self._proposer, refiner) if session is not None]
+        networks = [] if self._looks is None else [self._looks.glance, self._looks.refiner]
+        return [part for part in (self._proposer, *(each.session for each in networks if each is not None)) if part is not None]
 
     @property
     def info(self) -> FinderInfo:
@@ -152,7 +151,7 @@ class NetworkFinder:
 
     def _outside_range(self) -> Caveats:
         """What lies outside the networks' training range: the proposer's on its own grid, the refiner's on the detector."""
-        for session in self._sessions:
+        for session in self._sessions[-1:] if self._proposer is None else (self._proposer, self._sessions[-1]):
             scale = self._grid_scale if session is self._proposer else 1.0
             low, high = trained_radii(session.model)
             if not low <= self.probe.radius_px * scale <= high:
@@ -214,7 +213,7 @@ class NetworkFinder:
     def _find_chunk(self, raw: NDArray[Any], control: Control | None) -> PeakTable:
         patterns, gain, gap = counts_and_gap(raw, self.probe.covered)
         found, ringed = self._propose(patterns, gap, control), np.zeros(0, np.intp)
-        if self._refiner is not None:
+        if self._looks is not None:
             found, ringed = self._measure(patterns, found, gap, control)
             found.score = found.score * located(found.sigma, self.probe.radius_px)
         found.intensity = found.intensity * gain[found.which]
@@ -230,7 +229,7 @@ class NetworkFinder:
 
     @property
     def _fields(self) -> tuple[str, ...]:
-        knows_directions = self._refiner is not None and self._refiner.knows_directions
+        knows_directions = self._looks is not None and self._looks.refiner.knows_directions
         return (*FIELDS, *ELLIPSE_FIELDS) if knows_directions else FIELDS
 
     @property
@@ -332,15 +331,15 @@ class NetworkFinder:
             Disks, and the patterns in which a ring made places look like disks.
         """
         n, radius = len(patterns), self.probe.radius_px
-        assert self._refiner is not None
+        assert self._looks is not None
         place = self._beam(patterns)
-        beam = place if self._refiner.wants_beam else None
-        first = self._refiner.measure(patterns, proposed, beam, control)
-        first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), 0.35 * radius)
+        first, _ = self._looks.look(patterns, proposed, place, control)
+        first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), SAME_PLACE * radius)
         passes = self._passes(first)
         # where disks overlap, and where the user says how many passes, every disk takes all of them
-        settled = SETTLED if passes == PASSES and not self.params.refine_passes else 0.0
-        found = self._refiner.again(patterns, first, passes - 1, settled, beam, control)
+        settled = 0.0 if passes != PASSES or self.params.refine_passes else self._looks.settled
+        again = partial(self._looks.refiner.again, passes=passes - 1, settled=settled, control=control)
+        found = again(patterns, first, beam_px=place)
         found = self._without_doubles(found, self._spacing_px)
         found, ringed = self._off_rings(patterns, found, place, gap)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
@@ -361,9 +360,9 @@ class NetworkFinder:
         if len(which):
             unmeasured = np.zeros(len(which))
             wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
-            extra = self._refiner.measure(patterns, wanted, beam, control)
+            extra, looked = self._looks.look(patterns, wanted, place, control)
             likely = extra.score >= SCORE_FLOOR
-            extra, site = self._refiner.again(patterns, extra.pick(likely), passes - 1, settled, beam, control), site[likely]
+            extra, site = again(patterns, extra.pick(likely), beam_px=place), site[looked[likely]]
             extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
             extra, more = self._off_rings(patterns, extra, place, gap)
             ringed = np.union1d(ringed, more)

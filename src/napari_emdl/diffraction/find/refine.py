@@ -1,4 +1,5 @@
-"""Measuring disks by the refiner: batches of crops, and further passes for the disks that a pass still moved."""
+"""Measuring disks: a small network glances at every candidate, the refiner measures those that may be disks, and goes over
+those again that it still moved."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.diffraction.find.candidates import Found
+from napari_emdl.diffraction.find.maxima import thin
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.jobs.control import Control
 from napari_emdl.models.devices import CUDA_PROVIDER
@@ -15,6 +17,15 @@ from napari_emdl.models.session import Session
 
 #: Disks of one call: on a CPU what the layers hand on should stay in the cache of a core, a GPU wants to be filled.
 DISKS_PER_CALL = {"cpu": 64, "cuda": 2048}
+#: Candidates that the small network gives less are not worth the refiner's look: .2 would spare 6 % of its work more, and lose
+#: one disk in a hundred.
+GLANCE_FLOOR = 0.1
+#: Candidates that it moves nearer to each other than this, in radii, are the same disk.
+SAME_PLACE = 0.35
+#: A disk that a pass moved by less than this many sigma is measured. Where the refiner looks first, 0.5 raised the strain error
+#: on made scans and wedges of GaAs and Cu by up to 5 % and 0.25 by 2 %. Where another network has looked before, the strain
+#: error of 28 scans of held-out crystals is .95 (0.25), .96 (0.6) and .97 (1.0) of that.
+SETTLED, SETTLED_AFTER_GLANCE = 0.25, 0.6
 
 
 class Refiner:
@@ -38,7 +49,7 @@ class Refiner:
         self.session = session
         self.wants_beam = "beam_px" in session.inputs
         self.knows_directions = "covariance" in session.outputs
-        self._radius_px = np.float32(probe.radius_px)
+        self.radius_px = float(probe.radius_px)
         if "probe" in session.inputs:  # refiners trained elsewhere may measure without
             session.set_constant("probe", probe.image)
 
@@ -52,7 +63,7 @@ class Refiner:
         patterns
             (n, rows, cols) electrons.
         beam_px
-            (2,) place of the direct beam, where :attr:`wants_beam`.
+            (2,) place of the direct beam, for networks that want it.
         """
         order = np.argsort(found.which, kind="stable")
         which, position = found.which[order], found.position[order]
@@ -65,9 +76,9 @@ class Refiner:
                 "pattern": patterns[first : last + 1],
                 "pattern_index": which[start:stop] - first,
                 "position_px": position[start:stop],
-                "radius_px": self._radius_px,
+                "radius_px": np.float32(self.radius_px),
             }
-            if beam_px is not None:
+            if self.wants_beam and beam_px is not None:
                 feeds["beam_px"] = np.tile(beam_px, (last + 1 - first, 1))
             out = self.session.run(feeds, wanted, control)
             measured[start:stop] = out["measured"]
@@ -99,3 +110,44 @@ class Refiner:
                 break
             found = found.replaced(astray, self.measure(patterns, found.pick(astray), beam_px, control))
         return found
+
+
+class Looks:
+    """The two networks that measure disks, one after the other.
+
+    Parameters
+    ----------
+    refiner
+        Has the last word on every disk.
+    glance
+        A refiner of coarse crops at a fifth of the cost that looks first; None: the refiner looks at every candidate.
+
+    Attributes
+    ----------
+    settled
+        A disk that the refiner moved by less than this many sigma need not be measured again.
+    """
+
+    def __init__(self, refiner: Refiner, glance: Refiner | None) -> None:
+        self.refiner, self.glance = refiner, glance
+        self.settled = SETTLED if glance is None else SETTLED_AFTER_GLANCE
+
+    def look(
+        self, patterns: NDArray[np.float32], found: Found, beam_px: NDArray[np.float64] | None, control: Control | None
+    ) -> tuple[Found, NDArray[np.intp]]:
+        """Candidates as the refiner measures them, and which of `found` they are: the others showed no disk at a glance.
+
+        Parameters
+        ----------
+        patterns, beam_px
+            As :meth:`Refiner.measure`.
+        """
+        kept = np.arange(len(found.which))
+        if self.glance is not None:
+            seen = self.glance.measure(patterns, found, beam_px, control)
+            kept = np.flatnonzero(seen.score >= GLANCE_FLOOR)
+            likely = seen.pick(kept)
+            spacing_px = SAME_PLACE * self.refiner.radius_px
+            single = thin(likely.which, likely.position[:, 0], likely.position[:, 1], likely.score, spacing_px)
+            found, kept = likely.pick(single), kept[single]
+        return self.refiner.measure(patterns, found, beam_px, control), kept

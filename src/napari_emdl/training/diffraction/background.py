@@ -121,7 +121,8 @@ def _kikuchi(kikuchi: tuple[float, float, float, float], basis: np.ndarray, dy: 
     strength, row, col, edge = kikuchi
     out = torch.ones(torch.broadcast_shapes(dy.shape, dx.shape), device=dy.device)
     vectors = [h * basis[0] + k * basis[1] for h, k in ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2))]
-    for order, g in enumerate(sorted(vectors, key=np.linalg.norm)):
+    shown = [g for g in sorted(vectors, key=np.linalg.norm) if np.linalg.norm(g) > 0]  # of a systematic row, one vector is none
+    for order, g in enumerate(shown):
         length = float(np.linalg.norm(g))
         across = ((dy - row) * float(g[0]) + (dx - col) * float(g[1])) / length
         inside = torch.sigmoid((0.5 * length - across.abs()) / edge)

@@ -32,13 +32,14 @@ class LoopConfig(BaseModel):
 
 
 class RefinerModel(BaseModel):
-    """Size of the disk refiner."""
+    """Size of the disk refiner, and side of the crops it sees."""
 
     model_config = ConfigDict(extra="forbid")
 
     widths: tuple[int, int, int] = (16, 32, 64)
     blocks: tuple[int, int] = (1, 2)
     hidden: int = 128
+    crop_px: Literal[16, 32] = 32
 
 
 class FcunetModel(BaseModel):
@@ -75,6 +76,8 @@ class TrainConfig(BaseModel):
         Seed of weights and of every sample: step n always sees the same patterns.
     start_from
         Model folder whose weights the training starts from, such as that of a shipped network; None: random weights.
+    glance
+        Refiner: model folder of the network that looks at candidates first; most of the proposals are where it puts them.
     own_proposals
         Refiner: parts of the proposals that are replaced by the network's own result, once for each entry (0.5, 0.2: half of
         them after one pass, a fifth after two).
@@ -99,6 +102,7 @@ class TrainConfig(BaseModel):
     fcunet: FcunetModel = FcunetModel()
     scale: ScaleModel = ScaleModel()
     proposals_per_pattern: int = 32
+    glance: str | None = None
     own_proposals: tuple[float, ...] = ()
     probe_from_radius: float = Field(default=0.10, ge=0, le=1)
     pattern_weight: float = Field(default=0.0, ge=0)

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import torch
 
+#: Side of a crop of the refiner, and the radius of the disk in it; smaller crops show the same field, coarser.
 CANONICAL_RADIUS_PX = 7.0
 CROP_PX = 32
 
 
+def radius_in(crop_px: int) -> float:
+    """Radius of the disk in crops of this side, in their own pixels."""
+    return CANONICAL_RADIUS_PX * crop_px / CROP_PX
+
+
 def _box_weights(position: torch.Tensor, start: torch.Tensor, length: torch.Tensor, width: torch.Tensor, size: torch.Tensor):
-    """Weights (M, CROP_PX, L) of pixels from `start` on in boxes around `position` (M, CROP_PX); 0 outside the detector.
+    """Weights (M, C, L) of pixels from `start` on in boxes around `position` (M, C); 0 outside the detector.
 
     `width` is (1, 1, 1) or (M, 1, 1).
     """
@@ -27,7 +33,11 @@ def _box_weights(position: torch.Tensor, start: torch.Tensor, length: torch.Tens
 
 
 def canonical_crops(
-    pattern: torch.Tensor, index: torch.Tensor, position_px: torch.Tensor, radius_px: torch.Tensor
+    pattern: torch.Tensor,
+    index: torch.Tensor,
+    position_px: torch.Tensor,
+    radius_px: torch.Tensor,
+    crop_px: int = CROP_PX,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Resample crops around proposals.
 
@@ -41,19 +51,21 @@ def canonical_crops(
         (row, col) of each proposal, (M, 2).
     radius_px
         Disk radius in pixels, scalar tensor or one for each proposal (M,).
+    crop_px
+        Side C of the crops.
 
     Returns
     -------
     crop, valid
-        (M, 32, 32) mean counts per detector pixel, and the part of each canonical pixel that lies on the detector.
+        (M, C, C) mean counts per detector pixel, and the part of each canonical pixel that lies on the detector.
     """
     # As tensors, so that a traced graph keeps the detector's size dynamic.
     shape = torch._shape_as_tensor(pattern)
     height, width = shape[1], shape[2]
-    scale = radius_px.reshape(-1, 1) / CANONICAL_RADIUS_PX
+    scale = radius_px.reshape(-1, 1) / radius_in(crop_px)
     box = scale.clamp(min=1.0)
-    offset = (torch.arange(CROP_PX, device=pattern.device, dtype=position_px.dtype) - (CROP_PX - 1) / 2)[None] * scale
-    reach = (CROP_PX / 2) * scale + 0.5 * box + 1.0
+    offset = (torch.arange(crop_px, device=pattern.device, dtype=position_px.dtype) - (crop_px - 1) / 2)[None] * scale
+    reach = (crop_px / 2) * scale + 0.5 * box + 1.0
     length = (2 * reach.max()).ceil().to(torch.int64) + 2
     start = (position_px - reach).floor().to(torch.int64)
     box = box[:, :, None]

@@ -42,7 +42,7 @@ from torch import nn
 from napari_emdl.diffraction.find.scaleview import LEVELS, RADII_PX, pyramid
 from napari_emdl.training.diffraction.calibrate import calibrate_sigma, plot_reliability
 from napari_emdl.training.diffraction.config import TrainConfig, load_config
-from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX
+from napari_emdl.training.diffraction.crops import CROP_PX
 from napari_emdl.training.diffraction.fcunet import FCUNet
 from napari_emdl.training.diffraction.library import Ranges, read_library
 from napari_emdl.training.diffraction.networks import DiskRefiner
@@ -298,7 +298,7 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any], ste
     head = {
         "task": "disk-refiner",
         "kind": "disk_refiner",
-        "canonical_radius_px": CANONICAL_RADIUS_PX,
+        "canonical_radius_px": model.canonical_px,
         "default_min_score": 0.5,
         "floor": 0.1,
     }
@@ -308,6 +308,9 @@ def describe(config: TrainConfig, model: nn.Module, metrics: dict[str, Any], ste
     about = (
         "Measures each Bragg disk on a crop of canonical radius: position, calibrated standard deviation, score and intensity."
     )
+    if model.crop_px < CROP_PX:
+        about = "Looks at candidates of Bragg disks on coarse crops before the disk refiner: which may be disks, and where."
+        return "disk_refiner", "Disk glance", about, head | emdl
     return "disk_refiner", "Disk refiner", about, head | emdl
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX, CROP_PX, canonical_crops
+from napari_emdl.training.diffraction.crops import CROP_PX, canonical_crops, radius_in
 
 
 class Residual(nn.Module):
@@ -54,28 +54,35 @@ class DiskRefiner(nn.Module):
     Parameters
     ----------
     widths
-        Channels at 32, 16 and 8 canonical pixels.
+        Channels at full, half and a quarter of the crop's pixels.
     blocks
-        Residual blocks at 16 and 8.
+        Residual blocks at half and a quarter.
     hidden
         Width of the dense layer.
+    crop_px
+        Side C of the crops.
     """
 
     distance: torch.Tensor
     temperature: torch.Tensor
 
     def __init__(
-        self, widths: tuple[int, int, int] = (16, 32, 64), blocks: tuple[int, int] = (1, 2), hidden: int = 128
+        self,
+        widths: tuple[int, int, int] = (16, 32, 64),
+        blocks: tuple[int, int] = (1, 2),
+        hidden: int = 128,
+        crop_px: int = CROP_PX,
     ) -> None:
         super().__init__()
+        self.crop_px, self.canonical_px = crop_px, radius_in(crop_px)
         a, b, c = widths
         self.stem = nn.Sequential(_step(4, a, 1), _step(a, b, 2), *(Residual(b) for _ in range(blocks[0])))
         self.body = nn.Sequential(_step(b, c, 2), *(Residual(c) for _ in range(blocks[1])))
         self.squeeze = nn.Conv2d(c, 24, 1)
-        self.dense = nn.Linear(24 * (CROP_PX // 4) ** 2 + SCALARS, hidden)
+        self.dense = nn.Linear(24 * (crop_px // 4) ** 2 + SCALARS, hidden)
         self.dense2 = nn.Linear(hidden, hidden // 2)
         self.head = nn.Linear(hidden // 2, OUTPUTS)
-        axis = (torch.arange(CROP_PX) - (CROP_PX - 1) / 2) / CANONICAL_RADIUS_PX
+        axis = (torch.arange(crop_px) - (crop_px - 1) / 2) / self.canonical_px
         self.register_buffer("distance", torch.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2), persistent=False)
         self.register_buffer("temperature", torch.ones(()))
 
@@ -94,12 +101,12 @@ class DiskRefiner(nn.Module):
         Returns
         -------
         Tensor
-            (B, 32, 32).
+            (B, C, C).
         """
         shape = torch._shape_as_tensor(probe)
         centre = torch.div(shape[1:], 2, rounding_mode="floor").to(probe)[None].expand(shape[0], 2)  # type: ignore[call-overload]
         index = torch.arange(shape[0], device=probe.device)  # type: ignore[call-overload]
-        crop, valid = canonical_crops(probe, index, centre if shift_px is None else centre + shift_px, radius_px)
+        crop, valid = canonical_crops(probe, index, centre if shift_px is None else centre + shift_px, radius_px, self.crop_px)
         inside = (self.distance < 0.95).to(crop.dtype) * valid
         level = (crop * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1.0)
         return torch.sqrt(crop.clamp(min=0) / level.clamp(min=1e-6)[:, None, None]).clamp(max=3.0) - 0.7
@@ -112,7 +119,7 @@ class DiskRefiner(nn.Module):
         probe: torch.Tensor,
         surroundings: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network input: images (M, 4, 32, 32) and scalars (M, 7).
+        """Network input: images (M, 4, C, C) and scalars (M, 7).
 
         Parameters
         ----------
@@ -121,7 +128,7 @@ class DiskRefiner(nn.Module):
         radius_px
             Scalar or (M,).
         probe
-            Map of the probe, (1, 32, 32) or (M, 32, 32).
+            Map of the probe, (1, C, C) or (M, C, C).
         surroundings
             (M, 4) from `surroundings`; None: unknown.
         """
@@ -135,7 +142,7 @@ class DiskRefiner(nn.Module):
         # Noise of one canonical pixel at this level tells how far the picture can be trusted.
         noise = torch.rsqrt(4 * level).expand_as(image)
         radius_map = (self.distance - 1.0).clamp(max=1.2).expand_as(image)
-        size = torch.log(radius_px / CANONICAL_RADIUS_PX).expand_as(mean_in)
+        size = torch.log(radius_px / self.canonical_px).expand_as(mean_in)
         scalars = torch.stack([torch.log(mean_in + 0.02), torch.log(mean_ring + 0.02), size], 1)
         if surroundings is None:
             surroundings = torch.zeros((1, SCALARS - 3), dtype=scalars.dtype, device=scalars.device).expand(len(scalars), -1)
@@ -178,13 +185,13 @@ class DiskRefiner(nn.Module):
         measured, covariance
             (M, 5): row, col, sigma_px, score, intensity; (M, 3): sigma_row_px, sigma_col_px, rho.
         """
-        crop, valid = canonical_crops(pattern, pattern_index, position_px, radius_px)
+        crop, valid = canonical_crops(pattern, pattern_index, position_px, radius_px, self.crop_px)
         around = None
         if beam_px is not None:
             level = pattern.clamp(min=0).mean((1, 2))[pattern_index]
             around = surroundings(position_px, beam_px[pattern_index], radius_px, level)
         out = self.raw(*self.features(crop, valid, radius_px, self.probe_map(probe[None], radius_px), around))
-        scale = radius_px / CANONICAL_RADIUS_PX
+        scale = radius_px / self.canonical_px
         position = position_px + out[:, :2] * scale
         row, col, rho = error_ellipse(out)
         unit = self.temperature * scale
@@ -195,14 +202,15 @@ class DiskRefiner(nn.Module):
 
     def _intensity(self, crop: torch.Tensor, valid: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Counts inside the measured disk above the mean of a ring around it."""
-        axis = torch.arange(CROP_PX, device=crop.device, dtype=crop.dtype) - (CROP_PX - 1) / 2
+        axis = torch.arange(self.crop_px, device=crop.device, dtype=crop.dtype) - (self.crop_px - 1) / 2
         dy, dx = axis[None, :, None] - offset[:, :1, None], axis[None, None, :] - offset[:, 1:, None]
         distance = torch.sqrt(dy * dy + dx * dx + 1e-6)
-        disk = (CANONICAL_RADIUS_PX + 0.5 - distance).clamp(0, 1) * valid
-        ring = ((distance > 1.15 * CANONICAL_RADIUS_PX) & (distance < 1.6 * CANONICAL_RADIUS_PX)).to(crop.dtype) * valid
+        radius = self.canonical_px
+        disk = (radius + 0.5 - distance).clamp(0, 1) * valid
+        ring = ((distance > 1.15 * radius) & (distance < 1.6 * radius)).to(crop.dtype) * valid
         background = (crop * ring).sum((1, 2)) / ring.sum((1, 2)).clamp(min=1.0)
         mean = (crop * disk).sum((1, 2)) / disk.sum((1, 2)).clamp(min=1.0)
-        return (mean - background).clamp(min=0) * math.pi * (CANONICAL_RADIUS_PX * scale) ** 2
+        return (mean - background).clamp(min=0) * math.pi * (radius * scale) ** 2
 
 
 def surroundings(

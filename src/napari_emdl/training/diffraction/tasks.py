@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from napari_emdl.training.diffraction.config import TrainConfig
-from napari_emdl.training.diffraction.crops import CANONICAL_RADIUS_PX, canonical_crops
+from napari_emdl.training.diffraction.crops import canonical_crops
 from napari_emdl.training.diffraction.lattice_loss import Lattices, strain_loss
 from napari_emdl.training.diffraction.library import Run
 from napari_emdl.training.diffraction.networks import DiskRefiner, precision, surroundings
@@ -22,6 +23,10 @@ from napari_emdl.training.diffraction.render import Pattern, draw_patterns
 from napari_emdl.training.diffraction.scalenet import ScaleTask
 from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 from napari_emdl.training.diffraction.validation import validation_patterns
+from napari_emdl.training.diffraction.weights import load_refiner
+
+#: Part of a refiner's proposals that another network has looked at first, where there is one.
+GLANCED = 0.85
 
 
 class Task(Protocol):
@@ -64,12 +69,14 @@ class RefinerBatch:
 
 @dataclass
 class _Views:
-    """What the refiner is told of patterns: counts (B, H, W) and their mean, radius, map of the probe, direct beam (B, 2)."""
+    """What the refiner is told of patterns: counts (B, H, W) and their mean, radius, probe and how far it is off centre, direct
+    beam (B, 2)."""
 
     counts: torch.Tensor
     level: torch.Tensor
     radius: torch.Tensor
     probe: torch.Tensor
+    shift: torch.Tensor
     beam: torch.Tensor
 
 
@@ -78,10 +85,11 @@ class RefinerTask:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        self.glance = None if config.glance is None else load_refiner(Path(config.glance)).to(config.device)
 
     def build(self) -> DiskRefiner:
         m = self.config.refiner
-        self.network = DiskRefiner(m.widths, m.blocks, m.hidden)
+        self.network = DiskRefiner(m.widths, m.blocks, m.hidden, m.crop_px)
         return self.network
 
     def batch(self, runs: list[Run], rng: np.random.Generator, generator: torch.Generator) -> RefinerBatch:
@@ -93,16 +101,19 @@ class RefinerTask:
             torch.stack([getattr(p, name) for p in proposals]).to(device)
             for name in ("position_px", "target_px", "visible", "hk")
         )
+        if self.glance is not None:
+            part = round(GLANCED * position.shape[1])
+            position[:, :part] = self._result(self.glance, views, position[:, :part])
         # Later passes start from the network's own results, whose errors follow the noise: train on those too.
         for again in config.own_proposals:
             part = round(again * position.shape[1])
-            position[:, :part] = self._own(views, position[:, :part])
+            position[:, :part] = self._result(self.network, views, position[:, :part])
         reach = CAPTURE_RADII * torch.tensor([p.radius_px for p in patterns], device=device)
         visible = visible * ((target - position).norm(dim=2) < reach[:, None])
-        images, scalars = self._features(views, position)
+        images, scalars = self._features(self.network, views, position)
         if device == "cpu":
             images = images.to(memory_format=torch.channels_last)
-        scale = views.radius / CANONICAL_RADIUS_PX
+        scale = views.radius / self.network.canonical_px
         offset = (target - position) / scale[:, None, None]
         basis = torch.tensor(np.array([p.basis_px for p in patterns]), dtype=torch.float32, device=device)
         lattices = Lattices(hk, target, position, visible, basis, scale)
@@ -116,33 +127,32 @@ class RefinerTask:
         shift = on(rng.uniform(-PROBE_SHIFT_PX, PROBE_SHIFT_PX, (len(patterns), 2)))
         probes = torch.stack([known_probe(p, rng, self.config.probe_from_radius) for p in patterns])
         beam = on([p.origin_px + rng.normal(0, 0.02 * p.radius_px + 0.2, 2) for p in patterns])
-        step = 1 if device == "cpu" else len(patterns)
-        parts = [slice(i, i + step) for i in range(0, len(patterns), step)]
-        maps = torch.cat([self.network.probe_map(probes[i], radius[i], shift[i]) for i in parts])
         counts = torch.stack([p.counts for p in patterns])
-        return _Views(counts, counts.clamp(min=0).mean((1, 2)), radius, maps, beam)
+        return _Views(counts, counts.clamp(min=0).mean((1, 2)), radius, probes, shift, beam)
 
-    def _features(self, views: _Views, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _features(self, network: DiskRefiner, views: _Views, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and scalars of positions (B, P, 2). On the CPU one pattern at a time: the largest disk sets the crops."""
         batch, count = position.shape[:2]
         step = 1 if self.config.device == "cpu" else batch
         parts = []
         for start in range(0, batch, step):
+            here = slice(start, start + step)
+            probes = network.probe_map(views.probe[here], views.radius[here], views.shift[here])
             which = torch.arange(start, min(start + step, batch), device=position.device).repeat_interleave(count)
-            place, radius = position[start : start + step].flatten(0, 1), views.radius[which]
-            crop, valid = canonical_crops(views.counts, which, place, radius)
+            place, radius = position[here].flatten(0, 1), views.radius[which]
+            crop, valid = canonical_crops(views.counts, which, place, radius, network.crop_px)
             around = surroundings(place, views.beam[which], radius, views.level[which])
-            parts.append(self.network.features(crop, valid, radius, views.probe[which], around))
+            parts.append(network.features(crop, valid, radius, probes[which - start], around))
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
-    def _own(self, views: _Views, position: torch.Tensor) -> torch.Tensor:
-        """Positions after one pass of the network as it is now."""
+    def _result(self, network: DiskRefiner, views: _Views, position: torch.Tensor) -> torch.Tensor:
+        """Positions after one pass of a network as it is now."""
         device = self.config.device
-        self.network.eval()
-        images, scalars = self._features(views, position)
+        network.eval()
+        images, scalars = self._features(network, views, position)
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.config.loop.bf16):
-            offset = self.network.raw(images, scalars)[:, :2].float()
-        return position + offset.view_as(position) * (views.radius / CANONICAL_RADIUS_PX)[:, None, None]
+            offset = network.raw(images, scalars)[:, :2].float()
+        return position + offset.view_as(position) * (views.radius / network.canonical_px)[:, None, None]
 
     def loss(self, model: nn.Module, batch: object) -> tuple[torch.Tensor, dict[str, float]]:
         assert isinstance(batch, RefinerBatch) and isinstance(model, DiskRefiner)

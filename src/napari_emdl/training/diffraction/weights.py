@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.training.diffraction.networks import OUTPUTS, SCALARS, Residual
+from napari_emdl.training.diffraction.crops import CROP_PX
+from napari_emdl.training.diffraction.networks import OUTPUTS, SCALARS, DiskRefiner, Residual
 
 WEIGHTS_NAME = "weights.npz"
 
@@ -67,3 +69,21 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise EmdlError(f"the weights in {folder} do not fit the network of the configuration: {first}") from error
+
+
+def load_refiner(folder: Path) -> DiskRefiner:
+    """Refiner of a model folder, as large as the recipe in its card says, in evaluation mode.
+
+    Raises
+    ------
+    EmdlError
+        When the folder has no weights, or no card that says how large the network is.
+    """
+    try:
+        card = yaml.safe_load((folder / "rdf.yaml").read_text("utf-8"))
+        size = card["config"]["emdl"]["training"]["recipe"]["refiner"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise EmdlError(f"{folder} has no card with the recipe of a disk refiner") from error
+    model = DiskRefiner(tuple(size["widths"]), tuple(size["blocks"]), size["hidden"], size.get("crop_px", CROP_PX))
+    load_weights(model, folder)
+    return model.eval()
