@@ -333,9 +333,13 @@ class NetworkFinder:
         n, radius = len(patterns), self.probe.radius_px
         assert self._looks is not None
         place = self._beam(patterns)
-        first, _ = self._looks.look(patterns, proposed, place, control)
+        glanced, _ = self._looks.at_a_glance(patterns, proposed, place, control)
+        closely = self._looks.glance is None or self._passes(glanced) == OVERLAP_PASSES
+        measure = partial(self._looks.refiner.measure, beam_px=place, control=control)
+        first = measure(patterns, proposed if closely else glanced)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), SAME_PLACE * radius)
         passes = self._passes(first)
+        closely |= passes == OVERLAP_PASSES
         # where disks overlap, and where the user says how many passes, every disk takes all of them
         settled = 0.0 if passes != PASSES or self.params.refine_passes else self._looks.settled
         again = partial(self._looks.refiner.again, passes=passes - 1, settled=settled, control=control)
@@ -360,9 +364,12 @@ class NetworkFinder:
         if len(which):
             unmeasured = np.zeros(len(which))
             wanted = Found(which, site, unmeasured, unmeasured, unmeasured, np.ones(len(which)))
-            extra, looked = self._looks.look(patterns, wanted, place, control)
+            if not closely:
+                wanted, looked = self._looks.at_a_glance(patterns, wanted, place, control)
+                site = site[looked]
+            extra = measure(patterns, wanted)
             likely = extra.score >= SCORE_FLOOR
-            extra, site = again(patterns, extra.pick(likely), beam_px=place), site[looked[likely]]
+            extra, site = again(patterns, extra.pick(likely), beam_px=place), site[likely]
             extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
             extra, more = self._off_rings(patterns, extra, place, gap)
             ringed = np.union1d(ringed, more)

@@ -120,7 +120,8 @@ class Looks:
     refiner
         Has the last word on every disk.
     glance
-        A refiner of coarse crops at a fifth of the cost that looks first; None: the refiner looks at every candidate.
+        A refiner of coarse crops at a fifth of the cost that looks first. Disks that overlap it cannot tell apart. None: the
+        refiner looks at every candidate.
 
     Attributes
     ----------
@@ -132,22 +133,21 @@ class Looks:
         self.refiner, self.glance = refiner, glance
         self.settled = SETTLED if glance is None else SETTLED_AFTER_GLANCE
 
-    def look(
+    def at_a_glance(
         self, patterns: NDArray[np.float32], found: Found, beam_px: NDArray[np.float64] | None, control: Control | None
     ) -> tuple[Found, NDArray[np.intp]]:
-        """Candidates as the refiner measures them, and which of `found` they are: the others showed no disk at a glance.
+        """Candidates that may be disks, and which of `found` they are; all as they are without such a network.
 
         Parameters
         ----------
         patterns, beam_px
             As :meth:`Refiner.measure`.
         """
-        kept = np.arange(len(found.which))
-        if self.glance is not None:
-            seen = self.glance.measure(patterns, found, beam_px, control)
-            kept = np.flatnonzero(seen.score >= GLANCE_FLOOR)
-            likely = seen.pick(kept)
-            spacing_px = SAME_PLACE * self.refiner.radius_px
-            single = thin(likely.which, likely.position[:, 0], likely.position[:, 1], likely.score, spacing_px)
-            found, kept = likely.pick(single), kept[single]
-        return self.refiner.measure(patterns, found, beam_px, control), kept
+        if self.glance is None:
+            return found, np.arange(len(found.which))
+        seen = self.glance.measure(patterns, found, beam_px, control)
+        kept = np.flatnonzero(seen.score >= GLANCE_FLOOR)
+        likely = seen.pick(kept)
+        spacing_px = SAME_PLACE * self.refiner.radius_px
+        single = thin(likely.which, likely.position[:, 0], likely.position[:, 1], likely.score, spacing_px)
+        return likely.pick(single), kept[single]
