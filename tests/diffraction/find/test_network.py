@@ -266,9 +266,9 @@ def test_a_glance_spares_the_refiner_what_shows_no_disk(monkeypatch: pytest.Monk
     looked: dict[str, int] = {}
     measure = Refiner.measure
 
-    def counted(self: Refiner, patterns, found, *rest):
+    def counted(self: Refiner, patterns, found, beam_px, control):
         looked[self.session.model.name] = looked.get(self.session.model.name, 0) + len(found.which)
-        return measure(self, patterns, found, *rest)
+        return measure(self, patterns, found, beam_px, control)
 
     monkeypatch.setattr(Refiner, "measure", counted)
     place = sites((256, 256), 31.4, (128.0, 128.0))

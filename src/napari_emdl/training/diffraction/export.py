@@ -322,6 +322,7 @@ def export(
     version: str = "0.1.0",
     seen_before: int = 0,
     weights: str | Path | None = None,
+    score_shift: float = 0.0,
 ) -> Path:
     """Export the training of a configuration.
 
@@ -342,6 +343,9 @@ def export(
     weights
         Folder with the weights of a training elsewhere (`scripts/gpu`), in place of the configuration's checkpoint; all
         patterns it has seen are then in `seen_before`.
+    score_shift
+        Of a refiner: added to the logits of its scores, so that the threshold stays where it was. A network that saw more
+        damage is less sure of what nothing is wrong with.
     """
     config = load_config(config_path)
     if weights is None:
@@ -351,11 +355,15 @@ def export(
         load_weights(model, Path(weights))
     metrics: dict[str, Any] = json.loads(Path(metrics_path).read_text("utf-8")) if metrics_path else {}
     if isinstance(model, DiskRefiner):
+        with torch.no_grad():
+            model.head.bias[3] += score_shift
         metrics["sigma_reliability"] = calibrate_sigma(model, config)
     elif isinstance(model, ScaleNet):
         metrics |= calibrate_scale(model, config, read_library(list(config.library), validation=True))
     kind, name, description, emdl = describe(config, model, metrics, step)
     emdl["training"]["patterns_seen"] += seen_before
+    if score_shift:
+        emdl["training"]["score_shift"] = score_shift
     if note:
         emdl["training"]["note"] = note
     return export_folder(model, kind, folder, emdl, name, description, version)
@@ -371,8 +379,10 @@ def main() -> None:
     parser.add_argument("--version", default="0.1.0", help="version of the network for the card")
     parser.add_argument("--seen-before", type=int, default=0, help="patterns seen before, by the network of start_from")
     parser.add_argument("--weights", help="folder with weights.npz of a training elsewhere, in place of the checkpoint")
+    parser.add_argument("--score-shift", type=float, default=0.0, help="of a refiner, added to the logits of its scores")
     args = parser.parse_args()
-    print(export(args.config, args.folder, args.metrics, args.note, args.version, args.seen_before, args.weights))
+    given = (args.metrics, args.note, args.version, args.seen_before, args.weights, args.score_shift)
+    print(export(args.config, args.folder, *given))
 
 
 if __name__ == "__main__":
