@@ -201,10 +201,12 @@ def test_training_starts_from_the_weights_of_a_model_folder(library, tmp_path, n
             Trainer(other, runs, runs)
 
 
-@pytest.mark.parametrize("network, folder", [("refiner", "disk_refiner"), ("fcunet", "fcunet")])
-def test_shipped_configurations_are_those_of_the_card(network, folder):
+@pytest.mark.parametrize(
+    "network, folder, stage", [("refiner", "disk_refiner", "_glanced"), ("fcunet", "fcunet", "_continued")]
+)
+def test_shipped_configurations_are_those_of_the_card(network, folder, stage):
     configs = files("napari_emdl.training").joinpath("configs")
-    whole, last = (load_config(str(configs.joinpath(f"{network}{stage}.yaml"))) for stage in ("", "_continued"))
+    whole, last = (load_config(str(configs.joinpath(f"{network}{name}.yaml"))) for name in ("", stage))
     card = yaml.safe_load(files("napari_emdl.models").joinpath("shipped", folder, "rdf.yaml").read_text())
     recipe = card["config"]["emdl"]["training"]["recipe"]
     assert last.start_from and not whole.start_from

@@ -131,6 +131,7 @@ def fit_lattices(
     iterations: int = 3,
     calibrated: bool = False,
     precision: Floats | None = None,
+    independent: bool = False,
 ) -> LatticeFit:
     """Fit origin, g1 and g2 to the disks of every position at once.
 
@@ -152,10 +153,12 @@ def fit_lattices(
     calibrated
         True where `weight` is 1/sigma^2 of sigmas that are right on average: residuals larger than these say enlarge the
         covariance, smaller ones do not lessen it. A network starts to measure a faint disk where the lattice says, and stays
-        near; its residual is then small whatever the error of the lattice, so that without `precision` they count in full.
+        near; its residual is then small whatever the error of the lattice, so that the errors count in full.
     precision
         (N, 3) row-row, col-col and row-col element of each disk's inverse covariance, where its error has a direction: a disk
         lit on one side tells its place across the lit edge only. Then `weight` should be the mean of the first two.
+    independent
+        True where disks were measured from the counts alone, whatever lies near: residuals are then what the errors say.
     """
     offset = np.asarray(offset, np.int64)
     n, basis = len(offset) - 1, np.asarray(g, dtype=np.float64)
@@ -174,7 +177,7 @@ def fit_lattices(
         )
 
     _in_parts(part, offset)
-    least = 0.0 if not calibrated else 1.0 if precision is None else _ROBUST_CHI2
+    least = 0.0 if not calibrated else _ROBUST_CHI2 if independent else 1.0
     fit.covariance[:] *= _pooled_scale(chi2, fit.n_indexed, fitted, least)[:, None, None]
     return fit
 

@@ -73,8 +73,8 @@ def test_one_call_uses_all_cores_and_many_share_them() -> None:
     run = RunParams(device="cpu", workers=2)
     alone = NetworkFinder(probe, DiskParams(method="light"), shape, run)
     shared = NetworkFinder(probe, DiskParams(method="light"), shape, run, calls=2)
-    assert not alone.parallel and [session.threads for session in alone._sessions] == [2]
-    assert shared.parallel and [session.threads for session in shared._sessions] == [1]
+    assert not alone.parallel and [session.threads for session in alone._sessions] == [2, 2]
+    assert shared.parallel and [session.threads for session in shared._sessions] == [1, 1]
     place, _ = lattice_points(G, np.array([128.0, 128.0]), shape)
     images = np.random.default_rng(0).poisson(pattern(place, shape), (2, *shape)).astype(np.uint16)
     one, other = alone.find(images), shared.find(images)

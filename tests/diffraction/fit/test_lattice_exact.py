@@ -109,7 +109,7 @@ def test_errors_of_exact_disks_are_those_their_sigmas_say():
     place, precision = ORIGIN + hk @ G, np.tile([4.0, 4.0, 0.0], (25, 1))
     normal = 4.0 * np.diag([25.0, 25.0, 50.0, 50.0, 50.0, 50.0])
     np.testing.assert_allclose(fitted(place, calibrated=True).covariance[0], 1.3 * np.linalg.inv(normal), rtol=5e-3, atol=2e-5)
-    found = fitted(place, calibrated=True, precision=precision)
+    found = fitted(place, calibrated=True, precision=precision, independent=precision is not None)
     np.testing.assert_allclose(found.covariance[0], 1.3 * 0.62 * np.linalg.inv(normal), rtol=5e-3, atol=2e-5)
     assert np.abs(fitted(place).covariance[0]).max() < 1e-12  # weights alone: the residuals say it, and there is none
 

@@ -31,7 +31,16 @@ def scan(positions: int, directed: bool) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def fit(positions: int, directed: bool) -> LatticeFit:
     place, weight, offset, precision = scan(positions, directed)
-    return fit_lattices(place, weight, offset, np.full((positions, 2), 128.0), G, calibrated=True, precision=precision)
+    return fit_lattices(
+        place,
+        weight,
+        offset,
+        np.full((positions, 2), 128.0),
+        G,
+        calibrated=True,
+        precision=precision,
+        independent=precision is not None,
+    )
 
 
 #: Sums over 40 positions: origin, g, standard errors, residual, disks on the lattice.

@@ -155,7 +155,7 @@ def test_beam_and_semiangle_outside_the_training_are_told():
     notes = outside_training(DiskParams(), Calibration(energy_keV=60, semiangle_mrad=9))
     assert len(notes) == 2 and "60 keV" in notes[0] and "80 to 300" in notes[0] and "9 mrad" in notes[1]
     assert outside_training(DiskParams(), Calibration()) == []
-    assert outside_training(TEMPLATE, Calibration(energy_keV=60)) == []
+    assert outside_training(TEMPLATE, Calibration(energy_keV=12)) == []
 
 
 def test_trust_of_a_scan_puts_it_all_together():
@@ -164,7 +164,7 @@ def test_trust_of_a_scan_puts_it_all_together():
     from napari_emdl.diffraction.judge.trust import check_trust
 
     data, _ = patterns()
-    cube = in_memory(data[None], "datacube", Calibration(energy_keV=60))
+    cube = in_memory(data[None], "datacube", Calibration(energy_keV=12))
     probe = synthetic_probe(5, SHAPE, 0.6)
     strain = fit_strain(find_disks(cube, probe=probe, params=TEMPLATE))
     found = check_trust(cube, probe, TEMPLATE, strain, n_patterns=2)
@@ -172,6 +172,6 @@ def test_trust_of_a_scan_puts_it_all_together():
     assert found.other == "light" and found.agreement.total_share > 0.8 and 0 < found.sigma_px < 0.2
     assert found.warnings == () and len(found.lines()) == 3
     blurred = check_trust(cube, probe, DiskParams(method="light"), strain, n_patterns=1)
-    assert "60 keV is outside" in blurred.warnings[0]
+    assert "12 keV is outside" in blurred.warnings[0]
     with pytest.raises(EmdlError, match="no position is fitted"):
         check_trust(cube, probe, TEMPLATE, type(strain)(**{**vars(strain), "mask": np.zeros((1, 3), bool)}))

@@ -27,6 +27,8 @@ _LEAST_PAIRED, _LEAST_SHARE = 4, 0.3
 _BRIGHTER = 1.5
 #: Error of the beam's own centre in units of its radius: halos and saturation are seldom symmetric.
 _OWN_ERROR = 0.15
+#: A beam that a network places worse than this, in radii, lies where the pairs of the other disks say.
+_UNSURE = 0.1
 #: Score of a beam that its pairs and its brightness speak for.
 _SCORE = 0.9
 
@@ -42,7 +44,10 @@ class Beam:
 
 
 def with_direct_beam(table: PeakTable, patterns: NDArray[Any], radius_px: float, min_score: float) -> PeakTable:
-    """The table with the direct beam of every pattern in which it stands out, lies amid pairs of disks and was not found.
+    """The table with the direct beam of every pattern in which it stands out and lies amid pairs of disks.
+
+    One that was not found is added; one that was found but drowns in its halo, so that its place is poorly known, is put
+    into the middle of the pairs.
 
     Parameters
     ----------
@@ -64,7 +69,11 @@ def with_direct_beam(table: PeakTable, patterns: NDArray[Any], radius_px: float,
     for i in rich:
         disks = shown.at(int(i))
         positions = np.stack([disks["row"], disks["col"]], axis=1).astype(float)
-        if np.linalg.norm(positions - place, axis=1).min() < radius_px:
+        away = np.linalg.norm(positions - place, axis=1)
+        if away.min() < radius_px:
+            found = int(away.argmin())
+            if disks["sigma_px"][found] > _UNSURE * radius_px:
+                _put_amid_pairs(table, int(i), positions, found, radius_px)
             continue
         beam = _beam_at(np.asarray(patterns[i], np.float64), place, positions, radius_px)
         if beam is not None:
@@ -122,6 +131,17 @@ def _pairs(positions: Floats, centre: Floats, reach_px: float) -> tuple[Floats, 
     if not has.any():
         return centre, 0
     return np.median(0.5 * (positions[has] + positions[partner[has]]), axis=0), int(has.sum())
+
+
+def _put_amid_pairs(table: PeakTable, pattern: int, positions: Floats, beam: int, radius_px: float) -> None:
+    """Move a beam, one of the disks shown of a pattern, into the middle of the pairs about it, if it has enough of them."""
+    others = np.delete(positions, beam, axis=0)
+    middle, paired = _pairs(others, positions[beam], 2 * radius_px)  # a partner is off by twice what the beam is
+    if paired < _LEAST_PAIRED or paired < _LEAST_SHARE * len(others) or np.linalg.norm(middle - positions[beam]) > radius_px:
+        return
+    rows = np.arange(table.offset[pattern], table.offset[pattern + 1])
+    row = rows[np.linalg.norm(table.positions_px()[rows] - positions[beam], axis=1).argmin()]
+    table.column("row")[row], table.column("col")[row] = middle
 
 
 def _joined(table: PeakTable, beams: dict[int, Beam]) -> PeakTable:

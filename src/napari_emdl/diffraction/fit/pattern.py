@@ -33,6 +33,7 @@ from napari_emdl.diffraction.find.gaps import find_gaps
 from napari_emdl.diffraction.find.patterns import estimate_gain, fill_from_around, fill_missing, filled_and_missing
 from napari_emdl.diffraction.fit.patternmodel import REWEIGHTED, Aperture, Mask, PatternModel
 from napari_emdl.diffraction.fit.projector import Distortion
+from napari_emdl.diffraction.fit.weights import ON_PATTERNS
 from napari_emdl.diffraction.lattice import LatticeFit
 from napari_emdl.jobs.blockjob import run_block_job
 from napari_emdl.jobs.blocks import Block
@@ -240,7 +241,7 @@ def measure_on_patterns(
         control=control,
         message="patterns",
     )
-    made.attrs = dict(disks.attrs)
+    made.attrs = disks.attrs | {ON_PATTERNS: True}
     return made
 
 
@@ -261,7 +262,9 @@ def measure_some(
         if control is not None:
             control.check()
         tables.append(work(cube.patterns(i, i + 1), Block(number, i, i + 1)))
-    return PeakTable.concatenate(tables)
+    made = PeakTable.concatenate(tables)
+    made.attrs[ON_PATTERNS] = True
+    return made
 
 
 class _OnPatterns:

@@ -32,7 +32,7 @@ from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, standard_errors, strain_components, strain_covariance
 from napari_emdl.diffraction.fit.through import Made, Through, cube_of
 from napari_emdl.diffraction.fit.turn import turn_strain
-from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights, has_sigma, misfit
+from napari_emdl.diffraction.fit.weights import ON_PATTERNS, disk_precision, disk_weights, has_sigma, misfit
 from napari_emdl.diffraction.lattice import LatticeFit, fit_lattices
 from napari_emdl.jobs.control import Control
 
@@ -226,6 +226,7 @@ def weighted_lattices(disks: PeakTable, origin_px: Floats, g: Floats, max_index_
         max_index_error=max_index_error,
         calibrated=has_sigma(disks),
         precision=disk_precision(disks),
+        independent=bool(disks.attrs.get(ON_PATTERNS)),
     )
 
 

@@ -9,6 +9,9 @@ from napari_emdl.base.peaks import PeakTable
 
 Floats = NDArray[np.float64]
 
+#: Attribute of a table whose disks were measured by a fit to the patterns, and not by a network that starts near a lattice.
+ON_PATTERNS = "on_patterns"
+
 
 def disk_precision(disks: PeakTable) -> Floats | None:
     """(N, 3) row-row, col-col and row-col element of the inverse covariance of each disk; None where there are no such fields.
