@@ -86,8 +86,8 @@ def refuse_few(finder: NetworkColumnFinder, other: NetworkColumnFinder | None = 
     count = order_of(finder.sampled_spots, finder.default_min_score).spots
     spots, they = ("the only spot", "is") if count == 1 else (f"the {count} spots", "are")
     line = (
-        f"no columns: {spots} above threshold {finder.default_min_score:.2f} {they} so faint that noise has as many; to see what "
-        "there is, set this threshold"
+        f"no columns: {spots} above threshold {finder.default_min_score:.2f} {they} so faint that noise has as many; to see "
+        "what there is, set this threshold"
     )
     if other is not None and other.passing >= 0.5:
         line += f"; read as {other.contrast}, the image has {other.passing:.0f} columns (--contrast {other.contrast})"
