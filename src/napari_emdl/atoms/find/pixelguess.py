@@ -43,8 +43,8 @@ _LONGEST_PART, _SHORTEST_PX, _SMOOTH, _STANDS_OUT = 8, 3.3, 1.0, 1.5
 _LONGEST_PX, _FINE_PX, _EVEN_PX = 80.0, 10.0, 20.0
 #: fewer columns are no ground for a guess
 _LEAST = 12
-#: Given sizes are doubted where columns are at least so far apart (A) or hardly any pass, when the guess is another size (by this
-#: factor; it is right within 1.5 mostly) and speaks so much more.
+#: Given sizes are doubted where columns are at least so far apart (A) or hardly any pass, when the guess is another size (by
+#: this factor; it is right within 1.5 mostly) and speaks so much more.
 _FAR_APART_A, _SAME_SIZE, _CLEARLY = 4.4, 1.6, 1.3
 
 
@@ -131,7 +131,7 @@ def guess_pixel_size(
 def pixel_size_doubt(
     movie: Movie, params: ColumnParams, finder: ColumnFinder, run: RunParams | None = None, control: Control | None = None
 ) -> str:
-    """A line where the pixel size that was typed, or that the file has, makes no sense and another one does; "" without a doubt.
+    """A line where the pixel size that was typed, or that the file has, makes no sense and another one does; else "".
 
     Looked into only where the given size leaves next to no columns, or has them farther apart than most crystals do.
 
@@ -164,13 +164,13 @@ def pixel_size_doubt(
     if seen[0] < _CLEARLY * seen[1]:
         return ""
     return (
-        f"is the pixel size right? At {given_A:.3g} Å a pixel hardly a lattice of columns is seen, at about {guess.pixel_A:g} Å "
-        f"{guess.columns} columns of a part of the image repeat; check it (--pixel-size)"
+        f"is the pixel size right? At {given_A:.3g} Å hardly a lattice of columns is seen, at about {guess.pixel_A:g} Å "
+        f"{guess.columns} columns in a part of the image repeat; check it (--pixel-size)"
     )
 
 
 def _looked_at(movie: Movie) -> tuple[float | None, NDArray[np.float32]]:
-    """Spacing (px) of the strongest planes of the middle frame, and the part of it that is looked at; empty where it is blank."""
+    """Spacing (px) of the strongest planes of the middle frame, and its part that is looked at; empty where it is blank."""
     frame = np.asarray(movie.frame(movie.n_frames // 2))
     frame = np.asarray(frame if frame.ndim == 2 else frame[len(frame) // 2], np.float32)
     finite = frame[np.isfinite(frame)]
