@@ -115,17 +115,10 @@ def guess_pixel_size(
     planes_px, part = _looked_at(movie)
     if not part.size:
         return None
-    allowed = [a for a in TRIED_A if planes_px is not None and _PLANES_A[0] <= a * planes_px <= _PLANES_A[1]]
-    best, value = None, 0.0
-    for pixel_A in (*allowed, *(a for a in TRIED_A if a not in allowed)):
-        if best is not None and pixel_A not in allowed:
-            break  # the others are for images whose strongest spot is none of planes
-        if control is not None:
-            control.check()
-        guess, seen = _seen_at(part, pixel_A, params, run, control)
-        if guess is not None and seen > value:
-            best, value = guess, seen
-    return best
+    allowed = _allowed(planes_px)
+    # the others are for images whose strongest spot is none of planes
+    others = [a for a in TRIED_A if a not in allowed]
+    return _best_of(part, allowed, params, run, control)[0] or _best_of(part, others, params, run, control)[0]
 
 
 def pixel_size_doubt(
@@ -156,17 +149,35 @@ def pixel_size_doubt(
     given_A = pixel_size_A(movie, params)
     if near and float(np.median(np.concatenate(near))) * given_A < _FAR_APART_A:
         return ""
-    guess = guess_pixel_size(movie, params, run, control)
+    planes_px, part = _looked_at(movie)
+    guess, seen = _best_of(part, _allowed(planes_px), params, run, control)
     if guess is None or 1 / _SAME_SIZE < guess.pixel_A / given_A < _SAME_SIZE:
         return ""
-    part = _looked_at(movie)[1]
-    seen = [_seen_at(part, size, params, run, control)[1] for size in (guess.pixel_A, given_A)]
-    if seen[0] < _CLEARLY * seen[1]:
+    if seen < _CLEARLY * _seen_at(part, given_A, params, run, control)[1]:
         return ""
     return (
         f"is the pixel size right? At {given_A:.3g} Å hardly a lattice of columns is seen, at about {guess.pixel_A:g} Å "
         f"{guess.columns} columns in a part of the image repeat; check it (--pixel-size)"
     )
+
+
+def _allowed(planes_px: float | None) -> list[float]:
+    """Pixel sizes at which the strongest planes have a spacing that planes have; none without planes."""
+    return [a for a in TRIED_A if planes_px is not None and _PLANES_A[0] <= a * planes_px <= _PLANES_A[1]]
+
+
+def _best_of(
+    part: NDArray[np.float32], sizes_A: list[float], params: ColumnParams, run: RunParams | None, control: Control | None
+) -> tuple[PixelGuess | None, float]:
+    """The size for which most speaks, and how much."""
+    best, value = None, 0.0
+    for pixel_A in sizes_A:
+        if control is not None:
+            control.check()
+        guess, seen = _seen_at(part, pixel_A, params, run, control)
+        if guess is not None and seen > value:
+            best, value = guess, seen
+    return best, value
 
 
 def _looked_at(movie: Movie) -> tuple[float | None, NDArray[np.float32]]:
