@@ -95,3 +95,19 @@ def test_no_length_rests_on_a_guess(tmp_path) -> None:
     assert np.isfinite(occupancy_strain(occupancy).exx).any()
     with pytest.raises(EmdlError, match="guessed"):
         occupancy_strain(occupancy, reference=(2.8, 2.8, 90.0))
+
+
+def test_a_wrong_pixel_size_is_doubted_and_kept() -> None:
+    image, _ = columns_of_spots(0.12, False, 8, 240)
+    right = find_columns(image, pixel_size_A=0.12)
+    assert "is the pixel size right" not in right.attrs["note"]
+    wrong = find_columns(image, pixel_size_A=0.03)
+    assert wrong.attrs["pixel_A"] == 0.03 and not wrong.attrs["pixel_guessed"]
+    assert "is the pixel size right" in wrong.attrs["note"] and "--pixel-size" in wrong.attrs["note"]
+    likely_A = float(wrong.attrs["note"].split("at about ")[1].split(" ")[0])
+    assert 0.5 < likely_A / 0.12 < 1.8
+
+
+def test_noise_casts_no_doubt_on_the_pixel_size() -> None:
+    noise = np.random.default_rng(9).poisson(40, (128, 128)).astype(np.float32)
+    assert "is the pixel size right" not in find_columns(noise, pixel_size_A=0.1).attrs["note"]

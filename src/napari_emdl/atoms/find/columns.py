@@ -11,7 +11,7 @@ from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaws_of
 from napari_emdl.atoms.find.frames import frames_used, reader_for
 from napari_emdl.atoms.find.making import make_finder
 from napari_emdl.atoms.find.moviefacts import check_movie, pixel_size_A
-from napari_emdl.atoms.find.pixelguess import GUESSED, with_guessed_pixel
+from napari_emdl.atoms.find.pixelguess import GUESSED, pixel_size_doubt, with_guessed_pixel
 from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.base.peaks import PeakTable
@@ -87,6 +87,7 @@ def find_columns(
     check_frame_fits(movie.shape[-2:], running)
     movie, settings, guessed = with_guessed_pixel(movie, settings, running, control)
     finder = make_finder(movie, settings, running, control)
+    doubt = "" if guessed else pixel_size_doubt(movie, settings, finder, running, control)
     several = frames_used(finder) > 1
     record = provenance(
         {"columns": settings.model_dump(mode="json"), "contrast": finder.contrast, "frames": frames_used(finder)},
@@ -109,7 +110,9 @@ def find_columns(
         on_block=on_block,
         parallel=finder.parallel,
     )
-    settle_attrs(table, movie, finder, settings, Caveats([guessed, input_changed(record, movie)], INPUT) + caveats_of(movie))
+    settle_attrs(
+        table, movie, finder, settings, Caveats([guessed, doubt, input_changed(record, movie)], INPUT) + caveats_of(movie)
+    )
     record["caveats"] = table.attrs["caveats"]
     if finder.info.sublattices:
         record["sublattices"] = finder.info.sublattices

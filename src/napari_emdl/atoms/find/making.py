@@ -20,10 +20,9 @@ from napari_emdl.atoms.find.frames import Frames
 from napari_emdl.atoms.find.log import LogFinder
 from napari_emdl.atoms.find.moviefacts import pixel_size_A
 from napari_emdl.atoms.find.neighbours import NeighbourReader, counts_for
-from napari_emdl.atoms.find.order import LITTLE_ORDER, NO_LATTICE, ORDERLY, lattice_share, order_of
+from napari_emdl.atoms.find.order import LITTLE_ORDER, order_of
+from napari_emdl.atoms.find.refusing import NOTHING_PASSES, few_and_faint, refuse_few, refused
 from napari_emdl.atoms.find.second import confirmed, second_opinion
-from napari_emdl.atoms.find.shape import roundness
-from napari_emdl.atoms.find.structurefactor import MOST_PLACES, lattice_places
 from napari_emdl.atoms.find.tiles import spread
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
@@ -34,12 +33,6 @@ from napari_emdl.jobs.control import Control
 if TYPE_CHECKING:
     from napari_emdl.atoms.find.network import NetworkColumnFinder
 
-#: below this `shape.roundness` spots are ridges; those of simulated columns have .16 to 1
-ON_STRIPES = 0.06
-#: fewer spots are not judged by their shape
-LEAST_ON_STRIPES = 10
-#: threshold that no score reaches
-NOTHING_PASSES = 1.0
 #: of images at least so large (side, A) the less likely contrast is tried on parts of the second side
 PARTS_FROM_A, PART_A = 250.0, 64.0
 #: frames that a network may look at, the expected F1 at which single frames are enough, and below which the user is told
@@ -168,6 +161,8 @@ def _network_finder(
 
     finder = settled(contrast)
     if decided is None:
+        if told_nothing.neighbours:
+            refuse_few(finder)
         return finder
     finder.contrast_confidence, finder.contrast_evidence = decided.confidence, decided.evidence
     if not told_nothing.neighbours:
@@ -178,7 +173,7 @@ def _network_finder(
         other.passing *= parts.times
         finder = _of_two(finder, other)
         finder.contrast_evidence = decided.evidence
-    elif finder.passing < 0.5:
+    elif finder.passing < 0.5 or refuse_few(finder):
         finder.contrast_confidence = 0.5  # where there are no columns, they are neither bright nor dark
     return finder
 
@@ -197,7 +192,7 @@ def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkCo
             one.default_min_score, one.passing = NOTHING_PASSES, 0.0
     if taken.passing < 0.5 <= other.passing:
         taken, other, confidence = other, taken, 0.5
-    if taken.passing < 0.5:
+    if taken.passing < 0.5 or refuse_few(taken, other):
         confidence = 0.5
     else:
         taken.readings = {finder.contrast: finder.passing for finder in (taken, other)}
@@ -273,53 +268,9 @@ def _settled(
     if several is not None and f1 < ENOUGH_F1:
         finder, counts = several, several.counts
         f1 = several.choose_threshold(sample.frames(counts), control)
-    if not _refused(finder, sample) and f1 < FAINT_F1:
+    if not refused(finder, sample.frames(finder.counts)) and f1 < FAINT_F1 and not few_and_faint(finder):
         finder.caveats += Caveats([_faint_note(f1, finder, sample.movie)])
     return finder
-
-
-def _refused(finder: NetworkColumnFinder, sample: _Sample) -> bool:
-    """Let nothing pass where many spots pass that do not repeat as columns do, or lie on stripes; whether that is so.
-
-    The candidates stay, to be seen at a lower threshold.
-    """
-    order = order_of(finder.sampled_spots, finder.default_min_score)
-    reason = ""
-    in_doubt = order.none or order.value < ORDERLY
-    if in_doubt and lattice_places(finder.sampled_spots, finder.default_min_score) >= MOST_PLACES:
-        in_doubt = False
-    if in_doubt and order.none:
-        reason = f"do not repeat as the columns of a crystal do (order {max(0.0, order.value):.2f}; crystals 0.25 to 1)"
-    elif in_doubt and lattice_share(finder.sampled_spots, finder.default_min_score) < NO_LATTICE:
-        reason = "repeat along lines at most, as letters do, and form no lattice"
-    elif order.spots >= LEAST_ON_STRIPES and _on_stripes(finder, sample):
-        reason = "lie on stripes, as of a grating or of lattice fringes"
-    if reason:
-        line = (
-            f"no columns: the {order.spots} spots above threshold {finder.default_min_score:.2f} {reason}; "
-            "if they are columns, set this threshold"
-        )
-        finder.caveats += Caveats([line])
-        finder.default_min_score, finder.passing = NOTHING_PASSES, 0.0
-    elif order.little:
-        line = f"the columns hardly repeat (order {order.value:.2f}; crystals 0.25 to 1): check the result"
-        finder.caveats += Caveats([line])
-    elif order.unknown:
-        few = "one spot passes" if order.spots == 1 else f"{order.spots} spots pass"
-        finder.caveats += Caveats([f"only {few}, too few to tell whether they repeat as columns do: check the result"])
-    return bool(reason)
-
-
-def _on_stripes(finder: NetworkColumnFinder, sample: _Sample) -> bool:
-    """Whether the spots of the sampled frames are ridges rather than round."""
-    frames, spots = sample.frames(finder.counts), finder.sampled_spots
-    if len(frames) != len(spots):  # frames that are alike were searched once
-        return False
-    values = [
-        roundness(frame if frame.ndim == 2 else frame[0], points[score >= finder.default_min_score], finder.pixel_A)
-        for frame, (points, score) in zip(frames, spots, strict=True)
-    ]
-    return bool(np.nanmedian([v for v in values if np.isfinite(v)] or [np.nan]) < ON_STRIPES)
 
 
 def _faint_note(f1: float, finder: NetworkColumnFinder, movie: Movie) -> str:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import cKDTree
 
+from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.find.making import make_finder
-from napari_emdl.atoms.find.moviefacts import NO_PIXEL
+from napari_emdl.atoms.find.moviefacts import NO_PIXEL, pixel_size_A
 from napari_emdl.atoms.find.order import LITTLE_ORDER, order_of
 from napari_emdl.atoms.find.pixelsize import log_spectrum, spacing_px
 from napari_emdl.atoms.find.tiles import spread
@@ -42,6 +43,9 @@ _LONGEST_PART, _SHORTEST_PX, _SMOOTH, _STANDS_OUT = 8, 3.3, 1.0, 1.5
 _LONGEST_PX, _FINE_PX, _EVEN_PX = 80.0, 10.0, 20.0
 #: fewer columns are no ground for a guess
 _LEAST = 12
+#: Given sizes are doubted where columns are at least so far apart (A) or hardly any pass, when the guess is another size (by
+#: this factor; it is right within 1.5 mostly) and speaks so much more.
+_FAR_APART_A, _SAME_SIZE, _CLEARLY = 4.4, 1.6, 1.3
 
 
 @dataclass(frozen=True)
@@ -108,35 +112,103 @@ def guess_pixel_size(
     control
         Progress and cancel.
     """
+    planes_px, part = _looked_at(movie)
+    if not part.size:
+        return None
+    allowed = _allowed(planes_px)
+    # the others are for images whose strongest spot is none of planes
+    others = [a for a in TRIED_A if a not in allowed]
+    return _best_of(part, allowed, params, run, control)[0] or _best_of(part, others, params, run, control)[0]
+
+
+def pixel_size_doubt(
+    movie: Movie, params: ColumnParams, finder: ColumnFinder, run: RunParams | None = None, control: Control | None = None
+) -> str:
+    """A line where the pixel size that was typed, or that the file has, makes no sense and another one does; else "".
+
+    Looked into only where the given size leaves next to no columns, or has them farther apart than most crystals do.
+
+    Parameters
+    ----------
+    movie
+        Image, movie or focal series.
+    params
+        Settings for columns; the model is not used.
+    finder
+        What :func:`make_finder` made with them.
+    run
+        Where the network runs.
+    control
+        Progress and cancel.
+    """
+    spots = getattr(finder, "sampled_spots", [])
+    if not spots or movie.n_foci > 1:
+        return ""
+    places = [points[score >= finder.default_min_score] for points, score in spots]
+    near = [cKDTree(p).query(p, 2)[0][:, 1] for p in places if len(p) >= _LEAST]
+    given_A = pixel_size_A(movie, params)
+    if near and float(np.median(np.concatenate(near))) * given_A < _FAR_APART_A:
+        return ""
+    planes_px, part = _looked_at(movie)
+    guess, seen = _best_of(part, _allowed(planes_px), params, run, control)
+    if guess is None or 1 / _SAME_SIZE < guess.pixel_A / given_A < _SAME_SIZE:
+        return ""
+    if seen < _CLEARLY * _seen_at(part, given_A, params, run, control)[1]:
+        return ""
+    return (
+        f"is the pixel size right? At {given_A:.3g} Å hardly a lattice of columns is seen, at about {guess.pixel_A:g} Å "
+        f"{guess.columns} columns in a part of the image repeat; check it (--pixel-size)"
+    )
+
+
+def _allowed(planes_px: float | None) -> list[float]:
+    """Pixel sizes at which the strongest planes have a spacing that planes have; none without planes."""
+    return [a for a in TRIED_A if planes_px is not None and _PLANES_A[0] <= a * planes_px <= _PLANES_A[1]]
+
+
+def _best_of(
+    part: NDArray[np.float32], sizes_A: list[float], params: ColumnParams, run: RunParams | None, control: Control | None
+) -> tuple[PixelGuess | None, float]:
+    """The size for which most speaks, and how much."""
+    best, value = None, 0.0
+    for pixel_A in sizes_A:
+        if control is not None:
+            control.check()
+        guess, seen = _seen_at(part, pixel_A, params, run, control)
+        if guess is not None and seen > value:
+            best, value = guess, seen
+    return best, value
+
+
+def _looked_at(movie: Movie) -> tuple[float | None, NDArray[np.float32]]:
+    """Spacing (px) of the strongest planes of the middle frame, and its part that is looked at; empty where it is blank."""
     frame = np.asarray(movie.frame(movie.n_frames // 2))
     frame = np.asarray(frame if frame.ndim == 2 else frame[len(frame) // 2], np.float32)
     finite = frame[np.isfinite(frame)]
     if not finite.size or not np.ptp(finite) > 0:
-        return None
+        return None, np.zeros((0, 0), np.float32)
     planes_px = _strongest_planes(frame)
-    part = _part(frame, planes_px)
-    allowed = [a for a in TRIED_A if planes_px is not None and _PLANES_A[0] <= a * planes_px <= _PLANES_A[1]]
+    return planes_px, _part(frame, planes_px)
+
+
+def _seen_at(
+    part: NDArray[np.float32], pixel_A: float, params: ColumnParams, run: RunParams | None, control: Control | None
+) -> tuple[PixelGuess | None, float]:
+    """What the shipped network sees in an image at a pixel size, and how much that speaks for the size."""
     image: Any = in_memory(part, "image")
-    best, value = None, 0.0
-    for pixel_A in (*allowed, *(a for a in TRIED_A if a not in allowed)):
-        if best is not None and pixel_A not in allowed:
-            break  # the others are for images whose strongest spot is none of planes
-        if control is not None:
-            control.check()
-        settings = params.model_copy(update={"model": "", "pixel_size_A": pixel_A, "min_score": None})
-        finder = make_finder(image, settings, run, control)
-        spots = getattr(finder, "sampled_spots", [])
-        points, score = spots[0] if spots else (np.zeros((0, 2)), np.zeros(0))
-        passing = score >= finder.default_min_score
-        if passing.sum() < _LEAST:
-            continue
-        order = order_of([(points, score)], finder.default_min_score).value
-        sure = 2 * (finder.contrast_confidence or 1.0) - 1
-        seen = float(np.sum(2 * score[passing] - 1)) * order * sure
-        if order >= LITTLE_ORDER and seen > value:
-            near = cKDTree(points[passing]).query(points[passing], 2)[0][:, 1]
-            best, value = PixelGuess(pixel_A, int(passing.sum()), float(np.median(near))), seen
-    return best
+    settings = params.model_copy(update={"model": "", "pixel_size_A": pixel_A, "min_score": None})
+    finder = make_finder(image, settings, run, control)
+    spots = getattr(finder, "sampled_spots", [])
+    points, score = spots[0] if spots else (np.zeros((0, 2)), np.zeros(0))
+    passing = score >= finder.default_min_score
+    if passing.sum() < _LEAST:
+        return None, 0.0
+    order = order_of([(points, score)], finder.default_min_score).value
+    if not order >= LITTLE_ORDER:
+        return None, 0.0
+    sure = 2 * (finder.contrast_confidence or 1.0) - 1
+    near = np.median(cKDTree(points[passing]).query(points[passing], 2)[0][:, 1])
+    return PixelGuess(pixel_A, int(passing.sum()), float(near)), float(np.sum(2 * score[passing] - 1)) * order * sure
 
 
 def _strongest_planes(frame: NDArray[np.float32]) -> float | None:

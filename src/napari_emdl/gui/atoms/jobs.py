@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_emdl.base.caveats import INPUT, Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, OccupancyParams, RunParams
 from napari_emdl.base.peaks import PeakTable
@@ -31,8 +32,11 @@ def column_models() -> list[tuple[str, str | None, str]]:
 
 def _finder(movie: Movie, params: ColumnParams, run: RunParams, control: Control) -> Any:
     from napari_emdl.atoms.find.making import make_finder
+    from napari_emdl.atoms.find.pixelguess import pixel_size_doubt
 
-    return make_finder(movie, params, run, control)
+    finder = make_finder(movie, params, run, control)
+    finder.caveats += Caveats([pixel_size_doubt(movie, params, finder, run, control)], INPUT)
+    return finder
 
 
 _live: LiveFinder[Any] = LiveFinder(_finder)
