@@ -264,8 +264,8 @@ def scan_of(scan: Sequence[int] | None, count: int, name: str) -> tuple[int, int
         return rows, cols
     if 0 < rows * cols < count:
         rest = count - rows * cols
-        more = f"frames=({rest}, {count}) or frames=(0, {rows * cols}) leaves out the first or the last {rest}"
-        more += f", shape=({rows}, {count // rows}) takes all" if count % rows == 0 else ""
+        more = f"`frames=({rest}, {count})` or `frames=(0, {rows * cols})` leaves out the first or the last {rest}"
+        more += f", `shape=({rows}, {count // rows})` takes all" if count % rows == 0 else ""
         raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {rows * cols}: {more}")
     raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {abs(rows * cols)}: give another shape")
 

@@ -20,7 +20,7 @@ POLL_S = 0.1
 GRACE_S = 0.5
 #: How often a job looks after its cluster, and how long it waits in silence for one that is not there.
 LOOK_S, PATIENCE_S = 0.5, 10.0
-SCHEDULER_GONE = "the Dask scheduler is gone; finished blocks are kept: start one again and go on with --resume"
+SCHEDULER_GONE = "the Dask scheduler is gone; finished blocks are kept: start one again and go on with `resume=True`"
 
 Feed = Callable[[Block], Any]
 
@@ -242,7 +242,7 @@ def _result_of(future: Any) -> Any:
     except KilledWorker as error:
         raise EmdlError(
             "a block ended several Dask workers one after the other (out of memory?): give workers more memory, or "
-            "--max-memory less; finished blocks are kept, go on with --resume"
+            "less `max_memory`; finished blocks are kept, go on with `resume=True`"
         ) from error
     except (CancelledError, OSError) as error:
         raise EmdlError(SCHEDULER_GONE) from error
