@@ -14,7 +14,7 @@ from napari_emdl.base.params import OpenParams
 from napari_emdl.base.signals import Datacube, Movie, in_memory
 from napari_emdl.base.wording import options_in
 from napari_emdl.gui.kit import session
-from napari_emdl.gui.kit.notices import Notices
+from napari_emdl.gui.kit.notices import Notices, dismiss
 from napari_emdl.gui.kit.opening import add_layers, ask_how, work
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import Latest, error_line
@@ -84,11 +84,17 @@ class Suggestion(QObject):
         if said == self.notes:  # the same file, with a pixel size that was typed
             return
         for line in self.notes:
-            self.notices.dismiss(line)
-        self.notes = said
+            dismiss(self.viewer, line)
+        self.notes, there = said, self._place(signal)
         for line, note in reversed(tuple(zip(said, signal.notes if signal is not None else (), strict=True))):
             otherwise = (OTHERWISE, partial(self._open_otherwise, signal, note))
-            self.notices.tell(line, otherwise if signal is not None and signal.path and any(options_in(note)) else None)
+            there.tell(line, otherwise if signal is not None and signal.path and any(options_in(note)) else None)
+
+    def _place(self, signal: Opened | None) -> Notices:
+        """The own panel, or that of diffusion where it lies before it: both show the same movie."""
+        diffusion = session.registered(self.viewer, session.DIFFUSION)
+        before = isinstance(signal, Movie) and diffusion is not None and not diffusion.visibleRegion().isEmpty()
+        return diffusion.notices if before else self.notices
 
     def _open_otherwise(self, signal: Opened, note: str) -> None:
         """Ask how the file is to be read, beginning with what its note proposes."""
