@@ -156,9 +156,9 @@ def guess_kind(found: Found) -> Kind:
             return "focal_series"
         return "datacube"
     more = "; save the datacubes or movies of it one by one" if count > 4 else ""
-    axes = "axis" if count == 1 else "axes"
+    word = "axis" if count == 1 else "axes"
     raise OpenError(
-        f"{found.name} has {count} {axes} {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
+        f"{found.name} has {count} {word} {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
     )
 
 

@@ -127,8 +127,8 @@ class RatesTab(QWidget):
         units = rates_in_units(rates, float(interval_s) if interval_s else None)
         rows = [
             ("sites", [f"{r['n_sites']}" for r in rates], "Sites of the group"),
-            ("that blink", [f"{r['n_blinking']}" for r in rates], "Sites that come and go"),
-            ("occupied %", [f"{100 * r['occupancy']:.0f}" for r in rates], "Mean share of frames occupied"),
+            ("blinking", [f"{r['n_blinking']}" for r in rates], "Sites that come and go"),
+            ("filled %", [f"{100 * r['occupancy']:.0f}" for r in rates], "Mean share of frames occupied"),
             ("vanish %", [percent(r["p_off"]) for r in rates], "Chance that an occupied site is empty in the next frame"),
             ("  90 %", [span(r["p_off_low"], r["p_off_high"]) for r in rates], INTERVAL_TIP),
             ("  raw", [percent(r["raw_p_off"]) for r in rates], "From plain detections: every missed column adds to it"),
@@ -223,7 +223,7 @@ def plain_table(name: str) -> QTableWidget:
     rows: Any = table.verticalHeader()
     rows.setVisible(False)
     rows.setDefaultSectionSize(18)
-    table.setStyleSheet("QTableWidget, QTableWidget::item, QHeaderView::section { font-size: 8pt; padding: 0px 1px; }")
+    table.setStyleSheet("QTableWidget, QTableWidget::item, QHeaderView::section { font-size: 8pt; padding: 0px; }")
     table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
     return table
 

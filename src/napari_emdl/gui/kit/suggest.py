@@ -85,12 +85,15 @@ class Suggestion(QObject):
             return
         for line in self.notes:
             dismiss(self.viewer, line)
-        self.notes, there = said, self._place(signal)
-        for line, note in reversed(tuple(zip(said, signal.notes if signal is not None else (), strict=True))):
+        self.notes = said
+        if signal is None:
+            return
+        there = self._place(signal)
+        for line, note in reversed(tuple(zip(said, signal.notes, strict=True))):
             otherwise = (OTHERWISE, partial(self._open_otherwise, signal, note))
-            there.tell(line, otherwise if signal is not None and signal.path and any(options_in(note)) else None)
+            there.tell(line, otherwise if signal.path and any(options_in(note)) else None)
 
-    def _place(self, signal: Opened | None) -> Notices:
+    def _place(self, signal: Opened) -> Notices:
         """The own panel, or that of diffusion where it lies before it: both show the same movie."""
         diffusion = session.registered(self.viewer, session.DIFFUSION)
         before = isinstance(signal, Movie) and diffusion is not None and not diffusion.visibleRegion().isEmpty()
