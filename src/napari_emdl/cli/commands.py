@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli import work
@@ -52,7 +53,7 @@ def _facts_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
         elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *_facts_lines(value, indent + "  ")] if value else []
         elif name == "caveats":
-            lines += [f"{indent}caveat: {said(text)}" for text in value]
+            lines += [f"{indent}caveat: {said(text)}" for text in Caveats.from_json(value).texts]
         elif value is not None:
             text = " x ".join(map(str, value)) if name == "shape" and isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name:<{width}}  {text}")
