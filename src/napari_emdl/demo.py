@@ -54,7 +54,7 @@ def write_files(out: Path, method: DiskMethod | None = None) -> dict[str, float]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EmdlError(f"cannot make the folder {out}: {error.strerror}; choose another with --out") from None
+        raise EmdlError(f"cannot make the folder {out}: {error.strerror}; choose another (`out`)") from None
     cube, truth = strained_datacube()
     params = DiskParams() if method is None else DiskParams(method=method)
     disks = find_disks(cube, probe=truth["probe"], params=params)

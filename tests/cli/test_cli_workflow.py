@@ -175,7 +175,9 @@ def test_occupancy_of_columns_resumes(
     assert not list(folder.glob("*.part"))
 
 
-def test_columns_and_strain_on_a_cluster(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_and_strain_on_a_cluster(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
@@ -184,6 +186,7 @@ def test_columns_and_strain_on_a_cluster(folder: Path, capsys: pytest.CaptureFix
         lines(capsys, *words, "--fit", "peaks")
     np.testing.assert_allclose(load(folder / "occ.h5").p_occupied, load(folder / "occupancy.h5").p_occupied, atol=1e-6)
     np.testing.assert_allclose(load(folder / "s.h5").exx, load(folder / "strain.h5").exx, atol=1e-9)
+    monkeypatch.setattr("napari_emdl.jobs.executor.ANSWER_S", 0.5)
     assert "scheduler" in failure(
         capsys, 1, "strain", folder / "disks.h5", "-o", folder / "x.h5", "--scheduler", "tcp://127.0.0.1:9"
     )

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def nobody_listens_late(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(worker.Job, "connectNotify", connect_notify, raising=False)
     yield
     assert not late, f"listens to a job that was started before: {late}"
+
+
+@pytest.fixture(autouse=True)
+def speaks_like_a_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No label names an option as Python or the command line do."""
+    from qtpy.QtWidgets import QLabel
+
+    odd: list[str] = []
+    set_text = QLabel.setText
+
+    def heard(label: QLabel, text: str) -> None:
+        if re.search(r"(?<![\w-])--[a-z]|`[A-Za-z_]\w*(=[^`]*)?`", text):
+            odd.append(text)
+        set_text(label, text)
+
+    monkeypatch.setattr(QLabel, "setText", heard)
+    yield
+    assert not odd, f"not in the window's words: {odd}"
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ def raw_file(path: Path, header: int = 0, footer_rows: int = 0, between: int = 0
 
 def test_raw_longer_than_declared_names_the_readings_that_fit(tmp_path: Path) -> None:
     path = raw_file(tmp_path / "a.raw", footer_rows=2)
-    with pytest.raises(OpenError, match=r"2 rows after each frame.*footer_rows=2.*576 bytes before the array \(offset=576\)"):
+    with pytest.raises(OpenError, match=r"2 rows after each frame.*footer_rows=2.*576 bytes before the array \(`offset=576`\)"):
         io.open(path, "movie", shape=FRAMES.shape, dtype="u2")
     np.testing.assert_array_equal(
         np.asarray(io.open(path, "movie", shape=FRAMES.shape, dtype="u2", footer_rows=2).data[...]), FRAMES

@@ -54,7 +54,7 @@ def test_the_shape_given_wins_and_no_frame_is_dropped_unsaid(tmp_path: Path) -> 
     assert "54 patterns" in cube.notes[0]
     given = io.open(tmp_path / "a.mib", shape=(6, 9))
     np.testing.assert_array_equal(np.asarray(given.data[...]).reshape(frames.shape), frames)
-    with pytest.raises(OpenError, match=r"holds 54 patterns; a scan of 5 x 10 needs 50: frames=\(4, 54\)"):
+    with pytest.raises(OpenError, match=r"holds 54 patterns; a scan of 5 x 10 needs 50: `frames=\(4, 54\)"):
         io.open(tmp_path / "a.mib", shape=(5, 10))
     assert io.open(tmp_path / "a.mib", shape=(5, 10), frames=(4, 54)).shape[:2] == (5, 10)
     assert io.open(tmp_path / "a.mib", shape=(-1, 9)).shape[:2] == (6, 9)

@@ -402,10 +402,10 @@ def test_raw_binary(tmp_path: Path) -> None:
     for options, message in (
         ({"shape": (9, 9, 9, 9), "dtype": "u2"}, "too short"),
         ({"shape": CUBE.shape, "dtype": "uint17"}, "unknown data type"),
-        ({"dtype": "u2"}, "full shape"),
+        ({"dtype": "u2"}, "full `shape`"),
         ({"shape": (0, 3, 3, 3), "dtype": "u2"}, "must be positive"),
         ({"shape": (-1, 900, 900), "dtype": "u2"}, "too short"),
-        ({}, "give shape and dtype"),
+        ({}, "give `shape` and `dtype`"),
     ):
         with pytest.raises(OpenError, match=message) as caught:
             io.open(path, **options)  # type: ignore[arg-type]

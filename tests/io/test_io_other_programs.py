@@ -81,7 +81,7 @@ def test_one_image_and_a_table_of_positions():
 
 def test_a_scan_that_may_lie_last_is_said():
     notes = emdl.open(np.zeros((64, 64, 5, 6), np.uint16)).notes
-    assert "give axes='QKRC'" in notes[0]
+    assert "give `axes='QKRC'`" in notes[0]
     assert not emdl.open(CUBE).notes
 
 

@@ -192,7 +192,7 @@ def test_camera_pixels_of_tvips_are_no_calibration(tmp_path: Path) -> None:
     cube = io.open(tmp_path / "a_000.tvips")
     assert (cube.kind, cube.shape) == ("datacube", (1, 30, 16, 12))
     assert cube.calibration.q_pixel_invA is None and cube.calibration.energy_keV == 300
-    assert "frames=(4, 28) leaves out" in cube.notes[0]
+    assert "`frames=(4, 28)` leaves out" in cube.notes[0]
     part = io.open(tmp_path / "a_000.tvips", shape=(4, 6), frames=(4, 28))
     np.testing.assert_array_equal(np.asarray(part.data[...]).reshape(-1, 16, 12), FRAMES[4:28])
     (tmp_path / "a_000.tvips").rename(tmp_path / "renamed.tvips")  # a name of one's own

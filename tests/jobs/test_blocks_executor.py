@@ -95,7 +95,8 @@ def test_control_travels_to_another_process_without_its_listeners() -> None:
     assert not pickle.loads(pickle.dumps(control)).cancelled
 
 
-def test_make_executor_takes_threads_or_says_that_no_scheduler_answers() -> None:
+def test_make_executor_takes_threads_or_says_that_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_emdl.jobs.executor.ANSWER_S", 0.5)
     assert isinstance(make_executor(RunParams(workers=5)), ThreadExecutor)
     assert make_executor(RunParams(workers=5)).workers == 5
     pytest.importorskip("distributed")
@@ -174,7 +175,8 @@ def test_a_cluster_without_workers_is_said_and_the_job_goes_on_with_the_next(mon
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_goes_away_is_one_line() -> None:
+def test_a_scheduler_that_goes_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_emdl.jobs.executor.PATIENCE_S", 0.5)
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
     executor = DaskExecutor(cluster.scheduler_address, workers=1)

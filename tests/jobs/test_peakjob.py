@@ -96,7 +96,7 @@ def test_cancel_keeps_finished_blocks_and_resume_goes_on(tmp_path: Path) -> None
     with pytest.raises(Cancelled):
         job(output=output, fingerprint="a", control=control, on_block=lambda block, table: control.cancel())
     assert part_path(output).exists()
-    with pytest.raises(EmdlError, match="--resume"):
+    with pytest.raises(EmdlError, match="resume=True"):
         job(output=output, fingerprint="a")
     with pytest.raises(EmdlError, match="another job"):
         job(output=output, fingerprint="b", run=RunParams(workers=2, resume=True))
@@ -244,7 +244,7 @@ def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
         append(file, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Checkpoint, "_append", full_after_three)
-    with pytest.raises(EmdlError, match=r"No space left on device; free some space, then --resume"):
+    with pytest.raises(EmdlError, match=r"No space left on device; free some space, then go on with `resume=True`"):
         job(output=output, fingerprint="a")
     monkeypatch.setattr(Checkpoint, "_append", append)
     assert same(job(output=output, fingerprint="a", run=RunParams(workers=2, resume=True)), find(read(0, 50)))

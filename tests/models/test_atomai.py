@@ -127,7 +127,7 @@ def trained(make: Callable[[int], object], classes: int = 1) -> object:
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     # steps that shrink: the statistics of batch normalisation, which count from here on, settle
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, _STEPS)
-    made = [image(seed) for seed in range(3)]
+    made = [image(seed, (64, 64)) for seed in range(3)]
     x = torch.tensor(np.stack([(i - i.min()) / np.ptp(i) for i, _, _ in made])[:, None])
     y = torch.tensor(np.stack([m for _, m, _ in made]))
     for _ in range(_STEPS):

@@ -137,7 +137,7 @@ def test_other_contrast_and_other_pixel_size(tmp_path: Path) -> None:
 
 def test_softmax_with_background(tmp_path: Path) -> None:
     path = blob_network(tmp_path / "two.onnx", classes=2)
-    with pytest.raises(ModelError, match="gives 2 maps: say what they are with --channels, such as species1,background"):
+    with pytest.raises(ModelError, match="gives 2 maps: say what they are with `channels`, such as species1,background"):
         add_model(path, task="columns", pixel_A=0.1)
     model = add_model(path, task="columns", pixel_A=0.1, channels=["Au", "background"])
     assert model.card.emdl.heatmap is not None and model.card.emdl.heatmap.activation == "softmax"
@@ -149,7 +149,7 @@ def test_softmax_with_background(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused_when_it_is_added(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a disk refiner"):
         add_model(blob_network(tmp_path / "a.onnx"), task="disk-refiner")
-    with pytest.raises(ModelError, match="order of its axes with --layout"):
+    with pytest.raises(ModelError, match="order of its axes with `layout`"):
         add_model(blob_network(tmp_path / "b.onnx", size=1), task="columns")
     with pytest.raises(ModelError, match="bad scaling"):
         add_model(blob_network(tmp_path / "c.onnx"), task="columns", scaling="loud")

@@ -82,9 +82,9 @@ def test_networks_that_give_no_map_of_the_image_are_refused() -> None:
         (session(plain, n=2), "has 2 inputs"),
         (session(["n", 4]), "a float image"),
         (session(plain, kind="tensor(int64)"), "a float image"),
-        (session(["n", "a", "b", "c"]), "--layout NCHW or NHWC"),
+        (session(["n", "a", "b", "c"]), "`layout`: NCHW or NHWC"),
         (session(plain, lambda x: x[:, :, ::2]), "maps of the image's own size"),
-        (session(plain, lambda x: np.concatenate([x, x], axis=1)), "gives 2 maps: say what they are with --channels"),
+        (session(plain, lambda x: np.concatenate([x, x], axis=1)), "gives 2 maps: say what they are with `channels`"),
         (session(plain, lambda x: x * np.nan), "values that are not finite"),
     ):
         with pytest.raises(ModelError, match=line):

@@ -59,7 +59,7 @@ def test_wrong_task_unknown_name_and_taken_name(model_folder: Path) -> None:
     with pytest.raises(ModelError, match="there is no model 'nonesuch'"):
         find_model("nonesuch")
     add_model(model_folder)
-    with pytest.raises(ModelError, match="--replace"):
+    with pytest.raises(ModelError, match="`replace`"):
         add_model(model_folder)
     assert add_model(model_folder, replace=True).name == "affine"
 
@@ -185,7 +185,7 @@ def test_bare_network_with_data_beside_it_is_added_whole(tmp_path: Path) -> None
 @pytest.mark.usefixtures("affine_is_a_column_network")
 def test_bare_network_gets_a_card(tmp_path: Path, make_affine: Callable[..., Path]) -> None:
     network = make_affine(tmp_path / "net.onnx")
-    with pytest.raises(ModelError, match="--task"):
+    with pytest.raises(ModelError, match="`task`"):
         add_model(network)
     model = add_model(network, task="columns", name="mine", species=["Au"])
     assert [tensor.id for tensor in model.card.inputs] == ["x", "shift"]

@@ -281,7 +281,7 @@ def test_a_gpu_that_vanishes_leaves_a_job_that_goes_on(
         [session.run(feeds()) for _ in range(4)]
     monkeypatch.setattr(session, "_session", Fails())
     monkeypatch.setattr(session, "provider", CUDA_PROVIDER)
-    with pytest.raises(DeviceError, match=r"GPU failed during the run.*--resume") as failed:
+    with pytest.raises(DeviceError, match=r"GPU failed during the run.*`resume=True`") as failed:
         job()
     assert "\n" not in str(failed.value) and part_path(output).exists()
     monkeypatch.setattr(session, "_session", whole)

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from napari_emdl.training.diffraction.crystals import catalogue  # noqa: E402
+from napari_emdl.training.diffraction.crystals import catalogue, load_crystals  # noqa: E402
 from napari_emdl.training.diffraction.evaluate import _plain_scene  # noqa: E402
 from napari_emdl.training.diffraction.library import Run, build, draw_run, read_library  # noqa: E402
 from napari_emdl.training.diffraction.probes import known_probe  # noqa: E402
@@ -188,12 +188,14 @@ def test_library_is_read_back_by_split_and_continued(tmp_path):
 
 
 def test_library_goes_on_after_a_kill(tmp_path):
-    path = tmp_path / "beams.h5"
+    path, own = tmp_path / "beams.h5", tmp_path / "own.yaml"
+    own.write_text("- {name: Fe, centring: I, lengths_A: [2.87, 2.87, 2.87], sites: {Fe: [[0, 0, 0]]}}\n")  # quickly simulated
     command = [sys.executable, "-m", "napari_emdl.training.diffraction.library", str(path), "--runs", "500", "--seed", "4"]
+    command += ["--crystals", str(own)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("25 runs")
         process.send_signal(signal.SIGKILL)
     assert len(read_library([path])) == 25
-    build(path, 26, seed=4)
+    build(path, 26, seed=4, crystals=load_crystals(own))
     assert len(read_library([path])) == 26

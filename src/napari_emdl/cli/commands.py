@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, DiskParams, OccupancyParams, RunParams, StrainParams
 from napari_emdl.cli import work
@@ -15,6 +16,7 @@ from napari_emdl.cli.console import say_note
 from napari_emdl.cli.opening import CUBE_OPENING, MOVIE_OPENING, OPENING
 from napari_emdl.cli.options import Section, with_sections
 from napari_emdl.cli.root import app
+from napari_emdl.cli.wording import said
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Result file (HDF5).", show_default=False)]
 Keep = Annotated[
@@ -47,11 +49,11 @@ def _facts_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
         if name == "notes" and value:
-            lines += [f"{indent}note: {text}" for text in value]
+            lines += [f"{indent}note: {said(text)}" for text in value]
         elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *_facts_lines(value, indent + "  ")] if value else []
         elif name == "caveats":
-            lines += [f"{indent}caveat: {text}" for text in value]
+            lines += [f"{indent}caveat: {said(text)}" for text in Caveats.from_json(value).texts]
         elif value is not None:
             text = " x ".join(map(str, value)) if name == "shape" and isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name:<{width}}  {text}")

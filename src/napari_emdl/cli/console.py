@@ -8,6 +8,7 @@ import typer
 
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import Cancelled, EmdlError
+from napari_emdl.cli.wording import said
 
 #: Exit statuses: a failure, wrong usage, stopped by Ctrl-C.
 FAILED, USAGE, STOPPED = 1, 2, 130
@@ -43,7 +44,7 @@ def error_line(error: BaseException) -> str:
         text = f"this needs the package {error.name}, which is not installed ({error})"
     else:
         text = f"internal error: {type(error).__name__}: {error}; run again with --debug and report it"
-    return " ".join(text.split())
+    return said(" ".join(text.split()))
 
 
 def say_error(text: str) -> None:
@@ -53,7 +54,7 @@ def say_error(text: str) -> None:
 
 def say_note(text: str) -> None:
     """One line on stderr that is worth knowing but no error."""
-    print(f"note: {' '.join(text.split())}", file=sys.stderr)
+    print(f"note: {said(' '.join(text.split()))}", file=sys.stderr)
 
 
 def say_caveats(caveats: Caveats) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_emdl.base.errors import EmdlError, ModelError
+from napari_emdl.cli.console import error_line
 from napari_emdl.cli.options import read_length_A
 from napari_emdl.cli.root import app, models_app
 
@@ -66,7 +67,7 @@ def models_check(
             off = session.test()
         except ModelError as error:
             failed.append(name)
-            typer.echo(f"{Path(name).name}: FAILS: {error}")
+            typer.echo(f"{Path(name).name}: FAILS: {error_line(error)}")
             continue
         tested = f"test tensors reproduced within {off:.1e}" if off is not None else "loads; the card has no test tensors"
         typer.echo(f"{session.model.name}: ok, {tested}, on {session.provider.removesuffix('ExecutionProvider')}")

@@ -17,6 +17,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Datacube, Movie
 from napari_emdl.cli.console import say_caveats
 from napari_emdl.cli.progress import terminal_control
+from napari_emdl.cli.wording import said
 from napari_emdl.jobs.checkpoint import discard_part, part_path
 from napari_emdl.workflow.source import caveats_of, input_of, locate, source_of, with_options
 
@@ -182,7 +183,7 @@ def strain(
     means = ", ".join(f"{name} {100 * _spread(getattr(fitted, name)):.2f}" for name in ("exx", "eyy", "exy"))
     typer.echo(f"{output or 'strain'}: strain at {valid:,} of {fitted.mask.size:,} positions; robust spread in %: {means}")
     if how := (fitted.attrs.get("fit") or {}).get("text"):
-        typer.echo(f"  {how}")
+        typer.echo(f"  {said(how)}")
     typer.echo(f"  {fitted.attrs['axes']['text']}")
     if measured := (fitted.attrs.get("reference_source") or {}).get("spread"):
         listed = ", ".join(f"{n} {100 * measured[n]['spread']:.3f} ({100 * measured[n]['sigma']:.3f})" for n in COMPONENTS[:3])

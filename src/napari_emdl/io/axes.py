@@ -156,8 +156,9 @@ def guess_kind(found: Found) -> Kind:
             return "focal_series"
         return "datacube"
     more = "; save the datacubes or movies of it one by one" if count > 4 else ""
+    word = "axis" if count == 1 else "axes"
     raise OpenError(
-        f"{found.name} has {count} axes {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
+        f"{found.name} has {count} {word} {found.data.shape}; images (2), movies (3) and datacubes (4) can be opened{more}"
     )
 
 
@@ -264,8 +265,8 @@ def scan_of(scan: Sequence[int] | None, count: int, name: str) -> tuple[int, int
         return rows, cols
     if 0 < rows * cols < count:
         rest = count - rows * cols
-        more = f"frames=({rest}, {count}) or frames=(0, {rows * cols}) leaves out the first or the last {rest}"
-        more += f", shape=({rows}, {count // rows}) takes all" if count % rows == 0 else ""
+        more = f"`frames=({rest}, {count})` or `frames=(0, {rows * cols})` leaves out the first or the last {rest}"
+        more += f", `shape=({rows}, {count // rows})` takes all" if count % rows == 0 else ""
         raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {rows * cols}: {more}")
     raise OpenError(f"{name} holds {count} patterns; a scan of {rows} x {cols} needs {abs(rows * cols)}: give another shape")
 

@@ -295,7 +295,7 @@ def _read_vendor(path: Path, magic: str, ending: str, dataset: str | None) -> Fo
     if not magic and ending in unmistakable:
         raise OpenError(f"{path.name} is not a {ending[1:]} file inside: its name has the wrong ending, or the file is damaged")
     if plugin is None:
-        hint = "give shape and dtype to read it as raw binary" if ending in _RAW_ENDINGS else _KNOWN
+        hint = "give `shape` and `dtype` to read it as raw binary" if ending in _RAW_ENDINGS else _KNOWN
         wrong = ending in (".h5", ".hdf5", ".tif", ".tiff", ".npy", ".npz", ".ser", ".emi", ".png", ".jpg")
         what = f"is not a {ending[1:]} file inside (wrong ending, or damaged)" if wrong else "is of no known format"
         raise OpenError(f"{path.name} {what}; {hint}")

@@ -43,7 +43,7 @@ def apply_loading(signal: S, params: OpenParams, mask: NDArray[np.bool_] | None 
     ranges = [(0, n) for n in signal.shape]
     if params.frames is not None:
         if scan or signal.kind == "image":
-            raise OpenError(f"{signal.name} is not a stack of frames; choose a part of it with scan_crop or detector_crop")
+            raise OpenError(f"{signal.name} is not a stack of frames; choose a part of it with `scan_crop` or `detector_crop`")
         ranges[0] = _range(params.frames, signal.shape[0], "frames", signal.name)
     if params.drop_cols is not None:
         first, last = params.drop_cols

@@ -75,7 +75,7 @@ def _without_impossible(calibration: Calibration) -> tuple[Calibration, list[str
     q = calibration.q_pixel_invA
     if q is None or max(q) >= _SMALLEST_Q_INVA:
         return calibration, []
-    line = f"the detector pixel of {max(q):.3g} 1/Å in the file cannot be meant and is left out; give q_pixel_invA"
+    line = f"the detector pixel of {max(q):.3g} 1/Å in the file cannot be meant and is left out; give `q_pixel_invA`"
     source = {name: where for name, where in calibration.source.items() if name != "q_pixel_invA"}
     return replace(calibration, q_pixel_invA=None, source=source), [line]
 
@@ -86,9 +86,9 @@ def _implausible(calibration: Calibration, kind: Kind) -> list[str]:
     pixel, q = calibration.pixel_nm, calibration.q_pixel_invA
     what, most = ("scan step", _LARGEST_STEP_NM) if kind == "datacube" else ("pixel size", _LARGEST_IMAGE_PIXEL_NM)
     if pixel is not None and not _SMALLEST_PIXEL_NM <= max(pixel) <= most:
-        lines.append(f"the {what} of {max(pixel):.4g} nm is hardly meant; check its unit, or give pixel_nm")
+        lines.append(f"the {what} of {max(pixel):.4g} nm is hardly meant; check its unit, or give `pixel_nm`")
     if q is not None and max(q) > _LARGEST_Q_INVA:
-        lines.append(f"the detector pixel of {max(q):.4g} 1/Å is hardly meant; check its unit, or give q_pixel_invA")
+        lines.append(f"the detector pixel of {max(q):.4g} 1/Å is hardly meant; check its unit, or give `q_pixel_invA`")
     for values, name in ((pixel, what), (q, "detector pixel")):
         if values is not None and max(values) > 3 * min(values):
             lines.append(f"the {name} differs along rows and cols ({values[0]:.4g} and {values[1]:.4g}); check the calibration")
@@ -151,12 +151,12 @@ def make_signal(
             found = _first_patterns(found, letters, scan[0] * scan[1])
             notes.append(
                 f"the file holds {count} patterns, its scan of {scan[0]} x {scan[1]} uses the first {scan[0] * scan[1]}; "
-                "shape=(rows, cols) takes others"
+                "`shape=(rows, cols)` takes others"
             )
         if scan is None and count > 1:
             likely = likely_scans(count)
             notes.append(
-                f"the scan shape is not known: {count} patterns were opened as one line; give shape=(rows, cols)"
+                f"the scan shape is not known: {count} patterns were opened as one line; give `shape=(rows, cols)`"
                 + (f", such as {likely}" if likely else "")
             )
     by_letter = dict(zip(letters, found.axes, strict=True))

@@ -73,7 +73,9 @@ def _scan_of(shape: Sequence[int] | None) -> tuple[int, int] | None:
     rows, cols = (int(shape[0]), int(shape[1])) if len(shape) >= 2 else (0, 0)
     usable = len(shape) in (2, 4) and (min(rows, cols) >= 1 or (min(rows, cols) == -1 and max(rows, cols) >= 1))
     if not usable:
-        raise OpenError(f"cannot use the shape {tuple(shape)}: give the scan as (rows, cols), or shape and dtype of raw binary")
+        raise OpenError(
+            f"cannot use the shape {tuple(shape)}: give the scan as (rows, cols), or `shape` and `dtype` of raw binary"
+        )
     return rows, cols
 
 
@@ -251,14 +253,14 @@ def _found(path: Any, how: OpenParams) -> tuple[Found, str]:
         from napari_emdl.io.formats.raw import RawLayout, read_raw
 
         if how.shape is None or not file.is_file():
-            raise OpenError(f"{file.name}: raw binary needs a file and its full shape as well as dtype")
+            raise OpenError(f"{file.name}: raw binary needs a file and its full `shape` as well as `dtype`")
         if dataset is not None:
             raise OpenError(f"{file.name} is read as raw binary, which has no dataset {dataset!r}")
         sniff(file)
         return read_raw(file, how.shape, how.dtype, RawLayout(**{name: getattr(how, name) for name in _RAW})), where
     given = [name for name in _RAW if getattr(how, name)]
     if given:
-        raise OpenError(f"{given[0]} is for raw binary; give shape and dtype as well, or leave it away")
+        raise OpenError(f"`{given[0]}` is for raw binary; give `shape` and `dtype` as well, or leave it away")
     try:
         return read(main_file(file), dataset, how), where
     except PermissionError as error:
@@ -284,6 +286,6 @@ def open_movie(path: Openable, **options: Any) -> Movie:
     signal = open(path, **options)
     if not isinstance(signal, Movie):
         raise OpenError(
-            f"{signal.name} {signal.shape} is a datacube; use open_datacube, or give the axis order (such as axes='TFYX')"
+            f"{signal.name} {signal.shape} is a datacube; use open_datacube, or give the axis order (such as `axes='TFYX'`)"
         )
     return signal

@@ -65,7 +65,7 @@ def settle(found: Found, how: OpenParams) -> Found:
     shape = found.data.shape
     if len(shape) == 2 and min(shape) <= _MOST_COLUMNS and max(shape) >= _LEAST_SIDE:
         raise OpenError(
-            f"{found.name} holds a table of {shape[0]} x {shape[1]} values, not an image; axes='YX' opens it as one"
+            f"{found.name} holds a table of {shape[0]} x {shape[1]} values, not an image; `axes='YX'` opens it as one"
         )
     if len(shape) in (3, 4) and _colours(found.data):
         data = LuminanceSource(found.data)
@@ -78,7 +78,7 @@ def settle(found: Found, how: OpenParams) -> Found:
         rows, cols, frames = shape
         note = (
             f"{rows} x {cols} x {frames} is taken for {frames} frames of {rows} x {cols}; "
-            f"if it is {rows} frames of {cols} x {frames}, give axes='TYX'"
+            f"if it is {rows} frames of {cols} x {frames}, give `axes='TYX'`"
         )
         moved = _in_order(found, (2, 0, 1))
         axes = tuple(replace(a, letter=letter) for a, letter in zip(moved.axes, "TYX", strict=True))
@@ -86,7 +86,7 @@ def settle(found: Found, how: OpenParams) -> Found:
     if len(shape) == 4 and min(shape[:2]) >= max(_LEAST_SIDE, _STRIP * max(shape[2:])):
         text = " x ".join(map(str, shape))
         note = (
-            f"{text} is taken for a scan of {shape[0]} x {shape[1]}; if the scan is {shape[2]} x {shape[3]}, give axes='QKRC'"
+            f"{text} is taken for a scan of {shape[0]} x {shape[1]}; if the scan is {shape[2]} x {shape[3]}, give `axes='QKRC'`"
         )
         return replace(found, notes=(*found.notes, note))
     return found

@@ -65,5 +65,5 @@ def check_frame_fits(frame_shape: tuple[int, ...], run: RunParams) -> None:
         size = " x ".join(map(str, frame_shape))
         raise EmdlError(
             f"one frame of {size} takes {nbytes / 1e9:.1f} GB, more than the memory limit of {run.max_memory}; raise it "
-            "(--max-memory), or take a part of the frame (--detector-crop) or fewer pixels (--detector-bin)"
+            "(`max_memory`), or take a part of the frame (`detector_crop`) or fewer pixels (`detector_bin`)"
         )

@@ -108,14 +108,15 @@ class Checkpoint:
                 raise ValueError("header too long")
             found = json.loads(self._file.read(length))["fingerprint"]
         except (struct.error, ValueError, LookupError, TypeError) as error:
-            raise JournalError(f"{self.path} is damaged at its start; use --restart to throw it away") from error
+            raise JournalError(f"{self.path} is damaged at its start; use `resume=False` to throw it away") from error
         if found != self.fingerprint:
             raise OtherJobError(
-                f"{self.path} holds the start of another job (other input, parameters or model); use --restart to throw it away"
+                f"{self.path} holds the start of another job (other input, parameters or model); use "
+                "`resume=False` to throw it away"
             )
         if resume is None:
             raise JournalError(
-                f"{self.path} holds the start of this job; use --resume to go on with it or --restart to begin again"
+                f"{self.path} holds the start of this job; use `resume=True` to go on with it or `resume=False` to begin again"
             )
         end = self._scan()
         self._file.truncate(end)
@@ -174,7 +175,9 @@ class Checkpoint:
         try:
             self._append(head + payload)
         except OSError as error:
-            raise JournalError(f"cannot write {self.path}: {error.strerror}; free some space, then --resume") from error
+            raise JournalError(
+                f"cannot write {self.path}: {error.strerror}; free some space, then go on with `resume=True`"
+            ) from error
         self._records[block.start] = (block.stop, position + len(head), len(payload))
 
     def _append(self, data: bytes) -> None:
@@ -195,9 +198,9 @@ class Checkpoint:
         try:
             result = _unpack(self._file.read(length))
         except (EmdlError, LookupError, TypeError, ValueError) as error:
-            raise JournalError(f"{self.path} is damaged; use --restart to throw it away") from error
+            raise JournalError(f"{self.path} is damaged; use `resume=False` to throw it away") from error
         if length_of(result) != stop - start:
-            raise JournalError(f"{self.path} is damaged (a block has the wrong length); use --restart to throw it away")
+            raise JournalError(f"{self.path} is damaged (a block has the wrong length); use `resume=False` to throw it away")
         return result
 
     def blocks(self) -> Iterator[tuple[Block, Any]]:
@@ -215,7 +218,7 @@ class Checkpoint:
         """
         total = int(np.prod(tuple(shape), dtype=np.int64))
         if self.missing(total, total or 1):
-            raise JournalError(f"{self.path} is not complete; go on with --resume")
+            raise JournalError(f"{self.path} is not complete; go on with `resume=True`")
         return merge_peaks(self.blocks, shape)
 
     def close(self) -> None:

@@ -18,9 +18,11 @@ from napari_emdl.jobs.control import Control
 POLL_S = 0.1
 #: How long a cancelled job waits for blocks that are still being worked on.
 GRACE_S = 0.5
+#: How long a scheduler may take to answer.
+ANSWER_S = 10.0
 #: How often a job looks after its cluster, and how long it waits in silence for one that is not there.
 LOOK_S, PATIENCE_S = 0.5, 10.0
-SCHEDULER_GONE = "the Dask scheduler is gone; finished blocks are kept: start one again and go on with --resume"
+SCHEDULER_GONE = "the Dask scheduler is gone; finished blocks are kept: start one again and go on with `resume=True`"
 
 Feed = Callable[[Block], Any]
 
@@ -121,7 +123,7 @@ class DaskExecutor:
             raise EmdlError("a Dask scheduler needs dask.distributed: pip install 'napari-emdl[cluster]'") from None
         self._own = isinstance(address, str)
         try:
-            self._client = Client(address, timeout=10, set_as_default=False) if self._own else address
+            self._client = Client(address, timeout=ANSWER_S, set_as_default=False) if self._own else address
         except (OSError, ValueError) as error:
             raise EmdlError(f"no Dask scheduler answers at {address}: start one with 'dask scheduler' ({error})") from error
         threads = sum(self._client.nthreads().values())
@@ -242,7 +244,7 @@ def _result_of(future: Any) -> Any:
     except KilledWorker as error:
         raise EmdlError(
             "a block ended several Dask workers one after the other (out of memory?): give workers more memory, or "
-            "--max-memory less; finished blocks are kept, go on with --resume"
+            "less `max_memory`; finished blocks are kept, go on with `resume=True`"
         ) from error
     except (CancelledError, OSError) as error:
         raise EmdlError(SCHEDULER_GONE) from error

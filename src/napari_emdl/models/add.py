@@ -73,7 +73,7 @@ def add_model(
     if not source.is_file():
         raise ModelError(f"there is no file {source}")
     if task is None:
-        raise ModelError(f"{source.name} has no card: say what it is for with --task columns, disk-proposer or disk-refiner")
+        raise ModelError(f"{source.name} has no card: say what it is for with `task`: columns, disk-proposer or disk-refiner")
     if task not in _TRIAL_SIZE:
         raise ModelError(f"a network for {task} needs its card; add its folder instead of {source.name}")
     with tempfile.TemporaryDirectory() as scratch:

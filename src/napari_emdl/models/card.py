@@ -132,7 +132,7 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD_NAME
     if not path.is_file():
-        raise ModelError(f"{folder} has no {CARD_NAME}; add one with 'napari-emdl models add NETWORK.onnx --task ...'")
+        raise ModelError(f"{folder} has no {CARD_NAME}; add one with 'napari-emdl models add NETWORK.onnx' (`task`)")
     try:
         entries = read_yaml(path)
     except OpenError as error:

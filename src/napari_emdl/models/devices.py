@@ -99,7 +99,7 @@ def _driver_problem() -> str:
     try:
         driver = ctypes.CDLL(name)
     except OSError:
-        return "no NVIDIA driver on this computer; install the driver, or use --device cpu"
+        return "no NVIDIA driver on this computer; install the driver, or use `device='cpu'`"
     count = ctypes.c_int(0)
     code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if code or not count.value:
@@ -107,7 +107,7 @@ def _driver_problem() -> str:
         why = (
             f" (CUDA_VISIBLE_DEVICES={hidden!r} hides GPUs)" if hidden is not None else f" (driver says {code})" if code else ""
         )
-        return f"the NVIDIA driver finds no GPU{why}; run nvidia-smi to see, or use --device cpu"
+        return f"the NVIDIA driver finds no GPU{why}; run nvidia-smi to see, or use `device='cpu'`"
     return ""
 
 
@@ -142,7 +142,7 @@ def cuda_problem() -> str:
         )
     if CUDA_PROVIDER not in ort().get_available_providers():
         if sys.platform == "darwin":
-            return "there is no CUDA on macOS; use --device cpu"
+            return "there is no CUDA on macOS; use `device='cpu'`"
         return (
             "the installed onnxruntime has no CUDA; run 'pip uninstall -y onnxruntime' and then 'pip install onnxruntime-gpu'"
         )

@@ -61,7 +61,7 @@ def try_heatmap(name: str, session: Any, given: dict[str, Any]) -> Heatmap:
         )
     settled = dict(given) | _input_of(name, item, given)
     if settled["levels"] > 1 and given.get("scaling", "zero-one") != "zero-one":
-        raise ModelError(f"{name} takes bytes, into which images go scaled to 0..255; leave --scaling away")
+        raise ModelError(f"{name} takes bytes, into which images go scaled to 0..255; leave `scaling` away")
     tried, multiple = _first_that_runs(name, session, item.name, settled, dark=False)
     settled.setdefault("multiple_of", multiple)
     settled |= _grid_of(name, tried)
@@ -71,7 +71,7 @@ def try_heatmap(name: str, session: Any, given: dict[str, Any]) -> Heatmap:
     settled["activation"] = given.get("activation") or _activation_of(tried.maps, settled["channels"])
     heatmap = _described(settled)
     if heatmap.activation == "softmax" and BACKGROUND not in heatmap.channels:
-        raise ModelError(f"{name}: softmax needs a map of the background among --channels, since its maps add up to 1")
+        raise ModelError(f"{name}: softmax needs a map of the background among `channels`, since its maps add up to 1")
     other, _ = _first_that_runs(name, session, item.name, settled, dark=True)
     _refuse_background(name, heatmap, (tried.maps, other.maps))
     return heatmap
@@ -100,7 +100,7 @@ def _input_of(name: str, item: Any, given: dict[str, Any]) -> dict[str, Any]:
 def _layout_of(name: str, shape: list[Any]) -> Layout:
     first, last = (isinstance(n, int) and n <= 4 for n in (shape[1], shape[3]))
     if first == last:
-        raise ModelError(f"{name} has an input of shape {list(shape)}: say the order of its axes with --layout NCHW or NHWC")
+        raise ModelError(f"{name} has an input of shape {list(shape)}: say the order of its axes with `layout`: NCHW or NHWC")
     return "NCHW" if first else "NHWC"
 
 
@@ -191,7 +191,7 @@ def _channels_of(name: str, tried: _Tried, given: list[str] | None) -> list[str]
     if channels is None or len(channels) != len(maps):
         likely = int(np.argmax(np.median(maps, axis=(1, 2))))  # most of an image of spots is background
         names = [f"species{i + (i < likely)}" if i != likely else BACKGROUND for i in range(len(maps))]
-        raise ModelError(f"{name} gives {len(maps)} maps: say what they are with --channels, such as {','.join(names)}")
+        raise ModelError(f"{name} gives {len(maps)} maps: say what they are with `channels`, such as {','.join(names)}")
     return channels
 
 
@@ -209,5 +209,5 @@ def _refuse_background(name: str, heatmap: Heatmap, trials: tuple[NDArray[np.flo
         if all(share[channel] > _MOSTLY for share in shares):
             raise ModelError(
                 f"{name}: map {channel + 1} ({heatmap.channels[channel]}) is high over {100 * shares[0][channel]:.0f} % of an "
-                f"image of spots, so it is the {BACKGROUND}; name it so with --channels"
+                f"image of spots, so it is the {BACKGROUND}; name it so with `channels`"
             )

@@ -186,7 +186,7 @@ def _find(wanted: str | Path) -> Model:
             model = load_model(path.parent)
             if model.network.resolve() == path.resolve():
                 return model
-        raise ModelError(f"{path} has no card; describe it once with 'napari-emdl models add {path} --task ...'")
+        raise ModelError(f"{path} has no card; describe it once with 'napari-emdl models add {path}' (`task`)")
     if path.is_file():
         return load_model(_unpacked(path), name=path.stem)
     known = ", ".join(entry.name for entry in list_models()) or "none"
@@ -245,7 +245,7 @@ def install(model: Model, name: str | None = None, replace: bool = False) -> Mod
         raise ModelError(f"a model name has letters, digits, '.', '_' and '-' only, not {chosen!r}")
     target = user_folder() / chosen
     if target.exists() and not replace:
-        raise ModelError(f"there is a model {chosen!r} already; give another --name or --replace")
+        raise ModelError(f"there is a model {chosen!r} already; give another `name`, or `replace` it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

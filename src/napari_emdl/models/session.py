@@ -294,8 +294,8 @@ class Session:
                 raise OutOfMemory(_short(error)) from None
             if self.provider == CUDA_PROVIDER and any(text in str(error).lower() for text in _DEVICE_LOST):
                 raise DeviceError(
-                    f"the GPU failed during the run ({_short(error)}); finished blocks are kept: go on with --resume, "
-                    "on the CPU with --device cpu"
+                    f"the GPU failed during the run ({_short(error)}); finished blocks are kept: go on with `resume=True`, "
+                    "on the CPU with `device='cpu'`"
                 ) from None
             raise ModelError(f"{self.model.name} does not run on this input ({_short(error)})") from error
         finally:
@@ -330,7 +330,9 @@ class Session:
                 start = stop
             except OutOfMemory as error:
                 if stop - start == 1:
-                    raise DeviceError(f"not even one item fits the memory of the device ({error}); use --device cpu") from None
+                    raise DeviceError(
+                        f"not even one item fits the memory of the device ({error}); use `device='cpu'`"
+                    ) from None
                 self._batch_limit = math.ceil((stop - start) / 2)
 
 

@@ -212,7 +212,7 @@ class _Stub:
 def test_both_readings_are_offered_where_the_contrast_is_unsure():
     taken = _of_two(_Stub("bright", 40.0, 0.6), _Stub("dark", 32.0))
     assert (taken.contrast, taken.contrast_confidence, taken.readings) == ("bright", 0.6, {"bright": 40.0, "dark": 32.0})
-    assert "40 columns a frame; dark gives 32" in str(taken.caveats) and "--contrast dark" in str(taken.caveats)
+    assert "40 columns a frame; dark gives 32" in str(taken.caveats) and "contrast='dark'" in str(taken.caveats)
 
 
 def test_the_other_reading_is_taken_where_nothing_passes_in_the_first():

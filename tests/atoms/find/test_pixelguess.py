@@ -38,7 +38,7 @@ def test_the_guess_is_near_and_the_columns_are_found(pixel_A: float, dark: bool)
     image, places = columns_of_spots(pixel_A, dark, 1)
     table = find_columns(image)
     assert table.attrs["pixel_guessed"] and 0.5 < table.attrs["pixel_A"] / pixel_A < 1.8
-    assert "the pixel size is unknown" in table.attrs["note"] and "--pixel-size" in table.attrs["note"]
+    assert "the pixel size is unknown" in table.attrs["note"] and "`pixel_size_A`" in table.attrs["note"]
     found = table.filter(min_score=table.attrs["default_min_score"]).positions_px()
     away = np.linalg.norm(found[:, None] - places[None], axis=-1)
     inside = np.all((places > 2) & (places < 285), axis=1)

@@ -50,7 +50,7 @@ def test_sites_lie_at_position_plus_shift(case):
 
 
 def test_low_dose_rates_are_not_those_of_the_detections():
-    movie, truth = blinking_movie((60, 256, 256), 7, conditions=Conditions(dose_e_per_A2=60))
+    movie, truth = blinking_movie((60, 192, 192), 7, conditions=Conditions(dose_e_per_A2=60))
     columns = find_columns(movie, model="log", contrast="bright")
     row = fit_occupancy(columns, movie).rates[0]
     assert row["raw_p_off"] > 1.8 * truth.conditions.p_off

@@ -79,7 +79,7 @@ def test_stop_and_go_on_without_loss(frames, tmp_path):
     control = Control()
     first = watch(folder, output, columns=COLUMNS, control=control, on_update=lambda s: s.done == 5 and control.cancel())
     assert first.n_frames == 5 and output.exists()
-    with pytest.raises(EmdlError, match="--resume"):
+    with pytest.raises(EmdlError, match="resume=True"):
         watch(folder, output, columns=COLUMNS, max_frames=12)
     with pytest.raises(EmdlError, match="other settings"):
         watch(folder, output, columns=COLUMNS.model_copy(update={"contrast": "dark"}), run=RunParams(resume=True))

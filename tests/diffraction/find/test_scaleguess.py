@@ -20,12 +20,16 @@ def pattern(
     """Disks of random height on a slightly turned square lattice, spacing in radii, with a halo around the direct beam."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] - size / 2 + 0.37
+    reach = int(radius) + 2
     g = spacing * radius * np.array([[1.0, 0.21], [-0.21, 1.0]])
     image = halo * np.exp(-np.hypot(y, x) / (0.12 * size)) / (0.12 * size) ** 2
     for hk in np.mgrid[-12:13, -12:13].reshape(2, -1).T:
         place = hk @ g
         height = np.exp(-np.hypot(*place) / (0.25 * size)) * rng.uniform(0.1, 1) * (6 if not hk.any() else 1)
-        image = image + height * np.clip(radius + 0.5 - np.hypot(y - place[0], x - place[1]), 0, 1) / radius**2 / 40
+        low = np.round(place + size / 2 - 0.37).astype(int) - reach
+        here = tuple(slice(max(0, n), max(0, n + 2 * reach + 1)) for n in low)
+        distance = np.hypot(y[here] - place[0], x[here] - place[1])
+        image[here] += height * np.clip(radius + 0.5 - distance, 0, 1) / radius**2 / 40
     return rng.poisson(electrons * image / image.sum()).astype(np.float64)
 
 

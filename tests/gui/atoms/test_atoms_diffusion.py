@@ -120,8 +120,10 @@ def test_threshold_is_table_work_and_rates_follow(fitted, wait_until, monkeypatc
     titles = {table.item(r, 0).text(): r for r in range(table.rowCount())}
     assert table.item(titles["vanish %"], 1).text() == f"{100 * rates['p_off'][0]:.1f}"
     site_frames = np.maximum(1, rates["site_frames"])
-    assert table.item(titles["vanish /frame"], 1).text() == f"{rates['events_off'][0] / site_frames[0]:.2g}"
-    assert ("vanish /s" in titles) == bool(fitted.session.occupancy.attrs.get("frame_interval_s"))
+    below = [table.item(r, 0).text().strip() for r in range(titles["vanish %"] + 1, titles["appear %"])]
+    in_frames = table.item(titles["vanish %"] + 1 + below.index("/frame"), 1).text()
+    assert in_frames == f"{rates['events_off'][0] / site_frames[0]:.2g}"
+    assert ("/s" in below) == bool(fitted.session.occupancy.attrs.get("frame_interval_s"))
     assert len(fitted.dwell.plot.listDataItems()) >= 2
 
 

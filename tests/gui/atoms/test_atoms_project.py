@@ -77,7 +77,7 @@ def run_all(columns: ColumnsPanel, diffusion: DiffusionPanel, wait_until) -> Non
     wait_until(lambda: session.occupancy.attrs["min_score"] == 0.7 and not diffusion.fitting.latest.busy, what="the threshold")
     diffusion.heatmap.setCurrentText("Transitions")
     session.seek(4)
-    session.viewer.add_points([[1.0, 2.0]], name="mine")
+    session.viewer.add_points([[1.0, 2.0]], name="mine", units=("nm", "nm"))
 
 
 def same_state(before, after) -> None:
@@ -92,7 +92,7 @@ def same_state(before, after) -> None:
     np.testing.assert_array_equal(after.occupancy.sites_px, before.occupancy.sites_px)
 
 
-def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movie_file, wait_until):
+def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movie_file, wait_until, monkeypatch):
     columns, diffusion = panels(make_napari_viewer(show=True), movie_file)
     run_all(columns, diffusion, wait_until)
     target = movie_file.with_name("work.emdl-project")
@@ -118,6 +118,16 @@ def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movi
     third = kit.registered(viewer, kit.COLUMNS).session
     wait_until(lambda: third.occupancy is not None and third.occupancy.attrs["min_score"] == 0.7 and third.frame == 4)
     same_state(columns.session, third)
+
+    np.save(moved / "other.npy", np.load(moved / "movie.npy")[:5])  # without a pixel size, so its units are pixels
+    viewer.open(str(moved / "other.npy"), plugin="napari-emdl")
+    wait_until(lambda: third.movie.n_frames == 5, what="another movie")
+    warned: list[str] = []
+    monkeypatch.setattr("napari._vispy.canvas.show_warning", warned.append)
+    kit.registered(viewer, kit.COLUMNS).keeper.open(moved / target.name)
+    wait_until(lambda: third.movie.n_frames == 12 and third.occupancy is not None, what="the project again")
+    wait_until(lambda: not viewer.window._qt_viewer.canvas._needs_world_units_update)
+    assert not warned, "nm and pixels side by side"
 
 
 def test_a_project_of_a_movie_that_is_put_aside_goes_back_to_it(make_napari_viewer, movie_file, frames, wait_until):

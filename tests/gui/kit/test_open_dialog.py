@@ -98,7 +98,7 @@ def test_raw_binary_and_what_no_option_helps(ask, wait_until, tmp_path):
     (tmp_path / "scan.bin").write_bytes(bytes(16) + np.arange(96, dtype=">u2").tobytes())
     dialog = ask(tmp_path / "scan.bin")
     put(dialog, wait_until, dtype=">u2", shape=(2, 2, 4, 6))
-    assert "offset=16" in dialog.line.text(), "the readings that fit are named"
+    assert "“Offset”: 16" in dialog.line.text(), "the readings that fit are named"
     put(dialog, wait_until, offset=16)
     assert "scan 2 x 2" in dialog.line.text()
     (tmp_path / "empty.npy").write_bytes(b"")

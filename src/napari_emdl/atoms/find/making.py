@@ -198,8 +198,8 @@ def _of_two(taken: NetworkColumnFinder, other: NetworkColumnFinder) -> NetworkCo
         taken.readings = {finder.contrast: finder.passing for finder in (taken, other)}
         line = (
             f"the contrast is unsure: {taken.contrast} was taken ({confidence:.0%} sure), which gives {taken.passing:.0f} "
-            f"columns a frame; {other.contrast} gives {other.passing:.0f}; choose it (--contrast {other.contrast}) if that is "
-            "right"
+            f"columns a frame; {other.contrast} gives {other.passing:.0f}; choose it (`contrast='{other.contrast}'`) if "
+            "that is right"
         )
         taken.caveats += Caveats([line])
     taken.contrast_confidence = confidence

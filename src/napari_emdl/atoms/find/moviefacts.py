@@ -11,7 +11,7 @@ from napari_emdl.base.signals import Movie
 #: Pixel sizes (Å) of images that can show columns: neighbours are at least 1.4 Å apart, which takes two pixels.
 _PIXELS_A = (0.005, 0.8)
 #: what to do where the pixel size is not known
-NO_PIXEL = 'the pixel size is unknown: type it (--pixel-size "0.1 Å") or measure it from a known lattice spacing in the FFT'
+NO_PIXEL = "the pixel size is unknown: type it (`pixel_size_A`) or measure it from a known lattice spacing in the FFT"
 
 
 def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
@@ -28,7 +28,7 @@ def pixel_size_A(movie: Movie, params: ColumnParams) -> float:
     if not _PIXELS_A[0] <= pixel <= _PIXELS_A[1]:
         raise EmdlError(
             f"a pixel of {pixel:.4g} Å shows no atomic columns; check the unit in the file, or type the pixel size "
-            '(--pixel-size "0.1 Å")'
+            "(`pixel_size_A`)"
         )
     return float(pixel)
 

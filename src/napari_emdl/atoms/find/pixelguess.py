@@ -72,7 +72,7 @@ class PixelGuess:
         return (
             f"the pixel size is unknown: {self.pixel_A:g} Å was guessed, at which most columns repeat (nearest ones "
             f"{self.spacing_px:.1f} px or {self.spacing_px * self.pixel_A:.1f} Å apart); it may be off by half or more, as are "
-            "all lengths in Å and nm, while positions in pixels are not; type it (--pixel-size) if you know it"
+            "all lengths in Å and nm, while positions in pixels are not; type it (`pixel_size_A`) if you know it"
         )
 
 

@@ -316,12 +316,13 @@ def _open_store(session: _Session, folder: str | Path) -> None:
     if session.store.exists():
         if session.run.resume is None:
             raise EmdlError(
-                f"a watch that was stopped has left {session.store.name}: go on with --resume or start again with --restart"
+                f"a watch that was stopped has left {session.store.name}: go on with `resume=True` or start again with "
+                "`resume=False`"
             )
         if session.run.resume is False:
             shutil.rmtree(session.store)
         elif not about.exists() or read_json(about) != job:
-            raise EmdlError(f"{session.store.name} is of another folder or other settings: start again with --restart")
+            raise EmdlError(f"{session.store.name} is of another folder or other settings: start again with `resume=False`")
     session.store.mkdir(parents=True, exist_ok=True)
     about.write_text(json.dumps(job))
     for file in session.store.glob("*.npz"):

@@ -259,7 +259,9 @@ def _as_datacube(cube: Datacube | ArrayLike | Any) -> Datacube:
     if isinstance(cube, Datacube):
         return cube
     if hasattr(cube, "kind"):
-        raise EmdlError(f"disks are found in a datacube, not in a {cube.kind.replace('_', ' ')}; open it with kind='datacube'")
+        raise EmdlError(
+            f"disks are found in a datacube, not in a {cube.kind.replace('_', ' ')}; open it with `kind='datacube'`"
+        )
     array = cube if is_object(cube) else np.asarray(cube)
     if hasattr(array, "shape") and len(array.shape) != 4:
         raise EmdlError(

@@ -101,7 +101,7 @@ class DiffractionCalibration:
     def to_reciprocal(self, disks: PeakTable) -> Floats:
         """(N, 2) scattering vectors of all disks as found in 1/angstrom; distortion, origin, ellipse and pixel size applied."""
         if self.calibration.q_pixel_invA is None:
-            raise EmdlError("the detector pixel size is unknown; give q_pixel_invA")
+            raise EmdlError("the detector pixel size is unknown; give `q_pixel_invA`")
         origin = self.origin_px.reshape(-1, 2)[disks.flat_index()]
         place = disks.positions_px() if self.distortion is None else self.distortion.undistorted(disks.positions_px())
         return (place - origin) @ self.transform() * float(np.mean(self.calibration.q_pixel_invA))
@@ -151,7 +151,7 @@ def calibrate(
         row, col = np.median(smooth.reshape(-1, 2), axis=0)
         warnings.append(
             f"the central disk is not seen (beam stop?): the origin, near ({row:.1f}, {col:.1f}), is the lattice point that "
-            "the other disks lie around; give --origin if it is another"
+            "the other disks lie around; give `origin` if it is another"
         )
     measured = np.isfinite(raw[..., 0])
     if measured.any() and inliers.sum() < 0.7 * measured.sum():

@@ -110,7 +110,7 @@ def choose_peaks(images: Floats, g: Floats, radius_px: float) -> CepstralPeaks:
     if len(mn) < _LEAST_PEAKS or np.linalg.matrix_rank(mn) < 2:
         raise EmdlError(
             f"the cepstrum of these patterns shows {len(mn)} peaks of the lattice, too few to fit: the disks are too large for "
-            "their distance, or too few; use --fit peaks"
+            "their distance, or too few; use `fit='peaks'`"
         )
     return CepstralPeaks(mn)
 

@@ -148,7 +148,7 @@ def _standard(path: str) -> DiffractionCalibration:
         raise EmdlError(f"{path} is no strain result: fit a scan or pattern of the standard with 'napari-emdl strain' first")
     if found.distortion is None and found.ellipse is None:
         raise EmdlError(
-            f"the standard {path} tells neither a distortion nor an ellipse; fit it with --ellipticity, or leave it out"
+            f"the standard {path} tells neither a distortion nor an ellipse; fit it with `ellipticity`, or leave it out"
         )
     return found
 

@@ -186,7 +186,7 @@ def measure_aperture(
         )
     radius = float(disks.attrs.get("probe_radius_px") or 0)
     if radius < _LEAST_RADIUS_PX:
-        raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use --fit peaks")
+        raise EmdlError(f"the pattern fit needs disks of a radius of at least {_LEAST_RADIUS_PX} px; use `fit='peaks'`")
     model = PatternModel(Aperture(radius, 0.6), distortion)
     known = []
     for i in _spread(np.flatnonzero(good)):

@@ -137,13 +137,13 @@ class Through:
             inverted = "the patterns are inverted, which only disks are found in; save their negative to have them fitted"
             if wanted == "auto":
                 return self._peaks(inverted)
-            raise EmdlError(f"{inverted}, or use --fit peaks")
+            raise EmdlError(f"{inverted}, or use `fit='peaks'`")
         if wanted == "auto":
             return self._best(cube)
         try:
             seen = cube_of(self.disks) if cube is None else cube
         except EmdlError as error:
-            raise EmdlError(f"this fit needs the datacube: {error}; give it as cube=, or use --fit peaks") from error
+            raise EmdlError(f"this fit needs the datacube: {error}; give it (`cube`), or use `fit='peaks'`") from error
         if wanted == "both":
             return self._both(seen)
         return self._pattern(seen) if wanted == "pattern" else self._cepstra(seen)
@@ -159,14 +159,14 @@ class Through:
         expected_s = self.expected_s
         if expected_s > _LONGEST_S:
             return self._peaks(
-                f"the patterns too would take about {expected_s / 60:.0f} minutes of a core; fit to 'both' to take them"
+                f"the patterns too would take about {expected_s / 60:.0f} minutes of a core; `fit='both'` takes them"
             )
         try:
             return self._both(seen)
         except JournalError:
             raise
         except EmdlError as error:
-            return self._peaks(str(error).removesuffix("; use --fit peaks"))
+            return self._peaks(str(error).removesuffix("; use `fit='peaks'`"))
 
     @property
     def expected_s(self) -> float:

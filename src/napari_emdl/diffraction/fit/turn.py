@@ -41,7 +41,7 @@ def turn_strain(strain: StrainMap, axis_deg: float) -> StrainMap:
     if strain.covariance is None or not isinstance(calibration, DiffractionCalibration):
         raise EmdlError(
             "this strain map cannot be turned: it is of an earlier version or was checked by other fits; fit it again with "
-            f"axis_deg={axis_deg:g}"
+            f"`axis_deg={axis_deg:g}`"
         )
     turn = tensor_turn(axis_deg - strain.axis_deg)
     components = np.stack([strain.component(name) for name in COMPONENTS[:3]], axis=-1) @ turn.T

@@ -10,7 +10,6 @@ import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
-from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.params import ColumnParams, RunParams
 from napari_emdl.gui.atoms.finding import ColumnsFollower
@@ -39,6 +38,7 @@ from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.styles import show_scale_bar
 from napari_emdl.gui.kit.suggest import Suggestion
+from napari_emdl.gui.kit.wording import caveats_of
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 from napari_emdl.workflow.parameters import with_overrides
 
@@ -282,7 +282,7 @@ class ColumnsPanel(ScrollPanel):
     def _columns_changed(self, frames: range | None) -> None:
         attrs = self.session.candidates.attrs
         if attrs:
-            self.badge.show_provider(str(attrs.get("provider", "")), str(Caveats.of(attrs)))
+            self.badge.show_provider(str(attrs.get("provider", "")), str(caveats_of(attrs)))
             self._say_what_ran()
             self.readings.follow(attrs)
         if frames is not None and self.session.frame in frames:
@@ -296,7 +296,7 @@ class ColumnsPanel(ScrollPanel):
         known = attrs.get("contrast") in ("bright", "dark")
         contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
-        caveats = f"; {Caveats.of(attrs)}" if Caveats.of(attrs) else ""
+        caveats = f"; {told}" if (told := caveats_of(attrs)) else ""
         ran = f"the network {attrs['model']}" if attrs.get("model") else attrs.get("method", "")
         self.status.setText(f"{frames}found with {ran}{contrast}{caveats}")
         self._enable_saving()

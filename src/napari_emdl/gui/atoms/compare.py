@@ -14,6 +14,7 @@ from napari_emdl.gui.atoms.diffusion_tabs import fill_table, plain_table
 from napari_emdl.gui.atoms.jobs import compare_results, load_occupancy
 from napari_emdl.gui.atoms.widgets import button, line, row
 from napari_emdl.gui.kit.plots import RatePlot
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import Job, error_line
 
 NO_OTHER = (
@@ -122,6 +123,6 @@ class CompareTab(QWidget):
             )
             series.append((title, ratio, low, high))
         self.plot.show_rates(groups, series, "ratio this : other", level=1.0)
-        self.warnings.setText("<br>".join(f"⚠ {text}" for text in found.warnings))
+        self.warnings.setText("<br>".join(f"⚠ {said(text)}" for text in found.warnings))
         self.table.show()
         self.plot.show()

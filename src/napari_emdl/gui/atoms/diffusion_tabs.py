@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,15 +93,11 @@ class SiteTab(QWidget):
             self.remove.emit(self.site)
 
 
-#: rows of the table of rates in both units: title, and name in `rateunits.UNITS`
-UNIT_ROWS = (
-    ("vanish /frame", "off_per_site_frame"),
-    ("appear /frame", "on_per_site_frame"),
-    ("vanish /s", "off_per_site_s"),
-    ("appear /s", "on_per_site_s"),
-    ("k off /s", "k_off_per_s"),
-    ("k on /s", "k_on_per_s"),
-)
+#: Rows below each rate in the table, in other units: title, and name in `rateunits.UNITS`. Short, or a group is cut off.
+UNIT_ROWS = {
+    "off": (("  /frame", "off_per_site_frame"), ("  /s", "off_per_site_s"), ("  k /s", "k_off_per_s")),
+    "on": (("  /frame", "on_per_site_frame"), ("  /s", "on_per_site_s"), ("  k /s", "k_on_per_s")),
+}
 
 
 class RatesTab(QWidget):
@@ -127,27 +123,20 @@ class RatesTab(QWidget):
             return
         rates = occupancy.rates
         names = [str(name) for name in rates["group"]]
+        interval_s = occupancy.attrs.get("frame_interval_s")
+        units = rates_in_units(rates, float(interval_s) if interval_s else None)
         rows = [
             ("sites", [f"{r['n_sites']}" for r in rates], "Sites of the group"),
-            ("that blink", [f"{r['n_blinking']}" for r in rates], "Sites that come and go"),
-            ("occupied %", [f"{100 * r['occupancy']:.0f}" for r in rates], "Mean share of frames occupied"),
+            ("blinking", [f"{r['n_blinking']}" for r in rates], "Sites that come and go"),
+            ("filled %", [f"{100 * r['occupancy']:.0f}" for r in rates], "Mean share of frames occupied"),
             ("vanish %", [percent(r["p_off"]) for r in rates], "Chance that an occupied site is empty in the next frame"),
-            (
-                "  90 %",
-                [span(r["p_off_low"], r["p_off_high"]) for r in rates],
-                INTERVAL_TIP,
-            ),
+            ("  90 %", [span(r["p_off_low"], r["p_off_high"]) for r in rates], INTERVAL_TIP),
             ("  raw", [percent(r["raw_p_off"]) for r in rates], "From plain detections: every missed column adds to it"),
+            *unit_rows("off", units, bool(interval_s)),
             ("appear %", [percent(r["p_on"]) for r in rates], "Chance that an empty site is occupied in the next frame"),
             ("  90 %", [span(r["p_on_low"], r["p_on_high"]) for r in rates], INTERVAL_TIP),
             ("  raw", [percent(r["raw_p_on"]) for r in rates], "From plain detections"),
-        ]
-        interval_s = occupancy.attrs.get("frame_interval_s")
-        units = rates_in_units(rates, float(interval_s) if interval_s else None)
-        shown = UNIT_ROWS if interval_s else tuple(row for row in UNIT_ROWS if not row[1].endswith("_s"))
-        rows += [
-            (title, [figure(value) for value in units[name]], UNITS[name][:1].upper() + UNITS[name][1:])
-            for title, name in shown
+            *unit_rows("on", units, bool(interval_s)),
         ]
         fill_table(self.table, ("", *names), [(title, *values) for title, values, _ in rows], [tip for _, _, tip in rows])
         rate_names = (("vanish", "p_off"), ("appear", "p_on"))
@@ -213,6 +202,14 @@ def span(low: float, high: float) -> str:
     return "-".join(f"{100 * v:.0f}" if v >= 0.0995 else f"{100 * v:.1f}" for v in (low, high))
 
 
+def unit_rows(rate: str, units: Mapping[str, Any], timed: bool) -> list[tuple[str, list[str], str]]:
+    """Title, values and tooltip of a rate in its other units; those a second where the frames are `timed`."""
+    shown = [(title, name) for title, name in UNIT_ROWS[rate] if timed or not name.endswith("_s")]
+    return [
+        (title, [figure(value) for value in units[name]], UNITS[name][:1].upper() + UNITS[name][1:]) for title, name in shown
+    ]
+
+
 def figure(value: float) -> str:
     """Rate with two figures, a dash where there is none."""
     return "-" if not np.isfinite(value) else f"{value:.2g}"
@@ -226,7 +223,7 @@ def plain_table(name: str) -> QTableWidget:
     rows: Any = table.verticalHeader()
     rows.setVisible(False)
     rows.setDefaultSectionSize(18)
-    table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8pt; padding: 0px; }")
+    table.setStyleSheet("QTableWidget, QTableWidget::item, QHeaderView::section { font-size: 8pt; padding: 0px; }")
     table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
     return table
 

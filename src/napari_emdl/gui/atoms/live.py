@@ -20,6 +20,7 @@ from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import LIVE, bare, register, tag, unregister
 from napari_emdl.gui.kit.styles import show_scale_bar, space
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import Job, Latest, report_error
 
 COLUMN_FORM = ("pixel_size_A", "contrast", "mode", "frames", "energy_keV", "cs_um", "defocus_nm")
@@ -202,7 +203,7 @@ class LivePanel(ScrollPanel):
         if state.broken:
             parts.append(f"{len(state.broken)} unreadable: {', '.join(state.broken[:3])}")
         if state.note:
-            parts.append(state.note)
+            parts.append(said(state.note))
         if self.job is not None and not self.job.control.cancelled:
             self.note.setText("; ".join(parts))
         if not self._redraw.isActive():

@@ -101,7 +101,7 @@ class PixelSizeDialog(QDialog):
         try:
             self._spot = refine_spot(self._spectrum, (row, col))
         except EmdlError as error:
-            self.result_label.setText(str(error))
+            self.result_label.setText(error_line(error))
             return
         r, c = self._spot
         rows, cols = self._shape

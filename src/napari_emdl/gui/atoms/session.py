@@ -123,6 +123,8 @@ class AtomsSession(QObject):
         """Analyse the movie of another layer; None analyses nothing. What was found in the movie before is kept with it."""
         if layer is self.layer:
             return
+        if layer is not None:
+            units.make_way(self.viewer, layer)  # before results are shown, which have its units
         before, self.layer = self.layer, layer
         if before is not None:
             self._aside[before] = self.data.put_aside()

@@ -128,7 +128,7 @@ class TuneDialog(QDialog):
         try:
             conditions = self.conditions()
         except EmdlError as error:
-            self.message.setText(str(error))
+            self.message.setText(error_line(error))
             return
         name, minutes, base = self.name.text().strip(), self.minutes.value(), self._params.model
         job = Job(lambda control, _block: tune(base, conditions, name, minutes, control), "tuning", self)

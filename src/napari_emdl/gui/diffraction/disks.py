@@ -16,6 +16,7 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.device_badge import DeviceBadge
 from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.steps import Fold, Step
+from napari_emdl.gui.kit.wording import caveats_of
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 
 
@@ -161,16 +162,16 @@ class DisksStep(Step):
     def _show_device(self) -> None:
         live = self.stem.found.live
         if live is not None and self.stem.job is None:
-            info = live.info
-            self.badge.show_provider(info.provider, str(info.caveats), 1 / max(live.seconds, 1e-6))
-            self._show_model(info.model, info.caveats, bool(live.table.n_peaks))
+            info, caveats = live.info, caveats_of(live.info.caveats)
+            self.badge.show_provider(info.provider, str(caveats), 1 / max(live.seconds, 1e-6))
+            self._show_model(info.model, caveats, bool(live.table.n_peaks))
 
     def _show_run(self) -> None:
         """Device and model of the scan's disks, as their provenance has them."""
         disks = self.stem.found.disks
         record = disks.attrs.get("provenance") if disks is not None else None
         if disks is not None and isinstance(record, dict):
-            caveats = Caveats.of(disks)
+            caveats = caveats_of(disks)
             self.badge.show_provider(str(record.get("provider") or ""), str(caveats), self.badge.rate_per_s)
             self._show_model(str((record.get("model") or {}).get("model") or ""), caveats, bool(disks.n_peaks))
 
@@ -213,4 +214,4 @@ class DisksStep(Step):
         elif disks.n_peaks:
             self.tell("warning", "none kept", f"{disks.n_peaks:,} candidates, none within the limits; lower the least score")
         else:
-            self.tell("warning", "none found", str(Caveats.of(disks)) or "no pattern shows a disk of the probe's size")
+            self.tell("warning", "none found", str(caveats_of(disks)) or "no pattern shows a disk of the probe's size")

@@ -177,7 +177,7 @@ class FigureDialog(QDialog):
         try:
             style = self.style_set()
         except EmdlError as error:
-            self.note.setText(str(error))
+            self.note.setText(error_line(error))
             return
         self.note.setText("")
         dpi = PREVIEW_PX / (self.width_mm.value() / 25.4)
@@ -196,14 +196,14 @@ class FigureDialog(QDialog):
             try:
                 self._write.submit(Path(path), self.strain, self.style_set(), self.reference)
             except EmdlError as error:
-                self.note.setText(str(error))
+                self.note.setText(error_line(error))
 
     def copy(self) -> None:
         """Put the figure on the clipboard, in its full resolution."""
         try:
             self._copy.submit(self.strain, self.style_set(), self.reference, None)
         except EmdlError as error:
-            self.note.setText(str(error))
+            self.note.setText(error_line(error))
 
     def _on_copied(self, picture: Any, _args: Any) -> None:
         clipboard = QApplication.clipboard()

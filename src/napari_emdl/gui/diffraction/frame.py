@@ -11,6 +11,7 @@ from napari_emdl.gui.kit.fitting import Column
 from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.steps import Step
 from napari_emdl.gui.kit.tour import Tour
+from napari_emdl.gui.kit.wording import said
 
 LEAST_WIDTH = 280  # before the first layout a widget is as narrow as can be
 HINT = (
@@ -91,7 +92,7 @@ class Frame(QWidget):
 
     def say(self, text: str) -> None:
         """One line, or a few, at the bottom."""
-        self.status.setText(text)
+        self.status.setText(said(text))
         self._fit_status()
 
     def _fit_status(self) -> None:
@@ -108,7 +109,7 @@ class Frame(QWidget):
 
     def show_outlook(self, line: str) -> None:
         """What a run would give; an empty line takes it away."""
-        self.outlook.setText(line)
+        self.outlook.setText(said(line))
         self.outlook.setVisible(bool(line))
 
 

@@ -19,6 +19,7 @@ from napari_emdl.gui.kit.forms import ParamsForm
 from napari_emdl.gui.kit.handles import Handles
 from napari_emdl.gui.kit.session import tag
 from napari_emdl.gui.kit.steps import Fold, Step
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import report_error
 
 FOLLOW_MS = 120  # between two fits while an arrow is dragged
@@ -108,7 +109,7 @@ class LatticeStep(Step):
             return
         if view.basis is None:
             self.tell("warning", "no lattice found", view.problem)
-            self.note.setText(view.problem)
+            self.note.setText(said(view.problem))
             return
         g = np.asarray(view.basis.g, float)
         self._draw(g, view.centre_px)

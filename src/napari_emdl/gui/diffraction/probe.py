@@ -12,6 +12,7 @@ from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit.forms import narrow, tooltip_of
 from napari_emdl.gui.kit.steps import Step
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import report_error
 
 MEASURED, FILE, RADIUS, REGION = "measured from the data", "from a file", "radius", "vacuum region of the scan"
@@ -143,7 +144,8 @@ class ProbeStep(Step):
             note += f" = {probe.radius_px * sum(q) / 2:.3f} 1/Å"
         note += f", {probe.source}."
         if probe.note:
-            note += f" {probe.note[:1].upper()}{probe.note[1:]}."
+            told = said(probe.note)
+            note += f" {told[:1].upper()}{told[1:]}."
         self.tell("warning" if probe.note else "done", text, note)
         expected = cube.calibration.probe_radius_px()
         if expected and not 0.8 < probe.radius_px / expected < 1.25:

@@ -15,6 +15,7 @@ from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.plots import Plot
 from napari_emdl.gui.kit.session import bare, role_of, tag, tag_of
+from napari_emdl.gui.kit.worker import error_line
 
 LINE_COLOR = "#ff7ac8"
 
@@ -115,7 +116,7 @@ class LineProfile(QWidget):
         try:
             self.shown = line_profile(strain, *ends, self.component, self.width_box.value(), step)
         except EmdlError as error:
-            self.note.setText(str(error))
+            self.note.setText(error_line(error))
             return
         self._plot("nm" if step else "positions")
 

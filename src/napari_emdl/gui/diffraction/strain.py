@@ -18,6 +18,7 @@ from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.forms import ParamsForm, narrow
 from napari_emdl.gui.kit.session import bare, tag
 from napari_emdl.gui.kit.steps import Fold, Step
+from napari_emdl.gui.kit.wording import said, warned
 from napari_emdl.gui.kit.worker import JobBar, duration, report_error
 
 MEDIAN, DRAWN, IDEAL = "median of the scan", "drawn region", "ideal lattice (g1, g2)"
@@ -377,8 +378,8 @@ def evidence(strain: Any, component: str = "exx") -> str:
     masked = [f"{int((reasons == code).sum()):,} {REASONS[int(code)]}" for code in np.unique(reasons)]
     if masked:
         lines.append("Masked: " + ", ".join(masked) + ".")
-    lines += [f"⚠ {warning}." for warning in (found.warnings if found is not None else ())]
+    lines += warned(found.warnings if found is not None else ())
     line = verdict_line(strain, component)
     if line:
         lines.append(f"{'' if verdict(strain, component).quantitative else '⚠ '}{line}.")
-    return "\n".join(lines)
+    return said("\n".join(lines))

@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QSpinBox, QVBoxLayout, QWidget
 
 from napari_emdl.gui.diffraction.state import StemState
+from napari_emdl.gui.kit.wording import said, warned
 from napari_emdl.gui.kit.worker import Job, JobBar, error_line
 
 HINT = (
@@ -99,8 +100,8 @@ class TrustBox(QWidget):
         if cube is not self.stem.cube:
             return
         self.found = found
-        lines = [f"{line[0].upper()}{line[1:]}." for line in found.lines()]
-        self.text.setText("\n".join([*lines, *(f"⚠ {warning}." for warning in found.warnings)]))
+        lines = [said(f"{line[0].upper()}{line[1:]}.") for line in found.lines()]
+        self.text.setText("\n".join([*lines, *warned(found.warnings)]))
 
     def _on_finished(self) -> None:
         self.job = None

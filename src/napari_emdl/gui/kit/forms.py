@@ -28,65 +28,21 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emdl.base.errors import EmdlError
+from napari_emdl.gui.kit.labels import caption_of, extra_of, label_of
 from napari_emdl.gui.kit.steps import Fold
-
-#: Labels that read better than the field's name.
-LABELS = {
-    "min_score": "Least score",
-    "min_spacing_px": "Spacing",
-    "edge_px": "Edge",
-    "max_disks": "Most disks",
-    "min_intensity": "Least intensity",
-    "q_pixel_invA": "Detector pixel",
-    "scan_step_nm": "Scan step",
-    "max_memory": "Memory",
-    "cs_um": "Cs",
-    "axis_deg": "x axis",
-    "rotation_deg": "Rotation",
-    "energy_keV": "Beam energy",
-    "defocus_nm": "Defocus C10",
-    "dose_e_per_A2": "Dose a frame",
-    "min_site_fraction": "Least share of frames",
-    "max_distance_A": "Farthest detection",
-    "g1": "g1",
-    "g2": "g2",
-    "pixel_nm": "Scan step, pixel",
-    "qr_rotation_rad": "Rotation",
-    "qr_flip": "Flip",
-    "semiangle_mrad": "Semiangle",
-    "drop_cols": "Fly-back columns",
-    "axes": "Axis order",
-    "dtype": "Type",
-}
-
-_SUFFIXES = ("_px", "_invA", "_nm", "_A2", "_A", "_deg", "_mrad", "_rad", "_um", "_keV", "_s")
 
 
 def groups_of(model: type[BaseModel]) -> dict[str, list[str]]:
     """Names of the fields of each group (tab) of a parameter model, in their order."""
     found: dict[str, list[str]] = {}
     for name, info in model.model_fields.items():
-        found.setdefault(_extra(info, "group", ""), []).append(name)
+        found.setdefault(extra_of(info, "group", ""), []).append(name)
     return found
-
-
-def label_of(name: str) -> str:
-    """Field name as a person writes it."""
-    if name in LABELS:
-        return LABELS[name]
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.replace("_", " ").capitalize()
-
-
-def _extra(info: FieldInfo, key: str, default: Any) -> Any:
-    extra = info.json_schema_extra
-    return extra.get(key, default) if isinstance(extra, dict) else default
 
 
 def tooltip_of(name: str, info: FieldInfo) -> str:
     """Description and unit of a parameter."""
-    unit = _extra(info, "unit", "")
+    unit = extra_of(info, "unit", "")
     return f"<qt>{info.description or label_of(name)}{f' [{unit}]' if unit else ''}</qt>"
 
 
@@ -260,9 +216,9 @@ class _File(QWidget):
 def make_editor(info: FieldInfo) -> Any:
     """Editor widget for a field, with `get()` and `put(value)`; None for nested models and lists of them."""
     kind, optional = _optional(info.annotation)
-    empty = _extra(info, "empty", "auto") if optional else None
+    empty = extra_of(info, "empty", "auto") if optional else None
     low, high = _bounds(info)
-    unit = _extra(info, "unit", "")
+    unit = extra_of(info, "unit", "")
     inner = (get_args(kind) or (kind,))[0]
     if isinstance(inner, type) and issubclass(inner, BaseModel):
         return None
@@ -276,7 +232,7 @@ def make_editor(info: FieldInfo) -> Any:
         return _Number(empty, low, high, info.default if isinstance(info.default, float) else None, unit)
     if get_origin(kind) is tuple:
         return _Text(empty, get_args(kind)[0])
-    return _File(empty) if _extra(info, "file", False) else _Text(empty, None)
+    return _File(empty) if extra_of(info, "file", False) else _Text(empty, None)
 
 
 def _changed_signal(editor: Any) -> Any:
@@ -322,7 +278,7 @@ class ParamsForm(QWidget):
             info = self.model.model_fields[name]
             editor = make_editor(info)
             if editor is not None:
-                self._add(folded if fold and _extra(info, "advanced", False) else plain, name, info, editor)
+                self._add(folded if fold and extra_of(info, "advanced", False) else plain, name, info, editor)
         column.addLayout(plain)
         if folded.rowCount():
             holder = QWidget()
@@ -345,7 +301,7 @@ class ParamsForm(QWidget):
         if not isinstance(editor, QCheckBox):
             editor.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             editor.setMinimumWidth(70)
-        caption = QLabel(_extra(info, "label", "") or label_of(name))
+        caption = QLabel(caption_of(name, info))
         caption.setToolTip(tooltip_of(name, info))
         form.addRow(caption, editor)
         self.editors[name] = editor

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.wording import said
 
 MOST = 4
 #: Title of a button, and what it does.
@@ -50,8 +51,9 @@ class Notices(QFrame):
         row = QFrame()
         row.setFrameShape(QFrame.Shape.StyledPanel)
         row.setStyleSheet("QFrame { border: 1px solid #d9822b; border-radius: 3px; } QLabel { border: none; }")
-        text = QLabel(f"⚠ {line}")
+        text = QLabel()
         text.setTextFormat(Qt.TextFormat.PlainText)
+        text.setText(f"⚠ {said(line)}")
         text.setWordWrap(True)
         text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -108,7 +110,7 @@ def tell(viewer: Any, line: str) -> None:
     if able:
         next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line)
         return
-    box = QMessageBox(QMessageBox.Icon.Warning, "EM deep learning", line, QMessageBox.StandardButton.Close)
+    box = QMessageBox(QMessageBox.Icon.Warning, "EM deep learning", said(line), QMessageBox.StandardButton.Close)
     box.setParent(viewer.window._qt_window, Qt.WindowType.Dialog)
     box.setObjectName("notice")
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)

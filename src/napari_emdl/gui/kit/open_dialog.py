@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import OpenParams
 from napari_emdl.gui.kit.forms import ParamsForm, groups_of, narrow
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import Latest, error_line
 from napari_emdl.jobs.control import Control
 
@@ -149,7 +150,7 @@ class OpenDialog(QDialog):
         except EmdlError as error:
             self._latest.drop()
             self._asked = None
-            self._refuse(str(error))
+            self._refuse(error_line(error))
             return
         chosen = self.array.currentData() or self._inside
         self.line.setText("opening …")
@@ -168,10 +169,10 @@ class OpenDialog(QDialog):
         self._asked = None
         self._list_arrays(found)
         if found.opened is None:
-            self._refuse(found.line)
+            self._refuse(said(found.line))
             return
         self.result_shown = found.opened
-        self.line.setText(found.line)
+        self.line.setText(said(found.line))
         self.open_button.setEnabled(True)
         self.image.setVisible(found.image is not None)
         if found.image is not None:

@@ -7,6 +7,8 @@ from typing import Literal
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from napari_emdl.gui.kit.wording import said
+
 StepState = Literal["missing", "ready", "done", "warning"]
 
 _MARKS = {"missing": ("○", "#8a8a8a"), "ready": ("●", "#3d8bd4"), "done": ("✓", "#2e9e5b"), "warning": ("!", "#d9822b")}
@@ -108,6 +110,7 @@ class Step(QFrame):
     def tell(self, state: StepState, text: str, tip: str = "") -> None:
         """Show what is there or what is missing."""
         mark, color = _MARKS[state]
+        text, tip = said(text), said(tip)
         self.state = state
         self.mark.setText(mark)
         self.mark.setStyleSheet(f"color: {color}; font-weight: bold; font-size: 13px;")

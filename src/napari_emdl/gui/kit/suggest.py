@@ -1,23 +1,27 @@
-"""A file that seems to be opened as the wrong thing: said in the panel, with a button that opens it as the other."""
+"""What opening a file had to say, and what seems to be opened as the wrong thing: in the panel, with a button that helps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from functools import partial
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from qtpy.QtCore import QObject
 
 from napari_emdl.base.params import OpenParams
 from napari_emdl.base.signals import Datacube, Movie, in_memory
+from napari_emdl.base.wording import options_in
 from napari_emdl.gui.kit import session
-from napari_emdl.gui.kit.notices import Notices
+from napari_emdl.gui.kit.notices import Notices, dismiss
 from napari_emdl.gui.kit.opening import add_layers, ask_how, work
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
 from napari_emdl.gui.kit.worker import Latest, error_line
 
 Opened = Datacube | Movie
+
+OTHERWISE = "Open otherwise…"
 
 PATTERN = "{name} looks like a diffraction pattern, not like an image of atoms."
 PATTERNS = "The frames of {name} look like diffraction patterns, not like images of atoms."
@@ -41,6 +45,7 @@ class Suggestion(QObject):
         self.signal: Opened | None = None
         self._layer: Any = None
         self.line = ""
+        self.notes: tuple[str, ...] = ()
         self._latest = Latest(_kind, "looking at the picture", parent=self)
         self._latest.done.connect(self._on_kind)
 
@@ -53,6 +58,7 @@ class Suggestion(QObject):
         if self.line:
             self.notices.dismiss(self.line)
             self.line = ""
+        self._tell_notes(signal)
         if signal is not None and not _told(signal) and (not isinstance(signal, Datacube) or signal.n_patterns == 1):
             self._latest.submit(signal)
 
@@ -72,6 +78,33 @@ class Suggestion(QObject):
         can = signal.path or not several  # the scan of a stack in memory cannot be asked for
         self.notices.tell(self.line, (title, partial(self._reopen, signal)) if can else None)
 
+    def _tell_notes(self, signal: Opened | None) -> None:
+        """What the file was taken for where it leaves that open, with the dialog that takes it otherwise."""
+        said = () if signal is None else tuple(f"{signal.name or 'This file'}: {note}." for note in signal.notes)
+        if said == self.notes:  # the same file, with a pixel size that was typed
+            return
+        for line in self.notes:
+            dismiss(self.viewer, line)
+        self.notes = said
+        if signal is None:
+            return
+        there = self._place(signal)
+        for line, note in reversed(tuple(zip(said, signal.notes, strict=True))):
+            otherwise = (OTHERWISE, partial(self._open_otherwise, signal, note))
+            there.tell(line, otherwise if signal.path and any(options_in(note)) else None)
+
+    def _place(self, signal: Opened) -> Notices:
+        """The own panel, or that of diffusion where it lies before it: both show the same movie."""
+        diffusion = session.registered(self.viewer, session.DIFFUSION)
+        before = isinstance(signal, Movie) and diffusion is not None and not diffusion.visibleRegion().isEmpty()
+        return diffusion.notices if before else self.notices
+
+    def _open_otherwise(self, signal: Opened, note: str) -> None:
+        """Ask how the file is to be read, beginning with what its note proposes."""
+        options = {**(signal.metadata.get("open_options") or {}), **proposed(note)}
+        then = partial(_replace, self.viewer, signal, self._layer, [])
+        ask_how(self.viewer, str(signal.path), "", OpenParams(**options), then=then)
+
     def _reopen(self, signal: Any) -> None:
         """Open the file as the other thing, in place of what it was taken for."""
         layer = self._layer
@@ -87,6 +120,18 @@ class Suggestion(QObject):
     def close(self) -> None:
         """Stop looking."""
         self._latest.close()
+
+
+def proposed(note: str) -> dict[str, Any]:
+    """Parameters of opening that a note gives with their values; of several for one, the first."""
+    found: dict[str, Any] = {}
+    for name, value in options_in(note):
+        if name not in OpenParams.model_fields or name in found:
+            continue
+        given = tuple(value.split(",")) if "," in value else value
+        with contextlib.suppress(ValidationError):
+            found[name] = getattr(OpenParams.model_validate({name: given}), name)
+    return found
 
 
 def _kind(_control: Any, signal: Opened) -> str:
@@ -129,9 +174,14 @@ def _replace(viewer: Any, signal: Any, shown: Any, layers: list[LayerTuple]) -> 
             panel = session.registered(viewer, name)
             if panel is not None:
                 session.remove_dock(viewer, panel)
-    _soon(viewer, session.COLUMNS if cube else session.WORKSPACE)
+    session.when_idle(partial(_open_panels, viewer))
 
 
-def _soon(viewer: Any, name: str) -> None:
-    open_it: Callable[[], Any] = partial(session.open_panel, viewer, name)
-    session.when_idle(lambda: open_it() if session.has_window(viewer) else None)
+def _open_panels(viewer: Any) -> None:
+    """Panels of what is shown now."""
+    shown = next((found for layer in reversed(viewer.layers) if (found := session.signal_of(layer)) is not None), None)
+    if shown is None or not session.has_window(viewer):
+        return
+    session.open_panel(viewer, session.WORKSPACE if isinstance(shown, Datacube) else session.COLUMNS)
+    if shown.kind == "movie" and session.registered(viewer, session.DIFFUSION) is None:
+        session.open_panel(viewer, session.DIFFUSION).behind = True

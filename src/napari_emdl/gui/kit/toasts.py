@@ -6,6 +6,8 @@ from typing import Any
 
 from napari.utils import notifications
 
+from napari_emdl.gui.kit.wording import said
+
 EDGE_PX = 16
 LEAST_PX = 220
 
@@ -26,7 +28,7 @@ def show_error(line: str, canvas: Any = None) -> None:
         usual = note.MIN_WIDTH
         note.MIN_WIDTH = max(LEAST_PX, min(usual, canvas.width() - EDGE_PX))
     try:
-        notifications.show_error(line)
+        notifications.show_error(said(line))
     finally:
         if usual is not None:
             note.MIN_WIDTH = usual

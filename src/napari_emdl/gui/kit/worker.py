@@ -19,6 +19,7 @@ from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.gui.kit import glyphs
 from napari_emdl.gui.kit.responsive import prepare_layers
 from napari_emdl.gui.kit.toasts import show_error
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.jobs.control import Control, Progress
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ LINGER_S = 10.0  # how long a thread waits for the next request: the window woul
 def error_line(error: BaseException) -> str:
     """One line that tells a user what went wrong."""
     if isinstance(error, EmdlError):
-        return str(error)
+        return said(str(error))
     if isinstance(error, MemoryError):
         return "not enough memory; lower the memory limit or close other programs"
     if isinstance(error, OSError):

@@ -127,7 +127,8 @@ def _grid(gate: Gate, group: h5py.Group, names: tuple[str, ...]) -> tuple[int, i
             break
     if len(names) % cols:
         raise OpenError(
-            f"{gate.path.name} holds {len(names)} patterns, no whole number of scan rows of {cols}; give axes='SQK' and shape"
+            f"{gate.path.name} holds {len(names)} patterns, no whole number of scan rows of {cols}; give `axes='SQK'` and "
+            "`shape`"
         )
     return len(names) // cols, cols, (step_y, step_x)
 

@@ -64,7 +64,7 @@ def read_frames(gate: Gate, parts: list[h5py.Dataset]) -> Found:
     scan = None
     if images > 1 and triggers > 1 and images * triggers == count:
         scan = (triggers, images)
-        notes = (f"the scan shape {triggers} x {images} is triggers x images a trigger; shape=(rows, cols) sets another",)
+        notes = (f"the scan shape {triggers} x {images} is triggers x images a trigger; `shape=(rows, cols)` sets another",)
     calibration = Calibration().override(
         "file", pixel_nm=_arina_step_nm(gate), energy_keV=_energy_keV(gate), frame_interval_s=frame_time or count_time
     )

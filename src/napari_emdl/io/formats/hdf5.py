@@ -216,7 +216,7 @@ def _describe(dataset: h5py.Dataset, gate: Gate) -> Found:
         # MATLAB counts the first index fastest: what it calls (rows, cols, ...) lies in the file as (..., cols, rows)
         source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "MATLAB v7.3"
         order = " x ".join(map(str, source.shape))
-        notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as axes='QKRC') if the scan comes last",)
+        notes = (f"axes are in MATLAB's order ({order}); give the axis order (such as `axes='QKRC'`) if the scan comes last",)
     if _by_hyperspy(dataset):
         source, axes, layout = TransposedSource(source, range(dataset.ndim)[::-1]), axes[::-1], "EMD by HyperSpy"
     mask = dectris.pixel_mask(gate, tuple(dataset.shape[-2:]))

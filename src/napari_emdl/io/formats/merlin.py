@@ -278,7 +278,9 @@ def _scan(path: Path, count: int, header: MibHeader, whole: bool = True) -> tupl
     suggested = _suggested_cols(path, count, header) if whole else None
     if suggested is not None and count % suggested == 0:
         rows = count // suggested
-        text = f"the scan shape {rows} x {suggested} is a guess from the time stamps; give shape=(rows, cols) if it is another"
+        text = (
+            f"the scan shape {rows} x {suggested} is a guess from the time stamps; give `shape=(rows, cols)` if it is another"
+        )
         return (rows, suggested), [text]
     return None, []
 

@@ -23,7 +23,7 @@ _MOST_PIXELS = 2**28
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "F")
 #: Formats of several images, shown one after the other.
 _ANIMATED = ("GIF", "PNG", "WEBP")
-PLAYED_NOTE = "the frame interval of {:.3g} s is that of playing; give frame_interval_s if frames were taken at another rate"
+PLAYED_NOTE = "the frame interval of {:.3g} s is that of playing; give `frame_interval_s` if frames were taken at another rate"
 
 
 def to_grey(image: NDArray[Any]) -> tuple[NDArray[Any], bool]:

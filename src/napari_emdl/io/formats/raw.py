@@ -201,16 +201,16 @@ def _check_length(path: Path, sizes: Sequence[int], kind: np.dtype[Any], layout:
     each, uneven = divmod(extra, count)
     if not uneven and each % row_bytes == 0:
         readings.append(
-            f"{each // row_bytes} rows after each frame are not data (footer_rows={layout.footer_rows + each // row_bytes})"
+            f"{each // row_bytes} rows after each frame are not data (`footer_rows={layout.footer_rows + each // row_bytes}`)"
         )
     elif not uneven:
-        readings.append(f"{each} bytes before each frame (frame_header={layout.frame_header + each})")
-    readings.append(f"{extra} bytes before the array (offset={layout.offset + extra})")
+        readings.append(f"{each} bytes before each frame (`frame_header={layout.frame_header + each}`)")
+    readings.append(f"{extra} bytes before the array (`offset={layout.offset + extra}`)")
     frame = rows * row_bytes + before + after
     if extra % frame == 0:
         readings.append(f"{extra // frame} more frames (a longer shape)")
     shape = " x ".join(map(str, sizes))
     raise OpenError(
         f"{path.name} is longer than declared: {shape} of {kind} takes {need} bytes, it has {have}; what fits is "
-        f"{', or '.join(readings)}, or trailer={layout.trailer + extra} to leave the rest out"
+        f"{', or '.join(readings)}, or `trailer={layout.trailer + extra}` to leave the rest out"
     )

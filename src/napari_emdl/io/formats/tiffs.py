@@ -148,7 +148,7 @@ def _found(path: Path, file: Any, dataset: str | None, as_frames: bool) -> Found
         data, coloured = _grey_source(path, chosen, number)
         letters, shape = letters.replace("S", ""), tuple(n for n, letter in zip(shape, letters, strict=True) if letter != "S")
         if coloured:
-            planes = "; kind='movie' opens its three planes as frames" if chosen.axes == "SYX" else ""
+            planes = "; `kind='movie'` opens its three planes as frames" if chosen.axes == "SYX" else ""
             notes.append(LUMINANCE_NOTE + planes)
     else:
         # three or four images written in one go, such as a focal series, get the tag of colour planes from many programs

@@ -136,5 +136,5 @@ def _scan_note(fields: Any) -> list[str]:
     first, last = int(inside[0]), int(inside[-1]) + 1
     return [
         f"the scan index of the recorder runs from frame {first} to {last - 1} of {len(scan)}: "
-        f"frames=({first}, {last}) leaves out what was recorded before and after it"
+        f"`frames=({first}, {last})` leaves out what was recorded before and after it"
     ]

@@ -181,7 +181,7 @@ def _dm_scan(axes: tuple[Axis, ...], signal: Mapping[str, Any]) -> tuple[tuple[A
     else:
         order = " x ".join(str(axis.size) for axis in axes)
         return axes, (
-            f"the file does not say which of its axes ({order}) are the scan; if they are the last two, give axes='QKRC'",
+            f"the file does not say which of its axes ({order}) are the scan; if they are the last two, give `axes='QKRC'`",
         )
     letters = dict(zip(scan, "RC", strict=True)) | dict(zip([i for i in range(4) if i not in scan], "QK", strict=True))
     return tuple(replace(axis, letter=letters[i], navigate=i in scan) for i, axis in enumerate(axes)), ()

@@ -1,0 +1,54 @@
+"""What opening a file had to say stands in the panel, with the dialog that takes the file otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtWidgets import QPushButton
+
+from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit.open_dialog import OpenDialog
+from napari_emdl.gui.kit.suggest import proposed
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.mark.parametrize(
+    ("note", "options"),
+    [
+        ("colours; `kind='movie'` opens its three planes as frames", {"kind": "movie"}),
+        (
+            "`frames=(4, 28)` or `frames=(0, 24)` leaves out some, `shape=(3, 8)` takes all",
+            {"frames": (4, 28), "shape": (3, 8)},
+        ),
+        ("give `shape=(rows, cols)`, `axes='QKRC'` or `q_pixel_invA`", {"axes": "QKRC"}),
+    ],
+)
+def test_what_a_note_proposes(note, options):
+    assert proposed(note) == options
+
+
+def test_three_frames_that_a_file_calls_colours_are_told_and_opened_as_a_movie(make_napari_viewer, wait_until, tmp_path):
+    frames = np.random.default_rng(0).poisson(40, (3, 48, 64)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "three.tif", frames, photometric="rgb", planarconfig="separate")
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(tmp_path / "three.tif"), plugin="napari-emdl")
+    wait_until(lambda: session.registered(viewer, session.COLUMNS) is not None)
+    panel = session.registered(viewer, session.COLUMNS)
+    wait_until(lambda: panel.notices.lines, what="the note")
+    assert panel.session.movie.kind == "image" and "three: colours were turned into their luminance" in panel.notices.lines[0]
+    told = panel.notices.lines[0]
+    panel.pixel.editors["pixel_size_A"].put(0.2)
+    panel.pixel.changed.emit()
+    wait_until(lambda: panel.session.movie.pixel_A is not None)
+    assert panel.notices.lines == [told]
+    panel.notices.findChild(QPushButton, "notice_action").click()
+    (dialog,) = viewer.window._qt_window.findChildren(OpenDialog)
+    wait_until(lambda: dialog.open_button.isEnabled(), what="the movie in the dialog")
+    assert dialog.params().kind == "movie"
+    dialog.open_button.click()
+    wait_until(lambda: panel.session.movie is not None and panel.session.movie.n_frames == 3, what="the movie")
+    assert not panel.notices.lines and len(panel.session.movie_layers()) == 1
+    wait_until(lambda: session.registered(viewer, session.DIFFUSION) is not None, what="the panel for movies")
+    assert session.registered(viewer, session.WORKSPACE) is None
