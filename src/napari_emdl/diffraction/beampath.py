@@ -20,6 +20,7 @@ from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.find.patterns import bin_patterns
 from napari_emdl.diffraction.find.probeshape import brightest_disk
 from napari_emdl.diffraction.fit.origin import plane_through
+from napari_emdl.diffraction.fit.strainmap import StrainMap
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +67,16 @@ class BeamPath:
         return float(np.linalg.norm(self.offset_px, axis=-1).max())
 
 
+def path_of_strain(strain: StrainMap) -> BeamPath | None:
+    """Way that a strain map tells: the fitted origins, and those of the calibration where there is no fit."""
+    origin, known = np.asarray(strain.origin_px, dtype=np.float64), strain.calibration
+    if known is not None:
+        origin = np.where(np.isfinite(origin), origin, known.origin_px)
+        if known.distortion is not None:
+            origin = known.distortion.distorted(origin.reshape(-1, 2)).reshape(origin.shape)
+    return path_of(origin)
+
+
 def path_of(origin_px: ArrayLike) -> BeamPath | None:
     """Way of the origins (R, C, 2) of fitted lattices, those of gaps (NaN) the typical one; None where the beam rests."""
     origin = np.array(origin_px, dtype=np.float64)
@@ -79,6 +90,13 @@ def path_of(origin_px: ArrayLike) -> BeamPath | None:
     if path.reach_px < _FITTED_PX:
         return None
     return BeamPath(origin, _sentence(path, "the fitted lattices"))
+
+
+def ways_differ(one: BeamPath | None, other: BeamPath | None) -> bool:
+    """Whether detectors that go one way lie elsewhere than those that go the other."""
+    if one is None or other is None:
+        return one is not other
+    return bool(np.linalg.norm(one.offset_px - other.offset_px, axis=-1).max() > _FITTED_PX)
 
 
 def measure_path(cube: Datacube) -> BeamPath | None:
