@@ -55,5 +55,7 @@ def test_detectors_follow_are_drawn_where_they_lie_and_can_be_told_to_stay(make_
     panel.virtual.follow.setChecked(True)
     wait_until(lambda: not panel.detectors.busy and np.allclose(image.data, followed, rtol=1e-4))
     run_all(panel, wait_until)
-    wait_until(lambda: not panel.detectors.busy and "fitted lattices" in panel.title.text(), what="the lattices to tell the way")
+    wait_until(
+        lambda: not panel.detectors.busy and "fitted lattices" in panel.title.text(), what="the lattices to tell the way"
+    )
     assert np.corrcoef(image.data.ravel(), followed.ravel())[0, 1] > 0.9
