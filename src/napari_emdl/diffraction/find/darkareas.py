@@ -169,7 +169,8 @@ def _grown(above: Floats, seed: Mask, gain: float) -> Mask:
 
 def _as_dark(smooth: Floats, area: Mask) -> Mask:
     """The area with all that is connected to it and no brighter: the middle of a stop wider than what is usual is told by."""
-    dark = area | (smooth <= np.percentile(smooth[area], _ITS_LEVEL))
+    rounding = 1e-6 * float(smooth.max())  # running means of zeros are not zero
+    dark = area | (smooth <= np.percentile(smooth[area], _ITS_LEVEL) + rounding)
     labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3), bool)))
     touched = np.unique(labels[area])
     return np.asarray(area | np.isin(labels, touched[touched > 0]))
