@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_emdl.base.signals import Datacube
+from napari_emdl.diffraction.beampath import BeamPath
 from napari_emdl.diffraction.virtual import Detector, mean_pattern, virtual_image
 from napari_emdl.jobs.blocks import Block
 from napari_emdl.jobs.control import Control
@@ -29,7 +30,10 @@ LARGEST_DISK = 0.4
 
 
 def navigation(
-    cube: Datacube, control: Control | None = None, on_values: Callable[[int, int, NDArray[np.float64]], None] | None = None
+    cube: Datacube,
+    control: Control | None = None,
+    on_values: Callable[[int, int, NDArray[np.float64]], None] | None = None,
+    path: BeamPath | None = None,
 ) -> tuple[NDArray[np.float64], str]:
     """Image of the scan that shows most, in one pass over the file.
 
@@ -42,13 +46,15 @@ def navigation(
     on_values
         ``on_values(start, stop, values)`` as parts of the scan are finished, in scan order within a part; values that were
         handed on come again when another image shows more.
+    path
+        Way of the direct beam that the detectors go with; None: they stay.
 
     Returns
     -------
     image, name
         (scan rows, scan cols), and which of :data:`TOTAL`, :data:`BRIGHT` and :data:`DARK` it is.
     """
-    detectors = _detectors(cube)
+    detectors = _detectors(cube, path)
     if control is not None:
         control.check()
     values = np.full((cube.n_patterns, len(detectors)), np.nan)
@@ -70,7 +76,7 @@ def navigation(
             for start, stop in _runs(known):
                 on_values(start, stop, values[start:stop, chosen])
 
-    virtual_image(cube, detectors, control, take)
+    virtual_image(cube, detectors, control, take, path=path)
     return values[:, chosen].reshape(cube.scan_shape), detectors[chosen].name
 
 
@@ -103,7 +109,7 @@ def _coarse(pattern: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     return mean
 
 
-def _detectors(cube: Datacube) -> list[Detector]:
+def _detectors(cube: Datacube, path: BeamPath | None) -> list[Detector]:
     """Sum, and bright and dark field where the disk of the direct beam is plain to see."""
     shape = cube.detector_shape
     everything = Detector(np.ones(shape, np.float32), TOTAL)
@@ -111,7 +117,7 @@ def _detectors(cube: Datacube) -> list[Detector]:
         return [everything]
     most = int(np.clip(MOST_PIXELS // (shape[0] * shape[1]), 4, PATTERNS))
     step = max(1, min(shape) // SIDE)
-    mean = ndimage.median_filter(_coarse(mean_pattern(cube, most=most), step), 3)
+    mean = ndimage.median_filter(_coarse(mean_pattern(cube, most=most, path=path), step), 3)
     labels, _ = ndimage.label(mean > 0.5 * mean.max())
     disk = labels == labels[np.unravel_index(int(np.argmax(mean)), mean.shape)]
     if not mean.max() > 0 or disk.mean() > LARGEST_DISK:

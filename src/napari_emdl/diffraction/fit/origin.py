@@ -72,7 +72,7 @@ def _typical_centre(disks: PeakTable, brightest: NDArray[np.int64], spacing_px: 
     explained = float(np.mean(np.linalg.norm(points - still[at], axis=1) < 0.5 * spacing_px))
     if explained >= _STILL or len(at) < 12:
         return np.asarray(still)
-    plane = _plane(at, points, disks.shape, _NEAR_PLANE * spacing_px)
+    plane = plane_through(at, points, disks.shape, _NEAR_PLANE * spacing_px)
     if np.mean(np.linalg.norm(points - plane[at], axis=1) < 0.5 * spacing_px) < explained + _MORE_EXPLAINED:
         return np.asarray(still)
     some = at[:: -(-len(at) // _TRIED)]
@@ -81,7 +81,7 @@ def _typical_centre(disks: PeakTable, brightest: NDArray[np.int64], spacing_px: 
     return plane if better >= _MORE_PAIRED else np.asarray(still)
 
 
-def _plane(at: NDArray[np.int64], points_px: Floats, shape: tuple[int, ...], near_px: float) -> Floats:
+def plane_through(at: NDArray[np.int64], points_px: Floats, shape: tuple[int, ...], near_px: float) -> Floats:
     """(n, 2) plane over the scan that most of the points (m, 2) of the positions `at` lie near (random sample consensus)."""
     rows, cols = (1, *shape)[-2:]
     y, x = np.divmod(np.arange(rows * cols), cols)

@@ -10,7 +10,9 @@ whatever real structure there is. So
 * where they differ by far more, the map has structure from one position to the next, which tells nothing: nothing is changed.
 
 Before that comes what no map shows. A network that is unsure of its disks measures them towards where it began, all of a
-pattern alike, so that their errors do not average out: :func:`shared_among_disks`.
+pattern alike, so that their errors do not average out; and where the residuals of a whole scan are smaller or larger than the
+disks say, their errors are, though not in full: :func:`shared_among_disks`. What neighbours err alike their differences do not
+show; the residuals of their disks tell how much that is (:mod:`napari_emdl.diffraction.fit.residuals`).
 
 (Second differences as an estimate of noise: von Neumann 1941; Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986) 625.)
 """
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emdl.base.peaks import PeakTable
+from napari_emdl.diffraction.fit.residuals import in_errors, typical_size
 from napari_emdl.diffraction.lattice import LatticeFit, Segments
 
 Floats = NDArray[np.float64]
@@ -38,9 +41,11 @@ _ENOUGH = 60
 #: Disks found by these are measured by the network that the next numbers are about.
 _MEASURED_BY_NETWORK = ("fcunet", "light")
 #: What the variance of a lattice is multiplied by where disks err by themselves, what every disk adds to that where all err
-#: alike, and errors in units of the radius up to which they do the one, and from which they do the other; from 43 simulated
-#: scans of held-out crystals.
-_ALONE, _ALIKE_A_DISK, _SURE, _UNSURE = 0.72, 0.05, 0.05, 0.08
+#: alike, and errors in units of the radius up to which they do the one, and from which they do the other; from 43 and 86
+#: simulated scans of held-out crystals.
+_ALONE, _ALIKE_A_DISK, _SURE, _UNSURE = 0.85, 0.05, 0.05, 0.08
+#: The variance goes with this power of the typical squared residual of the scan in units of the disks' errors, over this one.
+_POWER, _USUAL, _RANGE = 0.6, 0.55, (0.1, 4.0)
 #: Median of the size of a normal variate.
 _MEDIAN_OF_NORMAL = 0.6745
 
@@ -98,7 +103,7 @@ def difference_ratio(maps: Floats, sigma: Floats, lag: int, axes: tuple[int, ...
 
 
 def shared_among_disks(disks: PeakTable, fit: LatticeFit) -> Floats:
-    """(positions,) what the variances of lattices are multiplied by for errors that the disks of a pattern share.
+    """(positions,) what the variances of lattices are multiplied by: disks err alike, and residuals differ from their errors.
 
     Parameters
     ----------
@@ -111,16 +116,21 @@ def shared_among_disks(disks: PeakTable, fit: LatticeFit) -> Floats:
     sigma = disks.column("sigma_px").astype(float)
     typical = Segments(disks.offset).median(sigma, fit.used & np.isfinite(sigma)) / radius_px
     alike = np.clip((np.nan_to_num(typical) - _SURE) / (_UNSURE - _SURE), 0, 1)
-    return np.asarray(_ALONE + _ALIKE_A_DISK * alike * fit.n_indexed, dtype=np.float64)
+    _, residual = in_errors(disks, fit)
+    size = typical_size(residual)
+    told = float(np.clip(size, *_RANGE) / _USUAL) ** _POWER if size == size else 1.0
+    return np.asarray(told * (_ALONE + _ALIKE_A_DISK * alike * fit.n_indexed), dtype=np.float64)
 
 
-def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
+def scale_of(maps: Floats, sigma: Floats, alike: float = 0.0) -> SigmaScale:
     """How right the errors of a strain map are, by the map itself; see the module.
 
     Parameters
     ----------
     maps, sigma
         (R, C, 3) exx, eyy, exy and their standard errors; NaN where there is no fit.
+    alike
+        Part of the errors' variance that neighbours share.
     """
     nan = float("nan")
     near, n = difference_ratio(maps, sigma, 1)
@@ -132,13 +142,16 @@ def scale_of(maps: Floats, sigma: Floats) -> SigmaScale:
     others = [difference_ratio(maps, sigma, int(lag), (axis,)) for lag in lags for axis in (0, 1)]
     # the largest of several is large by chance as well: each counts less its own error
     anywhere = max([near, *(ratio * (1 - 1 / np.sqrt(count)) for ratio, count in others if count >= _ENOUGH)])
-    if _SHARED * near > _STRUCTURE:
+    shared = _SHARED / np.sqrt(1 - alike)
+    if shared * near > _STRUCTURE:
         return SigmaScale(
             1.0, near, anywhere, "the strain changes from one position to the next, so it says nothing about the errors"
         )
-    if _SHARED * near > 1:
-        return SigmaScale(_SHARED * near, near, anywhere, f"neighbours differ {near:.2f} times as much as their errors predict")
-    if _SHARED * anywhere < 1:
-        factor = max(_SHARED * anywhere, _LEAST)
+    if shared * near > 1:
+        return SigmaScale(
+            float(shared * near), near, anywhere, f"neighbours differ {near:.2f} times as much as their errors predict"
+        )
+    if shared * anywhere < 1:
+        factor = float(max(shared * anywhere, _LEAST))
         return SigmaScale(factor, near, anywhere, f"the map varies only {anywhere:.2f} times as much as they predict")
     return SigmaScale(1.0, near, anywhere, "neighbours differ as much as their errors predict")

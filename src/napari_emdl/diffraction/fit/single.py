@@ -27,6 +27,7 @@ from napari_emdl.diffraction.fit.facts import (
     uniform_spread,
 )
 from napari_emdl.diffraction.fit.projector import Distortion
+from napari_emdl.diffraction.fit.residuals import alike_in_neighbours
 from napari_emdl.diffraction.fit.sigma import scale_of, shared_among_disks
 from napari_emdl.diffraction.fit.strainmap import Evidence, StrainMap, reference_mask, select_disks
 from napari_emdl.diffraction.fit.tensor import COMPONENTS, standard_errors, strain_components, strain_covariance
@@ -130,7 +131,8 @@ def fit_one_lattice(
         _add_shared(fit, chosen, measured.distortion, common)
     # all on the axes of 0 degrees: numbers must not depend on which way one looks at them
     result = _strain_map(fit, reason, reference_g, disks.shape, measured)
-    scale = scale_of(np.stack([result[name] for name in COMPONENTS[:3]], axis=-1), result["sigma"][..., :3])
+    maps = np.stack([result[name] for name in COMPONENTS[:3]], axis=-1)
+    scale = scale_of(maps, result["sigma"][..., :3], alike_in_neighbours(first.disks, first.fit, first.reason == 0))
     result["sigma"] = scale.factor * result["sigma"]
     result["covariance"] = scale.factor**2 * result["covariance"]
     if inliers:

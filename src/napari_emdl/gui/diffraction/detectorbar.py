@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QLabel, QPushButton
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
 
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.detectors import Detectors
@@ -45,10 +45,46 @@ class DetectorBar(QObject):
             button.setObjectName(f"detector_{name}")
             button.clicked.connect(action)
             row.addWidget(button)
+        self.follow = QCheckBox("follow beam")
+        self.follow.setChecked(True)
+        self.follow.setToolTip(
+            "Detectors go with the direct beam where it moves over the scan (descan); where it rests nothing changes"
+        )
+        self.follow.toggled.connect(self._on_follow)
+        row.addWidget(self.follow)
         row.addWidget(canvas.structure)
+        state.position_changed.connect(lambda *_: self._place())
+        canvas.view_changed.connect(lambda *_: self._place())
+        state.strain_changed.connect(self._on_strain)
+        state.cube_changed.connect(self._on_cube)
+
+    def _on_follow(self, on: bool) -> None:
+        detectors = self.detectors()
+        if detectors is not None:
+            detectors.follow(on)
+
+    def _on_strain(self) -> None:
+        detectors, strain = self.detectors(), self.stem.found.strain
+        if detectors is not None and strain is not None:
+            detectors.take_strain(strain)
+
+    def _on_cube(self) -> None:
+        detectors = self.detectors()
+        if detectors is not None:
+            self.follow.setChecked(detectors.way.on)
+        self._place()
+
+    def _place(self) -> None:
+        detectors = self.detectors()
+        if detectors is not None:
+            detectors.place(self.stem.settings.position)
 
     def _centre(self) -> tuple[float, float]:
-        found = self.stem.found
+        """Where the direct beam is most of the time."""
+        found, detectors = self.stem.found, self.detectors()
+        path = None if detectors is None or not detectors.way.on else detectors.way.known
+        if path is not None:
+            return float(path.middle_px[0]), float(path.middle_px[1])
         if found.lattice is not None and found.strain is not None:
             origin = np.asarray(found.strain.origin_px)
             finite = origin[np.isfinite(origin).all(axis=-1)]

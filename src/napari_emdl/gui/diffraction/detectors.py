@@ -2,6 +2,9 @@
 
 Shapes inside each other make holes (even-odd rule), so an annular detector is a circle inside a circle. Moving a shape with
 napari's own tools computes the image anew; it fills in block by block.
+
+Where the direct beam moves over the scan, detectors go with it: they are kept as they lie where it is most of the time, and
+drawn where it is in the pattern that is shown.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_emdl.base.signals import Datacube
-from napari_emdl.gui.diffraction.canvas import FLAT, DiffractionCanvas
+from napari_emdl.gui.diffraction.canvas import FLAT, VIEWS, DiffractionCanvas
 from napari_emdl.gui.diffraction.maps import ScanMaps
+from napari_emdl.gui.diffraction.virtualjobs import BeamWay, virtual_image
 from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.drawing import DrawOnce
 from napari_emdl.gui.kit.session import role_of, tag
@@ -36,14 +40,19 @@ class Detectors(QObject):
     Signals
     -------
     navigation_named
-        The navigation image is complete: what it is.
+        The navigation image is complete: what it is, and how its detector goes with the beam.
+    followed
+        An image is complete whose detector goes with the beam: how.
     """
 
-    navigation_named = Signal(str)
+    navigation_named = Signal(str, str)
+    followed = Signal(str)
 
     def __init__(self, canvas: DiffractionCanvas, maps: ScanMaps, cube: Datacube, parent: QObject | None = None):
         super().__init__(parent)
         self.canvas, self.maps, self.cube = canvas, maps, cube
+        self.way = BeamWay(cube)
+        self._position = (0, 0)
         self._jobs: dict[str, Job] = {}
         self._old: list[Job] = []
         self._pending: dict[str, Any] = {}
@@ -80,10 +89,44 @@ class Detectors(QObject):
             shapes or None, **{**attributes, "metadata": tag("detector", self.cube, key=key), "blending": FLAT}
         )
         self._count = max(self._count, int(key.rpartition(" ")[2]))
+        self.place(self._position)
         layer.events.data.connect(partial(self._on_data, layer))
         if len(shapes):
             self._want(layer)
         return layer
+
+    def follow(self, on: bool) -> None:
+        """Let detectors go with the beam or stay; their images are made anew where that changes them."""
+        if on != self.way.on:
+            self.way.on = on
+            self._again()
+
+    def take_strain(self, strain: Any) -> None:
+        """The lattices of a strain map tell where the beam is."""
+        if self.way.take(strain):
+            self._again()
+
+    def _again(self) -> None:
+        self.place(self._position)
+        if "navigation" in self._jobs:
+            self.navigation()
+        for layer in self.layers():
+            self._want(layer)
+
+    def place(self, position: tuple[int, int]) -> None:
+        """Draw the detectors where they lie in the pattern of a position."""
+        self._position = position
+        step = np.asarray(self.canvas.space["scale"], float) * self.offset_px
+        for layer in self.layers():
+            if not np.allclose(layer.translate[-2:], step):
+                layer.translate = step
+
+    @property
+    def offset_px(self) -> np.ndarray:
+        """(2,) where detectors are drawn in the pattern that is shown, from where they are kept."""
+        path = self.way.known if self.way.on else None
+        pattern = self.canvas.view.currentText() == VIEWS[0]
+        return np.zeros(2) if path is None or not pattern else np.asarray(path.offset_px[self._position])
 
     def _add(self, title: str, shapes: list[np.ndarray], kind: str) -> Any:
         self._count += 1
@@ -102,6 +145,7 @@ class Detectors(QObject):
             metadata=tag("detector", self.cube, key=f"virtual {self._count}"),
             **self.canvas.space,
         )
+        self.place(self._position)
         layer.current_edge_color = color
         layer.current_face_color = "transparent"
         self.canvas.model.layers.selection.active = layer
@@ -136,26 +180,31 @@ class Detectors(QObject):
         if running is not None:
             running.cancel()
             self._old = [job for job in self._old if job.running] + [running]
-        cube = self.cube
+        cube, way = self.cube, self.way
 
         def work(control: Any, on_block: Any) -> Any:
-            from napari_emdl.gui.diffraction.jobs import virtual_image
-
-            return virtual_image(control, cube, shapes, on_block)
+            return virtual_image(control, cube, shapes, on_block, way)
 
         job = Job(work, "virtual image")
         self._serial += 1
         self._current[key] = self._serial
         job.block.connect(partial(self._on_block, key, self._serial))
         job.failed.connect(partial(self._on_failed, key))
-        if key == "navigation":
-            job.returned.connect(lambda what: self.navigation_named.emit(str(what)))
+        job.returned.connect(partial(self._on_returned, key))
         self._jobs[key] = job
         job.start()
 
     def _on_block(self, key: str, serial: int, block: Any, values: Any) -> None:
         if self._current.get(key) == serial:
             self.maps.fill(key, block.start, block.stop, values)
+
+    def _on_returned(self, key: str, said: Any) -> None:
+        what, how = said
+        self.place(self._position)  # the way of the beam may have been measured just now
+        if key == "navigation":
+            self.navigation_named.emit(what, how)
+        elif how:
+            self.followed.emit(how)
 
     def _on_failed(self, key: str, error: BaseException) -> None:
         report_error(error, "navigation image" if key == "navigation" else "virtual image")

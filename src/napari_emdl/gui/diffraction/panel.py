@@ -10,6 +10,7 @@ from napari_emdl.base.params import StrainParams
 from napari_emdl.base.signals import Datacube
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
 from napari_emdl.gui.diffraction.data import Settings
+from napari_emdl.gui.diffraction.detectorbar import DetectorBar
 from napari_emdl.gui.diffraction.detectors import Detectors
 from napari_emdl.gui.diffraction.disks import DisksStep
 from napari_emdl.gui.diffraction.export import ExportStep
@@ -50,6 +51,7 @@ class Panel(QWidget):
     sets: OpenSets
     frame: Frame
     notices: Notices
+    virtual: DetectorBar
 
     @property
     def closed(self) -> bool:

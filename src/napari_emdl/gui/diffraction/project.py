@@ -152,6 +152,7 @@ def _display(panel: Panel) -> dict[str, Any]:
             "pattern": look_of(canvas.layer("pattern")) if canvas.layer("pattern") is not None else {},
         },
         "detectors": [tag_of(layer)["key"] for layer in detectors],
+        "follow_beam": panel.virtual.follow.isChecked(),
         "looks": {role_of(layer): look_of(layer) for layer in ours},
         "steps": [step.arrow.isChecked() for step in panel.steps],
         "profile_width": panel.strain_step.profile.width_box.value(),
@@ -228,6 +229,7 @@ def restore(panel: Panel, opened: Opened) -> Iterator[None]:
     for saved in opened.parts.get(SCAN_LAYERS, []):
         yield from _add_scan_layer(panel, *saved)
         yield
+    panel.virtual.follow.setChecked(bool(project.display.get("follow_beam", True)))
     _add_diffraction_layers(panel, opened.parts.get(DIFFRACTION_LAYERS, []), project.display.get("detectors") or [])
     if REGIONS in opened.parts:
         panel.regions.use_checked(opened.parts[REGIONS])

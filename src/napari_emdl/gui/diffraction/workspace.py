@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -213,7 +214,8 @@ class StemWorkspace(Panel):
         opened = self.sets.start(StemData.begin(cube, settings, self.state.output_folder))
         opened.maps.scales.changed.connect(self._on_limits)
         if not is_stand_in(cube):
-            opened.detectors.navigation_named.connect(lambda what: self._name_navigation(opened, what))
+            opened.detectors.navigation_named.connect(partial(self._name_navigation, opened))
+            opened.detectors.followed.connect(self.state.message)
             opened.detectors.navigation()
 
     def _on_shown(self, chosen: OpenSet) -> None:
@@ -244,9 +246,9 @@ class StemWorkspace(Panel):
     def _show_title(self, shown: OpenSet) -> None:
         self.title.setText("\n".join(filter(None, (describe(shown.cube), shown.navigation))))
 
-    def _name_navigation(self, opened: OpenSet, what: str) -> None:
-        """Say what the navigation image is."""
-        opened.navigation = "" if opened.data.lone else f"navigation image: {what}"
+    def _name_navigation(self, opened: OpenSet, what: str, how: str) -> None:
+        """Say what the navigation image is, and how its detector goes with the beam."""
+        opened.navigation = "" if opened.data.lone else "\n".join(filter(None, (f"navigation image: {what}", how)))
         if opened is self.sets.shown:
             self._show_title(opened)
 
