@@ -305,9 +305,8 @@ def test_refiner_is_given_the_probe_and_one_without_still_works(monkeypatch):
     monkeypatch.setattr("napari_emdl.models.session.Session.set_constant", lambda self, name, value: None)
     bare = NetworkFinder(probe, DiskParams(method="light"), (96, 96), RunParams(device="cpu"))
     assert "probe" not in bare._looks.refiner.session._constants
+    needed, more = ("pattern", "pattern_index", "position_px", "radius_px"), ("probe", "beam_px")
     bare._looks.refiner.session.inputs.pop("probe")
-    bare._looks.refiner.session.require(
-        ("pattern", "pattern_index", "position_px", "radius_px"), ("measured",), optional=("probe",)
-    )
+    bare._looks.refiner.session.require(needed, ("measured",), optional=more)
     with pytest.raises(EmdlError, match="needs inputs"):
-        finder._looks.refiner.session.require(("pattern", "pattern_index", "position_px", "radius_px"), ("measured",))
+        finder._looks.refiner.session.require(needed, ("measured",), optional=("beam_px",))
