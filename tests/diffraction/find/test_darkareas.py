@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from napari_emdl.diffraction.find.darkareas import dark_areas
 from napari_emdl.diffraction.find.disks import find_disks
@@ -78,17 +77,3 @@ def test_the_dark_ground_between_small_disks_is_not_hidden() -> None:
     cube, _ = strained_datacube(shape=(4, 6), detector=(96, 96))
     patterns = np.asarray(cube.data).reshape(-1, 96, 96).astype(np.float32)
     assert not any(dark_areas(pattern).any() for pattern in patterns)
-
-
-def test_a_stop_wider_than_what_is_usual_is_told_by_is_dark_to_its_middle() -> None:
-    """A needle that opens into a broad holder, over rings: nothing in its middle has anything lit within reach."""
-    size = 512
-    rows, cols = np.mgrid[:size, :size]
-    away = np.hypot(rows - 250, cols - 230)
-    lit = 4 + 250 * np.exp(-away / 45) + 40 * np.exp(-(((away - 130) / 6) ** 2)) + 25 * np.exp(-(((away - 190) / 8) ** 2))
-    half = np.interp(cols, [225, 240, 320, 360, 470], [0, 12, 30, 80, 75])
-    stop = (cols >= 225) & (np.abs(rows - 250) < half)
-    seen = np.rint(np.random.default_rng(6).poisson(lit) * ndimage.gaussian_filter((~stop).astype(float), 1.5))
-    dark = dark_areas(np.clip(seen, 0, 255))
-    assert dark[stop].mean() > 0.97
-    assert (dark & ~ndimage.binary_dilation(stop, iterations=5)).mean() < 0.01

@@ -27,8 +27,6 @@ _GROWN, _GROWN_NOISE, _STEPS = 0.5, 3.0, 3
 _LEAST, _LEAST_PX, _MOST, _SOLID = 0.002, 40, 0.4, 0.9
 #: An enclosed area has less than this part of the counts around it, at least and at most these parts of the detector.
 _DARK_SHARE, _DARK_AREA, _MOST_DARK = 0.25, 0.001, 0.5
-#: Percentile of the counts of an area that what belongs to it has at most.
-_ITS_LEVEL = 75
 #: Bands outside the rim in px, the near and the far one, pixels inside that tell, and Gaussian windows of the means there.
 _NEAR, _FAR, _INSIDE, _ALONG = (2.0, 5.5), (6.0, 11.0), 1.5, (3.0, 4.0)
 #: The near band over the inside, and the noise of their difference; over the far band; parts of the rim that show it. The step
@@ -105,8 +103,7 @@ def _hidden(image: Floats) -> Mask:
     sizes = np.bincount(labels.ravel(), minlength=n + 1)
     for label in 1 + np.flatnonzero(sizes[1:] >= max(_LEAST_PX, _LEAST * image.size)):
         seed = labels == label
-        grown = _grown(above, seed, gain)
-        for dark in (grown, seed, _as_dark(smooth, grown)):
+        for dark in (_grown(above, seed, gain), seed):
             area = _Area(above, dark, gain, brightest)
             if area.is_hidden:
                 out |= ndimage.binary_dilation(area.whole, iterations=2)
@@ -165,15 +162,6 @@ def _grown(above: Floats, seed: Mask, gain: float) -> Mask:
         if done:
             break
     return area
-
-
-def _as_dark(smooth: Floats, area: Mask) -> Mask:
-    """The area with all that is connected to it and no brighter: the middle of a stop wider than what is usual is told by."""
-    rounding = 1e-6 * float(smooth.max())  # running means of zeros are not zero
-    dark = area | (smooth <= np.percentile(smooth[area], _ITS_LEVEL) + rounding)
-    labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3), bool)))
-    touched = np.unique(labels[area])
-    return np.asarray(area | np.isin(labels, touched[touched > 0]))
 
 
 @dataclass(frozen=True)
