@@ -142,7 +142,7 @@ OVERLAYS = {
 
 #: What a reliability plot shows, and on what: name -> text below it. The command stands in reference/networks.md.
 RELIABILITY = {
-    "disk_glance": "Sigma of a disk against the error it has, 150 patterns of held-out crystals. The program uses its places as starts only.",
+    "disk_glance": "Sigma of a disk against its error, 150 patterns of held-out crystals; the program takes places only.",
     "disk_refiner": "Sigma of a disk against the error it has, 150 patterns of held-out crystals.",
     "columns": "Share of candidates that are columns, by score, and its standard error. Own simulated images, contrast "
     "and pixel size told, every candidate above the floor: 140 HRTEM images of 20 particles in seven regimes, "

@@ -158,7 +158,7 @@ def test_smaller_maps_lie_where_the_columns_are(tmp_path: Path, how: str) -> Non
 @pytest.mark.parametrize(
     ("options", "more", "line"),
     [
-        ({**TWO_MAPS}, {}, r"--channels, such as background,species1"),
+        ({**TWO_MAPS}, {}, r"`channels`, such as background,species1"),
         ({**TWO_MAPS}, {"channels": ["atoms", "background"]}, r"map 1 \(atoms\) is high over .* so it is the background"),
         ({"weight": -KERNEL[None, None], "bias": (4.0,)}, {}, "so it is the background"),
         ({**TWO_MAPS}, {"channels": ["A", "B"], "activation": "softmax"}, "softmax needs a map of the background"),

@@ -103,7 +103,7 @@ def test_a_wrong_pixel_size_is_doubted_and_kept() -> None:
     assert "is the pixel size right" not in right.attrs["note"]
     wrong = find_columns(image, pixel_size_A=0.03)
     assert wrong.attrs["pixel_A"] == 0.03 and not wrong.attrs["pixel_guessed"]
-    assert "is the pixel size right" in wrong.attrs["note"] and "--pixel-size" in wrong.attrs["note"]
+    assert "is the pixel size right" in wrong.attrs["note"] and "`pixel_size_A`" in wrong.attrs["note"]
     likely_A = float(wrong.attrs["note"].split("at about ")[1].split(" ")[0])
     assert 0.5 < likely_A / 0.12 < 1.8
 

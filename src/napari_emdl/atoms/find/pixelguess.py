@@ -157,7 +157,7 @@ def pixel_size_doubt(
         return ""
     return (
         f"is the pixel size right? At {given_A:.3g} Å hardly a lattice of columns is seen, at about {guess.pixel_A:g} Å "
-        f"{guess.columns} columns in a part of the image repeat; check it (--pixel-size)"
+        f"{guess.columns} columns in a part of the image repeat; check it (`pixel_size_A`)"
     )
 
 

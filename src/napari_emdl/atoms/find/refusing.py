@@ -90,7 +90,7 @@ def refuse_few(finder: NetworkColumnFinder, other: NetworkColumnFinder | None = 
         "what there is, set this threshold"
     )
     if other is not None and other.passing >= 0.5:
-        line += f"; read as {other.contrast}, the image has {other.passing:.0f} columns (--contrast {other.contrast})"
+        line += f"; read as {other.contrast}, the image has {other.passing:.0f} columns (`contrast='{other.contrast}'`)"
     finder.caveats += Caveats([line])
     finder.default_min_score, finder.passing = NOTHING_PASSES, 0.0
     return True

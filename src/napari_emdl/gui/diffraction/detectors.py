@@ -199,6 +199,8 @@ class Detectors(QObject):
             self.maps.fill(key, block.start, block.stop, values)
 
     def _on_returned(self, key: str, said: Any) -> None:
+        if key not in self._current:  # closed meanwhile
+            return
         what, how = said
         self.place(self._position)  # the way of the beam may have been measured just now
         if key == "navigation":
@@ -221,6 +223,7 @@ class Detectors(QObject):
     def close(self, timeout_s: float = 2.0) -> bool:
         """Cancel everything; True when all threads have ended."""
         self._timer.stop()
+        self._current.clear()
         running = [*self._jobs.values(), *self._old]
         for job in running:
             job.cancel()
