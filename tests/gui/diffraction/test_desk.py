@@ -42,6 +42,7 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     panel.lattice_step.take_vectors([(20.0, 0.0), (0.0, 20.0)])
     panel.virtual.add_bright_field()
     wait_until(lambda: panel.state.found.strain is not None and not panel.state.busy and not panel.detectors.busy)
+    wait_until(lambda: panel.maps.settled, what="the layers, which are made one by one")
     strain, shown_before = panel.state.found.strain, visible(viewer, first)
     history = panel.thresholds.history
     history.settle()
