@@ -76,7 +76,8 @@ class SmallDiskFinder:
         """(n,) patterns in which places measured as peaks are far better known than the same ones by network."""
         ratio = peaks.column("sigma_px")[pairs.second] / np.maximum(disks.column("sigma_px")[pairs.first], 1e-6)
         of = disks.flat_index()[pairs.first]
-        return np.array([np.median(ratio[of == i]) < _FAR_SURER if (of == i).any() else False for i in range(disks.n_positions)])
+        far = [(of == i).any() and np.median(ratio[of == i]) < _FAR_SURER for i in range(disks.n_positions)]
+        return np.array(far, bool)
 
     def _joined(self, disks: PeakTable, peaks: PeakTable) -> PeakTable:
         """One table, best first in each pattern; peaks are as uncertain in all directions."""
