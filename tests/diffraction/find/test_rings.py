@@ -8,7 +8,7 @@ import pytest
 from napari_emdl import find_disks
 from napari_emdl.diffraction.find.candidates import Found
 from napari_emdl.diffraction.find.friedel import in_pairs
-from napari_emdl.diffraction.find.rings import on_rings
+from napari_emdl.diffraction.find.rings import Rings
 
 RADIUS, BEAM = 4.0, np.array([97.0, 94.0])
 ROW, COL = np.mgrid[:192, :192]
@@ -56,7 +56,7 @@ def test_places_of_a_ring_are_told_from_disks_on_it(width: float, hidden: bool) 
         image[np.hypot(ROW - BEAM[0], COL - BEAM[1]) < 9] = 0
         seen = np.linalg.norm(all_places - BEAM, axis=1) > 1
         all_places, all_intensity, disks = all_places[seen], all_intensity[seen], disks[1:]
-    ring = on_rings(image[None], found_at(all_places, all_intensity), np.array([40.0, 150.0]), RADIUS, 0.6)
+    ring = Rings(image[None], np.array([40.0, 150.0]), RADIUS, 0.6).hold(found_at(all_places, all_intensity))
     assert not ring[: len(disks)].any()
     assert ring[len(disks) :].mean() > 0.95
 
@@ -64,7 +64,7 @@ def test_places_of_a_ring_are_told_from_disks_on_it(width: float, hidden: bool) 
 def test_spots_of_many_grains_on_one_circle_are_no_ring() -> None:
     spots = np.concatenate([BEAM[None], on_circle(30.0, 9), on_circle(60.0, 20)])
     image = pattern(spots)
-    assert not on_rings(image[None], found_at(spots), BEAM, RADIUS, 0.6).any()
+    assert not Rings(image[None], BEAM, RADIUS, 0.6).hold(found_at(spots)).any()
 
 
 @pytest.mark.parametrize("method", ["light", "template"])

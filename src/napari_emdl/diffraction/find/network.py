@@ -39,7 +39,7 @@ from napari_emdl.diffraction.find.patterns import count_defects
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.probe import Probe
 from napari_emdl.diffraction.find.refine import SAME_PLACE, Looks, Refiner
-from napari_emdl.diffraction.find.rings import ON_RING, on_rings
+from napari_emdl.diffraction.find.rings import ON_RING, Rings
 from napari_emdl.diffraction.find.spectrum import probe_spectrum
 from napari_emdl.diffraction.find.template import FIELDS, TemplateFinder, beam_finder, light_proposer
 from napari_emdl.jobs.control import Control
@@ -345,7 +345,8 @@ class NetworkFinder:
         again = partial(self._looks.refiner.again, passes=passes - 1, settled=settled, control=control)
         found = again(patterns, first, beam_px=place)
         found = self._without_doubles(found, self._spacing_px)
-        found, ringed = self._off_rings(patterns, found, place, gap)
+        rings = Rings(patterns, place, radius, CONFIDENT_SCORE, gap)
+        found, ringed = self._off_rings(rings, found)
         sure = found.pick(found.score >= CONFIDENT_SCORE)
         centre = np.array(self.detector_shape) / 2
         confident = sure.table(n)
@@ -371,7 +372,7 @@ class NetworkFinder:
             likely = extra.score >= SCORE_FLOOR
             extra, site = again(patterns, extra.pick(likely), beam_px=place), site[likely]
             extra = extra.pick(np.linalg.norm(extra.position - site, axis=1) < SITE_CAPTURE * radius)
-            extra, more = self._off_rings(patterns, extra, place, gap)
+            extra, more = self._off_rings(rings, extra)
             ringed = np.union1d(ringed, more)
             found = self._without_doubles(Found.join([found, extra]), self._spacing_px)
         away = lattices.distance_px(found.which, found.position)
@@ -379,11 +380,9 @@ class NetworkFinder:
         found.score = off_lattice(found, strange, found.score >= CONFIDENT_SCORE)
         return found, ringed
 
-    def _off_rings(
-        self, patterns: NDArray[np.float32], found: Found, beam: NDArray[np.float64], gap: NDArray[np.bool_]
-    ) -> tuple[Found, NDArray[np.intp]]:
+    def _off_rings(self, rings: Rings, found: Found) -> tuple[Found, NDArray[np.intp]]:
         """Scores lowered where a ring about the direct beam makes what looks like a disk, and the patterns that have one."""
-        ring = on_rings(patterns, found, beam, self.probe.radius_px, CONFIDENT_SCORE, gap)
+        ring = rings.hold(found)
         ringed = np.unique(found.which[ring & (found.score >= self.default_min_score)])
         found.score = np.where(ring, ON_RING * found.score, found.score)
         return found, ringed

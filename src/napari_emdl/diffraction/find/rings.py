@@ -44,23 +44,13 @@ _NEAREST = 2.2
 _LEAST_ALIKE, _MANY_ALIKE = 6, 9
 
 
-def on_rings(
-    patterns: NDArray[np.float32] | Callable[[int], NDArray[np.float32]],
-    found: Found,
-    beam_px: Floats,
-    radius_px: float,
-    sure: float,
-    gap: NDArray[np.bool_] | None = None,
-    quick: bool = False,
-) -> NDArray[np.bool_]:
-    """(m,) True for candidates that are as the rest of a ring about the direct beam.
+class Rings:
+    """Rings beneath the disks of some patterns; each pattern is looked at once.
 
     Parameters
     ----------
     patterns
         (n, rows, cols) electrons, or what gives one of them.
-    found
-        Candidates.
     beam_px
         (2,) where the direct beam of all patterns may be; or it is one of the brightest disks of a pattern.
     radius_px
@@ -72,26 +62,53 @@ def on_rings(
     quick
         Try fewer places for the beam and look at rings of many candidates only: one behind a stop may be missed.
     """
-    out = np.zeros(len(found.which), bool)
-    side = max(1, round(_SIDE * radius_px))
-    for i in np.unique(found.which):
-        here = np.flatnonzero(found.which == i)
-        own = found.pick(here)
-        likely = own.pick(own.score >= sure)
-        centres = _simplest_beams(likely, beam_px) if quick else likely_beams(likely, beam_px, radius_px)
-        centres = _amid_circles(own.position, centres, radius_px, _MANY_ALIKE if quick else _LEAST_ALIKE)
+
+    def __init__(
+        self,
+        patterns: NDArray[np.float32] | Callable[[int], NDArray[np.float32]],
+        beam_px: Floats,
+        radius_px: float,
+        sure: float,
+        gap: NDArray[np.bool_] | None = None,
+        quick: bool = False,
+    ) -> None:
+        self.patterns, self.beam_px, self.radius_px, self.sure = patterns, beam_px, radius_px, sure
+        self.gap, self.quick = gap, quick
+        self._side = max(1, round(_SIDE * radius_px))
+        self._seen: dict[int, tuple[NDArray[np.float32], Floats] | None] = {}
+
+    def hold(self, found: Found) -> NDArray[np.bool_]:
+        """(m,) True for candidates that are as the rest of a ring about the direct beam.
+
+        Whether a pattern has a ring, and about where, is told by the first candidates in it of which many are as far from a
+        likely beam as each other.
+        """
+        out = np.zeros(len(found.which), bool)
+        for i in np.unique(found.which):
+            here = np.flatnonzero(found.which == i)
+            own = found.pick(here)
+            if int(i) not in self._seen:
+                self._look(int(i), own)
+            seen = self._seen.get(int(i))
+            if seen is not None:
+                out[here] = _like_their_circle(seen[0], own.position, seen[1], self.radius_px, self._side)
+        return out
+
+    def _look(self, i: int, own: Found) -> None:
+        """Find the ring of a pattern, if these candidates can tell."""
+        likely = own.pick(own.score >= self.sure)
+        centres = _simplest_beams(likely, self.beam_px) if self.quick else likely_beams(likely, self.beam_px, self.radius_px)
+        centres = _amid_circles(own.position, centres, self.radius_px, _MANY_ALIKE if self.quick else _LEAST_ALIKE)
         if not len(centres):
-            continue
-        pattern = patterns(int(i)) if callable(patterns) else patterns[i]
-        level = ndimage.uniform_filter(pattern, side, mode="nearest")
-        if gap is not None and gap.any():
-            level = np.where(gap, np.float32(np.nan), level)
+            return
+        pattern = self.patterns(i) if callable(self.patterns) else self.patterns[i]
+        level = ndimage.uniform_filter(pattern, self._side, mode="nearest")
+        if self.gap is not None and self.gap.any():
+            level = np.where(self.gap, np.float32(np.nan), level)
         framed = np.pad(level, 1, constant_values=np.nan)
-        heights = _heights_of_rings(framed, centres, radius_px, side)
+        heights = _heights_of_rings(framed, centres, self.radius_px, self._side)
         best = int(np.argmax(heights))
-        if heights[best] > _LEAST_SUM:
-            out[here] = _like_their_circle(framed, own.position, centres[best], radius_px, side)
-    return out
+        self._seen[i] = (framed, centres[best]) if heights[best] > _LEAST_SUM else None
 
 
 def _simplest_beams(sure: Found, beam_px: Floats) -> Floats:

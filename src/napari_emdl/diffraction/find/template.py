@@ -52,7 +52,7 @@ from napari_emdl.diffraction.find.patterns import anscombe, bin_patterns, count_
 from napari_emdl.diffraction.find.plausible import keep_plausible
 from napari_emdl.diffraction.find.poisson import PoissonFilter, is_sparse
 from napari_emdl.diffraction.find.probe import Probe
-from napari_emdl.diffraction.find.rings import ON_RING, on_rings
+from napari_emdl.diffraction.find.rings import ON_RING, Rings
 from napari_emdl.jobs.control import Control
 from napari_emdl.workflow.finder import FinderInfo
 
@@ -166,7 +166,8 @@ class TemplateFinder:
             return np.asarray(filled[0] / estimate_gain(filled)[0], np.float32)
 
         middle = (np.array(self.detector_shape) - 1) / 2
-        ring = on_rings(electrons, Found.of(table), middle, self.probe.radius_px, self.default_min_score, quick=True)
+        rings = Rings(electrons, middle, self.probe.radius_px, self.default_min_score, quick=True)
+        ring = rings.hold(Found.of(table))
         ringed = np.unique(table.flat_index()[ring & (table.column("score") >= self.default_min_score)])
         return (self._limited(table, np.where(ring, ON_RING, np.inf)) if ring.any() else table), len(ringed)
 

@@ -59,6 +59,7 @@ class Detectors(QObject):
         self._count = self._serial = 0
         self._drawing: DrawOnce | None = None
         self._current: dict[str, int] = {}
+        self._filling: set[int] = set()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
@@ -188,6 +189,8 @@ class Detectors(QObject):
         job = Job(work, "virtual image")
         self._serial += 1
         self._current[key] = self._serial
+        self._filling.add(self._serial)
+        job.finished.connect(partial(self._on_finished, self._serial))
         job.block.connect(partial(self._on_block, key, self._serial))
         job.failed.connect(partial(self._on_failed, key))
         job.returned.connect(partial(self._on_returned, key))
@@ -211,10 +214,13 @@ class Detectors(QObject):
     def _on_failed(self, key: str, error: BaseException) -> None:
         report_error(error, "navigation image" if key == "navigation" else "virtual image")
 
+    def _on_finished(self, serial: int) -> None:
+        self._filling.discard(serial)
+
     @property
     def busy(self) -> bool:
-        """True while an image fills in."""
-        return bool(self._pending) or any(job.running for job in self._jobs.values())
+        """True until the last image is whole on the canvas; its worker ends before its last blocks are drawn."""
+        return bool(self._pending or self._filling)
 
     def layers(self) -> list[Any]:
         """Shapes layers of the detectors."""
@@ -224,6 +230,7 @@ class Detectors(QObject):
         """Cancel everything; True when all threads have ended."""
         self._timer.stop()
         self._current.clear()
+        self._filling.clear()
         running = [*self._jobs.values(), *self._old]
         for job in running:
             job.cancel()
