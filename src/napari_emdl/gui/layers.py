@@ -34,12 +34,13 @@ def project_layers(path: str) -> list[LayerTuple]:
     from napari_emdl.workflow.project import read_project
 
     project, _ = read_project(path, {})
-    layers: list[LayerTuple] = []
-    if project.diffraction is not None:
-        layers += diffraction.project_layers(path)
-    if project.atoms is not None:
-        layers += atoms.project_layers(path)
-    return layers
+    sciences = [(project.diffraction, diffraction), (project.atoms, atoms)]
+
+    def read() -> list[LayerTuple]:
+        parts = [science.opened_layers(science.read_opened(path)) for has, science in sciences if has is not None]
+        return for_panels([layer for part in parts for layer in part])
+
+    return _in_worker(read, "opening a project")
 
 
 def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:

@@ -14,14 +14,14 @@ from napari_emdl.base.errors import EmdlError, OpenError
 from napari_emdl.base.params import ColumnLimits
 from napari_emdl.base.signals import Movie
 from napari_emdl.gui.atoms.session import AtomsSession, movie_of
-from napari_emdl.gui.kit import notices, styles
+from napari_emdl.gui.kit import notices
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, add_own, digest_of, own_layers
 from napari_emdl.gui.kit.projects import Keeper
 from napari_emdl.gui.kit.session import COLUMNS as COLUMNS_TITLE
 from napari_emdl.gui.kit.session import DIFFUSION as DIFFUSION_TITLE
 from napari_emdl.gui.kit.session import register, unregister
-from napari_emdl.gui.kit.signals import for_panels, signal_layers
+from napari_emdl.gui.kit.signals import with_project
 from napari_emdl.workflow.partial import PartialPeaks
 from napari_emdl.workflow.project import AtomsProject, Collected, Part, Project, open_movie, read_project
 
@@ -157,7 +157,7 @@ def read_opened(path: str | Path) -> Opened:
         DONE: np.load,
         EDITS: lambda file: json.loads(file.read_text(encoding="utf-8")),
         OCCUPANCY: load,
-        OWN_LAYERS: _read_layers,
+        OWN_LAYERS: read_layers,
     }
     whole, parts = read_project(path, readers)
     if whole.atoms is None:
@@ -166,26 +166,9 @@ def read_opened(path: str | Path) -> Opened:
     return Opened(Path(path), whole.atoms, movie, parts)
 
 
-def _read_layers(path: Path) -> list[LayerData]:
-    return [(data, dict(attributes), str(kind)) for data, attributes, kind in read_layers(str(path))]
-
-
-def project_layers(path: str) -> list[LayerData]:
-    """Layers of a project for the reader: its movie's; the panels that take it over add the rest."""
-    from napari_emdl.gui.kit.worker import run_with_progress
-
-    def read(_control: Any) -> list[LayerData]:
-        return for_panels(opened_layers(read_opened(path)))
-
-    found: list[LayerData] = run_with_progress(read, "opening a project")
-    return found
-
-
 def opened_layers(opened: Opened) -> list[LayerData]:
     """Layers that bring an opened project to the panels."""
-    layers = signal_layers(opened.movie)
-    layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
-    return layers
+    return with_project(opened.movie, opened)
 
 
 class AtomsWorkspace:

@@ -20,7 +20,7 @@ from napari_emdl.gui.kit import styles
 from napari_emdl.gui.kit.layerfile import read_layers, write_layers
 from napari_emdl.gui.kit.ownlayers import MAX_IMAGE_BYTES, MAX_IMAGE_BYTES_KEPT, LayerData, digest_of, own, own_layers
 from napari_emdl.gui.kit.session import role_of, tag, tag_of
-from napari_emdl.gui.kit.signals import for_panels, signal_layers
+from napari_emdl.gui.kit.signals import with_project
 from napari_emdl.workflow.project import Collected, DiffractionProject, Project, open_cube, read_project
 
 DISKS, DONE, REGIONS = "disks.h5", "done.npy", "regions.npy"
@@ -172,7 +172,7 @@ def read_opened(path: str | Path) -> Opened:
     """
     from napari_emdl.io import load
 
-    readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: _read_layers, DIFFRACTION_LAYERS: _read_layers}
+    readers = {DISKS: load, DONE: np.load, REGIONS: np.load, SCAN_LAYERS: read_layers, DIFFRACTION_LAYERS: read_layers}
     from napari_emdl.samples.diffraction import strained_datacube
 
     whole, parts = read_project(path, readers)
@@ -185,26 +185,9 @@ def read_opened(path: str | Path) -> Opened:
     return Opened(Path(path), project, cube, parts)
 
 
-def _read_layers(path: Path) -> list[LayerData]:
-    return [(data, dict(attributes), str(kind)) for data, attributes, kind in read_layers(str(path))]
-
-
-def project_layers(path: str) -> list[LayerData]:
-    """Layers of a project for the reader: its datacube's; the workspace that takes it over adds the rest."""
-    from napari_emdl.gui.kit.worker import run_with_progress
-
-    def read(_control: Any) -> list[LayerData]:
-        return for_panels(opened_layers(read_opened(path)))
-
-    found: list[LayerData] = run_with_progress(read, "opening a project")
-    return found
-
-
 def opened_layers(opened: Opened) -> list[LayerData]:
     """Layers that bring an opened project to a workspace."""
-    layers = signal_layers(opened.cube)
-    layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
-    return layers
+    return with_project(opened.cube, opened)
 
 
 def restore(panel: Panel, opened: Opened) -> Iterator[None]:

@@ -19,7 +19,7 @@ from napari_emdl.io.hdf5gate import is_hdf5, open_h5, refuse_foreign_storage
 from napari_emdl.io.packing import read_array
 
 if TYPE_CHECKING:
-    from napari.types import FullLayerData, LayerData
+    from napari.types import FullLayerData
 
 MARK = "napari_emdl_layers"
 VERSION = 1
@@ -124,7 +124,7 @@ def is_layer_file(path: str) -> bool:
         return False
 
 
-def read_layers(path: str) -> list[LayerData]:
+def read_layers(path: str | Path) -> list[tuple[Any, dict[str, Any], str]]:
     """Read what :func:`write_layers` wrote."""
     name = Path(path).name
     with one_line(name, "layer file"), open_h5(path) as file:
@@ -134,7 +134,7 @@ def read_layers(path: str) -> list[LayerData]:
         return [_read_layer(file[group]) for group in sorted(file)]
 
 
-def _read_layer(group: h5py.Group) -> LayerData:
+def _read_layer(group: h5py.Group) -> tuple[Any, dict[str, Any], str]:
     import pandas as pd
 
     from napari_emdl.gui.kit.session import tag

@@ -26,6 +26,13 @@ def signal_layers(signal: Datacube | Movie) -> list[LayerTuple]:
     return [movie_layer(signal)]
 
 
+def with_project(signal: Datacube | Movie, opened: Any) -> list[LayerTuple]:
+    """Layers of an opened project's data, which bring the project to the panels."""
+    layers = signal_layers(signal)
+    layers[0][1]["metadata"][styles.METADATA_KEY]["project"] = opened
+    return layers
+
+
 def for_panels(layers: list[LayerTuple]) -> list[LayerTuple]:
     """The same layers, with all imported that their panel needs: in a worker, so that the window need not wait for it."""
     signals = [look.get("metadata", {}).get(styles.METADATA_KEY, {}).get("signal") for _, look, _ in layers]
