@@ -136,6 +136,14 @@ def test_patterns_without_a_lattice_do_not_count():
         data = dataclasses.replace(lattices(truth + 1.0, weight))
         loss, _ = strain_loss(data, torch.zeros(1, 25, 2), torch.eye(2).expand(1, 25, 2, 2))
         assert float(loss) == 0
+    row = torch.tensor([[[30.0, 4.0], [0.0, 0.0]]])  # the reflections of a systematic row
+    loss, _ = strain_loss(
+        dataclasses.replace(lattices(truth + 1.0), basis_px=row),
+        offset := torch.zeros(1, 25, 2).requires_grad_(),
+        torch.eye(2).expand(1, 25, 2, 2),
+    )
+    loss.backward()
+    assert float(loss) == 0 and bool((offset.grad == 0).all())
 
 
 def test_the_fit_uses_the_ellipses():

@@ -290,6 +290,18 @@ def test_a_glance_spares_the_refiner_what_shows_no_disk(monkeypatch: pytest.Monk
         assert precision > 0.95 and recall > 0.95 and error < 1.1 * matched(other, place, 2.0)[2]
 
 
+@pytest.mark.parametrize(("spacing", "glanced"), [(31.4, True), (17.0, False)])
+def test_nobody_glances_at_disks_that_overlap(monkeypatch: pytest.MonkeyPatch, spacing: float, glanced: bool) -> None:
+    looked = []
+    measure = Refiner.measure
+    monkeypatch.setattr(
+        Refiner, "measure", lambda self, *a, **k: (looked.append(self.session.model.name), measure(self, *a, **k))[1]
+    )
+    image = pattern((256, 256), sites((256, 256), spacing, (128.0, 128.0), margin=60.0), 10.0, counts=20.0)
+    table = NetworkFinder(synthetic_probe(10.0, (256, 256)), DiskParams(method="fcunet"), (256, 256), RUN).find(image[None])
+    assert len(table.filter(min_score=0.5)[0]) > 15 and ("disk_glance" in looked) is glanced
+
+
 def test_a_refiner_of_the_user_looks_at_every_candidate() -> None:
     assert glance_model(DiskParams(method="light")).name == "disk_glance"
     assert glance_model(DiskParams(method="fcunet-plain")) is None

@@ -16,6 +16,8 @@ FIELDS = ("row", "col", "intensity", "score", "sigma_px")
 #: Score of a disk off a convincing lattice, as a factor; where more than this share of the sure disks is off it, what the odds
 #: are divided by instead.
 OFF_LATTICE, MANY_STRAYS, OFF_LATTICE_ODDS = 0.4, 0.2, 25.0
+#: Disks overlap where the next one is nearer than this, in radii.
+OVERLAPPING = 2.05
 _FOUND_FIELDS = ("which", "position", "sigma", "score", "intensity", "prior", "ellipse", "moved")
 #: Fields of disks measured by a refiner that knows directions.
 ELLIPSE_FIELDS = ("sigma_row_px", "sigma_col_px", "rho")
@@ -122,3 +124,13 @@ def located(sigma_px: NDArray[np.float64], radius_px: float) -> NDArray[np.float
 def inside(position: NDArray[np.float64], detector_shape: tuple[int, int], edge_px: float) -> NDArray[np.bool_]:
     corner = np.array(detector_shape) - 1
     return np.all((position >= edge_px) & (position <= corner - edge_px), axis=1)
+
+
+def crowded(sure: Found, radius_px: float) -> bool:
+    """Whether most of these disks, of any patterns, have a neighbour in their pattern that they overlap with."""
+    if len(sure.which) < 4:
+        return False
+    apart = 4 * (np.ptp(sure.position, axis=0).max() + radius_px)
+    points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
+    nearest = cKDTree(points).query(points, k=2)[0][:, 1]
+    return bool(np.median(nearest) < OVERLAPPING * radius_px)

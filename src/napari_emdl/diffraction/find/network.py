@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from napari_emdl.base.caveats import DEVICE, RANGE, Caveats
 from napari_emdl.base.errors import EmdlError
@@ -22,6 +21,7 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.diffraction.find.candidates import (
     ELLIPSE_FIELDS,
     Found,
+    crowded,
     inside,
     located,
     off_lattice,
@@ -333,8 +333,9 @@ class NetworkFinder:
         n, radius = len(patterns), self.probe.radius_px
         assert self._looks is not None
         place = self._beam(patterns)
-        glanced, _ = self._looks.at_a_glance(patterns, proposed, place, control)
-        closely = self._looks.glance is None or self._passes(glanced) == OVERLAP_PASSES
+        closely = self._looks.glance is None or self._proposed_crowded(proposed)
+        glanced = proposed if closely else self._looks.at_a_glance(patterns, proposed, place, control)[0]
+        closely |= self._passes(glanced) == OVERLAP_PASSES
         measure = partial(self._looks.refiner.measure, beam_px=place, control=control)
         first = measure(patterns, proposed if closely else glanced)
         first = self._without_doubles(first.pick(first.score >= SCORE_FLOOR), SAME_PLACE * radius)
@@ -391,10 +392,8 @@ class NetworkFinder:
         """Passes asked for, else two, or four where neighbouring disks overlap."""
         if self.params.refine_passes:
             return self.params.refine_passes
-        sure = found.pick(found.score >= CONFIDENT_SCORE)
-        if len(sure.which) < 4:
-            return PASSES
-        apart = 4 * max(self.detector_shape)
-        points = np.c_[sure.position[:, 0] + apart * sure.which, sure.position[:, 1]]
-        nearest = cKDTree(points).query(points, k=2)[0][:, 1]
-        return OVERLAP_PASSES if np.median(nearest) < 2.05 * self.probe.radius_px else PASSES
+        return OVERLAP_PASSES if crowded(found.pick(found.score >= CONFIDENT_SCORE), self.probe.radius_px) else PASSES
+
+    def _proposed_crowded(self, proposed: Found) -> bool:
+        """Whether what FCU-Net proposes overlaps; what correlation proposes is too rough to tell."""
+        return self._proposer is not None and crowded(proposed.pick(proposed.prior >= 1), self.probe.radius_px)

@@ -14,6 +14,8 @@ import torch
 _FLOOR = 1e-4
 #: Disks, weighted by visibility, that a lattice needs.
 _LEAST_DISKS = 6.0
+#: Smallest cell of a lattice in the plane.
+_LEAST_CELL_PX2 = 1.0
 
 
 @dataclass
@@ -66,10 +68,12 @@ def strain_errors(lattices: Lattices, offset: torch.Tensor, precision: torch.Ten
     normal = normal / level + 1e-4 * torch.eye(6, device=normal.device)
     solved = torch.linalg.solve(normal, right / level[:, :, 0]).reshape(batch, 3, 2)
     basis_error = solved[:, 1:] / size[:, None, None]
-    change = -torch.linalg.solve(lattices.basis_px, basis_error)
+    plane = torch.linalg.det(lattices.basis_px).abs() > _LEAST_CELL_PX2  # the reflections of a systematic row span none
+    basis = torch.where(plane[:, None, None], lattices.basis_px, torch.eye(2, device=normal.device))
+    change = -torch.linalg.solve(basis, basis_error)
     errors = torch.stack([change[:, 0, 0], change[:, 1, 1], 0.5 * (change[:, 0, 1] + change[:, 1, 0])], 1)
     spread = torch.linalg.eigvalsh(torch.einsum("bpi,bpj,bp->bij", design, design, lattices.weight).detach())[:, 0]
-    return errors, (total > _LEAST_DISKS) & (spread > 0.05 * total)
+    return errors, plane & (total > _LEAST_DISKS) & (spread > 0.05 * total)
 
 
 def strain_loss(lattices: Lattices, offset: torch.Tensor, precision: torch.Tensor) -> tuple[torch.Tensor, float]:
