@@ -149,7 +149,7 @@ class ColumnsPanel(ScrollPanel):
         self.follow(session.columns_changed, self._columns_changed)
         self.follow(session.limits_changed, self._limits_changed)
         self.follow(session.settings_changed, self._put_settings)
-        session.message.connect(self.status.setText)
+        self.follow(session.message, self.project_row.show_note)
 
     def _list_models(self, chosen: str | None = None) -> None:
         with QSignalBlocker(self.model_box):
@@ -219,6 +219,7 @@ class ColumnsPanel(ScrollPanel):
         self.counts.setVisible(several)
         self.average.setVisible(several)
         self.status.setText("")
+        self.project_row.show_note("")
         if self._debounce.isActive():
             self._debounce.stop()
             self._settings_changed()
@@ -357,8 +358,8 @@ class ColumnsPanel(ScrollPanel):
 
     def _write(self, function: Callable[[], str], name: str) -> None:
         job = Job(lambda _control, _block: function(), name, self)
-        job.returned.connect(self.status.setText)
-        job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
+        job.returned.connect(self.session.message)
+        job.failed.connect(lambda error: self.session.message.emit(report_error(error, name)))
         job.start()
 
     # -- tuning

@@ -16,7 +16,7 @@ from napari_emdl.base.stages import Job
 from napari_emdl.gui.atoms.data import PRESETS
 from napari_emdl.gui.atoms.history import LimitsHistory
 from napari_emdl.gui.atoms.session import AtomsSession
-from napari_emdl.gui.atoms.widgets import row
+from napari_emdl.gui.atoms.widgets import line, row
 from napari_emdl.gui.kit.help import help_text, show_help
 from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.opening import OpenButton
@@ -24,6 +24,7 @@ from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.presets import PresetTools
 from napari_emdl.gui.kit.projects import Keeper, Offer, ProjectMenu
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import report_error
 from napari_emdl.workflow.jobfile import read_job, write_job
 
@@ -73,6 +74,14 @@ class ProjectRow(QWidget):
         column.addWidget(self.offer)
         column.addWidget(self.notices)
         column.addWidget(row(self.open_button, self.menu, 1, self.help_button))
+        self.note = line(name="note", dim=True)  # below it stand results with their caveats, which no message may push away
+        self.note.hide()
+        column.addWidget(self.note)
+
+    def show_note(self, text: str) -> None:
+        """What was saved, opened or could not be."""
+        self.note.setText(said(text))
+        self.note.setVisible(bool(text))
 
     def say(self, text: str) -> None:
         """One line in the panels."""

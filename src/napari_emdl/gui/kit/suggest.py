@@ -46,6 +46,7 @@ class Suggestion(QObject):
         self._layer: Any = None
         self.line = ""
         self.notes: tuple[str, ...] = ()
+        self._read: set[tuple[str, str]] = set()  # file and line that the user closed: going back to it says no more
         self._latest = Latest(_kind, "looking at the picture", parent=self)
         self._latest.done.connect(self._on_kind)
 
@@ -53,6 +54,7 @@ class Suggestion(QObject):
         """Another file is shown, by `layer` where it has no tag; what its own units say is not doubted."""
         if signal is self.signal:
             return
+        self._remember_closed()
         self.signal, self._layer = signal, layer
         self._latest.drop()
         if self.line:
@@ -61,6 +63,14 @@ class Suggestion(QObject):
         self._tell_notes(signal)
         if signal is not None and not _told(signal) and (not isinstance(signal, Datacube) or signal.n_patterns == 1):
             self._latest.submit(signal)
+
+    def _remember_closed(self) -> None:
+        """Lines about the file shown so far that the user has closed."""
+        closed = {line for panel in session.panels(self.viewer) for line in _closed_in(panel)}
+        self._read |= {(_file_of(self.signal), line) for line in (*self.notes, self.line) if line in closed}
+
+    def _was_read(self, line: str) -> bool:
+        return (_file_of(self.signal), line) in self._read
 
     @property
     def busy(self) -> bool:
@@ -74,6 +84,8 @@ class Suggestion(QObject):
         several = not isinstance(signal, Datacube) and signal.n_frames > 1
         text = IMAGE if isinstance(signal, Datacube) else PATTERNS if several else PATTERN
         self.line = text.format(name=signal.name or "This")
+        if self._was_read(self.line):
+            return
         title = "Open as an image" if isinstance(signal, Datacube) else "Open as 4D-STEM"
         can = signal.path or not several  # the scan of a stack in memory cannot be asked for
         self.notices.tell(self.line, (title, partial(self._reopen, signal)) if can else None)
@@ -90,6 +102,8 @@ class Suggestion(QObject):
             return
         there = self._place(signal)
         for line, note in reversed(tuple(zip(said, signal.notes, strict=True))):
+            if self._was_read(line):
+                continue
             otherwise = (OTHERWISE, partial(self._open_otherwise, signal, note))
             there.tell(line, otherwise if signal.path and any(options_in(note)) else None)
 
@@ -120,6 +134,15 @@ class Suggestion(QObject):
     def close(self) -> None:
         """Stop looking."""
         self._latest.close()
+
+
+def _closed_in(panel: Any) -> set[str]:
+    notices = getattr(panel, "notices", None)
+    return notices.closed_by_user if isinstance(notices, Notices) else set()
+
+
+def _file_of(signal: Opened | None) -> str:
+    return "" if signal is None else signal.path or signal.name or ""
 
 
 def proposed(note: str) -> dict[str, Any]:
