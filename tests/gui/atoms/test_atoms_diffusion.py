@@ -159,6 +159,8 @@ def test_region_keeps_the_sites_inside(fitted):
 def test_export_save_and_job(fitted, wait_until, tmp_path):
     from napari_emdl.io import load
 
+    caveats = fitted.status.text()
+    assert "sites in" in caveats
     fitted.export_to(str(tmp_path / "out"))
     wait_until(lambda: "exported" in fitted.project_row.note.text(), 60, "the export")
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -169,6 +171,7 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
     fitted.project_row.save_job(tmp_path / "job.yaml")
     assert "not a file" in fitted.project_row.note.text() and not (tmp_path / "job.yaml").exists()
+    assert fitted.status.text() == caveats, "no message pushes them away"
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
     assert "kept" in fitted.compare.text.text()
@@ -178,6 +181,10 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     rows = fitted.compare.comparison.rows
     assert rows and all(row.low <= 1 <= row.high and not row.different for row in rows)
     assert fitted.compare.table.rowCount() == len(rows)
+    job = fitted.export_to(str(tmp_path / "cut short"))
+    assert job.running
+    fitted.viewer.close()  # what is said in vain must not hit a label that is gone
+    wait_until(lambda: not threads(), what="the end of the export")
 
 
 def test_empty_states_say_what_to_do(make_napari_viewer, sample, wait_until):

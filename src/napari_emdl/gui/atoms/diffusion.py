@@ -322,12 +322,12 @@ class DiffusionPanel(ScrollPanel):
         if folder:
             self.export_to(folder)
 
-    def export_to(self, folder: str) -> None:
+    def export_to(self, folder: str) -> Job:
         """Export tables, heatmaps and the annotated movie."""
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
         work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
-        self._write(work, f"exporting {self.session.layer.name}", shown_by=self.bar)
+        return self._write(work, f"exporting {self.session.layer.name}", shown_by=self.bar)
 
     def _write(self, function: Any, name: str, shown_by: JobBar | None = None) -> Job:
         job = Job(function, name, self)
