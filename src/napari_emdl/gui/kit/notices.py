@@ -110,11 +110,11 @@ def dismiss(viewer: Any, line: str) -> None:
             notices.dismiss(line)
 
 
-def tell(viewer: Any, line: str) -> None:
+def tell(viewer: Any, line: str, action: Action | None = None) -> None:
     """Show a line in a panel of `viewer` that has room for notices, the one in front, else in a box that waits for nobody."""
     able = [panel for panel in session.panels(viewer) if isinstance(getattr(panel, "notices", None), Notices)]
     if able:
-        next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line)
+        next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line, action)
         return
     box = QMessageBox(QMessageBox.Icon.Warning, "EM deep learning", said(line), QMessageBox.StandardButton.Close)
     box.setParent(viewer.window._qt_window, Qt.WindowType.Dialog)
