@@ -53,7 +53,7 @@ def take_sample(camera: Any, viewer: Any) -> None:
     diffusion.heatmap.setCurrentText("Occupancy")
     for name, tab in (("rates", diffusion.rates), ("dwell", diffusion.dwell)):
         diffusion.tabs.setCurrentWidget(tab)
-        camera.take(f"hrtem_{name}_sample")
+        camera.take(f"hrtem_{name}_sample", diffusion)
 
 
 def _fit(camera: Any, viewer: Any, diffusion: Any) -> None:
@@ -77,9 +77,9 @@ def take_live(camera: Any, viewer: Any) -> None:
     assert movie.calibration.pixel_nm is not None
     per_nm = 1 / movie.calibration.pixel_nm[0]
     panel = session.open_panel(viewer, session.LIVE)
-    with tempfile.TemporaryDirectory(prefix="microscope") as scratch:
-        folder = Path(scratch) / "camera"
-        folder.mkdir()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "microscope" / "camera"
+        folder.mkdir(parents=True)
         for frame in range(30):
             picture, look = np.asarray(movie.frame(frame)), {"unit": "nm"}
             tifffile.imwrite(folder / f"f_{frame:04d}.tif", picture, imagej=True, resolution=(per_nm, per_nm), metadata=look)

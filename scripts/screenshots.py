@@ -25,7 +25,7 @@ from make_animation import display
 from PIL import Image
 
 COLORS = 256  # fewer mistake colours of the maps for each other
-NOISY_COLORS = 64  # frames of a movie are noise, which no PNG packs
+NOISY_COLORS = 96  # frames of a movie are noise, which no PNG packs
 #: Name of the picture -> what it shows.
 STATES = {
     "stem-open": "the sample just opened: navigation image, pattern, disks, and what a run would give",
@@ -75,8 +75,9 @@ class Camera:
             raw = Path(scratch) / "raw.png"
             picture.save(str(raw))
             image = Image.open(raw).convert("RGB")
-            colors = COLORS if name in STATES else NOISY_COLORS
-            image.quantize(colors, dither=Image.Dither.NONE).save(self.folder / f"{name}.png", optimize=True)
+            noisy = name not in STATES  # rare colours, of marks and curves, are kept
+            how = (NOISY_COLORS, Image.Quantize.MAXCOVERAGE) if noisy else (COLORS, Image.Quantize.MEDIANCUT)
+            image.quantize(*how, dither=Image.Dither.NONE).save(self.folder / f"{name}.png", optimize=True)
         print(f"{name}.png: {ALL[name]}", flush=True)
 
 

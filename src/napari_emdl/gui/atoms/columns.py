@@ -38,7 +38,7 @@ from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.styles import show_scale_bar
 from napari_emdl.gui.kit.suggest import Suggestion
-from napari_emdl.gui.kit.wording import caveats_of
+from napari_emdl.gui.kit.wording import caveats_of, worth_telling
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 from napari_emdl.workflow.parameters import with_overrides
 
@@ -297,7 +297,7 @@ class ColumnsPanel(ScrollPanel):
         known = attrs.get("contrast") in ("bright", "dark")
         contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
-        caveats = f"; {told}" if (told := caveats_of(attrs)) else ""
+        caveats = f"; {told}" if (told := worth_telling(attrs)) else ""
         ran = f"the network {attrs['model']}" if attrs.get("model") else attrs.get("method", "")
         self.status.setText(f"{frames}found with {ran}{contrast}{caveats}")
         self._enable_saving()
