@@ -110,7 +110,8 @@ def take_measured(camera: Any, viewer: Any, folder: Path) -> None:
     camera.take("hrtem_pixel_size", dialog)
     dialog.accept()
     camera.until(lambda: columns.session.candidates.n_done > 0)
-    camera.wait(3)  # both readings of the contrast
+    camera.wait(1)
+    camera.until(lambda: not columns.readings.latest.busy)  # bright and dark columns beside each other
     camera.take("hrtem_columns_pt")
     _fit(camera, viewer, diffusion)
     camera.take("hrtem_occupancy_pt")
@@ -118,7 +119,8 @@ def take_measured(camera: Any, viewer: Any, folder: Path) -> None:
     camera.until(lambda: columns.session.movie.n_frames == 1)
     columns.session.use_pixel_A(GRAPHENE_PIXEL_A, "measured")
     camera.until(lambda: columns.session.candidates.n_done > 0)
-    camera.wait(3)
+    camera.wait(1)
+    camera.until(lambda: not columns.readings.latest.busy)
     camera.take("hrtem_graphene")
 
 

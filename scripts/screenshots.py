@@ -25,7 +25,7 @@ from make_animation import display
 from PIL import Image
 
 COLORS = 256  # fewer mistake colours of the maps for each other
-NOISY_COLORS = 96  # frames of a movie are noise, which no PNG packs
+GREYS, OTHERS = 32, 64  # frames of a movie are noise, which no PNG packs; rare colours, of marks and curves, are kept
 #: Name of the picture -> what it shows.
 STATES = {
     "stem-open": "the sample just opened: navigation image, pattern, disks, and what a run would give",
@@ -75,10 +75,24 @@ class Camera:
             raw = Path(scratch) / "raw.png"
             picture.save(str(raw))
             image = Image.open(raw).convert("RGB")
-            noisy = name not in STATES  # rare colours, of marks and curves, are kept
-            how = (NOISY_COLORS, Image.Quantize.MAXCOVERAGE) if noisy else (COLORS, Image.Quantize.MEDIANCUT)
-            image.quantize(*how, dither=Image.Dither.NONE).save(self.folder / f"{name}.png", optimize=True)
+            few = image.quantize(COLORS, dither=Image.Dither.NONE) if name in STATES else _of_few_greys(image)
+            few.save(self.folder / f"{name}.png", optimize=True)
         print(f"{name}.png: {ALL[name]}", flush=True)
+
+
+def _of_few_greys(image: Image.Image) -> Image.Image:
+    """The picture in a palette of its own, with places for colours that few pixels have."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    grey = np.ptp(pixels.astype(int), axis=1) <= 24
+    palette: list[int] = []
+    ways = ((grey, GREYS, Image.Quantize.MEDIANCUT), (~grey, OTHERS, Image.Quantize.MAXCOVERAGE))
+    for mine, count, way in ways:
+        if mine.any():
+            few = Image.fromarray(np.ascontiguousarray(pixels[mine][:, None])).quantize(count, way)
+            palette += list(few.getpalette() or ())[: 3 * count]
+    own = Image.new("P", (1, 1))
+    own.putpalette(palette)
+    return image.quantize(palette=own, dither=Image.Dither.NONE)
 
 
 def take_all(camera: Camera, viewer: Any, method: str) -> None:
