@@ -358,7 +358,7 @@ class ColumnsPanel(ScrollPanel):
 
     def _write(self, function: Callable[[], str], name: str) -> None:
         job = Job(lambda _control, _block: function(), name, self)
-        job.returned.connect(self.session.message)
+        job.returned.connect(self.session.message.emit)
         job.failed.connect(lambda error: self.session.message.emit(report_error(error, name)))
         job.start()
 
