@@ -183,7 +183,7 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     assert fitted.compare.table.rowCount() == len(rows)
     job = fitted.export_to(str(tmp_path / "cut short"))
     assert job.running
-    fitted.viewer.close()  # what is said in vain must not hit a label that is gone
+    fitted.viewer.close()
     wait_until(lambda: not threads(), what="the end of the export")
 
 
