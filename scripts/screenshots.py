@@ -1,6 +1,10 @@
-"""Screenshots of the documentation, made from the real window: one for each state of the 4D-STEM workspace.
+"""Screenshots of the documentation, made from the real window: one for each state of the workspace and of the HRTEM panels.
 
-    python scripts/screenshots.py [-o docs/images] [--method fcunet] [--only strain four-maps ...] [--size 1366x768]
+    python scripts/screenshots.py [-o docs/images] [--method fcunet] [--only stem-strain hrtem_live ...] [--size 1366x768]
+                                  [--measured FOLDER]
+
+`--measured` names a folder with the measured files of some HRTEM pictures (graphene, Pt on CeO2); they do not come with the
+package.
 
 It needs a display or Xvfb (which it starts itself), and nothing but the package.
 """
@@ -16,23 +20,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import screens_hrtem as hrtem
 from make_animation import display
 from PIL import Image
 
 COLORS = 256  # fewer mistake colours of the maps for each other
+GREYS, OTHERS = 32, 64  # frames of a movie are noise, which no PNG packs; rare colours, of marks and curves, are kept
 #: Name of the picture -> what it shows.
 STATES = {
-    "open": "the sample just opened: navigation image, pattern, disks, and what a run would give",
-    "strain": "the strain after Run all",
-    "four-maps": "four maps side by side",
-    "lattice": "vector map with g1 and g2",
-    "region": "reference region on the map",
-    "virtual": "virtual detector and its image",
-    "compare": "a second method on the pattern",
-    "notice": "a file that cannot be opened, with its advice",
-    "dialog": "the dialog that asks how a file is read, with what will come out",
-    "switcher": "a second datacube, the first put aside",
+    "stem-open": "the sample just opened: navigation image, pattern, disks, and what a run would give",
+    "stem-strain": "the strain after Run all",
+    "stem-four-maps": "four maps side by side",
+    "stem-lattice": "vector map with g1 and g2",
+    "stem-region": "reference region on the map",
+    "stem-virtual": "virtual detector and its image",
+    "stem-compare": "a second method on the pattern",
+    "stem-notice": "a file that cannot be opened, with its advice",
+    "stem-dialog": "the dialog that asks how a file is read, with what will come out",
+    "stem-switcher": "a second datacube, the first put aside",
 }
+ALL = {**STATES, **hrtem.STATES, **hrtem.LIVE_STATES, **hrtem.MEASURED_STATES}
 
 
 class Camera:
@@ -68,8 +75,24 @@ class Camera:
             raw = Path(scratch) / "raw.png"
             picture.save(str(raw))
             image = Image.open(raw).convert("RGB")
-            image.quantize(COLORS, dither=Image.Dither.NONE).save(self.folder / f"stem-{name}.png", optimize=True)
-        print(f"stem-{name}.png: {STATES[name]}", flush=True)
+            few = image.quantize(COLORS, dither=Image.Dither.NONE) if name in STATES else _of_few_greys(image)
+            few.save(self.folder / f"{name}.png", optimize=True)
+        print(f"{name}.png: {ALL[name]}", flush=True)
+
+
+def _of_few_greys(image: Image.Image) -> Image.Image:
+    """The picture in a palette of its own, with places for colours that few pixels have."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    grey = np.ptp(pixels.astype(int), axis=1) <= 24
+    palette: list[int] = []
+    ways = ((grey, GREYS, Image.Quantize.MEDIANCUT), (~grey, OTHERS, Image.Quantize.MAXCOVERAGE))
+    for mine, count, way in ways:
+        if mine.any():
+            few = Image.fromarray(np.ascontiguousarray(pixels[mine][:, None])).quantize(count, way)
+            palette += list(few.getpalette() or ())[: 3 * count]
+    own = Image.new("P", (1, 1))
+    own.putpalette(palette)
+    return image.quantize(palette=own, dither=Image.Dither.NONE)
 
 
 def take_all(camera: Camera, viewer: Any, method: str) -> None:
@@ -86,54 +109,54 @@ def take_all(camera: Camera, viewer: Any, method: str) -> None:
         np.save(stack, strained_datacube((1, 12), (64, 64))[0].data[0])
         panel.open_button.open(stack)
         camera.until(lambda: panel.notices.lines)
-        camera.take("notice")
+        camera.take("stem-notice")
         dialog = panel.open_button.dialog
         dialog.editor("shape").setText("3, 4")
         dialog.refresh()
         camera.until(lambda: not dialog.busy)
-        camera.take("dialog", dialog)
+        camera.take("stem-dialog", dialog)
         dialog.reject()
         panel.notices.clear()
-        if camera.only and not set(camera.only) - {"notice", "dialog"}:
+        if camera.only and not set(camera.only) - {"stem-notice", "stem-dialog"}:
             return
     viewer.open_sample("napari-emdl", "strained_datacube")
     camera.until(lambda: state.found.outlook is not None and not panel.detectors.busy)
-    camera.take("open")
+    camera.take("stem-open")
     panel.run_all()
     camera.until(lambda: state.found.strain is not None and not state.busy)
     camera.wait(0.5)
     camera.until(lambda: panel.maps.settled)
-    camera.take("strain")
+    camera.take("stem-strain")
     panel.strain_step.all_four.setChecked(True)
     camera.wait(1)
     panel.docks.fit_views()
-    camera.take("four-maps")
+    camera.take("stem-four-maps")
     panel.strain_step.all_four.setChecked(False)
     camera.wait(0.5)
     panel.docks.fit_views()
     panel.canvas.view.setCurrentText("Vector map")
     panel.lattice_step.unfold()
-    camera.take("lattice")
+    camera.take("stem-lattice")
     panel.canvas.view.setCurrentText("Pattern")
     panel.lattice_step.unfold(False)
     panel.strain_step.reference.setCurrentText(DRAWN)
     camera.until(lambda: not state.busy)
-    camera.take("region")
+    camera.take("stem-region")
     panel.strain_step.reference.setCurrentIndex(0)
     panel.virtual.add_annular()
     camera.until(lambda: not panel.detectors.busy and not state.busy)
-    camera.take("virtual")
+    camera.take("stem-virtual")
     panel.close_detectors()
     panel.strain_step.unfold(False)
     panel.disks_step.unfold()
     panel.parts.compare.parentWidget().arrow.setChecked(True)
     panel.parts.compare.choice.setCurrentText("light" if method != "light" else "template")
     camera.until(lambda: panel.parts.compare.pairing is not None)
-    camera.take("compare")
+    camera.take("stem-compare")
     panel.parts.compare.choice.setCurrentIndex(0)
     add_second(viewer, state.cube)
     camera.until(lambda: panel.switcher.isVisible() and state.found.live is not None and not panel.detectors.busy)
-    camera.take("switcher")
+    camera.take("stem-switcher")
 
 
 def add_second(viewer: Any, cube: Any) -> None:
@@ -151,8 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--method", default="fcunet")
-    parser.add_argument("--only", nargs="*", default=[], choices=STATES)
+    parser.add_argument("--only", nargs="*", default=[], choices=ALL)
     parser.add_argument("--size", default="1366x768")
+    parser.add_argument("--measured", type=Path, help="folder of measured files for the pictures of them")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -161,13 +185,22 @@ def main() -> None:
         with display():
             import napari
 
-            viewer = napari.Viewer(show=True)
-            window = viewer.window._qt_window
-            window.resize(*(int(part) for part in given.size.split("x")))
-            camera = Camera(window, given.out, given.only)
-            camera.wait(1)
-            take_all(camera, viewer, given.method)
-            viewer.close()
+            walks: list[tuple[Callable[..., None], dict[str, str], Any]] = [
+                (take_all, STATES, given.method),
+                (hrtem.take_sample, hrtem.STATES, None),
+                (hrtem.take_live, hrtem.LIVE_STATES, None),
+                (hrtem.take_measured, hrtem.MEASURED_STATES, given.measured),
+            ]
+            for walk, states, what in walks:
+                if (given.only and not set(given.only) & set(states)) or (states is hrtem.MEASURED_STATES and what is None):
+                    continue
+                viewer = napari.Viewer(show=True)
+                window = viewer.window._qt_window
+                window.resize(*(int(part) for part in given.size.split("x")))
+                camera = Camera(window, given.out, given.only)
+                camera.wait(1)
+                walk(camera, viewer, *([what] if what is not None else []))
+                viewer.close()
 
 
 if __name__ == "__main__":

@@ -259,6 +259,12 @@ def test_help_of_benchmarks_names_them(word: str, capsys: pytest.CaptureFixture[
     assert "conditions" in capsys.readouterr().out
 
 
+def test_the_list_of_commands_cuts_nothing_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.split("Commands:")[1]
+
+
 # caveats
 
 

@@ -33,7 +33,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     opening: Any,
 ) -> None:
-    """Show what a file holds: kind, shape, calibration and where each value comes from; parameters of a result."""
+    """Show what a file holds. Kind, shape, calibration and where each value comes from; of a result its parameters."""
     from napari_emdl import io
 
     facts = io.info(file, **opening)
@@ -125,7 +125,7 @@ def occupancy(
     run: Any,
     opening: Any,
 ) -> None:
-    """Follow how often each atomic site is occupied, and when it changes."""
+    """Follow when each atomic site is occupied, and its rates."""
     target = work.check_output(output, source)
     found = work.columns_in(source)
     if found is not None:
@@ -158,7 +158,7 @@ def watch(
     occupancy: Any,
     run: Any,
 ) -> None:
-    """Analyse frames as they arrive; Ctrl-C ends it with everything written."""
+    """Analyse frames as they arrive. Ctrl-C ends it with everything written."""
     from napari_emdl.cli.watching import watch_folder
 
     watch_folder(folder, output, columns, occupancy, run, frames, idle)
@@ -183,7 +183,7 @@ def run(
     ] = Path("results"),
     run: Any,
 ) -> None:
-    """Run a job file, on its own input or on those given here; options given here win over those in the file."""
+    """Run a job file. On its own input or on those given here; options given here win over those in the file."""
     from napari_emdl.cli.jobfile import run_job
     from napari_emdl.cli.manyinputs import run_on_many
     from napari_emdl.workflow.jobfile import read_job
@@ -201,7 +201,7 @@ def export(
     result: Annotated[str, typer.Argument(metavar="RESULT.h5", help="Any result file.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for the files.", show_default=False)],
 ) -> None:
-    """Write a result as CSV, OME-TIFF, PNG figures and JSON provenance."""
+    """Write a result as tables, images and figures. CSV, OME-TIFF, PNG and the provenance as JSON."""
     from napari_emdl.exporting.folder import export as export_to
 
     written = export_to(result, to)

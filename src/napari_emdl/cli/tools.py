@@ -179,7 +179,7 @@ def bench(
         str, typer.Argument(metavar="disks|columns|occupancy|limits|speed|nothing|conditions", help="What to measure.")
     ],
 ) -> None:
-    """Measure accuracy and speed on validation cases against other programs; prints one table. See 'bench WHAT --help'."""
+    """Measure accuracy and speed against other programs. On validation cases; prints one table. See 'bench WHAT --help'."""
     if what == "--help":  # an option of the benchmarks everywhere else
         typer.echo(context.get_help())
         return
@@ -238,7 +238,7 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="Write figures and results without a window.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("demo-out"),
 ) -> None:
-    """Open the sample datacube with disks and strain computed; without a display write figures and results."""
+    """Open the sample datacube with its disks and strain. Without a display it writes figures and results."""
     from napari_emdl.demo import main
 
     main(headless=headless, out=out)

@@ -7,12 +7,18 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit import pace, session
 from napari_emdl.gui.kit.signals import LayerTuple, for_panels, signal_layers
 
 
 def read_path(path: str) -> list[LayerTuple]:
     """Layers of one file or folder: saved layers, a project, a result, or data."""
+    found = _in_worker(lambda: _read(path), "opening")
+    return project_layers(path) if found is None else found
+
+
+def _read(path: str) -> list[LayerTuple] | None:
+    """Layers of a file, None of a project, which shows its own progress; what it imports takes long on the first day."""
     from napari_emdl.gui.kit.layerfile import is_layer_file, read_layers
     from napari_emdl.io import is_result, load
     from napari_emdl.io import open as open_file
@@ -21,10 +27,8 @@ def read_path(path: str) -> list[LayerTuple]:
     if is_layer_file(path):
         return read_layers(path)
     if is_project(path):
-        return project_layers(path)
-    if is_result(path):
-        return _in_worker(lambda: result_layers(load(path), path), "opening a result")
-    return _in_worker(lambda: for_panels(signal_layers(open_file(path))), "opening")
+        return None
+    return result_layers(load(path), path) if is_result(path) else for_panels(signal_layers(open_file(path)))
 
 
 def project_layers(path: str) -> list[LayerTuple]:
@@ -43,11 +47,11 @@ def project_layers(path: str) -> list[LayerTuple]:
     return _in_worker(read, "opening a project")
 
 
-def _in_worker(make: Callable[[], list[LayerTuple]], title: str) -> list[LayerTuple]:
+def _in_worker(make: Callable[[], list[LayerTuple] | None], title: str) -> list[LayerTuple] | None:
     """What `make` gives, made in a thread while the window lives."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    found: list[LayerTuple] = run_with_progress(lambda _control: make(), title)
+    found: list[LayerTuple] | None = run_with_progress(lambda _control: make(), title)
     return found
 
 
@@ -89,7 +93,33 @@ def open_panels_soon(coming: Sequence[LayerTuple] = ()) -> None:
 
         units.expect(viewer, coming)
         known = ref(session.bare(viewer))  # a timer must not keep a closed viewer alive
-        session.when_idle(lambda: open_panels(known()))
+        session.when_idle(partial(_begin, known))
+
+
+def _begin(known: ref[Any]) -> None:
+    """Make the canvas of a workspace that is to be opened in a turn of its own: it takes as long as all the rest."""
+    viewer = known()
+    if viewer is None or not session.has_window(viewer):
+        return
+    coming = any(True for _ in session.layers_with_signal(viewer, "datacube"))
+    if not coming or session.registered(viewer, session.WORKSPACE) is not None:
+        open_panels(viewer)
+        return
+    from qtpy.QtCore import QTimer
+
+    from napari_emdl.gui.diffraction import canvas
+
+    spare = canvas.DiffractionCanvas()
+
+    def go_on() -> None:
+        viewer = known()
+        if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.WORKSPACE) is not None:
+            spare.release()
+            return
+        canvas.keep_spare(viewer, spare)
+        open_panels(viewer)
+
+    QTimer.singleShot(pace.SLICE_MS, go_on)
 
 
 def open_panels(viewer: Any) -> None:

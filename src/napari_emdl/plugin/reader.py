@@ -29,7 +29,7 @@ def read_in_window(path: PathOrPaths) -> list[LayerData]:
 
     from napari_emdl.base.errors import EmdlError
     from napari_emdl.gui import layers
-    from napari_emdl.gui.kit import opening, session
+    from napari_emdl.gui.kit import session
 
     viewer = napari.current_viewer()
     if viewer is None or not session.has_window(viewer):
@@ -39,6 +39,8 @@ def read_in_window(path: PathOrPaths) -> list[LayerData]:
         try:
             layer_data += layers.read_path(str(one))
         except (EmdlError, OSError, MemoryError) as error:  # the others open all the same
+            from napari_emdl.gui.kit import opening  # with its dialog: a tenth of a second that few need
+
             how = {"make_layers": layers.dialog_layers, "then": layers.open_panels_soon}
             opening.refused(session.bare(viewer), str(one), error, **how)
     layers.open_panels_soon(layer_data)

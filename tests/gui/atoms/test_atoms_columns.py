@@ -192,7 +192,7 @@ def test_edits_are_saved(panel, wait_until, tmp_path):
     panel.columns_layer.layer.add([[11.0, 12.0]])
     wait_until(lambda: panel.session.edits.can_undo)
     panel.save_to(str(tmp_path / "columns.h5"))
-    wait_until(lambda: "saved" in panel.status.text())
+    wait_until(lambda: "saved" in panel.project_row.note.text())
     table = load(tmp_path / "columns.h5")
     assert table.counts()[frame] == shown + 1
     opened = layers.read_path(str(tmp_path / "columns.h5"))

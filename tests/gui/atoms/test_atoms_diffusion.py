@@ -146,7 +146,7 @@ def test_sites_are_changed_by_hand(fitted, wait_until):
 
 def test_region_keeps_the_sites_inside(fitted):
     fitted.site_tab.region_button.click()
-    assert "polygon" in fitted.status.text()
+    assert "polygon" in fitted.project_row.note.text()
     sites = fitted.layers.sites.data
     middle = sites[:, 1].mean()
     fitted.layers.region.add_polygons(np.array([[0, 0], [143, 0], [143, middle], [0, middle]]))
@@ -159,16 +159,19 @@ def test_region_keeps_the_sites_inside(fitted):
 def test_export_save_and_job(fitted, wait_until, tmp_path):
     from napari_emdl.io import load
 
+    caveats = fitted.status.text()
+    assert "sites in" in caveats
     fitted.export_to(str(tmp_path / "out"))
-    wait_until(lambda: "exported" in fitted.status.text(), 60, "the export")
+    wait_until(lambda: "exported" in fitted.project_row.note.text(), 60, "the export")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"sites.csv", "events.csv", "rates.csv", "annotated.mp4"} <= names
     assert any(name.endswith(".tif") for name in names) and any(name.endswith(".png") for name in names)
     fitted.save_to(str(tmp_path / "o.h5"))
-    wait_until(lambda: "saved" in fitted.status.text())
+    wait_until(lambda: "saved" in fitted.project_row.note.text())
     np.testing.assert_array_equal(load(tmp_path / "o.h5").occupied, fitted.session.occupancy.occupied)
     fitted.project_row.save_job(tmp_path / "job.yaml")
-    assert "not a file" in fitted.status.text() and not (tmp_path / "job.yaml").exists()
+    assert "not a file" in fitted.project_row.note.text() and not (tmp_path / "job.yaml").exists()
+    assert fitted.status.text() == caveats, "no message pushes them away"
     first = fitted.session.occupancy
     fitted.compare.keep_button.click()
     assert "kept" in fitted.compare.text.text()
@@ -178,6 +181,10 @@ def test_export_save_and_job(fitted, wait_until, tmp_path):
     rows = fitted.compare.comparison.rows
     assert rows and all(row.low <= 1 <= row.high and not row.different for row in rows)
     assert fitted.compare.table.rowCount() == len(rows)
+    job = fitted.export_to(str(tmp_path / "cut short"))
+    assert job.running
+    fitted.viewer.close()
+    wait_until(lambda: not threads(), what="the end of the export")
 
 
 def test_empty_states_say_what_to_do(make_napari_viewer, sample, wait_until):

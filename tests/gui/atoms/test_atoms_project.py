@@ -97,7 +97,7 @@ def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movi
     run_all(columns, diffusion, wait_until)
     target = movie_file.with_name("work.emdl-project")
     columns.keeper.save(target)
-    wait_until(lambda: columns.keeper.path == target and "saved work" in columns.status.text())
+    wait_until(lambda: columns.keeper.path == target and "saved work" in columns.project_row.note.text())
     moved = movie_file.parent.rename(movie_file.parent.with_name("elsewhere"))
 
     viewer = make_napari_viewer(show=True)
@@ -128,6 +128,15 @@ def test_a_project_reopens_as_it_was_also_when_it_moved(make_napari_viewer, movi
     wait_until(lambda: third.movie.n_frames == 12 and third.occupancy is not None, what="the project again")
     wait_until(lambda: not viewer.window._qt_viewer.canvas._needs_world_units_update)
     assert not warned, "nm and pixels side by side"
+
+    viewer.close()
+    viewer = make_napari_viewer(show=True)  # a project opened from the other panel opens all the same
+    workspace = kit.open_panel(viewer, kit.WORKSPACE)
+    workspace.project.open(moved / target.name)
+    wait_until(lambda: kit.registered(viewer, kit.DIFFUSION) is not None, what="the panels of the movie")
+    last = kit.registered(viewer, kit.COLUMNS).session
+    wait_until(lambda: last.occupancy is not None and last.frame == 4)
+    assert not workspace.notices.lines and last.data.settings == columns.session.data.settings
 
 
 def test_a_project_of_a_movie_that_is_put_aside_goes_back_to_it(make_napari_viewer, movie_file, frames, wait_until):

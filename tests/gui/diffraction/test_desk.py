@@ -57,6 +57,8 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     assert panel.state.settings.strain_params.g1 is None and panel.state.found.strain is None
     assert not history.can_undo, "steps of the first do not act on the second"
     assert panel.switcher.isVisible() and panel.switcher.count() == 2 and not panel.detectors.layers()
+    unfolded = [step.arrow.isChecked() for step in panel.steps]
+    assert unfolded == [False, True, False, False, False], "as in a new panel"
     run_all(panel, wait_until)
     order = [role_of(layer) for layer in viewer.layers if tag_of(layer).get("signal") is not first]
     assert order.index("navigation") < order.index("exx") < order.index("crosshair")
@@ -65,6 +67,9 @@ def test_a_second_datacube_puts_the_first_aside_and_the_switcher_brings_it_back(
     panel.switcher.activated.emit(0)
     assert panel.state.cube is first and panel.state.found.strain is strain
     wait_until(lambda: visible(viewer, first) == shown_before and visible(viewer, second) == [], what="the layers of the first")
+    assert panel.strain_step.arrow.isChecked() and not panel.disks_step.arrow.isChecked()
+    wait_until(lambda: panel.maps.settled, what="what is at hand")
+    assert viewer.layers.selection.active.visible, "napari's controls are for what is seen"
     assert panel.state.settings.strain_params.g1 == (20.0, 0.0)
     assert panel.lattice_step.form.editors["g1"].get() == (20.0, 0.0)
     assert panel.strain_step.reference.currentText() == "drawn region"

@@ -54,7 +54,12 @@ def test_a_value_that_does_not_fit_gives_one_line(qtbot):
     form.editors["max_memory"].setText("lots")
     with pytest.raises(EmdlError, match="Memory") as error:
         form.value()
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "Value error" not in str(error.value)
+    assert form.refusal.text() == f"⚠ {error.value}" and not form.refusal.isHidden(), "it stays until the value is right"
+    assert "border" in form.editors["max_memory"].styleSheet() and not form.editors["batch"].styleSheet()
+    form.editors["max_memory"].setText("2GB")
+    form.value()
+    assert form.refusal.isHidden() and not form.editors["max_memory"].styleSheet()
 
 
 def test_labels_read_like_words():

@@ -276,7 +276,8 @@ def _note_frames(alignment: Alignment, notes: list[str]) -> None:
         if code and len(frames):
             shown = ", ".join(map(str, frames[:8])) + (" ..." if len(frames) > 8 else "")
             verb = "kept" if code == drift.JUMP else "treated as missing"
-            notes.append(f"{len(frames)} frames flagged '{name}' ({verb}): {shown}")
+            which = f"frame {shown} is" if len(frames) == 1 else f"{len(frames)} frames are"
+            notes.append(f"{which} flagged '{name}' ({verb})" + (f": {shown}" if len(frames) > 1 else ""))
 
 
 def _note_upheaval(table: NDArray[np.void], blinking: int, notes: list[str]) -> None:

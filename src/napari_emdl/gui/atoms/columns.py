@@ -38,7 +38,7 @@ from napari_emdl.gui.kit.plots import CountPlot, named
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.styles import show_scale_bar
 from napari_emdl.gui.kit.suggest import Suggestion
-from napari_emdl.gui.kit.wording import caveats_of
+from napari_emdl.gui.kit.wording import caveats_of, worth_telling
 from napari_emdl.gui.kit.worker import Job, JobBar, report_error
 from napari_emdl.workflow.parameters import with_overrides
 
@@ -149,7 +149,7 @@ class ColumnsPanel(ScrollPanel):
         self.follow(session.columns_changed, self._columns_changed)
         self.follow(session.limits_changed, self._limits_changed)
         self.follow(session.settings_changed, self._put_settings)
-        session.message.connect(self.status.setText)
+        self.follow(session.message, self.project_row.show_note)
 
     def _list_models(self, chosen: str | None = None) -> None:
         with QSignalBlocker(self.model_box):
@@ -219,6 +219,7 @@ class ColumnsPanel(ScrollPanel):
         self.counts.setVisible(several)
         self.average.setVisible(several)
         self.status.setText("")
+        self.project_row.show_note("")
         if self._debounce.isActive():
             self._debounce.stop()
             self._settings_changed()
@@ -296,7 +297,7 @@ class ColumnsPanel(ScrollPanel):
         known = attrs.get("contrast") in ("bright", "dark")
         contrast = f", {attrs['contrast']} contrast" if known else ""
         frames = f"{done} of {total} frames " if total > 1 else ""
-        caveats = f"; {told}" if (told := caveats_of(attrs)) else ""
+        caveats = f"; {told}" if (told := worth_telling(attrs)) else ""
         ran = f"the network {attrs['model']}" if attrs.get("model") else attrs.get("method", "")
         self.status.setText(f"{frames}found with {ran}{contrast}{caveats}")
         self._enable_saving()
@@ -357,8 +358,8 @@ class ColumnsPanel(ScrollPanel):
 
     def _write(self, function: Callable[[], str], name: str) -> None:
         job = Job(lambda _control, _block: function(), name, self)
-        job.returned.connect(self.status.setText)
-        job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
+        job.returned.connect(self.session.message.emit)
+        job.failed.connect(lambda error: self.session.message.emit(report_error(error, name)))
         job.start()
 
     # -- tuning

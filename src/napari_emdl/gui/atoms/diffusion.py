@@ -129,7 +129,7 @@ class DiffusionPanel(ScrollPanel):
         self.follow(session.frame_changed, self._show_frame)
         self.follow(session.occupancy_changed, self._show_occupancy)
         self.follow(session.settings_changed, self._put_settings)
-        session.message.connect(self.status.setText)
+        self.follow(session.message, self.project_row.show_note)
         self.follow(session.pixel_changed, self._show_state)
         self.pixel_box.form.changed.connect(self._take_pixel)
         self.form.changed.connect(self._take_settings)
@@ -174,6 +174,7 @@ class DiffusionPanel(ScrollPanel):
 
     def _movie_changed(self) -> None:
         self.fitting.stop()
+        self.project_row.show_note("")
         self.tools.clear()
         self.layers.remove()
         self._show_state()
@@ -298,7 +299,7 @@ class DiffusionPanel(ScrollPanel):
     def _keep_region(self) -> None:
         said = self.tools.keep_region()
         if said:
-            self.status.setText(said)
+            self.session.message.emit(said)
 
     # -- files
 
@@ -321,21 +322,22 @@ class DiffusionPanel(ScrollPanel):
         if folder:
             self.export_to(folder)
 
-    def export_to(self, folder: str) -> None:
+    def export_to(self, folder: str) -> Job:
         """Export tables, heatmaps and the annotated movie."""
         occupancy, movie = self.session.occupancy, self.session.movie
         assert movie is not None
         work = export_result(occupancy, movie, folder, self.video.isChecked(), self.layers.mean_image)
-        self._write(work, f"exporting {self.session.layer.name}", shown_by=self.bar)
+        return self._write(work, f"exporting {self.session.layer.name}", shown_by=self.bar)
 
     def _write(self, function: Any, name: str, shown_by: JobBar | None = None) -> Job:
         job = Job(function, name, self)
-        job.returned.connect(self.status.setText)
-        job.failed.connect(lambda error: self.status.setText(report_error(error, name)))
-        job.cancelled.connect(lambda: self.status.setText(f"{name} cancelled"))
+        tell = self.session.message.emit
+        job.returned.connect(tell)
+        job.failed.connect(lambda error: tell(report_error(error, name)))
+        job.cancelled.connect(lambda: tell(f"{name} cancelled"))
         if shown_by is not None:
             shown_by.watch(job)
-        self.status.setText("" if shown_by is not None else f"{name} …")
+        tell("" if shown_by is not None else f"{name} …")
         self._jobs = [kept for kept in self._jobs if kept.running] + [job]
         return job.start()
 
@@ -370,7 +372,5 @@ class DiffusionPanel(ScrollPanel):
         self.pixel_box.guessing.close()
         self.fitting.close()
         for job in self._jobs:
-            job.cancel()
-        for job in self._jobs:
-            job.wait(2.0)
+            job.end()
         leave(self.session, "diffusion")

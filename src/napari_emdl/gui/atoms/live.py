@@ -250,6 +250,5 @@ class LivePanel(ScrollPanel):
         """Stop what runs; no thread outlives the panel."""
         unregister(self.viewer, LIVE)
         if self.job is not None:
-            self.job.cancel()
-            self.job.wait(5.0)
+            self.job.end(5.0)
         self.latest.close()

@@ -161,7 +161,7 @@ def read_opened(path: str | Path) -> Opened:
     }
     whole, parts = read_project(path, readers)
     if whole.atoms is None:
-        raise OpenError(f"{Path(path).name} holds a datacube and no movie: open it from the 4D-STEM workspace")
+        raise OpenError(f"{Path(path).name} holds no movie")
     movie = open_movie(whole.atoms, path, lambda **how: blinking_movie(**how)[0])
     return Opened(Path(path), whole.atoms, movie, parts)
 

@@ -18,7 +18,18 @@ from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration, Datacube, Kind, Movie
 from napari_emdl.gui.atoms.data import Aside, AtomsData
 from napari_emdl.gui.kit import units
-from napari_emdl.gui.kit.session import COLUMNS, WORKSPACE, bare, bring_forward, fit_view, role_of, signal_of, tag_of, when_idle
+from napari_emdl.gui.kit.session import (
+    COLUMNS,
+    DIFFUSION,
+    WORKSPACE,
+    bare,
+    bring_forward,
+    fit_view,
+    role_of,
+    signal_of,
+    tag_of,
+    when_idle,
+)
 from napari_emdl.workflow.partial import PartialPeaks
 
 #: what the panel says of where a pixel size comes from
@@ -168,7 +179,9 @@ class AtomsSession(QObject):
     def _follow(self, layer: Any) -> None:
         if self.viewer is not None and self.panels and layer in self.viewer.layers:
             self.set_layer(layer)
-            bring_forward(self.viewer, COLUMNS, instead_of=WORKSPACE)
+            single = self.movie is not None and self.movie.n_frames == 1
+            for other in (WORKSPACE, DIFFUSION) if single else (WORKSPACE,):  # an image has no occupancy
+                bring_forward(self.viewer, COLUMNS, instead_of=other)
 
     def _take_results(self, found: dict[str, Any]) -> None:
         """Results that were opened from a file together with the movie, or a whole project."""

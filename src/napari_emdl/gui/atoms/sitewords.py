@@ -6,7 +6,7 @@ from napari_emdl.atoms.fit.result import Occupancy
 from napari_emdl.atoms.fit.sites import GROUPS
 from napari_emdl.atoms.judge.compare import WEAK_SEPARATION
 from napari_emdl.gui.atoms.sites import ARRIVES_COLOUR, GROUP_COLOURS, LEAVES_COLOUR
-from napari_emdl.gui.kit.wording import caveats_of
+from napari_emdl.gui.kit.wording import worth_telling
 
 
 def group_legend(occupancy: Occupancy) -> str:
@@ -32,4 +32,4 @@ def summary(occupancy: Occupancy) -> str:
     if separation:
         facts += f"; occupied and empty {separation:.1f} sigma apart"
     weak = ["⚠ This is little: rates and events are uncertain"] if separation and separation < WEAK_SEPARATION else []
-    return ". ".join(text[:1].upper() + text[1:] for text in (facts, *weak, *caveats_of(occupancy).texts))
+    return ". ".join(text[:1].upper() + text[1:] for text in (facts, *weak, *worth_telling(occupancy).texts))

@@ -16,14 +16,16 @@ from napari_emdl.base.stages import Job
 from napari_emdl.gui.atoms.data import PRESETS
 from napari_emdl.gui.atoms.history import LimitsHistory
 from napari_emdl.gui.atoms.session import AtomsSession
-from napari_emdl.gui.atoms.widgets import row
+from napari_emdl.gui.atoms.widgets import line, row
 from napari_emdl.gui.kit.help import help_text, show_help
 from napari_emdl.gui.kit.notices import Notices
 from napari_emdl.gui.kit.opening import OpenButton
 from napari_emdl.gui.kit.plots import named
 from napari_emdl.gui.kit.presets import PresetTools
 from napari_emdl.gui.kit.projects import Keeper, Offer, ProjectMenu
+from napari_emdl.gui.kit.session import COLUMNS, registered
 from napari_emdl.gui.kit.signals import LayerTuple, signal_layers
+from napari_emdl.gui.kit.wording import said
 from napari_emdl.gui.kit.worker import report_error
 from napari_emdl.workflow.jobfile import read_job, write_job
 
@@ -56,7 +58,12 @@ class ProjectRow(QWidget):
         self.viewer, self.closed = session.viewer, False
         self.notices = Notices()
         tip = "Open an image, a movie or a focal series, or columns and occupancy found before"
-        self.open_button = OpenButton(self, _read, _layers_of, tip=tip)
+        other = (
+            "As diffraction",
+            "Open what is shown as a pattern, or a scan of patterns, in the 4D-STEM workspace",
+            self.as_pattern,
+        )
+        self.open_button = OpenButton(self, _read, _layers_of, tip=tip, more=(other,))
         more = (
             ("Save job…", "All settings as YAML for 'napari-emdl run JOB.yaml'", self.save_job),
             ("Load job…", "Take over the settings of a job file", self.load_job),
@@ -73,6 +80,22 @@ class ProjectRow(QWidget):
         column.addWidget(self.offer)
         column.addWidget(self.notices)
         column.addWidget(row(self.open_button, self.menu, 1, self.help_button))
+        self.note = line(name="note", dim=True)  # below it stand results with their caveats, which no message may push away
+        self.note.hide()
+        column.addWidget(self.note)
+
+    def show_note(self, text: str) -> None:
+        """What was saved, opened or could not be."""
+        self.note.setText(said(text))
+        self.note.setVisible(bool(text))
+
+    def as_pattern(self) -> None:
+        """Open what is shown in the 4D-STEM workspace instead."""
+        columns = registered(self.viewer, COLUMNS)
+        if columns is None:
+            self.notices.tell("open the HRTEM columns panel first (Plugins > EM deep learning)")
+        else:
+            columns.suggestion.as_the_other()
 
     def say(self, text: str) -> None:
         """One line in the panels."""

@@ -153,8 +153,7 @@ class TuneDialog(QDialog):
     def reject(self) -> None:
         """Close; a tuning that still runs is cancelled."""
         if self.job is not None:
-            self.job.cancel()
-            self.job.wait(2.0)
+            self.job.end()
         super().reject()
 
 

@@ -43,6 +43,14 @@ BAR_EDGE_PX = 4  # napari's style draws the scroll bar wider than it says
 PANELS = (WORKSPACE, COLUMNS, DIFFUSION, LIVE)
 
 
+class _Holder(QWidget):
+    """What scrolls: Qt asks for the height it would like at a width, and would scroll plots that can be lower."""
+
+    def heightForWidth(self, width: int) -> int:
+        layout = self.layout()
+        return -1 if layout is None else layout.minimumHeightForWidth(width)
+
+
 class ScrollPanel(QWidget):
     """Panel that scrolls when the window is low; `body` is its column of widgets."""
 
@@ -50,7 +58,7 @@ class ScrollPanel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        holder = QWidget()
+        holder = _Holder()
         self.body = QVBoxLayout(holder)
         self.body.setContentsMargins(8, 6, 8, 6)
         self.body.setSpacing(6)

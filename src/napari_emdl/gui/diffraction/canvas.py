@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
@@ -17,7 +18,7 @@ from superqt import QFlowLayout
 
 from napari_emdl.gui.kit import glyphs, pace, styles
 from napari_emdl.gui.kit.forms import narrow
-from napari_emdl.gui.kit.session import camera_of, role_of, tag
+from napari_emdl.gui.kit.session import bare, camera_of, role_of, tag
 
 AXES = ("q row", "q col")
 VIEWS = ("Pattern", "Vector map")
@@ -26,6 +27,19 @@ KEPT = ("pattern", "disks", "fit")
 GONE = "gone"
 STRUCTURE_TIP = "What FCU-Net makes of the pattern: bright where it sees a disk's centre, however faint the disk is"
 FLAT = "translucent_no_depth"  # napari draws discs with depth, which would hide what lies below their transparent middle
+
+
+_spare: WeakKeyDictionary[Any, DiffractionCanvas] = WeakKeyDictionary()
+
+
+def keep_spare(viewer: Any, canvas: DiffractionCanvas) -> None:
+    """Canvas for the next workspace of a viewer."""
+    _spare[bare(viewer)] = canvas
+
+
+def canvas_for(viewer: Any) -> DiffractionCanvas:
+    """The canvas that was made before for a workspace of `viewer`, else a new one."""
+    return _spare.pop(bare(viewer), None) or DiffractionCanvas()
 
 
 class DiffractionCanvas(QWidget):

@@ -362,7 +362,7 @@ class CompareBox(QWidget):
         else:
             _, title, factor, unit = styles.STRAIN_MAPS[index]
             values, name, look = self.second.difference[..., index] * factor, f"Difference of {title} [{unit}]", "RdBu_r"
-            limits = styles.symmetric_limits(values, least=1e-3)
+            limits = styles.rounded_limits(styles.symmetric_limits(values, least=1e-3))
         layer = maps.layer("compare")
         shown = np.asarray(values, np.float32)
         if layer is None:

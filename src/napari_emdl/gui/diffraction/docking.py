@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
-from napari_emdl.gui.kit import session
+from napari_emdl.gui.kit import pace, session
 
 PANEL_PX = 318
 LEFT_COLUMN_PX = 325  # napari's layer list and controls
@@ -59,9 +59,13 @@ class Docks(QObject):
         self.canvas_dock: Any = None
         self.four_dock: Any = None
         if session.has_window(viewer):
-            self.canvas_dock = viewer.window.add_dock_widget(canvas, name="Diffraction", area="right")
-            self._watch = session.CloseWatch(self.canvas_dock.parent(), closing, self)
-            QTimer.singleShot(0, self._arrange)
+            self._watch = session.CloseWatch(viewer.window._qt_window, closing, self)
+            QTimer.singleShot(pace.NEXT_TURN_MS, self._dock)  # after the panel, which napari docks
+
+    def _dock(self) -> None:
+        if not self.closed and session.has_window(self.viewer):
+            self.canvas_dock = self.viewer.window.add_dock_widget(self.canvas, name="Diffraction", area="right")
+            QTimer.singleShot(pace.NEXT_TURN_MS, self._arrange)
 
     def show_four(self, on: bool) -> None:
         """Dock of the four maps, below the canvases; made when it is first asked for."""

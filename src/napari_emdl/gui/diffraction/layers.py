@@ -28,7 +28,8 @@ def strain_layers(strain: Any, path: str = "") -> list[LayerTuple]:
     together = [maps[name] for name in ("exx", "eyy", "exy")]
     layers = []
     for name, title, _, unit in reversed(styles.STRAIN_MAPS):
-        limits = styles.symmetric_limits(*([maps[name]] if name == "theta_rad" else together), least=1e-3)
+        sharing = [maps[name]] if name == "theta_rad" else together
+        limits = styles.rounded_limits(styles.symmetric_limits(*sharing, least=1e-3))
         look = {"colormap": styles.diverging(), "contrast_limits": limits, "visible": name == "exx"}
         values = maps[name].astype(np.float32)
         layers.append((values, {"name": f"{title} [{unit}]", "metadata": tag(name, None, path=path), **look, **space}, "image"))

@@ -24,8 +24,14 @@ class OpenData(OpenButton):
 
     def __init__(self, panel: Panel):
         tip = "Open a datacube, a single pattern or disks (of py4DSTEM too)"
-        more = (("Selected image layer", "One pattern, or an image of four axes", self.take_layer),)
+        more = (
+            ("Selected image layer", "One pattern, or an image of four axes", self.take_layer),
+            ("As an image", "Open the single pattern that is shown in the HRTEM panel instead", self._as_image),
+        )
         super().__init__(panel, _read, _layers_of, OpenParams(kind="datacube"), tip, more, panel)
+
+    def _as_image(self) -> None:
+        self.panel.suggestion.as_the_other()
 
     def take_layer(self) -> None:
         """Open the image layer that is selected on the main canvas."""

@@ -40,6 +40,8 @@ class OpenSet(QObject):
         self.cross: Crosshair | None = None
         self.navigation = ""  # what its navigation image is
         self.had_strain = False  # a map was shown: what is unfolded then is the user's from there on
+        self.unfolded: tuple[bool, ...] | None = None  # steps of the panel, once it was put aside
+        self._at_hand: Any = None  # layer that was chosen in napari's list
         self._visible: list[Any] = []
         self._on_canvas: list[Any] = []
         self._view = canvas.view.itemText(0)
@@ -81,9 +83,22 @@ class OpenSet(QObject):
         cross = self.cross.layer() if self.cross is not None else None
         mine = [*self.layers(), *([cross] if cross is not None else [])]
         self._visible = [*self._visible, *(layer for layer in mine if layer.visible)]
+        active = self.viewer.layers.selection.active
+        self._at_hand = active if active in mine else self._at_hand
         for layer in self._visible:
             layer.visible = False
         self.maps.say([])
+
+    def take_up(self) -> None:
+        """Choose in napari's list what was chosen there, or the image on top: its controls are for what is seen."""
+        active, layers = self.viewer.layers.selection.active, self.viewer.layers
+        if active is not None and active.visible and active in layers:
+            return
+        seen = [layer for layer in reversed(self.layers()) if layer.visible]
+        images = [layer for layer in seen if layer._type_string == "image"]
+        wanted = self._at_hand if self._at_hand in seen else next(iter([*images, *seen]), None)
+        if wanted is not None:
+            layers.selection.active = wanted
 
     def put_aside(self) -> None:
         """Take it off the canvases; nothing is lost."""
@@ -176,6 +191,7 @@ class OpenSets(QObject):
         units.settle(self.viewer)
         self._list()
         self.shown_changed.emit(chosen)
+        chosen.maps.turns.soon("at hand", lambda: chosen.take_up() if chosen is self.shown else None)
 
     def put_aside(self) -> None:
         """Another kind of file is looked at: maps of the scan would lie over it."""
@@ -199,6 +215,7 @@ class OpenSets(QObject):
             units.settle(self.viewer)
             self._list()
             self.brought_back.emit()
+            self.shown.maps.turns.soon("at hand", self.shown.take_up)
 
     def _make_way(self, layers: list[Any]) -> None:
         front = next((layer for layer in layers if signal_of(layer) is not None), None)

@@ -178,7 +178,7 @@ def read_opened(path: str | Path) -> Opened:
     whole, parts = read_project(path, readers)
     project = whole.diffraction
     if project is None:
-        raise OpenError(f"{Path(path).name} holds a movie and no datacube: open it from the HRTEM columns panel")
+        raise OpenError(f"{Path(path).name} holds no datacube")
     cube = open_cube(project, path, lambda **how: strained_datacube(**how)[0])
     if project.disks_file and DISKS not in parts and Path(project.disks_file).exists():
         parts[DISKS] = load(project.disks_file)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
-from napari_emdl.gui.diffraction.openset import OpenSets
+from napari_emdl.gui.diffraction.openset import OpenSet, OpenSets
 from napari_emdl.gui.diffraction.panel import Panel
 from napari_emdl.gui.kit import responsive
 
@@ -26,6 +26,8 @@ class RunView(QObject):
     def __init__(self, panel: Panel, sets: OpenSets):
         super().__init__(panel)
         self._panel, self._sets = panel, sets
+        self._last: OpenSet | None = None
+        sets.shown_changed.connect(self._on_shown)
         state = panel.state
         state.block_found.connect(self._on_block)
         state.strain_changed.connect(self._on_first_strain)
@@ -34,6 +36,15 @@ class RunView(QObject):
             signal.connect(lambda *_: panel.frame.show_results(state.found.disks is not None))
         state.job_started.connect(lambda *_: panel.run_all_button.setEnabled(False))
         state.job_ended.connect(lambda *_: panel.run_all_button.setEnabled(state.cube is not None))
+
+    def _on_shown(self, chosen: OpenSet) -> None:
+        """Steps are unfolded as they were for this datacube; for a new one as in a new panel."""
+        panel, last, self._last = self._panel, self._last, chosen
+        if last is None:
+            return
+        last.unfolded = tuple(step.arrow.isChecked() for step in panel.steps)
+        for number, step in enumerate(panel.steps):
+            step.unfold(chosen.unfolded[number] if chosen.unfolded is not None else step is panel.disks_step)
 
     def _on_block(self, block: Any, table: Any) -> None:
         """Map of the disks in each pattern, which fills in."""

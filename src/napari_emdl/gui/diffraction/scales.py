@@ -62,8 +62,8 @@ class StrainScales(QObject):
         return self._limits.get(name)
 
     def fresh(self, name: str) -> tuple[float, float]:
-        """Colour scale of a map by its values, symmetric about 0."""
-        return styles.symmetric_limits(*(self.values[one] for one in sharing(name)), least=1e-3)
+        """Colour scale of a map by its values, symmetric about 0, with a round number at its ends."""
+        return styles.rounded_limits(styles.symmetric_limits(*(self.values[one] for one in sharing(name)), least=1e-3))
 
     def rescale(self) -> None:
         """Scales from the values."""

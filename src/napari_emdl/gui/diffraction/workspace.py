@@ -15,7 +15,7 @@ from napari_emdl.base.signals import Datacube
 from napari_emdl.diffraction.standin import is_stand_in
 from napari_emdl.gui.diffraction import remember as stem_remember
 from napari_emdl.gui.diffraction.adopting import Adopting
-from napari_emdl.gui.diffraction.canvas import DiffractionCanvas
+from napari_emdl.gui.diffraction.canvas import canvas_for
 from napari_emdl.gui.diffraction.closing import Closing, goes
 from napari_emdl.gui.diffraction.data import Settings, StemData
 from napari_emdl.gui.diffraction.detectorbar import DetectorBar
@@ -44,7 +44,7 @@ from napari_emdl.gui.diffraction.settings import Forms
 from napari_emdl.gui.diffraction.state import StemState
 from napari_emdl.gui.diffraction.strain import StrainStep
 from napari_emdl.gui.diffraction.tour import tour_steps
-from napari_emdl.gui.kit import responsive, session, styles
+from napari_emdl.gui.kit import pace, responsive, session, styles
 from napari_emdl.gui.kit.crosshair import Crosshair
 from napari_emdl.gui.kit.fitting import ToolType
 from napari_emdl.gui.kit.help import show_help
@@ -71,7 +71,7 @@ class StemWorkspace(Panel):
         self.viewer = session.bare(napari_viewer)
         self.state = StemState(self)
         stem_remember.begin(self.state)
-        self.canvas = DiffractionCanvas()
+        self.canvas = canvas_for(self.viewer)
         self.switcher = Switcher("Datacubes that are open; the others keep all that was found in them")
         self.sets = OpenSets(self.viewer, self.canvas, self.switcher, self)
         self.sets.shown_changed.connect(self._on_shown)
@@ -130,7 +130,7 @@ class StemWorkspace(Panel):
             self.canvas.release,
             self.docks.close,
         )
-        self.adopting.newest()
+        QTimer.singleShot(pace.SLICE_MS, self.adopting.newest)  # the panel is laid out first
 
     # building
 

@@ -30,6 +30,10 @@ from qtpy.QtWidgets import (
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui.kit.labels import caption_of, extra_of, label_of
 from napari_emdl.gui.kit.steps import Fold
+from napari_emdl.workflow.parameters import problem
+
+#: Look of a field whose value does not fit.
+WRONG = "QLineEdit, QAbstractSpinBox, QComboBox { border: 1px solid #d9822b; }"
 
 
 def groups_of(model: type[BaseModel]) -> dict[str, list[str]]:
@@ -285,6 +289,13 @@ class ParamsForm(QWidget):
             holder.setLayout(folded)
             self.advanced = Fold("Advanced", holder)
             column.addWidget(self.advanced)
+        self.refusal = QLabel()  # stays until the value is right: the words napari shows over its canvas go after seconds
+        self.refusal.setObjectName("refusal")
+        self.refusal.setWordWrap(True)
+        self.refusal.setTextFormat(Qt.TextFormat.PlainText)
+        self.refusal.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.refusal.hide()
+        column.addWidget(self.refusal)
         self.put(self._base)
 
     @staticmethod
@@ -314,17 +325,30 @@ class ParamsForm(QWidget):
             try:
                 found[name] = editor.get()
             except ValueError:
-                raise EmdlError(f"{label_of(name)}: cannot read {editor.text()!r}; write numbers with commas") from None
+                raise self._refused(name, f"cannot read {editor.text()!r}; write numbers with commas") from None
+        if self.refusal.text():
+            self._mark("", "")
         return found
+
+    def _refused(self, name: str, reason: str) -> EmdlError:
+        """The error of a value that does not fit; its field is marked."""
+        line = f"{label_of(name)}: {reason}" if name else reason
+        self._mark(name, f"⚠ {line}")
+        return EmdlError(line)
+
+    def _mark(self, wrong: str, line: str) -> None:
+        for name, editor in self.editors.items():
+            editor.setStyleSheet(WRONG if name == wrong else "")
+        self.refusal.setText(line)
+        self.refusal.setVisible(bool(line))
 
     def value(self) -> Any:
         """Parameters as they stand; raises EmdlError with one line when they do not fit."""
         try:
             return self.model.model_validate({**self._dump_base(), **self.values()})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]) if first["loc"] else ""
-            raise EmdlError(f"{label_of(name)}: {first['msg']}") from None
+            where, reason = problem(error)
+            raise self._refused(where.partition(".")[0], reason) from None
 
     def _dump_base(self) -> dict[str, Any]:
         return {name: getattr(self._base, name) for name in self.model.model_fields}

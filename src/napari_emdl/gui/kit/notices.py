@@ -37,6 +37,7 @@ class Notices(QFrame):
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
         self._rows: dict[str, QWidget] = {}
+        self.closed_by_user: set[str] = set()  # and not told again since
         self.hide()
 
     @property
@@ -48,6 +49,7 @@ class Notices(QFrame):
         """Show a line, with a button for its `action`; the oldest goes when there are many."""
         if line in self._rows:
             return
+        self.closed_by_user.discard(line)
         row = QFrame()
         row.setFrameShape(QFrame.Shape.StyledPanel)
         row.setStyleSheet("QFrame { border: 1px solid #d9822b; border-radius: 3px; } QLabel { border: none; }")
@@ -60,7 +62,7 @@ class Notices(QFrame):
         close = QToolButton()
         close.setText("✕")
         close.setToolTip("Dismiss")
-        close.clicked.connect(lambda *_: self.dismiss(line))
+        close.clicked.connect(lambda *_: self._close(line))
         inside = QGridLayout(row)
         inside.setContentsMargins(4, 2, 2, 2)
         inside.setColumnStretch(0, 1)
@@ -81,6 +83,10 @@ class Notices(QFrame):
         button.clicked.connect(lambda *_: self.dismiss(line))
         button.clicked.connect(lambda *_: function())
         return button
+
+    def _close(self, line: str) -> None:
+        self.closed_by_user.add(line)
+        self.dismiss(line)
 
     def dismiss(self, line: str) -> None:
         """Take a line away."""
@@ -104,11 +110,11 @@ def dismiss(viewer: Any, line: str) -> None:
             notices.dismiss(line)
 
 
-def tell(viewer: Any, line: str) -> None:
+def tell(viewer: Any, line: str, action: Action | None = None) -> None:
     """Show a line in a panel of `viewer` that has room for notices, the one in front, else in a box that waits for nobody."""
     able = [panel for panel in session.panels(viewer) if isinstance(getattr(panel, "notices", None), Notices)]
     if able:
-        next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line)
+        next((panel for panel in able if not panel.visibleRegion().isEmpty()), able[0]).notices.tell(line, action)
         return
     box = QMessageBox(QMessageBox.Icon.Warning, "EM deep learning", said(line), QMessageBox.StandardButton.Close)
     box.setParent(viewer.window._qt_window, Qt.WindowType.Dialog)

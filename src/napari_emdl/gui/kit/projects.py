@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -13,14 +15,16 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QWidget
 
 from napari_emdl.base.errors import EmdlError
-from napari_emdl.gui.kit import styles
+from napari_emdl.gui.kit import opening, styles
 from napari_emdl.gui.kit.session import bare
+from napari_emdl.gui.kit.signals import LayerTuple, for_panels
 from napari_emdl.gui.kit.worker import Job, report_error
 from napari_emdl.workflow.autosave import SessionFile, crashed_sessions
-from napari_emdl.workflow.project import ENDING, Collected, write_project
+from napari_emdl.workflow.project import ENDING, Collected, read_project, write_project
 
 AUTOSAVE_S = 4.0
 FILTER = f"Project (*{ENDING})"
+SCIENCES = ("diffraction", "atoms")
 
 
 class Shared(Protocol):
@@ -64,7 +68,23 @@ class Workspace(Shared, Protocol):
         """One line that stays until it is dismissed."""
 
 
-_open: WeakKeyDictionary[Any, dict[str, Shared]] = WeakKeyDictionary()
+@dataclass
+class Held:
+    """What a project file held.
+
+    Attributes
+    ----------
+    opened
+        By science, as its workspace takes it.
+    layers
+        Layers that bring it to a window where the panel of that science is not open yet.
+    """
+
+    opened: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, list[LayerTuple]] = field(default_factory=dict)
+
+
+_open: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 def share(viewer: Any, workspace: Shared) -> None:
@@ -173,10 +193,31 @@ class Keeper(QObject):
         if not path:
             return None
         source = Path(path)
-        return self._start(lambda: self.workspace.read(source), "open project", self._on_opened)
+        there = set(_open.get(bare(self.viewer), {}))
+        return self._start(lambda: self._read(source, there), "open project", self._on_opened)
 
-    def _on_opened(self, opened: Any) -> None:
-        self.workspace.take(opened)
+    def _read(self, source: Path, there: set[str]) -> Held:
+        """All that a project holds, whichever panel it is opened from."""
+        own, held = self.workspace.science, Held()
+        project, _ = read_project(source, {})
+        for science in SCIENCES:
+            if science != own and getattr(project, science) is not None:
+                theirs = import_module(f"napari_emdl.gui.{science}.project")  # the kit knows no science
+                held.opened[science] = theirs.read_opened(source)
+                if science not in there:
+                    held.layers[science] = for_panels(theirs.opened_layers(held.opened[science]))
+        if not held.opened or getattr(project, own) is not None:
+            held.opened[own] = self.workspace.read(source)
+        return held
+
+    def _on_opened(self, held: Held) -> None:
+        for science, opened in held.opened.items():
+            if science in held.layers:
+                opening.add_layers(self.viewer, held.layers[science])
+            else:
+                _open.get(bare(self.viewer), {science: self.workspace})[science].take(opened)
+        if held.layers:
+            import_module("napari_emdl.gui.layers").open_panels(self.viewer)
 
     def took(self, path: Path) -> None:
         """The workspace is as the project at `path` says: it is saved there again, unless it was a session that crashed."""

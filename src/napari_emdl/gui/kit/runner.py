@@ -74,6 +74,5 @@ class Runner(QObject):
     def close(self) -> None:
         """Stop what runs and wait for it."""
         for job in self._going():
-            job.cancel()
-            job.wait(2.0)
+            job.end()
         self.latest.close()

@@ -89,6 +89,17 @@ def symmetric_limits(*arrays: np.ndarray, quantile: float = 0.98, least: float =
     return -limit, limit
 
 
+#: Ends of a colour scale, times a power of ten, within which napari's colour bar has room for numbers besides 0.
+ROUND_ENDS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0)
+
+
+def rounded_limits(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits symmetric about 0, a little wider so that they end in a round number."""
+    power = 10.0 ** np.floor(np.log10(limits[1]))
+    end = next((f * power for f in ROUND_ENDS if f * power >= limits[1] * (1 - 1e-6)), limits[1])
+    return -float(end), float(end)
+
+
 def end_marks(beyond: tuple[float, float]) -> str:
     """Marks for the shares of values below and above a colour scale, such as "▼ 1 % ▲ 6 %"; empty below half a per cent."""
     return " ".join(f"{sign} {100 * share:.0f} %" for sign, share in zip("▼▲", beyond, strict=True) if share >= 0.005)

@@ -11,6 +11,7 @@ from typing import Any
 from napari_emdl.base.caveats import Caveats
 from napari_emdl.base.wording import worded
 from napari_emdl.gui.kit.labels import caption_of, label_of
+from napari_emdl.models.devices import is_warning
 
 #: What is done by a button, or stands in the window under another name than in Python.
 BUTTONS = {
@@ -33,6 +34,11 @@ def caveats_of(result: Any) -> Caveats:
     """Caveats, or those of a result, in the window's words."""
     found = result if isinstance(result, Caveats) else Caveats.of(result)
     return Caveats(replace(caveat, text=said(caveat.text)) for caveat in found)
+
+
+def worth_telling(result: Any) -> Caveats:
+    """The same without that there is no GPU: nothing to mend, and the device badge says it to who asks."""
+    return Caveats(caveat for caveat in caveats_of(result) if is_warning(caveat.text))
 
 
 def warned(lines: Iterable[str]) -> list[str]:

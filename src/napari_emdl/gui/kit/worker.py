@@ -6,6 +6,7 @@ follows the mouse, so a closed window leaves no thread behind. Results come back
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -106,6 +107,13 @@ class Job(_Sender):
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def end(self, timeout_s: float = 2.0) -> bool:
+        """Stop and tell nobody any more: who listened is going. True when the thread has ended."""
+        self.cancel()
+        with contextlib.suppress(TypeError, RuntimeError):  # nobody listens, or Qt deleted it already
+            self.disconnect()
+        return self.wait(timeout_s)
 
     def _on_progress(self, progress: Progress) -> None:
         now = time.monotonic()
