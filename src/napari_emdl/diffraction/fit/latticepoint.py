@@ -37,9 +37,8 @@ _HOLE, _AROUND, _SEEN, _BRIGHT, _CLEARLY_BRIGHT = 0.2, 0.5, 0.8, 0.3, 1.5
 _AROUND_IT = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
 #: What a hole, and being the brightest disk, is worth beside the share of disks in pairs; twice as much again without doubt.
 _SPEAKS = 0.1
-#: Where some positions were wrong, all move that lie this far off their own lattice point, in lattice vectors; share of the
-#: positions asked from which on the user is told.
-_OFF, _TOLD = 0.12, 0.02
+#: Share of the positions asked that were wrong, from which on all take their own place and the user is told.
+_TOLD = 0.02
 
 
 @dataclass(frozen=True)
@@ -82,19 +81,20 @@ def on_the_right_point(
     if not changed.any():
         return unchanged
     far = float(np.linalg.norm(beam[changed] - smooth[changed], axis=1).max())
-    moved = (np.abs(away) > _OFF).any(axis=1)  # a model that was wrong there is wrong beside it as well
+    told = changed.sum() >= max(_TOGETHER, _TOLD * known.sum())
+    moved = known if told else changed  # a model that was wrong in so many places is wrong beside them as well
     raw[moved] = smooth[moved] = beam[moved]
     right = inliers.copy()
     right.ravel()[moved] = True
-    if changed.sum() < max(_TOGETHER, _TOLD * known.sum()):
+    if not told:
         return raw.reshape(raw_px.shape), smooth.reshape(smooth_px.shape), right, []
     gaps = ~known & ~np.isfinite(raw[:, 0])
     smooth[gaps] = smooth[_nearest(known, inliers.shape)][gaps]
     hidden = f", hidden in {np.sum(known & ~seen):,} of them" if (known & ~seen).any() else ""
     said = (
-        f"the direct beam is not the brightest disk or jumps over the scan: at {changed.sum():,} of {known.sum():,} positions the "
-        f"origin was moved by up to {far:.1f} px onto the lattice point that the disks lie around{hidden}; give `origin` if it is "
-        "another"
+        f"the direct beam is not the brightest disk or jumps over the scan: at {changed.sum():,} of {known.sum():,} positions "
+        f"the origin was moved by up to {far:.1f} px onto the lattice point that the disks lie around{hidden}; give `origin` "
+        "if it is another"
     )
     return raw.reshape(raw_px.shape), smooth.reshape(smooth_px.shape), right, [said]
 
