@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
@@ -101,6 +100,8 @@ def on_the_right_point(
 
 def _nearest(known: NDArray[np.bool_], scan: tuple[int, ...]) -> Ints:
     """(n,) the nearest position that is known."""
+    from scipy import ndimage
+
     at = ndimage.distance_transform_edt(~known.reshape(scan), return_distances=False, return_indices=True)
     return np.asarray(np.ravel_multi_index(tuple(at), scan).ravel())
 
@@ -179,6 +180,8 @@ def _beams(disks: PeakTable, segments: _Segments) -> tuple[Floats, NDArray[np.bo
 
 def _of_group(disks: PeakTable, point_px: Floats, g: Floats) -> tuple[Ints, bool] | None:
     """Indices (2,) of the direct beam from the points of some positions, and whether it is seen; None where disks are few."""
+    from scipy import ndimage
+
     of, bright, n = disks.flat_index(), brightness(disks), disks.n_positions
     index = (disks.positions_px() - point_px[of]) @ np.linalg.inv(g)
     middle = np.rint(np.median(index, axis=0))
