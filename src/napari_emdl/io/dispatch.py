@@ -260,8 +260,8 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
             raise OpenError(f"{path.name} packs {files} of images or data; unpack it, and open the folder or a file of it")
         return read_zarr(path, dataset)
     raise OpenError(
-        f"{path.name} is a zip file; unpack it and open what is in it, or rename it: to .npz if NumPy wrote it, to .zip if it is "
-        "a zarr store"
+        f"{path.name} is a zip file; unpack it and open what is in it, or rename it: to .npz if NumPy wrote it, to .zip if it "
+        "is a zarr store"
     )
 
 
