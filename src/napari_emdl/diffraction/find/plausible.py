@@ -93,7 +93,8 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     if len(peaks) >= _SEVERAL and 0 < probe.crystal < NO_CRYSTAL and not probe.paired:
         # a beam above the bands and lines of Kikuchi, with places on them: some are paired by chance
         position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)
-        return paired_share(position, radius_px) > _PAIRED or _on_lattice(shown, i, radius_px, detector_shape)
+        if not (paired_share(position, radius_px) > _PAIRED or _on_lattice(shown, i, radius_px, detector_shape)):
+            return False
     if not many and intensity.max() > _BEAM * np.median(intensity):
         return True
     position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)

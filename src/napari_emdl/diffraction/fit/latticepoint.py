@@ -32,7 +32,7 @@ _REACH, _WITHIN, _ON = 12, 6, 0.25
 #: A point is a hole where a disk is seen in less than the first share of positions, and in more than the second around it. A
 #: disk seen in more than the third is the beam only from this brightness on; it is the brightest without doubt if so many
 #: times brighter than the next.
-_HOLE, _AROUND, _SEEN, _BRIGHT, _CLEARLY_BRIGHT = 0.2, 0.5, 0.8, 0.3, 1.5
+_HOLE, _AROUND, _SEEN, _BRIGHT, _CLEARLY_BRIGHT = 0.2, 0.5, 0.5, 0.3, 1.5
 _AROUND_IT = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
 #: What a hole, and being the brightest disk, is worth beside the share of disks in pairs; twice as much again without doubt.
 _SPEAKS = 0.1
