@@ -10,6 +10,7 @@ from napari_emdl.base.errors import OpenError
 from napari_emdl.base.params import OpenParams
 from napari_emdl.base.reading import one_line
 from napari_emdl.io.axes import Found
+from napari_emdl.io.standins import no_data
 
 _STARTS = {
     b"\x89HDF\r\n\x1a\n": "hdf5",
@@ -82,8 +83,8 @@ def sniff(path: Path) -> str:
             head = file.read(1024)
     except OSError as error:
         raise OpenError(f"{path} cannot be read: {error.strerror}") from error
-    if not head:
-        raise OpenError(f"{path.name} is empty (0 bytes)")
+    if what := no_data(head, path.suffix.lower()):
+        raise OpenError(f"{path.name} {what}")
     for start, name in _STARTS.items():
         if head.startswith(start):
             return name
@@ -258,7 +259,10 @@ def _read_zip(path: Path, ending: str, dataset: str | None) -> Found:
             files = "a file" if count == 1 else f"{count} files"
             raise OpenError(f"{path.name} packs {files} of images or data; unpack it, and open the folder or a file of it")
         return read_zarr(path, dataset)
-    raise OpenError(f"{path.name} is a zip file; rename it to .npz if NumPy wrote it, or to .zip if it is a zarr store")
+    raise OpenError(
+        f"{path.name} is a zip file; unpack it and open what is in it, or rename it: to .npz if NumPy wrote it, to .zip if it "
+        "is a zarr store"
+    )
 
 
 def _read_hdf5(path: Path, dataset: str | None) -> Found:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_emdl.diffraction import lattice
-from napari_emdl.diffraction.fit.origin import _brightest
+from napari_emdl.diffraction.fit.origin import brightest_of
 from napari_emdl.diffraction.lattice import LatticeFit, Segments, fit_lattices
 
 G = np.array([[26.0, 3.0], [-2.0, 24.0]])
@@ -79,6 +79,6 @@ def test_brightest_of_each_position_is_of_equals_the_first() -> None:
     bright = np.array([1.0, 5.0, 5.0, np.nan, 2.0, np.nan, 7.0])
     of = np.array([0, 0, 0, 2, 2, 3, 4])
     everything = np.ones(7, bool)
-    np.testing.assert_array_equal(_brightest(of, bright, everything), [1, 4, 5, 6])
-    np.testing.assert_array_equal(_brightest(of, bright, bright < 5), [0, 4])
-    assert len(_brightest(of, bright, ~everything)) == 0
+    np.testing.assert_array_equal(brightest_of(of, bright, everything), [1, 4, 5, 6])
+    np.testing.assert_array_equal(brightest_of(of, bright, bright < 5), [0, 4])
+    assert len(brightest_of(of, bright, ~everything)) == 0

@@ -248,7 +248,7 @@ def _defects_seen(counts: dict[str, Any]) -> list[str]:
         "n_empty": "without any counts",
         "n_ringed": "with places on what looks like a ring about the direct beam (amorphous or fine-grained), left out",
         "n_full": "with more disks than were kept: raise the most disks",
-        "n_refused": "with bright places that are no crystal's (all alike, or without lattice, pairs and direct beam), "
+        "n_refused": "with bright places that are no crystal's (all alike, or without lattice and pairs, as on Kikuchi lines), "
         "left out: give a probe radius to have them measured",
     }
     seen = ((int(counts[name]), text) for name, text in words.items() if counts.get(name))

@@ -41,8 +41,9 @@ _BEAM_PAIRED = 0.25
 _LIKELY = 0.5
 #: Probability by which the scale network is sure of a crystal; share of disks in pairs where they are many and all alike.
 _CRYSTAL, _NEARLY_ALL = 0.9, 0.8
-#: Probability of a crystal by the scale network below which it sees none.
-NO_CRYSTAL = 0.1
+#: Probability of a crystal by the scale network below which it sees none; so many disks must then have an order, whatever beam
+#: and brightness say.
+NO_CRYSTAL, _SEVERAL = 0.1, 12
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def _convinces(shown: PeakTable, i: int, probe: Probe, detector_shape: tuple[int
     peaks, radius_px = shown.at(i), probe.radius_px
     intensity = np.clip(peaks["intensity"].astype(float), 0, None)
     many = len(peaks) >= _LEAST_ALIKE
+    if len(peaks) >= _SEVERAL and 0 < probe.crystal < NO_CRYSTAL and not probe.paired:
+        # a beam above the bands and lines of Kikuchi, with places on them: some are paired by chance
+        position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)
+        if not (paired_share(position, radius_px) > _PAIRED or _on_lattice(shown, i, radius_px, detector_shape)):
+            return False
     if not many and intensity.max() > _BEAM * np.median(intensity):
         return True
     position = np.stack([peaks["row"], peaks["col"]], axis=1).astype(float)

@@ -12,6 +12,7 @@ from napari_emdl.base.params import CalibrateParams
 from napari_emdl.base.peaks import PeakTable
 from napari_emdl.base.signals import Calibration
 from napari_emdl.diffraction.basis import Basis, find_basis
+from napari_emdl.diffraction.fit.latticepoint import on_the_right_point
 from napari_emdl.diffraction.fit.origin import fit_origin, hidden_origin, measure_origin, off_the_model
 from napari_emdl.diffraction.fit.projector import Distortion
 from napari_emdl.diffraction.fit.weights import disk_precision, disk_weights
@@ -148,6 +149,9 @@ def calibrate(
     hidden = hidden_origin(disks, smooth.reshape(-1, 2))
     if hidden is not None:
         raw, smooth = raw + hidden, smooth + hidden
+    raw, smooth, inliers, moved = on_the_right_point(disks, raw, smooth, inliers)
+    warnings += moved
+    if hidden is not None and not moved:
         row, col = np.median(smooth.reshape(-1, 2), axis=0)
         warnings.append(
             f"the central disk is not seen (beam stop?): the origin, near ({row:.1f}, {col:.1f}), is the lattice point that "

@@ -46,21 +46,21 @@ def measure_origin(disks: PeakTable) -> Floats:
     """
     n = disks.n_positions
     place, of = disks.positions_px(), disks.flat_index()
-    bright = _brightness(disks)
+    bright = brightness(disks)
     out = np.full((n, 2), np.nan)
     if not len(place):
         return out
-    brightest = _brightest(of, bright, np.ones(len(of), bool))
+    brightest = brightest_of(of, bright, np.ones(len(of), bool))
     spacing = nearest_neighbour(place, of)
     centre = _typical_centre(disks, brightest, spacing)
     # half the shortest distance between disks tells the central one from its neighbours
     near = np.hypot(*(place - centre[of]).T) < 0.5 * spacing
-    chosen = _brightest(of, bright, near)
+    chosen = brightest_of(of, bright, near)
     out[of[chosen]] = place[chosen]
     return out
 
 
-def _brightness(disks: PeakTable) -> Floats:
+def brightness(disks: PeakTable) -> Floats:
     return disks.column("intensity" if "intensity" in disks.fields else "score").astype(float)
 
 
@@ -147,7 +147,7 @@ def off_the_model(
     if not len(asked):
         return raw_px, smooth_px, inliers, []
     of, brightest = disks.flat_index(), np.full(raw.shape, np.nan)
-    rows = _brightest(of, _brightness(disks), np.ones(disks.n_peaks, bool))
+    rows = brightest_of(of, brightness(disks), np.ones(disks.n_peaks, bool))
     brightest[of[rows]] = disks.positions_px()[rows]
     # where the beam is seldom outshone the brightest disk is believed, else at first what lies beside the model
     follows = away <= _OFF * spacing
@@ -230,7 +230,7 @@ def _paired(seen: Floats, h: int, k: int) -> float:
     return float(both / max(seen.sum(), 1e-9))
 
 
-def _brightest(of: NDArray[np.int64], bright: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+def brightest_of(of: NDArray[np.int64], bright: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Row of the brightest allowed peak of each position that has one, of equals the first; `of` does not decrease."""
     rows = np.flatnonzero(allowed)
     if not len(rows):
