@@ -28,6 +28,9 @@ DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
 #: evidence with a smaller separation must show changes that last from frame to frame, so many standard errors surely
 WEAK, SURE_TO_LAST = 3.0, 3.0
+#: evidence with a smaller separation than this, and a network's at any, must show some memory: noise with a tail, split into
+#: two states, and a logit that fails now and then have none
+CLEAR, LIKELY_TO_LAST = 6.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,12 @@ def _class_probability(data: EvidenceData, state: _State, smoothed: hmm.Smoothed
     log_p[:, OCCUPIED] += _seen_enough(data, state)
     log_p += np.log(state.share)
     total = logsumexp(log_p, axis=1)
-    return np.exp(log_p - total[:, None]), float(total.sum())
+    classes = np.exp(log_p - total[:, None])
+    # that a site looks like an empty blinking one says nothing for blinking where no column was ever seen, and none is now
+    never = data.unseen & (smoothed.p_occupied.max(0) < 0.5)
+    classes[never, EMPTY] += classes[never, BLINKING]
+    classes[never, BLINKING] = 0.0
+    return classes, float(total.sum())
 
 
 def _seen_enough(data: EvidenceData, state: _State) -> NDArray[np.float64]:
@@ -315,7 +323,9 @@ def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> 
     e = state.emissions
     classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
     separation = float(abs(e.mean[1] - e.mean[0]) / e.scale.mean())
-    if separation < WEAK and lasts(data.y, classes[:, BLINKING]) < SURE_TO_LAST:
+    least = SURE_TO_LAST if separation < WEAK else LIKELY_TO_LAST
+    doubted = separation < CLEAR or not data.learned
+    if doubted and lasts(data.y, classes[:, BLINKING]) < least:
         classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)
