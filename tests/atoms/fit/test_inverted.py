@@ -84,7 +84,9 @@ def test_its_columns_are_taken_as_there_and_said():
     sites = find_sites(table, alignment, PIXEL_A, (500, 500))
     assert sites.inverted.sum() == inside.sum()
     evidence = np.where(sites.seen > 0.5, 6.0, -6.0)[None] + np.random.default_rng(3).normal(0, 1, (frames, len(sites)))
-    result = decode(sites, alignment, evidence.astype(np.float32), evidence > 0, np.ones(evidence.shape, bool), {"pixel_A": PIXEL_A})
+    result = decode(
+        sites, alignment, evidence.astype(np.float32), evidence > 0, np.ones(evidence.shape, bool), {"pixel_A": PIXEL_A}
+    )
     assert result.occupied[:, sites.inverted].all() and np.allclose(result.p_occupied[:, sites.inverted], THERE)
     assert (np.argmax(result.class_probability[sites.inverted], axis=1) == OCCUPIED).all()
     assert any("contrast of the crystal turns over" in note for note in result.attrs["notes"])

@@ -84,7 +84,7 @@ def learned_evidence(
     weight = np.ones(len(aligned.at)) if surface is None or not surface.any() else surface.astype(np.float64)
     look = first_look(aligned, weight)
     if look is None:
-        model = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+        model = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown, must_last=False)
         p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
         kernel = learn_kernel(aligned, p, blinking)
         if kernel is None:
@@ -110,7 +110,7 @@ def learned_evidence(
         kernel = better
     if given and not (blinking > 0.5).any():
         return None
-    plain = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+    plain = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown, must_last=False)
     if plain.separation > CLEARLY * max(model.separation, LEAST_CLEAR):
         return None
     return Learned(respond(aligned, kernel, p, blinking, aligned.frames, control), p > 0.5)
@@ -126,9 +126,7 @@ def _guess(
     return p, changing.astype(np.float64)
 
 
-def _steady(
-    aligned: AlignedFrames, detected: NDArray[np.bool_], shown: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
+def _steady(aligned: AlignedFrames, detected: NDArray[np.bool_], shown: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     """Occupancy (T, n) as if nothing came or went: what most frames, or their mean, show is there throughout."""
     known = np.maximum(1, aligned.valid.sum(0))
     full = (detected & aligned.valid).sum(0) / known >= 0.5

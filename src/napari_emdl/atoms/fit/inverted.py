@@ -1,4 +1,4 @@
-"""Parts of a crystal whose contrast turns over: thick there, it shows spots between its columns and none, or dark ones, at them.
+"""Parts of a crystal whose contrast turns over: thick there, it shows spots between its columns and none at them.
 
 The lattice goes on through such a part, so its columns are known to be there although no frame shows them as it shows the
 others. A spot between the columns is no column: a second sublattice would have it in cells whose own columns are shown, too.

@@ -28,9 +28,8 @@ DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
 #: evidence with a smaller separation must show changes that last from frame to frame, so many standard errors surely
 WEAK, SURE_TO_LAST = 3.0, 3.0
-#: evidence with a smaller separation than this, and a network's at any, must show some memory: noise with a tail, split into
-#: two states, and a logit that fails now and then have none
-CLEAR, LIKELY_TO_LAST = 6.0, 1.5
+#: a finder's evidence must show some memory at any separation: noise with a tail that is split into two states has none
+LIKELY_TO_LAST = 1.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,7 @@ def fit_site_classes(
     control: Control | None = None,
     start: NDArray[np.bool_] | None = None,
     shown: NDArray[np.bool_] | None = None,
+    must_last: bool = True,
 ) -> SiteModel:
     """Fit site classes, pooled emissions and pooled rates by EM.
 
@@ -122,6 +122,8 @@ def fit_site_classes(
         (T, n) bool, first guess of what is occupied when; the detections when None.
     shown
         (n,) bool, sites at which the mean of all frames shows a column; none when None.
+    must_last
+        Whether changes of a finder's evidence that have no memory from frame to frame are taken for its failures.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def fit_site_classes(
     data = EvidenceData(y, detected, start, shown)
     if dof is None:
         dof = _choose_dof(data, max_iterations, control)
-    return _finish(*_em(data, dof, max_iterations, tolerance, control)[:3])
+    return _finish(*_em(data, dof, max_iterations, tolerance, control)[:3], must_last)
 
 
 def _choose_dof(data: EvidenceData, max_iterations: int, control: Control | None) -> float:
@@ -318,13 +320,13 @@ def _emissions(data: EvidenceData, e: Emissions, p: NDArray[np.float64], w_site:
     return Emissions(mean, np.maximum(scale, 0.15 * scale.max()), offset, tau, e.dof)
 
 
-def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> SiteModel:
+def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64], must_last: bool) -> SiteModel:
     """Decode every site with the final parameters."""
     e = state.emissions
     classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
     separation = float(abs(e.mean[1] - e.mean[0]) / e.scale.mean())
     least = SURE_TO_LAST if separation < WEAK else LIKELY_TO_LAST
-    doubted = separation < CLEAR or not data.learned
+    doubted = separation < WEAK or (must_last and not data.learned)
     if doubted and lasts(data.y, classes[:, BLINKING]) < least:
         classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
