@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from napari_emdl.atoms.fit.drift import identity
-from napari_emdl.atoms.fit.inverted import inverted_parts
-from napari_emdl.atoms.fit.lattices import find_lattices
 from napari_emdl.atoms.fit.occupancy import THERE, decode
 from napari_emdl.atoms.fit.siteclasses import OCCUPIED
 from napari_emdl.atoms.fit.sites import find_sites
+from napari_emdl.atoms.inverted import inverted_parts
+from napari_emdl.atoms.lattices import find_lattices
 from napari_emdl.base.peaks import PeakTable
 
 PIXEL_A = 0.1

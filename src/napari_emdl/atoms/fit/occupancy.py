@@ -249,7 +249,7 @@ def decode(
             model.log_ratio[shown],
         )
         attrs |= {
-            "rate_spread": rate_spread_of_emissions(model, evidence),
+            "rate_spread": rate_spread_of_emissions(model, told),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,
             "emission_mean": model.emissions.mean.tolist(), "emission_scale": model.emissions.scale.tolist(),
         }  # fmt: skip

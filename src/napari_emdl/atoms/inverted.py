@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.fit.lattices import Lattice, asked_for, links_of
+from napari_emdl.atoms.lattices import Lattice, asked_for, links_of
 
 #: a crystal of fewer shown columns does not enclose anything; they must outnumber what is inverted so many times
 LEAST_SHOWN, MOST_PART = 20, 0.5
