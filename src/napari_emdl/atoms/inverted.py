@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.lattices import Lattice, asked_for, links_of
 
-#: a crystal of fewer shown columns does not enclose anything; they must outnumber what is inverted so many times
-LEAST_SHOWN, MOST_PART = 20, 0.5
+#: a crystal of fewer shown columns does not enclose anything; spots and places are at most this part of them
+LEAST_SHOWN, MOST_PART = 20, 0.4
 #: in spacings: how far columns that enclose a place are looked for, and the widest angle between two of them
 REACH, WIDEST_RAD = 5.0, np.deg2rad(110)
 #: in spacings: spots nearer to a place of the lattice are its own, places and spots nearer to each other are of one part
@@ -26,8 +26,8 @@ OWN, TOGETHER = 0.25, 1.15
 RIM = 2.5
 #: in spacings: how well columns are linked; columns that tell where the places next to a point are
 LINKED, NEAREST = 0.2, 5
-#: spots and unseen places of a part, and least unseen places a spot
-LEAST_SPOTS, LEAST_PLACES, PLACES_A_SPOT = 2, 2, 1 / 3
+#: least spots and unseen places of a part, and least and most unseen places a spot: a hole has no spots
+LEAST_SPOTS, LEAST_PLACES, PLACES_A_SPOT = 2, 2, (1 / 3, 2.0)
 #: a place that is this often seen is shown
 SEEN = 0.5
 
@@ -81,6 +81,8 @@ def inverted_parts(
         index = np.flatnonzero(inside)
         off = around.off_lattice(position_px[index])
         grown = _grown(np.concatenate([position_px[solid], position_px[index[~off]]]), lattice, around)
+        if off.sum() > MOST_PART * solid.sum():  # another sublattice
+            continue
         points = np.concatenate([position_px[index], grown])
         is_spot = np.r_[off, np.zeros(len(grown), bool)]
         good = _inverted(points, is_spot, lattice.spacing_px)
@@ -163,7 +165,8 @@ def _inverted(points_px: NDArray[np.float64], is_spot: NDArray[np.bool_], spacin
         return np.zeros(len(points_px), bool)
     part = _pieces(cKDTree(points_px).query_pairs(TOGETHER * spacing_px, output_type="ndarray"), len(points_px))
     of_spots, of_places = np.bincount(part, is_spot), np.bincount(part, ~is_spot)
-    good = (of_spots >= LEAST_SPOTS) & (of_places >= np.maximum(LEAST_PLACES, PLACES_A_SPOT * of_spots))
+    fewest, most = (ratio * of_spots for ratio in PLACES_A_SPOT)
+    good = (of_spots >= LEAST_SPOTS) & (of_places >= np.maximum(LEAST_PLACES, fewest)) & (of_places <= most)
     member = good[part]
     if member.any():  # between the two contrasts there is none: places next to a part belong to it
         member |= ~is_spot & (cKDTree(points_px[member]).query(points_px)[0] < RIM * spacing_px)

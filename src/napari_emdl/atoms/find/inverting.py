@@ -16,10 +16,11 @@ from napari_emdl.jobs.control import Control
 
 #: score of a column that the lattice tells of alone
 TOLD = 0.9
-#: spots between columns are nearer to these than so many usual spacings; without two of them there is nothing to look into
-CLOSE, LEAST_CLOSE = 0.9, 2
+#: spots between columns are nearer to these than so many usual spacings; there is nothing to look into where fewer than two are,
+#: or so large a part of all that they make a sublattice
+CLOSE, LEAST_CLOSE, MOST_CLOSE = 0.9, 2, 0.5
 #: frames of more columns are left as they are: the search for lattices takes all pairs of neighbours
-MOST_COLUMNS = 1500
+MOST_COLUMNS = 400
 
 
 class Inverting:
@@ -50,7 +51,8 @@ def _put_right(peaks: NDArray[np.void], least: float, pixel_A: float, images: ND
         return None
     places = np.stack([peaks["row"], peaks["col"]], -1).astype(np.float64)
     nearest = cKDTree(places[shown]).query(places[shown], k=2)[0][:, 1]
-    if (nearest < CLOSE * np.median(nearest)).sum() < LEAST_CLOSE:
+    close = int((nearest < CLOSE * np.median(nearest)).sum())
+    if not LEAST_CLOSE <= close <= MOST_CLOSE * len(shown):
         return None
     seen = np.ones(len(shown))
     lattices, crystal = find_lattices(places[shown], seen, pixel_A)

@@ -263,8 +263,8 @@ def decode(
     if sites.inverted.any():
         _take_as_there(sites.inverted, p, path, classes, log_ratio)
         attrs["notes"].append(
-            f"{int(sites.inverted.sum())} sites lie where the contrast of the crystal turns over: no frame shows their "
-            f"columns, which are taken as there with a chance of {THERE:.1f}"
+            f"{int(sites.inverted.sum())} sites lie where the contrast of the crystal turns over: their columns are "
+            f"not shown, and taken as there with a chance of {THERE:.1f}"
         )
     table = events.find_events(path, valid, p)
     _note_upheaval(table, int((classes[:, siteclasses.BLINKING] > 0.5).sum()), attrs["notes"])
