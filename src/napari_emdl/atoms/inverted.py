@@ -26,8 +26,8 @@ OWN, TOGETHER = 0.25, 1.15
 RIM = 2.5
 #: in spacings: how well columns are linked; columns that tell where the places next to a point are
 LINKED, NEAREST = 0.2, 5
-#: least spots and unseen places of a part, and least and most unseen places a spot: a hole has no spots
-LEAST_SPOTS, LEAST_PLACES, PLACES_A_SPOT = 2, 2, (1 / 3, 2.0)
+#: least spots and unseen places of a part, and least and most unseen places a spot
+LEAST_SPOTS, LEAST_PLACES, FEWEST_PLACES, MOST_PLACES = 2, 2, 1 / 3, 2.0
 #: a place that is this often seen is shown
 SEEN = 0.5
 
@@ -58,6 +58,7 @@ def inverted_parts(
     shown: NDArray[np.bool_],
     crystal: NDArray[np.int8],
     lattices: tuple[Lattice, ...],
+    most_places: float = MOST_PLACES,
 ) -> Inverted:
     """Parts of crystals with spots between the columns, enclosed by columns that are shown.
 
@@ -67,6 +68,8 @@ def inverted_parts(
         (n, 2) sites, (n,) share of frames in which each is detected, and (n,) whether the mean of all frames shows it.
     crystal, lattices
         (n,) lattice of each site, -1 for none; the lattices.
+    most_places
+        Most places of a part for each of its spots; a hole has places alone.
     """
     spots, places = np.zeros(len(position_px), bool), np.zeros(len(position_px), bool)
     missing, owner = [np.zeros((0, 2))], [np.zeros(0, np.int8)]
@@ -85,7 +88,7 @@ def inverted_parts(
             continue
         points = np.concatenate([position_px[index], grown])
         is_spot = np.r_[off, np.zeros(len(grown), bool)]
-        good = _inverted(points, is_spot, lattice.spacing_px)
+        good = _inverted(points, is_spot, lattice.spacing_px, most_places)
         if not good.any() or good[~is_spot].sum() > MOST_PART * solid.sum():
             continue
         kept = good[: len(index)]
@@ -159,14 +162,16 @@ def _grown(own_px: NDArray[np.float64], lattice: Lattice, around: _Around) -> ND
     return grown
 
 
-def _inverted(points_px: NDArray[np.float64], is_spot: NDArray[np.bool_], spacing_px: float) -> NDArray[np.bool_]:
+def _inverted(
+    points_px: NDArray[np.float64], is_spot: NDArray[np.bool_], spacing_px: float, most_places: float
+) -> NDArray[np.bool_]:
     """(k,) members of parts with enough spots and enough places that are not shown."""
     if not is_spot.any() or is_spot.all():
         return np.zeros(len(points_px), bool)
     part = _pieces(cKDTree(points_px).query_pairs(TOGETHER * spacing_px, output_type="ndarray"), len(points_px))
     of_spots, of_places = np.bincount(part, is_spot), np.bincount(part, ~is_spot)
-    fewest, most = (ratio * of_spots for ratio in PLACES_A_SPOT)
-    good = (of_spots >= LEAST_SPOTS) & (of_places >= np.maximum(LEAST_PLACES, fewest)) & (of_places <= most)
+    enough = of_places >= np.maximum(LEAST_PLACES, FEWEST_PLACES * of_spots)
+    good = (of_spots >= LEAST_SPOTS) & enough & (of_places <= most_places * np.maximum(of_spots, 1))
     member = good[part]
     if member.any():  # between the two contrasts there is none: places next to a part belong to it
         member |= ~is_spot & (cKDTree(points_px[member]).query(points_px)[0] < RIM * spacing_px)

@@ -16,8 +16,8 @@ from napari_emdl.jobs.control import Control
 
 #: score of a column that the lattice tells of alone
 TOLD = 0.9
-#: spots between columns are nearer to these than so many usual spacings; there is nothing to look into where fewer than two are,
-#: or so large a part of all that they make a sublattice
+#: spots between columns are nearer to these than so many usual spacings; there is nothing to look into where fewer are, or so
+#: large a part of all that they make a sublattice
 CLOSE, LEAST_CLOSE, MOST_CLOSE = 0.9, 2, 0.5
 #: frames of more columns are left as they are: the search for lattices takes all pairs of neighbours
 MOST_COLUMNS = 400

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
 from napari_emdl.atoms.fit.drift import Alignment
 from napari_emdl.atoms.fit.meansites import far_from, shown_at
-from napari_emdl.atoms.inverted import LEAST_SHOWN, inverted_parts
+from napari_emdl.atoms.inverted import LEAST_SHOWN, MOST_PLACES, inverted_parts
 from napari_emdl.atoms.lattices import Lattice, find_lattices, links_of, surface_sites
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
@@ -175,9 +175,9 @@ def find_sites(
         raise EmdlError(NO_SITE)
     view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
     lattices, crystal = find_lattices(position, seen, pixel_A)
-    # in frames the finder has put inverted parts right already, in their mean it has not
-    sight = seen if len(mean_px) < LEAST_SHOWN else np.zeros(len(seen))
-    turned = inverted_parts(position, sight, shown_at(position, mean_px, 0.6 / pixel_A), crystal, lattices)
+    # in most frames the finder has put inverted parts right already, in their mean it has not
+    sight, most = (seen, MOST_PLACES) if len(mean_px) < LEAST_SHOWN else (np.zeros(len(seen)), np.inf)
+    turned = inverted_parts(position, sight, shown_at(position, mean_px, 0.6 / pixel_A), crystal, lattices, most)
     inverted = turned.places
     if lattices:
         # alone, only what is nearly always seen is a site: film grains flicker
