@@ -57,7 +57,7 @@ def thick() -> tuple[np.ndarray, np.ndarray]:
 
 def test_columns_of_a_thick_part_are_placed_by_the_lattice(thick):
     columns, found = thick
-    frames = np.full((2, 400, 400), 7, np.uint8)
+    frames = np.random.default_rng(1).integers(5, 9, (2, 400, 400), dtype=np.uint8)
     find = Judged(Inverting(Listed([found, scored(columns, 0.9)]), PIXEL_A))
     table = cloudpickle.loads(cloudpickle.dumps(find))(frames)
     for frame in (0, 1):
@@ -65,7 +65,7 @@ def test_columns_of_a_thick_part_are_placed_by_the_lattice(thick):
         apart = np.linalg.norm(places[:, None] - columns[None], axis=2)
         assert len(places) == len(columns) and apart.min(1).max() < 1.5 and apart.min(0).max() < 1.5
     told = table.at(0)[-1]
-    assert told["score"] == np.float32(TOLD) and told["intensity"] == 7 and told["sigma_px"] == 4
+    assert told["score"] == np.float32(TOLD) and 5 <= told["intensity"] < 9 and told["sigma_px"] == 4
     assert table.attrs["inverted_frames"] == 1
     assert "1 of 2 frames with a part in which the contrast of the crystal turns over" in flaws_of(table.attrs, 2, 40.0)[0]
 
