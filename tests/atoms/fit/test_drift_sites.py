@@ -12,10 +12,10 @@ from tests.atoms.conftest import matched_sites
 from napari_emdl.atoms.fit import correlation
 from napari_emdl.atoms.fit.correlation import measure_drift
 from napari_emdl.atoms.fit.drift import BLANK, JUMP, NO_MATCH, identity, mean_image
-from napari_emdl.atoms.fit.lattices import Lattice, find_lattice
 from napari_emdl.atoms.fit.occupancy import fit_occupancy
 from napari_emdl.atoms.fit.sites import BULK, CORNER, FACET, find_sites
 from napari_emdl.atoms.fit.strain import column_strain, occupancy_strain
+from napari_emdl.atoms.lattices import Lattice, find_lattice
 from napari_emdl.base.errors import Cancelled, EmdlError
 from napari_emdl.base.params import RunParams
 from napari_emdl.base.peaks import PeakTable

@@ -9,6 +9,7 @@ import numpy as np
 from napari_emdl.atoms.find.finders import ColumnFinder
 from napari_emdl.atoms.find.flaws import FLAWS, Judged, flaws_of
 from napari_emdl.atoms.find.frames import frames_used, reader_for
+from napari_emdl.atoms.find.inverting import Inverting
 from napari_emdl.atoms.find.making import make_finder
 from napari_emdl.atoms.find.moviefacts import check_movie, pixel_size_A
 from napari_emdl.atoms.find.pixelguess import GUESSED, pixel_size_doubt, with_guessed_pixel
@@ -99,7 +100,11 @@ def find_columns(
     table = run_peak_job(
         shape=(movie.n_frames,),
         read=reader_for(movie, finder, settings).read,
-        find=Judged(finder.find, *(() if running.scheduler else (control,)), dtype=movie.dtype if several else None),
+        find=Judged(
+            Inverting(finder, pixel_size_A(movie, settings)),
+            *(() if running.scheduler else (control,)),
+            dtype=movie.dtype if several else None,
+        ),
         bytes_per_item=int(np.prod(movie.shape[-2:]))
         * (3 if several else movie.n_foci)
         * (np.dtype(movie.dtype).itemsize + 48),
@@ -145,7 +150,9 @@ def finder_attrs(movie: Movie, finder: ColumnFinder, params: ColumnParams) -> di
 
 def find_one(movie: Movie, finder: ColumnFinder, params: ColumnParams, frame: int, control: Control | None = None) -> PeakTable:
     """Candidates of one frame, with what its neighbours add where the finder takes them."""
-    find = Judged(finder.find, control, dtype=movie.dtype if frames_used(finder) > 1 else None)
+    find = Judged(
+        Inverting(finder, pixel_size_A(movie, params)), control, dtype=movie.dtype if frames_used(finder) > 1 else None
+    )
     table = find(reader_for(movie, finder, params).read(frame, frame + 1))
     settle_attrs(table, movie, finder, params)
     return table

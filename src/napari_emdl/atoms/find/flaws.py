@@ -17,10 +17,11 @@ FLAWS = {
     "crowded_frames": "with more candidates than the network returns: columns may be missing; check the pixel size, or crop",
     "marked_frames": "with marks burned in (a scale bar, letters): no columns are looked for there; export frames without them",
     "lined_frames": "with dead or hot lines of pixels, filled from the lines beside them",
+    "inverted_frames": "with a part in which the contrast of the crystal turns over: columns there are placed by its lattice",
     "wrapped_frames": "of signed 8-bit numbers that reach both ends, perhaps wrapped round: save as uint8 or uint16",
 }
 #: flaws that finders count themselves
-COUNTED_BY_FINDERS = ("crowded_frames", "marked_frames", "lined_frames")
+COUNTED_BY_FINDERS = ("crowded_frames", "marked_frames", "lined_frames", "inverted_frames")
 #: a frame is saturated when more than this share of its pixels has the highest value, and fewer come near it
 SATURATED_SHARE = 0.005
 #: highest values of cameras, by bits

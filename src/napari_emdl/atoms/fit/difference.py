@@ -32,6 +32,8 @@ MOST_ROUNDS, LEAST_QUALITY = 5, 4.0
 COUNTS_DOF, MOST_ITERATIONS = 30.0, 30
 #: sites less likely to blink than this are left out
 LEAST_BLINKING = 0.01
+#: reach of the image of the columns that stay, before the soft edge
+STEADY_A = 0.8
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,16 @@ def learned_evidence(
     Learned
         None when too little comes and goes to learn from, or the finder's evidence tells the states apart far better.
     """
-    kept = aligned.kept
+    kept, given = aligned.kept, False
     weight = np.ones(len(aligned.at)) if surface is None or not surface.any() else surface.astype(np.float64)
     look = first_look(aligned, weight)
     if look is None:
-        model = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+        model = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown, must_last=False)
         p, blinking = model.p_occupied.copy(), model.class_probability[:, BLINKING]
         kernel = learn_kernel(aligned, p, blinking)
+        if kernel is None:
+            p, blinking = _steady(aligned, detected, shown), np.zeros(len(aligned.at))
+            kernel, given = steady_kernel(aligned, p[0]), True
     else:
         p, blinking = _guess(aligned, look, detected, shown)
         kernel = look.kernel
@@ -98,12 +103,14 @@ def learned_evidence(
         change = float(np.abs(model.p_occupied - p[kept]).mean())
         p[kept], blinking = model.p_occupied, model.class_probability[:, BLINKING]
         better = learn_kernel(aligned, p, blinking)
-        if better is None and look is None:
+        if better is None and look is None and not given:
             return None
         if better is None or change < 5e-4:
             break  # the round pattern of the start is significant by itself
         kernel = better
-    plain = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown)
+    if given and not (blinking > 0.5).any():
+        return None
+    plain = fit_site_classes(evidence, detected, None, MOST_ITERATIONS, 1e-3, control, shown=shown, must_last=False)
     if plain.separation > CLEARLY * max(model.separation, LEAST_CLEAR):
         return None
     return Learned(respond(aligned, kernel, p, blinking, aligned.frames, control), p > 0.5)
@@ -113,14 +120,35 @@ def _guess(
     aligned: AlignedFrames, look: FirstLook, detected: NDArray[np.bool_], shown: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Occupancy (T, n) and chance to blink (n,) to start from: sites that hardly change are full or empty throughout."""
+    p = _steady(aligned, detected, shown)
+    changing = look.changes > SURE
+    p[np.ix_(aligned.kept, changing)] = look.occupied[:, changing]
+    return p, changing.astype(np.float64)
+
+
+def _steady(aligned: AlignedFrames, detected: NDArray[np.bool_], shown: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Occupancy (T, n) as if nothing came or went: what most frames, or their mean, show is there throughout."""
     known = np.maximum(1, aligned.valid.sum(0))
     full = (detected & aligned.valid).sum(0) / known >= 0.5
     if shown is not None:
         full |= shown
-    p = np.tile(full.astype(np.float64), (len(detected), 1))
-    changing = look.changes > SURE
-    p[np.ix_(aligned.kept, changing)] = look.occupied[:, changing]
-    return p, changing.astype(np.float64)
+    return np.tile(full.astype(np.float64), (len(detected), 1))
+
+
+def steady_kernel(aligned: AlignedFrames, full: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Round image of the columns that stay, least squares over the mean of all frames; None without columns.
+
+    Where one or two sites blink their changes drown in the scatter of all others, but a column that comes looks about like
+    those that stay.
+    """
+    comb = aligned.comb(full)
+    power = np.abs(comb) ** 2
+    if not power.any():
+        return None
+    raw = aligned.pixels(np.conj(comb) * aligned.mean / (power + RIDGE * power.mean()))
+    r = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in raw.shape), indexing="ij"))
+    window = np.clip((STEADY_A + EDGE_A - r * aligned.sampling_A) / EDGE_A, 0, 1) ** 2
+    return _round_part(raw, r) * window
 
 
 def _change(

@@ -67,19 +67,24 @@ class EvidenceData:
         self.seen = seen & self.known
         self.count = self.known.sum(0)
         self.share = self.seen.sum(0) / np.maximum(1, self.count)
+        #: whether the evidence was learned from the movie, which gives a first guess, or is that of the finder
+        self.learned = start is not None
         self.start = self.seen if start is None else np.asarray(start, bool) & self.known
         self.start_share = self.start.sum(0) / np.maximum(1, self.count)
         #: sites that show a column in at least half of the frames, or in the mean of all
         self.shown = self.share >= 0.5
         if shown is not None:
             self.shown = self.shown | np.asarray(shown, bool)
+        #: sites at which no column was ever seen
+        self.unseen = ~(self.shown | self.seen.any(0) | self.start.any(0))
         never = self.count == 0
         self.level = np.asarray(np.nanmedian(np.where(never[None, :], np.nanmedian(y), y), axis=0))
 
     def part(self, frames: int, sites: NDArray[np.int64]) -> EvidenceData:
         """Evidence of the first frames at some sites."""
         at = (slice(frames), sites)
-        return EvidenceData(self.y[at], self.seen[at], self.start[at], self.shown[sites])
+        start = self.start[at] if self.learned else None
+        return EvidenceData(self.y[at], self.seen[at], start, self.shown[sites])
 
     def log_t(self, mean: Values, scale: Values, dof: float) -> NDArray[np.float64]:
         """(T, n) log density; 0 where missing."""

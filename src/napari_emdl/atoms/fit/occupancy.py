@@ -35,6 +35,8 @@ from napari_emdl.workflow.source import source_of
 
 #: fewer usable frames than this give occupancy by detection only
 FEWEST_FRAMES = 3
+#: chance of columns amid a crystal that no frame shows because contrast turns over there
+THERE = 0.9
 
 
 @with_progress("following sites", "frames")
@@ -235,8 +237,9 @@ def decode(
     else:
         rows = whole_steps(attrs.get("frame_steps"), len(evidence))
         seen = [None if values is None else spread_frames(values, rows, False) for values in (detected, start)]
+        told = np.where(sites.inverted, np.float32(np.nan), evidence) if not sites.inverted.all() else evidence
         model = siteclasses.fit_site_classes(
-            spread_frames(evidence, rows, np.nan), seen[0], control=control, start=seen[1], shown=sites.shown
+            spread_frames(told, rows, np.nan), seen[0], control=control, start=seen[1], shown=sites.shown
         )
         shown = slice(None) if rows is None else rows
         p, path, classes, log_ratio = (
@@ -246,7 +249,7 @@ def decode(
             model.log_ratio[shown],
         )
         attrs |= {
-            "rate_spread": rate_spread_of_emissions(model, evidence),
+            "rate_spread": rate_spread_of_emissions(model, told),
             "separation": model.separation, "pooled_p_off": model.p_off, "pooled_p_on": model.p_on,
             "emission_mean": model.emissions.mean.tolist(), "emission_scale": model.emissions.scale.tolist(),
         }  # fmt: skip
@@ -257,6 +260,12 @@ def decode(
                 f"occupied and empty sites are only {model.separation:.1f} sigma apart: rates are uncertain; "
                 "more dose or a better model is needed"
             )
+    if sites.inverted.any():
+        _take_as_there(sites.inverted, p, path, classes, log_ratio)
+        attrs["notes"].append(
+            f"{int(sites.inverted.sum())} sites lie where the contrast of the crystal turns over: their columns are "
+            f"not shown, and taken as there with a chance of {THERE:.1f}"
+        )
     table = events.find_events(path, valid, p)
     _note_upheaval(table, int((classes[:, siteclasses.BLINKING] > 0.5).sum()), attrs["notes"])
     mean = np.where(valid, p, 0).sum(0) / np.maximum(1, valid.sum(0))
@@ -267,6 +276,18 @@ def decode(
         alignment, attrs,
     )  # fmt: skip
     return replace(result, rates=pooled_rates(result))
+
+
+def _take_as_there(
+    inverted: NDArray[np.bool_],
+    p: NDArray[np.float64],
+    path: NDArray[np.bool_],
+    classes: NDArray[np.float64],
+    log_ratio: NDArray[np.float64],
+) -> None:
+    """Sites where contrast turns over, which the evidence calls empty: amid a crystal they are not."""
+    p[:, inverted], path[:, inverted], log_ratio[:, inverted] = THERE, True, 0.0
+    classes[inverted] = np.where(np.arange(3) == siteclasses.OCCUPIED, THERE, (1 - THERE) / 2)
 
 
 def _note_frames(alignment: Alignment, notes: list[str]) -> None:

@@ -132,7 +132,7 @@ class Occupancy(ShownResult):
         site_part: dict[str, NDArray[Any]] = {
             "position_px": self.sites_px, "group": self.groups, "coordination": self.sites.coordination, "seen":
             self.sites.seen, "extrapolated": self.sites.extrapolated, "class_probability": self.class_probability,
-            "crystal": self.sites.crystal, "shown": self.sites.shown,
+            "crystal": self.sites.crystal, "shown": self.sites.shown, "inverted": self.sites.inverted,
         }  # fmt: skip
         a = self.alignment
         frame_part: dict[str, NDArray[Any]] = {
@@ -170,7 +170,8 @@ class Occupancy(ShownResult):
             s, f, o = ({k: v[()] for k, v in group[n].items()} for n in ("sites", "frames", "occupancy"))
             lattice = None if "lattice_px" not in s else Lattice(*s["lattice_px"])
             lattices = tuple(Lattice(*one) for one in s.get("lattices_px", ()))
-            known = {name: s[name].astype(kind) for name, kind in (("crystal", np.int8), ("shown", bool)) if name in s}
+            kinds = {"crystal": np.int8, "shown": bool, "inverted": bool}
+            known = {name: s[name].astype(kind) for name, kind in kinds.items() if name in s}
             sites = Sites(
                 s["position_px"], s["seen"], s["extrapolated"].astype(bool), s["group"], s["coordination"], lattice,
                 lattices=lattices, **known,

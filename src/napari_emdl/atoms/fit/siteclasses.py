@@ -28,6 +28,8 @@ DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
 #: evidence with a smaller separation must show changes that last from frame to frame, so many standard errors surely
 WEAK, SURE_TO_LAST = 3.0, 3.0
+#: a finder's evidence must show some memory at any separation: noise with a tail that is split into two states has none
+LIKELY_TO_LAST = 1.5
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def fit_site_classes(
     control: Control | None = None,
     start: NDArray[np.bool_] | None = None,
     shown: NDArray[np.bool_] | None = None,
+    must_last: bool = True,
 ) -> SiteModel:
     """Fit site classes, pooled emissions and pooled rates by EM.
 
@@ -119,6 +122,8 @@ def fit_site_classes(
         (T, n) bool, first guess of what is occupied when; the detections when None.
     shown
         (n,) bool, sites at which the mean of all frames shows a column; none when None.
+    must_last
+        Whether changes of a finder's evidence that have no memory from frame to frame are taken for its failures.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def fit_site_classes(
     data = EvidenceData(y, detected, start, shown)
     if dof is None:
         dof = _choose_dof(data, max_iterations, control)
-    return _finish(*_em(data, dof, max_iterations, tolerance, control)[:3])
+    return _finish(*_em(data, dof, max_iterations, tolerance, control)[:3], must_last)
 
 
 def _choose_dof(data: EvidenceData, max_iterations: int, control: Control | None) -> float:
@@ -214,7 +219,12 @@ def _class_probability(data: EvidenceData, state: _State, smoothed: hmm.Smoothed
     log_p[:, OCCUPIED] += _seen_enough(data, state)
     log_p += np.log(state.share)
     total = logsumexp(log_p, axis=1)
-    return np.exp(log_p - total[:, None]), float(total.sum())
+    classes = np.exp(log_p - total[:, None])
+    # that a site looks like an empty blinking one says nothing for blinking where no column was ever seen, and none is now
+    never = data.unseen & (smoothed.p_occupied.max(0) < 0.5)
+    classes[never, EMPTY] += classes[never, BLINKING]
+    classes[never, BLINKING] = 0.0
+    return classes, float(total.sum())
 
 
 def _seen_enough(data: EvidenceData, state: _State) -> NDArray[np.float64]:
@@ -310,12 +320,14 @@ def _emissions(data: EvidenceData, e: Emissions, p: NDArray[np.float64], w_site:
     return Emissions(mean, np.maximum(scale, 0.15 * scale.max()), offset, tau, e.dof)
 
 
-def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64]) -> SiteModel:
+def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64], must_last: bool) -> SiteModel:
     """Decode every site with the final parameters."""
     e = state.emissions
     classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
     separation = float(abs(e.mean[1] - e.mean[0]) / e.scale.mean())
-    if separation < WEAK and lasts(data.y, classes[:, BLINKING]) < SURE_TO_LAST:
+    least = SURE_TO_LAST if separation < WEAK else LIKELY_TO_LAST
+    doubted = separation < WEAK or (must_last and not data.learned)
+    if doubted and lasts(data.y, classes[:, BLINKING]) < least:
         classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)

@@ -13,8 +13,9 @@ from scipy.spatial import cKDTree
 
 from napari_emdl.atoms.find.log import local_maxima, refine_maxima
 from napari_emdl.atoms.fit.drift import Alignment
-from napari_emdl.atoms.fit.lattices import Lattice, find_lattices, links_of, surface_sites
 from napari_emdl.atoms.fit.meansites import far_from, shown_at
+from napari_emdl.atoms.inverted import LEAST_SHOWN, MOST_PLACES, inverted_parts
+from napari_emdl.atoms.lattices import Lattice, find_lattices, links_of, surface_sites
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.base.peaks import PeakTable
 
@@ -53,6 +54,8 @@ class Sites:
         All lattices, `lattice` first: particle and support, twins, grains.
     shown
         (n,) bool, sites at which the mean of all frames shows a column.
+    inverted
+        (n,) bool, sites amid a crystal where its contrast turns over: there no frame shows a column as it shows the others.
     """
 
     position_px: NDArray[np.float64]
@@ -64,6 +67,7 @@ class Sites:
     crystal: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     lattices: tuple[Lattice, ...] = ()
     shown: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    inverted: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
         if not self.lattices and self.lattice is not None:
@@ -71,8 +75,9 @@ class Sites:
         if len(self.crystal) != len(self.position_px):
             none = np.full(len(self.position_px), 0 if self.lattices else -1, np.int8)
             object.__setattr__(self, "crystal", none)
-        if len(self.shown) != len(self.position_px):
-            object.__setattr__(self, "shown", np.zeros(len(self.position_px), bool))
+        for name in ("shown", "inverted"):
+            if len(getattr(self, name)) != len(self.position_px):
+                object.__setattr__(self, name, np.zeros(len(self.position_px), bool))
 
     def __len__(self) -> int:
         return len(self.position_px)
@@ -96,6 +101,7 @@ class Sites:
             np.concatenate([self.crystal, self._crystal_near(points)]),
             self.lattices,
             np.concatenate([self.shown, np.zeros(count, bool)]),
+            np.concatenate([self.inverted, np.zeros(count, bool)]),
         )
 
     def _crystal_near(self, points_px: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -109,7 +115,7 @@ class Sites:
         """Only the sites of a mask or list."""
         return Sites(
             self.position_px[keep], self.seen[keep], self.extrapolated[keep], self.group[keep], self.coordination[keep],
-            self.lattice, self.crystal[keep], self.lattices, self.shown[keep],
+            self.lattice, self.crystal[keep], self.lattices, self.shown[keep], self.inverted[keep],
         )  # fmt: skip
 
 
@@ -169,25 +175,35 @@ def find_sites(
         raise EmdlError(NO_SITE)
     view = _share_in_view(position, alignment, frame_shape, MARGIN_A / pixel_A)
     lattices, crystal = find_lattices(position, seen, pixel_A)
+    # in most frames the finder has put inverted parts right already, in their mean it has not
+    sight, most = (seen, MOST_PLACES) if len(mean_px) < LEAST_SHOWN else (np.zeros(len(seen)), np.inf)
+    turned = inverted_parts(position, sight, shown_at(position, mean_px, 0.6 / pixel_A), crystal, lattices, most)
+    inverted = turned.places
     if lattices:
         # alone, only what is nearly always seen is a site: film grains flicker
         keep = (crystal >= 0) | (seen * (view > 0.5) >= 0.9)
-        keep &= ~_beside_a_column(position, seen, crystal, lattices, mean_px, 0.6 / pixel_A)
-        position, seen, crystal = position[keep], seen[keep], crystal[keep]
+        keep &= inverted | ~_beside_a_column(position, seen, crystal, lattices, mean_px, 0.6 / pixel_A)
+        keep &= ~turned.spots
+        position, seen, crystal, inverted = position[keep], seen[keep], crystal[keep], inverted[keep]
     else:  # what only the mean shows needs a lattice to be believed
-        position, seen, crystal = position[seen > 0], seen[seen > 0], crystal[seen > 0]
+        position, inverted, crystal, seen = position[seen > 0], inverted[seen > 0], crystal[seen > 0], seen[seen > 0]
         if not len(position):
             raise EmdlError(NO_SITE)
-    extra, owner = np.zeros((0, 2)), np.zeros(0, np.int8)
+    extra, owner = turned.missing_px, turned.crystal
+    inverted = np.concatenate([inverted, np.ones(len(extra), bool)])
     if extrapolate and lattices:
-        extra, owner = surface_sites(position, crystal, lattices)
-        inside = _share_in_view(extra, alignment, frame_shape, MARGIN_A / pixel_A) > LEAST_VIEW
-        extra, owner = extra[inside], owner[inside]
+        next_to, of = surface_sites(np.concatenate([position, extra]), np.concatenate([crystal, owner]), lattices)
+        inside = _share_in_view(next_to, alignment, frame_shape, MARGIN_A / pixel_A) > LEAST_VIEW
+        extra, owner = np.concatenate([extra, next_to[inside]]), np.concatenate([owner, of[inside]])
     every, crystal = np.concatenate([position, extra]), np.concatenate([crystal, owner])
     share = np.concatenate([seen, np.zeros(len(extra))])
-    group, coordination = _groups(every, share, crystal, lattices)
-    first = lattices[0] if lattices else None
-    return Sites(every, share, np.arange(len(every)) >= len(position), group, coordination, first, crystal, lattices)
+    inverted = np.concatenate([inverted, np.zeros(len(every) - len(inverted), bool)])
+    # a column that is there though no frame shows it makes no surface of its neighbours
+    group, coordination = _groups(every, np.where(inverted, 1.0, share), crystal, lattices)
+    return Sites(
+        every, share, np.arange(len(every)) >= len(position), group, coordination, lattices[0] if lattices else None, crystal,
+        lattices, inverted=inverted,
+    )  # fmt: skip
 
 
 def _beside_a_column(

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_emdl.atoms.fit.lattices import Lattice, find_lattice
 from napari_emdl.atoms.fit.result import Occupancy
+from napari_emdl.atoms.lattices import Lattice, find_lattice
 from napari_emdl.base.errors import EmdlError
 
 #: absolute error of surface columns that no fit removes (Madsen et al., Adv. Struct. Chem. Imaging 3:14, 2017)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_emdl.atoms.fit.lattices import find_lattices, surface_sites
+from napari_emdl.atoms.lattices import find_lattices, surface_sites
 
 PIXEL_A = 0.1
 

@@ -170,7 +170,7 @@ def surface_sites(
     position, owner = [np.zeros((0, 2))], [np.zeros(0, np.int8)]
     for number, lattice in enumerate(lattices):
         own = position_px[crystal == number]
-        new = _asked_for(own, position_px, lattice) if len(own) else np.zeros((0, 2))
+        new = asked_for(own, position_px, lattice) if len(own) else np.zeros((0, 2))
         others = np.concatenate([position_px[crystal != number], *position])
         if len(others) and len(new):
             new = new[cKDTree(others).query(new)[0] > 0.65 * lattice.spacing_px]
@@ -221,7 +221,7 @@ def _on_lattice(position_px: NDArray[np.float64], lattice: Lattice) -> NDArray[n
     return np.asarray(strong & (support >= 1))
 
 
-def _asked_for(own_px: NDArray[np.float64], every_px: NDArray[np.float64], lattice: Lattice) -> NDArray[np.float64]:
+def asked_for(own_px: NDArray[np.float64], every_px: NDArray[np.float64], lattice: Lattice) -> NDArray[np.float64]:
     """Empty places of a crystal that at least two of its sites ask for."""
     wanted = (own_px[:, None, :] + lattice.neighbours_px[None]).reshape(-1, 2)
     spacing = lattice.spacing_px
