@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import ref
 
 from napari_emdl.gui.kit import pace, session
+from napari_emdl.gui.kit.panels import open_panels
 from napari_emdl.gui.kit.signals import LayerTuple, for_panels, signal_layers
+
+_Made = TypeVar("_Made")
 
 
 def read_path(path: str) -> list[LayerTuple]:
@@ -47,11 +50,11 @@ def project_layers(path: str) -> list[LayerTuple]:
     return _in_worker(read, "opening a project")
 
 
-def _in_worker(make: Callable[[], list[LayerTuple] | None], title: str) -> list[LayerTuple] | None:
+def _in_worker(make: Callable[[], _Made], title: str) -> _Made:
     """What `make` gives, made in a thread while the window lives."""
     from napari_emdl.gui.kit.worker import run_with_progress
 
-    found: list[LayerTuple] | None = run_with_progress(lambda _control: make(), title)
+    found: _Made = run_with_progress(lambda _control: make(), title)
     return found
 
 
@@ -120,28 +123,3 @@ def _begin(known: ref[Any]) -> None:
         open_panels(viewer)
 
     QTimer.singleShot(pace.SLICE_MS, go_on)
-
-
-def open_panels(viewer: Any) -> None:
-    """Open the 4D-STEM workspace if `viewer` shows a datacube, and the HRTEM panels if it shows a movie or an image."""
-    if viewer is None or not session.has_window(viewer):
-        return
-    if any(True for _ in session.layers_with_signal(viewer, "datacube")):
-        session.open_panel(viewer, session.WORKSPACE)
-    for layer, signal in session.layers_with_signal(viewer, "movie", "focal_series", "image"):
-        session.open_panel(viewer, session.COLUMNS)
-        project = session.tag_of(layer).get("project")
-        if project is not None and project.project.fitted:
-            session.open_panel(viewer, session.DIFFUSION)
-        elif signal.kind == "movie":
-            session.when_idle(partial(_open_behind, ref(viewer)))
-
-
-def _open_behind(known: ref[Any]) -> None:
-    """The panel for what comes after the columns, as a tab behind theirs; `known` is the viewer."""
-    viewer = known()
-    if viewer is None or not session.has_window(viewer) or session.registered(viewer, session.COLUMNS) is None:
-        return
-    if session.registered(viewer, session.DIFFUSION) is None:
-        session.open_panel(viewer, session.DIFFUSION).behind = True
-        session.when_idle(lambda: session.bring_forward(viewer, session.COLUMNS))

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QLabel, QMenu, QPus
 
 from napari_emdl.base.errors import EmdlError
 from napari_emdl.gui.kit import opening, styles
+from napari_emdl.gui.kit.panels import open_panels
 from napari_emdl.gui.kit.session import bare
 from napari_emdl.gui.kit.signals import LayerTuple, for_panels
 from napari_emdl.gui.kit.worker import Job, report_error
@@ -217,7 +218,7 @@ class Keeper(QObject):
             else:
                 _open.get(bare(self.viewer), {science: self.workspace})[science].take(opened)
         if held.layers:
-            import_module("napari_emdl.gui.layers").open_panels(self.viewer)
+            open_panels(self.viewer)
 
     def took(self, path: Path) -> None:
         """The workspace is as the project at `path` says: it is saved there again, unless it was a session that crashed."""
