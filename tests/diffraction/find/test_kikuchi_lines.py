@@ -25,7 +25,7 @@ def kikuchi(seed: int, side: int = 256) -> np.ndarray:
     return rng.poisson(expected + 8 * expected.max() * np.clip(4.5 - away, 0, 1)).astype(np.uint16)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
+@pytest.mark.parametrize("seed", [1, 4, 8])
 def test_places_on_kikuchi_lines_are_no_disks_and_a_line_says_so(seed: int) -> None:
     table = find_disks(kikuchi(seed)[None, None])
     assert table.filter(min_score=table.attrs["default_min_score"]).n_peaks == 0
