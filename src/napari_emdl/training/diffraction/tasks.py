@@ -25,8 +25,6 @@ from napari_emdl.training.diffraction.strainfit import fit_basis, strain_error
 from napari_emdl.training.diffraction.validation import validation_patterns
 from napari_emdl.training.diffraction.weights import load_refiner
 
-#: Disks overlap where the next one is nearer than this, in radii.
-OVERLAP_RADII = 2.05
 #: Part of a refiner's proposals that another network has looked at first, where there is one.
 GLANCED = 0.85
 
@@ -105,9 +103,7 @@ class RefinerTask:
         )
         if self.glance is not None:
             part = round(GLANCED * position.shape[1])
-            apart = torch.tensor([not overlap(p) for p in patterns], device=device)[:, None, None]
-            glanced = self._result(self.glance, views, position[:, :part])
-            position[:, :part] = torch.where(apart, glanced, position[:, :part])
+            position[:, :part] = self._result(self.glance, views, position[:, :part])
         # Later passes start from the network's own results, whose errors follow the noise: train on those too.
         for again in config.own_proposals:
             part = round(again * position.shape[1])
@@ -188,15 +184,6 @@ class RefinerTask:
         assert isinstance(model, DiskRefiner)
         patterns = validation_patterns(runs, self.config.render, self.config.loop.validation_patterns)
         return refiner_metrics(model.eval(), patterns)
-
-
-def overlap(pattern: Pattern) -> bool:
-    """Whether neighbouring disks of a pattern overlap: nobody glances at those."""
-    seen = pattern.centre_px[pattern.visibility > 0.3]
-    if len(seen) < 4:
-        return False
-    apart = torch.cdist(seen, seen).fill_diagonal_(torch.inf).amin(dim=1)
-    return float(apart.median()) < OVERLAP_RADII * pattern.radius_px
 
 
 def refine(model: DiskRefiner, pattern: Pattern, position: torch.Tensor, passes: int) -> tuple[torch.Tensor, torch.Tensor]:
