@@ -182,10 +182,11 @@ def test_columns_and_strain_on_a_cluster(
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
         lines(capsys, "occupancy", folder / "columns.h5", "-o", folder / "occ.h5", "--scheduler", address)
-        words = ("strain", folder / "disks.h5", "-o", folder / "s.h5", "--scheduler", address, "--reference", "0:2,0:1")
-        lines(capsys, *words, "--fit", "peaks")
+        words = ("strain", folder / "disks.h5", "--reference", "0:2,0:1", "--fit", "peaks", "-o")
+        lines(capsys, *words, folder / "here.h5")
+        lines(capsys, *words, folder / "s.h5", "--scheduler", address)
     np.testing.assert_allclose(load(folder / "occ.h5").p_occupied, load(folder / "occupancy.h5").p_occupied, atol=1e-6)
-    np.testing.assert_allclose(load(folder / "s.h5").exx, load(folder / "strain.h5").exx, atol=1e-9)
+    np.testing.assert_allclose(load(folder / "s.h5").exx, load(folder / "here.h5").exx, atol=1e-9)
     monkeypatch.setattr("napari_emdl.jobs.executor.ANSWER_S", 0.5)
     assert "scheduler" in failure(
         capsys, 1, "strain", folder / "disks.h5", "-o", folder / "x.h5", "--scheduler", "tcp://127.0.0.1:9"

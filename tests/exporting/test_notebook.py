@@ -66,7 +66,7 @@ def test_signals_show_shape_and_units() -> None:
 def test_a_line_of_text_is_short() -> None:
     assert repr(small_cube()) == "Datacube('scan <1>', shape=(2, 3, 32, 30), uint16)"
     assert repr(strain()) == f"StrainMap(shape=(4, 5), {strain().mask.sum()} positions fitted)"
-    assert repr(small_occupancy()).startswith("Occupancy(12 frames, ")
+    assert repr(small_occupancy()).startswith("Occupancy(24 frames, ")
 
 
 def test_a_signal_whose_file_is_gone_still_shows_its_facts(tmp_path: Path) -> None:

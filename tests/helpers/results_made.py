@@ -69,9 +69,10 @@ def small_occupancy() -> object:
     rng = np.random.default_rng(0)
     rows, cols = np.meshgrid(np.arange(20, 110, 15.0), np.arange(20, 110, 15.0), indexing="ij")
     sites = np.stack([rows.ravel(), cols.ravel()], axis=1)
-    lists = []
-    for _ in range(12):
-        kept = sites[rng.random(len(sites)) < 0.9] + rng.normal(0, 0.2, (1, 2))
+    lists, there = [], np.ones(len(sites), bool)
+    for _ in range(24):
+        there ^= rng.random(len(sites)) < np.where(there, 0.1, 0.3)
+        kept = sites[there] + rng.normal(0, 0.2, (1, 2))
         count = len(kept)
         lists.append({"row": kept[:, 0], "col": kept[:, 1], "score": np.full(count, 0.9), "species": np.zeros(count, np.int8)})
     table = PeakTable.from_lists(lists)

@@ -28,8 +28,9 @@ DOFS = (4.0, 8.0, 30.0)
 TRIAL_FRAMES, TRIAL_SITES = 400, 150
 #: evidence with a smaller separation must show changes that last from frame to frame, so many standard errors surely
 WEAK, SURE_TO_LAST = 3.0, 3.0
-#: a finder's evidence must show some memory at any separation: noise with a tail that is split into two states has none
-LIKELY_TO_LAST = 1.5
+#: a finder's evidence must show some memory up to this separation: noise with a tail that is split into two states has none (3
+#: to 5.3 apart in simulations), and columns that clearly are not there for a frame or three have little
+CLEAR, LIKELY_TO_LAST = 6.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -320,19 +321,32 @@ def _emissions(data: EvidenceData, e: Emissions, p: NDArray[np.float64], w_site:
     return Emissions(mean, np.maximum(scale, 0.15 * scale.max()), offset, tau, e.dof)
 
 
+def _static_note(missed: int) -> str:
+    """What to say where no site blinks; `missed` sites change, but as a finder misses columns."""
+    if not missed:
+        return "no site was seen to come and go"
+    sites = "1 site comes and goes" if missed == 1 else f"{missed} sites come and go"
+    return (
+        f"{sites} without memory from one frame to the next, as columns that a finder misses do: taken as static; "
+        "the movie they were found in, or more frames, would tell"
+    )
+
+
 def _finish(data: EvidenceData, state: _State, classes: NDArray[np.float64], must_last: bool) -> SiteModel:
     """Decode every site with the final parameters."""
     e = state.emissions
     classes = without_imagined(data, hmm.smooth(_log_ratio(data, e), state.p_off, state.p_on).p_occupied, classes)
     separation = float(abs(e.mean[1] - e.mean[0]) / e.scale.mean())
     least = SURE_TO_LAST if separation < WEAK else LIKELY_TO_LAST
-    doubted = separation < WEAK or (must_last and not data.learned)
+    doubted = separation < WEAK or (must_last and not data.learned and separation < CLEAR)
+    missed = 0
     if doubted and lasts(data.y, classes[:, BLINKING]) < least:
+        missed = int((classes[:, BLINKING] > 0.5).sum()) if separation >= WEAK else 0
         classes = static(data, classes)
     classes = not_empty_where_seen(data, classes)
     best = np.argmax(classes, axis=1)
     blinks = bool(np.any(best == BLINKING))
-    note, doubt = ("", np.zeros(len(best))) if blinks else ("no site was seen to come and go", doubt_of(data))
+    note, doubt = ("", np.zeros(len(best))) if blinks else (_static_note(missed), doubt_of(data))
     if e.mean[1] < e.mean[0]:
         e = Emissions(e.mean[::-1].copy(), e.scale[::-1].copy(), e.offset[::-1].copy(), e.tau[::-1].copy(), e.dof)
         state.emissions, state.p_off, state.p_on = e, state.p_on, state.p_off

@@ -288,6 +288,8 @@ class StemWorkspace(Panel):
 
     def run_all(self) -> None:
         """From a fresh file to strain maps."""
+        if self.state.cube is None:
+            self.adopting.newest()  # a script need not wait until the panel is laid out
         try:
             if self.state.found.disks is not None and self.state.found.done is not None and self.state.found.done.all():
                 self.state.fit()
