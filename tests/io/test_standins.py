@@ -44,6 +44,14 @@ def test_raw_numbers_may_begin_with_zeros(tmp_path) -> None:
     assert open_data(path, shape=(8, 8, 32, 32), dtype="uint16").scan_shape == (8, 8)
 
 
+@pytest.mark.parametrize("level", [70, 105, 118])
+def test_counts_that_are_letters_are_no_text(tmp_path, level) -> None:
+    counts = np.random.default_rng(level).poisson(level, (40, 128, 128)).clip(50, 122).astype(np.uint8)
+    for name in ("movie.raw", "movie.img"):
+        counts.tofile(tmp_path / name)
+        np.testing.assert_array_equal(open_data(tmp_path / name, shape=counts.shape, dtype="uint8").frame(7), counts[7])
+
+
 def test_an_array_packed_under_another_name_says_how(tmp_path) -> None:
     np.save(tmp_path / "a.npy", np.ones((4, 4)))
     whole = (tmp_path / "a.npy").read_bytes()

@@ -395,5 +395,5 @@ class NetworkFinder:
         return OVERLAP_PASSES if crowded(found.pick(found.score >= CONFIDENT_SCORE), self.probe.radius_px) else PASSES
 
     def _proposed_crowded(self, proposed: Found) -> bool:
-        """Whether what FCU-Net proposes overlaps; what correlation proposes is too rough to tell."""
+        """Whether what is proposed overlaps; without FCU-Net proposals are too rough to tell."""
         return self._proposer is not None and crowded(proposed.pick(proposed.prior >= 1), self.probe.radius_px)

@@ -78,7 +78,7 @@ class Held:
     opened
         By science, as its workspace takes it.
     layers
-        Layers that bring it to a window where the panel of that science is not open yet.
+        Layers that bring it to a window where the panel of that science is not open.
     """
 
     opened: dict[str, Any] = field(default_factory=dict)
@@ -194,10 +194,9 @@ class Keeper(QObject):
         if not path:
             return None
         source = Path(path)
-        there = set(_open.get(bare(self.viewer), {}))
-        return self._start(lambda: self._read(source, there), "open project", self._on_opened)
+        return self._start(lambda: self._read(source), "open project", self._on_opened)
 
-    def _read(self, source: Path, there: set[str]) -> Held:
+    def _read(self, source: Path) -> Held:
         """All that a project holds, whichever panel it is opened from."""
         own, held = self.workspace.science, Held()
         project, _ = read_project(source, {})
@@ -205,19 +204,19 @@ class Keeper(QObject):
             if science != own and getattr(project, science) is not None:
                 theirs = import_module(f"napari_emdl.gui.{science}.project")  # the kit knows no science
                 held.opened[science] = theirs.read_opened(source)
-                if science not in there:
-                    held.layers[science] = for_panels(theirs.opened_layers(held.opened[science]))
+                held.layers[science] = for_panels(theirs.opened_layers(held.opened[science]))
         if not held.opened or getattr(project, own) is not None:
             held.opened[own] = self.workspace.read(source)
         return held
 
     def _on_opened(self, held: Held) -> None:
+        there = {**_open.get(bare(self.viewer), {}), self.workspace.science: self.workspace}
         for science, opened in held.opened.items():
-            if science in held.layers:
-                opening.add_layers(self.viewer, held.layers[science])
+            if science in there:  # now, for its panel may have been closed while the file was read
+                there[science].take(opened)
             else:
-                _open.get(bare(self.viewer), {science: self.workspace})[science].take(opened)
-        if held.layers:
+                opening.add_layers(self.viewer, held.layers[science])
+        if not held.opened.keys() <= there.keys():
             open_panels(self.viewer)
 
     def took(self, path: Path) -> None:
